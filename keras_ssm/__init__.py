@@ -1,0 +1,23 @@
+"""State-space models for Keras 3: layers, task models and pretrained presets."""
+
+import sys
+from pathlib import Path
+
+from keras_ssm.presets import list_presets
+from keras_ssm.version import __version__
+
+# Importing these registers every class with Keras. The command line, whose `--help` must not
+# wait for a backend, imports what a command needs itself.
+if Path(sys.argv[0]).stem != "keras-ssm":
+    from keras_ssm import datasets, initializers, layers, models, ops, optimizers
+
+__all__ = [
+    "__version__",
+    "datasets",
+    "initializers",
+    "layers",
+    "list_presets",
+    "models",
+    "ops",
+    "optimizers",
+]

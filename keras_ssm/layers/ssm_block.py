@@ -1,0 +1,270 @@
+import keras
+from keras import ops
+
+from keras_ssm.layers.ssm_layer import SSMLayer
+
+GATES = (None, "linear", "glu", "full_glu", "half_glu1", "half_glu2")
+NORMS = (None, "layer", "batch")
+
+
+@keras.saving.register_keras_serializable(package="keras_ssm")
+class SSMBlock(keras.layers.Layer):
+    """Residual block around a state-space layer: mixer, activation, gate, norm.
+
+    With f the mixer, activation and gate, a block computes x + f(norm(x)) (`prenorm`) or
+    norm(x + f(x)). Dropout follows the activation and precedes the residual sum.
+
+    | gate | of the activated mixer output g, or its input y |
+    |---|---|
+    | `None` | g |
+    | `"linear"` | W g |
+    | `"glu"`, `"full_glu"` | (W1 g) sigmoid(W2 g) |
+    | `"half_glu1"` | g sigmoid(W g) |
+    | `"half_glu2"` | y sigmoid(W g) |
+
+    Args:
+        mixer: `keras_ssm.layers.SSMLayer`, unbuilt. The block makes its own copy, named after
+            the kind of the layer and with the block's dtype policy.
+        activation: str or `None`. `"gelu"` (exact), `"gelu_tanh"`, or any name that
+            `keras.activations.get` knows. Defaults to `"gelu"`.
+        gate: str or `None`. See the table. Defaults to `"glu"`.
+        norm: str or `None`. `"layer"` or `"batch"`. Defaults to `"layer"`.
+        prenorm: bool. Whether the norm precedes the mixer. Defaults to `False`.
+        dropout: float. Rate between 0 and 1. Defaults to `0.0`.
+        tie_dropout: bool. Whether all steps of a sequence drop the same features.
+            Defaults to `True`.
+        **kwargs: Arguments of `keras.layers.Layer`.
+
+    Call arguments:
+        x: float tensor `(batch, length, features)`.
+        mask: boolean tensor `(batch, length)`, True where valid.
+        initial_state: tensor, state of the mixer.
+        return_state: bool. Whether the mixer's final state is returned as well.
+
+    Returns:
+        Tensor `(batch, length, features)`; with `return_state` a tuple of it and the state.
+
+    Raises:
+        ValueError: for an unknown `activation`, `gate` or `norm`, a `dropout` outside [0, 1),
+            a mixer that is no unbuilt state-space layer, or several channels without a gate
+            that mixes them.
+
+    Example:
+        ```python
+        block = keras_ssm.layers.SSMBlock(keras_ssm.layers.S4D(state_dim=32), dropout=0.1)
+        y = block(np.zeros((2, 100, 16), "float32"))  # (2, 100, 16)
+        ```
+
+    Reference:
+        - [S4](https://arxiv.org/abs/2111.00396), section 3.4 (GLU block).
+        - [S5](https://arxiv.org/abs/2208.04933), appendix G.2 (half gates).
+    """
+
+    def __init__(
+        self,
+        mixer,
+        activation="gelu",
+        gate="glu",
+        norm="layer",
+        prenorm=False,
+        dropout=0.0,
+        tie_dropout=True,
+        **kwargs,
+    ):
+        super().__init__(**kwargs)
+        if not isinstance(mixer, SSMLayer) or mixer.built:
+            raise ValueError(
+                "`mixer` must be an unbuilt state-space layer such as `S4D(state_dim=64)`. "
+                f"Received: mixer={mixer}"
+            )
+        if gate not in GATES:
+            raise ValueError(f"`gate` must be one of {GATES}. Received: gate={gate!r}")
+        if mixer.channels > 1 and gate in (None, "half_glu1", "half_glu2"):
+            raise ValueError(
+                "A mixer with several channels needs gate='glu' or 'linear', which bring the "
+                f"features back. Received: gate={gate!r}, mixer.channels={mixer.channels}"
+            )
+        if not 0 <= dropout < 1:
+            raise ValueError(f"`dropout` must lie in [0, 1). Received: dropout={dropout}")
+        self.activation = activation
+        self.gate = gate
+        self.norm_kind = norm
+        self.prenorm = prenorm
+        self.dropout = dropout
+        self.tie_dropout = tie_dropout
+        self.supports_masking = True
+        # Sublayers follow the block's policy (a map of them if quantised), or they do not load.
+        policy = self.dtype_policy
+        self.mixer = clone_mixer(mixer, dtype=policy)
+        self.norm = make_norm(norm, dtype=policy, name="norm")
+        self.inner_dropout = self._make_dropout("inner_dropout")
+        self.outer_dropout = self._make_dropout("outer_dropout")
+        self._activate = get_activation(activation)
+        self.output_dense = None
+
+    def build(self, input_shape):
+        features = input_shape[-1]
+        self.mixer.build(input_shape)
+        wide = (*input_shape[:-1], features * self.mixer.channels)
+        if self.norm is not None:
+            self.norm.build(input_shape)
+        if self.gate is not None:
+            units = 2 * features if self.gate in ("glu", "full_glu") else features
+            self.output_dense = keras.layers.Dense(
+                units, dtype=self.dtype_policy, name="output_dense"
+            )
+            self.output_dense.build(wide)
+        self.built = True
+
+    def call(self, x, mask=None, initial_state=None, return_state=False, training=None):
+        y = self.norm(x, training=training) if self.prenorm and self.norm is not None else x
+        y = self.mixer(y, mask=mask, initial_state=initial_state, return_state=return_state)
+        y, state = y if return_state else (y, None)
+        y = self._finish(x, y, training)
+        return (y, state) if return_state else y
+
+    def step(self, x, state, system=None):
+        """Advances the block by one sample, at inference.
+
+        Args:
+            x: float tensor `(batch, features)`.
+            state: tensor, the mixer's state.
+            system: what `discretize` returned, or `None` to compute it here.
+
+        Returns:
+            Tuple `(y, state)`: `(batch, features)` and the next state.
+
+        Raises:
+            ValueError: for inputs or states of another shape, or a bidirectional mixer.
+        """
+        x = ops.cast(ops.convert_to_tensor(x), self.compute_dtype)
+        y = self.norm(x, training=False) if self.prenorm and self.norm is not None else x
+        y, state = self.mixer.step(y, state, system)
+        return self._finish(x, y, training=False), state
+
+    def discretize(self):
+        """Returns the mixer's discrete system, for a loop of `step`."""
+        return self.mixer.discretize()
+
+    def get_initial_state(self, batch_size):
+        """Returns the mixer's zero state for `batch_size` rows."""
+        return self.mixer.get_initial_state(batch_size)
+
+    def compute_output_shape(self, input_shape):
+        return tuple(input_shape)
+
+    def compute_output_spec(
+        self, x, mask=None, initial_state=None, return_state=False, training=None
+    ):
+        y = keras.KerasTensor(tuple(x.shape), dtype=self.compute_dtype)
+        mixed = self.mixer.compute_output_spec(x, mask, initial_state, return_state)
+        return (y, mixed[1]) if return_state else y
+
+    def compute_mask(self, inputs, previous_mask):
+        return previous_mask
+
+    def get_config(self):
+        config = super().get_config()
+        policies = keras.dtype_policies.DTypePolicyMap()
+        for layer in self._flatten_layers(include_self=False):
+            if layer.quantization_mode is not None:
+                policies[layer.path] = layer.dtype_policy
+        if len(policies) and not isinstance(
+            self.dtype_policy, keras.dtype_policies.DTypePolicyMap
+        ):
+            config["dtype"] = keras.dtype_policies.serialize(policies)
+        return {
+            **config,
+            "mixer": keras.layers.serialize(self.mixer),
+            "activation": self.activation,
+            "gate": self.gate,
+            "norm": self.norm_kind,
+            "prenorm": self.prenorm,
+            "dropout": self.dropout,
+            "tie_dropout": self.tie_dropout,
+        }
+
+    @classmethod
+    def from_config(cls, config):
+        config = dict(config)
+        config["mixer"] = mixer_from_config(config["mixer"])
+        return cls(**config)
+
+    def _finish(self, x, y, training):
+        """Activation, gate, residual sum and post-norm; on sequences and on single samples."""
+        g = self.inner_dropout(self._activate(y), training=training)
+        if self.gate is not None:
+            z = self.output_dense(g)
+            if self.gate in ("glu", "full_glu"):
+                first, second = ops.split(z, 2, axis=-1)
+                g = first * ops.sigmoid(second)
+            elif self.gate == "linear":
+                g = z
+            else:
+                g = (g if self.gate == "half_glu1" else y) * ops.sigmoid(z)
+        y = x + self.outer_dropout(g, training=training)
+        return y if self.prenorm or self.norm is None else self.norm(y, training=training)
+
+    def _make_dropout(self, name):
+        return keras.layers.Dropout(
+            self.dropout,
+            noise_shape=(None, 1, None) if self.tie_dropout else None,
+            dtype=self.dtype_policy,
+            name=name,
+        )
+
+
+def clone_mixer(mixer, dtype=None, seed=None):
+    """Returns an unbuilt layer of the same configuration, named after its kind."""
+    return mixer_from_config(keras.layers.serialize(mixer), dtype=dtype, seed=seed)
+
+
+def mixer_from_config(config, dtype=None, seed=None):
+    """Makes an unbuilt mixer from what `keras.layers.serialize` gave.
+
+    A `build_config` would build it on its own, outside the block: its variables would then have
+    other paths than those of the block that was saved.
+    """
+    if isinstance(config, SSMLayer):
+        return config
+    config = {key: value for key, value in config.items() if key != "build_config"}
+    settings = {key: value for key, value in config["config"].items() if key != "name"}
+    if dtype is not None:
+        settings["dtype"] = keras.dtype_policies.serialize(keras.dtype_policies.get(dtype))
+    if seed is not None:
+        settings["seed"] = seed
+    settings["name"] = config["class_name"].lower()
+    return keras.layers.deserialize({**config, "config": settings})
+
+
+def make_norm(kind, **kwargs):
+    """Returns the norm layer of that name, or `None`."""
+    if kind not in NORMS:
+        raise ValueError(f"`norm` must be one of {NORMS}. Received: norm={kind!r}")
+    if kind == "layer":
+        return keras.layers.LayerNormalization(epsilon=1e-5, **kwargs)
+    if kind == "batch":
+        return keras.layers.BatchNormalization(epsilon=1e-5, momentum=0.9, **kwargs)
+    return None
+
+
+def get_activation(name):
+    """Returns the activation of that name."""
+    if name == "gelu":
+        return _gelu
+    if name == "gelu_tanh":
+        return lambda x: keras.activations.gelu(x, approximate=True)
+    try:
+        return keras.activations.get(name)
+    except ValueError:
+        raise ValueError(
+            "`activation` must be 'gelu', 'gelu_tanh', None or a name of `keras.activations`. "
+            f"Received: activation={name!r}"
+        ) from None
+
+
+def _gelu(x):
+    """x Phi(x). TensorFlow's own rounds its constant to float32."""
+    if keras.backend.standardize_dtype(x.dtype) == "float64":
+        return 0.5 * x * (1.0 + ops.erf(x * 0.5**0.5))
+    return keras.activations.gelu(x, approximate=False)

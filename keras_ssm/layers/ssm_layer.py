@@ -1,0 +1,296 @@
+from typing import NamedTuple
+
+import keras
+import numpy as np
+from keras import ops
+
+from keras_ssm.ops import backend
+
+METHODS = ("auto", "chunked", "fft", "recurrent")
+
+
+class DiscreteSystem(NamedTuple):
+    """The matrices of one step, x' = dA x + dB u and y = 2 Re(dC x') + D u.
+
+    Complex entries have their real parts, then their imaginary parts, on the last axis.
+    """
+
+    dA: object
+    dB: object
+    dC: object
+    D: object
+
+
+class SSMLayer(keras.layers.Layer):
+    """Base class of the state-space layers: what all of them share.
+
+    It checks and casts the inputs, applies masks, holds `step_scale`, and describes outputs and
+    states. A layer of the family adds its weights in `build_system`, its discretisation in
+    `discretize` and its evaluations in `evaluate` and `step`.
+
+    Args:
+        method: str. `"auto"`, `"chunked"`, `"fft"` or `"recurrent"`. How a sequence is
+            evaluated; all give the same numbers.
+        chunk_size: int or `None`. Steps in a chunk of the chunked evaluation: speed and
+            memory, not accuracy.
+        bidirectional: bool. Whether later samples contribute. Such a layer has no state.
+        channels: int. Output channels for each feature.
+        seed: int or `None`. Seed of the initial weights.
+        **kwargs: Arguments of `keras.layers.Layer`.
+
+    Raises:
+        ValueError: for an unknown `method` or a `chunk_size` or `channels` below 1.
+    """
+
+    def __init__(
+        self,
+        method="auto",
+        chunk_size=None,
+        bidirectional=False,
+        channels=1,
+        seed=None,
+        **kwargs,
+    ):
+        # Inputs are cast here, once: autocast would round a float32 state under a mixed policy.
+        super().__init__(autocast=False, **kwargs)
+        if method not in METHODS:
+            raise ValueError(
+                f"`method` must be one of {', '.join(METHODS)}. Received: method={method!r}"
+            )
+        check_positive(channels=channels, **({} if chunk_size is None else {"chunk_size": chunk_size}))
+        if bidirectional and method == "recurrent":
+            raise ValueError(
+                "A bidirectional layer has no recurrent evaluation. "
+                f"Received: method={method!r}, bidirectional={bidirectional}"
+            )
+        self.method = method
+        self.chunk_size = chunk_size
+        self.bidirectional = bidirectional
+        self.channels = channels
+        self.seed = seed
+        self.supports_masking = True
+        self._step_scale = None
+        self._initial_step_scale = 1.0
+
+    # What a system provides
+
+    def build_system(self, features):
+        """Adds the weights of the system."""
+        raise NotImplementedError
+
+    def state_shape(self, features):
+        """Shape of the state of one row."""
+        raise NotImplementedError
+
+    def evaluate(self, x, initial_state, lengths, return_state):
+        """Maps float inputs `(batch, length, features)` to `(y, state)`."""
+        raise NotImplementedError
+
+    def discretize(self):
+        """Returns the `DiscreteSystem` of the current weights."""
+        raise NotImplementedError
+
+    def advance(self, x, state, system):
+        """Maps one float sample `(batch, features)` to `(y, state)`."""
+        raise NotImplementedError
+
+    # What all share
+
+    def build(self, input_shape):
+        self.check_inputs(input_shape, self.compute_dtype)
+        self.features = int(input_shape[-1])
+        self.build_system(self.features)
+        self._step_scale = self.add_system_weight(
+            "step_scale", np.array(self._initial_step_scale), trainable=False
+        )
+        self.built = True
+
+    def add_system_weight(self, name, value, trainable=True):
+        """Adds a real weight that no dtype policy rounds below float32."""
+        return self.add_weight(
+            name=name,
+            shape=value.shape,
+            dtype=self.system_dtype,
+            autocast=False,
+            trainable=trainable,
+            initializer=lambda shape, dtype: ops.convert_to_tensor(value.astype(dtype), dtype),
+        )
+
+    @property
+    def system_dtype(self):
+        """float32, or float64 under a float64 policy."""
+        return "float64" if self.variable_dtype == "float64" else "float32"
+
+    @property
+    def step_scale(self):
+        """Non-trainable scalar that multiplies every dt: 2 reads samples twice as far apart."""
+        return self._initial_step_scale if self._step_scale is None else self._step_scale
+
+    @step_scale.setter
+    def step_scale(self, value):
+        scale = float(value)
+        if not (np.isfinite(scale) and scale > 0):
+            raise ValueError(f"`step_scale` must be positive. Received: step_scale={value}")
+        if self._step_scale is None:
+            self._initial_step_scale = scale
+        else:
+            self._step_scale.assign(scale)
+
+    def call(self, x, mask=None, initial_state=None, return_state=False, training=None):
+        self.check_inputs(x.shape, x.dtype)
+        x = ops.cast(x, self.system_dtype)
+        lengths = None
+        if mask is not None:
+            mask = self._checked_mask(mask, x, return_state)
+            x = ops.where(mask[..., None], x, ops.zeros_like(x))
+            if return_state:
+                lengths = ops.sum(ops.cast(mask, "int32"), axis=1)
+        if initial_state is not None or return_state:
+            self._check_has_state()
+        if initial_state is not None:
+            initial_state = self._checked_state(initial_state, x.shape[0])
+        y, state = self.evaluate(x, initial_state, lengths, return_state)
+        y = ops.cast(y, self.compute_dtype)
+        return (y, state) if return_state else y
+
+    def step(self, x, state, system=None):
+        """Advances the layer by one sample.
+
+        Args:
+            x: float tensor `(batch, features)`. One sample.
+            state: float tensor `(batch, *state_shape)`, as `get_initial_state` returns it.
+            system: `DiscreteSystem` or `None`. What `discretize` returned; pass it when
+                stepping in a loop, so that it is computed once.
+
+        Returns:
+            Tuple `(y, state)`: the output `(batch, channels * features)` and the next state.
+
+        Raises:
+            ValueError: for inputs or states of another shape, or a layer without state.
+        """
+        self._check_has_state()
+        x = ops.convert_to_tensor(x)
+        if not self.built:
+            raise ValueError(
+                f"{self.name} must be built before `step`: call it on a sequence or call "
+                "`build((None, None, features))`. Received: an unbuilt layer"
+            )
+        self.check_inputs(x.shape, x.dtype, rank=2)
+        state = self._checked_state(state, x.shape[0])
+        system = self.discretize() if system is None else system
+        y, state = self.advance(ops.cast(x, self.system_dtype), state, system)
+        return ops.cast(y, self.compute_dtype), state
+
+    def get_initial_state(self, batch_size):
+        """Returns the zero state.
+
+        Args:
+            batch_size: int or scalar tensor. Number of rows.
+
+        Returns:
+            Tensor `(batch_size, *state_shape)`, float32 (float64 under a float64 policy).
+        """
+        self._check_has_state()
+        return ops.zeros((batch_size, *self.state_shape(self.features)), dtype=self.system_dtype)
+
+    def compute_output_shape(self, input_shape):
+        return (*input_shape[:-1], self.channels * input_shape[-1])
+
+    def compute_output_spec(
+        self, x, mask=None, initial_state=None, return_state=False, training=None
+    ):
+        self.check_inputs(x.shape, x.dtype)
+        y = keras.KerasTensor(self.compute_output_shape(x.shape), dtype=self.compute_dtype)
+        if initial_state is not None or return_state:
+            self._check_has_state()
+        if not return_state:
+            return y
+        shape = (x.shape[0], *self.state_shape(x.shape[-1]))
+        return y, keras.KerasTensor(shape, dtype=self.system_dtype)
+
+    def compute_mask(self, inputs, previous_mask):
+        return previous_mask
+
+    def quantize(self, mode=None, type_check=True, config=None):
+        """Leaves the system in float32: its poles do not survive eight bits."""
+
+    def get_config(self):
+        return {
+            **super().get_config(),
+            "method": self.method,
+            "chunk_size": self.chunk_size,
+            "bidirectional": self.bidirectional,
+            "channels": self.channels,
+            "seed": self.seed,
+        }
+
+    # Checks
+
+    def check_inputs(self, shape, dtype, rank=3):
+        """Raises a `ValueError` unless these are float inputs of the right shape."""
+        expected = "(batch, length, features)" if rank == 3 else "(batch, features)"
+        shape = tuple(shape)
+        if len(shape) != rank:
+            raise ValueError(
+                f"`x` of {self.name} must have shape {expected}. Received: x.shape={shape}"
+            )
+        if shape[-1] is None or (self.built and shape[-1] != self.features):
+            wanted = self.features if self.built else "a known number of"
+            raise ValueError(
+                f"`x` of {self.name} must have {wanted} features on its last axis. "
+                f"Received: x.shape={shape}"
+            )
+        if 0 in shape[1:]:
+            raise ValueError(
+                f"`x` of {self.name} must have at least one step and one feature. "
+                f"Received: x.shape={shape}"
+            )
+        if "float" not in keras.backend.standardize_dtype(dtype):
+            raise ValueError(
+                f"`x` of {self.name} must be floating point: cast integers, or embed token ids "
+                f"first. Received: x.dtype={keras.backend.standardize_dtype(dtype)}"
+            )
+
+    def _check_has_state(self):
+        if self.bidirectional:
+            raise ValueError(
+                f"{self.name} is bidirectional and has no state: `step`, `initial_state` and "
+                "`return_state` need a layer that reads forwards. Received: bidirectional=True"
+            )
+
+    def _checked_state(self, state, batch):
+        state = ops.convert_to_tensor(state)
+        expected = (batch, *self.state_shape(self.features))
+        received = tuple(state.shape)
+        same = len(received) == len(expected) and all(
+            n is None or m is None or n == m for n, m in zip(received, expected, strict=True)
+        )
+        if not same:
+            raise ValueError(
+                f"A state of {self.name} must have shape {expected}. "
+                f"Received: state.shape={received}"
+            )
+        return ops.cast(state, self.system_dtype)
+
+    def _checked_mask(self, mask, x, return_state):
+        mask = ops.cast(ops.convert_to_tensor(mask), "bool")
+        known = zip(mask.shape, x.shape[:2], strict=False)
+        if len(mask.shape) != 2 or any(None not in (n, m) and n != m for n, m in known):
+            raise ValueError(
+                f"`mask` of {self.name} must have shape (batch, length) = {tuple(x.shape[:2])}. "
+                f"Received: mask.shape={tuple(mask.shape)}"
+            )
+        values = backend.concrete(mask) if return_state else None
+        if values is not None and (np.diff(values.astype(int), axis=1) > 0).any():
+            raise ValueError(
+                "`return_state` needs a mask that pads on the right: True up to each row's last "
+                "valid step, then False. Received: a mask with valid steps after masked ones"
+            )
+        return mask
+
+
+def check_positive(**values):
+    """Raises a `ValueError` for the first argument that is not a positive integer."""
+    for name, value in values.items():
+        if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < 1:
+            raise ValueError(f"`{name}` must be a positive integer. Received: {name}={value!r}")

@@ -1,0 +1,8 @@
+"""Task models on keras_hub: backbone, heads and preprocessors."""
+
+from keras_ssm.models.ssm_backbone import SSMBackbone
+from keras_ssm.models.ssm_classifier import SSMClassifier
+from keras_ssm.models.ssm_classifier_preprocessor import SSMClassifierPreprocessor
+from keras_ssm.models.ssm_task import SSMTask
+
+__all__ = ["SSMBackbone", "SSMClassifier", "SSMClassifierPreprocessor", "SSMTask"]

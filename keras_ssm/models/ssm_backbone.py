@@ -1,0 +1,358 @@
+import keras
+import numpy as np
+from keras import ops
+from keras_hub.models import Backbone
+
+from keras_ssm import presets
+from keras_ssm.layers.ssm_block import SSMBlock, clone_mixer, make_norm, mixer_from_config
+from keras_ssm.layers.ssm_layer import SSMLayer, check_positive
+from keras_ssm.version import __version__
+
+ENCODERS = ("auto", "linear", "embedding", None)
+
+
+@keras.saving.register_keras_serializable(package="keras_ssm")
+class SSMBackbone(Backbone):
+    """Stack of state-space blocks over an encoder: sequences in, hidden sequences out.
+
+    Any layer of the family can be the mixer, the way `keras.layers.RNN` takes a cell. The
+    backbone keeps its configuration, not the instance: block i holds a fresh copy with the seed
+    `seed + i`.
+
+    Args:
+        mixer: `keras_ssm.layers.SSMLayer`. The layer to stack.
+        num_layers: int. Number of blocks.
+        hidden_dim: int. Features of the hidden sequence.
+        vocabulary_size: int or `None`. If set, inputs are token ids below this number.
+        input_dim: int. Features of a float input. Defaults to `1`.
+        encoder: str or `None`. `"linear"`, `"embedding"`, `None` (inputs already have
+            `hidden_dim` features), or `"auto"`: by `vocabulary_size`. Defaults to `"auto"`.
+        activation, gate, norm, prenorm, dropout, tie_dropout: as in `SSMBlock`.
+        final_norm: str or `None`. Norm after the last block. Defaults to `None`.
+        dtype: dtype policy of the model. The systems inside stay float32.
+        **kwargs: `name` and `trainable`.
+
+    Call arguments:
+        inputs: float tensor `(batch, length, input_dim)`, or integers `(batch, length)` if
+            `vocabulary_size` is set; or a dict of `inputs` or `token_ids` and, optionally,
+            `padding_mask` `(batch, length)`, True where valid.
+
+    Returns:
+        Tensor `(batch, length, hidden_dim)`.
+
+    Raises:
+        ValueError: for a mixer that is no state-space layer, an unknown encoder, sizes below 1,
+            or inputs of another kind or shape.
+
+    Example:
+        ```python
+        backbone = keras_ssm.models.SSMBackbone(
+            keras_ssm.layers.S4D(state_dim=64), num_layers=4, hidden_dim=64, input_dim=3
+        )
+        y = backbone(np.zeros((2, 1000, 3), "float32"))  # (2, 1000, 64)
+        ```
+
+    Reference:
+        [S4](https://arxiv.org/abs/2111.00396), section 3.4.
+    """
+
+    def __init__(
+        self,
+        mixer,
+        num_layers,
+        hidden_dim,
+        vocabulary_size=None,
+        input_dim=1,
+        encoder="auto",
+        activation="gelu",
+        gate="glu",
+        norm="layer",
+        prenorm=False,
+        final_norm=None,
+        dropout=0.0,
+        tie_dropout=True,
+        dtype=None,
+        **kwargs,
+    ):
+        if not isinstance(mixer, SSMLayer):
+            raise ValueError(
+                "`mixer` must be a state-space layer such as `S4D(state_dim=64)`. "
+                f"Received: mixer={mixer}"
+            )
+        check_positive(num_layers=num_layers, hidden_dim=hidden_dim, input_dim=input_dim)
+        if vocabulary_size is not None:
+            check_positive(vocabulary_size=vocabulary_size)
+        if encoder not in ENCODERS:
+            raise ValueError(f"`encoder` must be one of {ENCODERS}. Received: encoder={encoder!r}")
+        kind = encoder
+        if encoder == "auto":
+            kind = "linear" if vocabulary_size is None else "embedding"
+        if (kind == "embedding") != (vocabulary_size is not None):
+            raise ValueError(
+                "`encoder='embedding'` goes with a `vocabulary_size`, the others without. "
+                f"Received: encoder={encoder!r}, vocabulary_size={vocabulary_size}"
+            )
+        if kind is None and input_dim != hidden_dim:
+            raise ValueError(
+                "Without an encoder `input_dim` must equal `hidden_dim`. "
+                f"Received: input_dim={input_dim}, hidden_dim={hidden_dim}"
+            )
+
+        # === Layers ===
+        first = None
+        if kind == "linear":
+            first = keras.layers.Dense(hidden_dim, dtype=dtype, name="input_dense")
+        elif kind == "embedding":
+            first = keras.layers.Embedding(
+                vocabulary_size, hidden_dim, dtype=dtype, name="token_embedding"
+            )
+        blocks = [
+            SSMBlock(
+                clone_mixer(mixer, seed=None if mixer.seed is None else mixer.seed + i),
+                activation=activation,
+                gate=gate,
+                norm=norm,
+                prenorm=prenorm,
+                dropout=dropout,
+                tie_dropout=tie_dropout,
+                dtype=dtype,
+                name=f"ssm_block_{i}",
+            )
+            for i in range(num_layers)
+        ]
+        last_norm = make_norm(final_norm, dtype=dtype, name="final_norm")
+
+        # === Functional Model ===
+        policy = keras.dtype_policies.get(dtype)
+        float_dtype = "float64" if policy.variable_dtype == "float64" else "float32"
+        if kind == "embedding":
+            key, x = "token_ids", keras.Input((None,), dtype="int32", name="token_ids")
+        else:
+            key, x = "inputs", keras.Input((None, input_dim), dtype=float_dtype, name="inputs")
+        mask = keras.Input((None,), dtype="bool", name="padding_mask")
+        y = x if first is None else first(x)
+        for block in blocks:
+            y = block(y, mask=mask)
+        y = y if last_norm is None else last_norm(y)
+        super().__init__(inputs={key: x, "padding_mask": mask}, outputs=y, dtype=dtype, **kwargs)
+
+        # === Config ===
+        self.encoder_layer = first
+        self.blocks = blocks
+        self.last_norm = last_norm
+        self.mixer_config = keras.layers.serialize(clone_mixer(mixer))
+        self.num_layers = num_layers
+        self.hidden_dim = hidden_dim
+        self.vocabulary_size = vocabulary_size
+        self.input_dim = input_dim
+        self.encoder = encoder
+        self.activation = activation
+        self.gate = gate
+        self.norm = norm
+        self.prenorm = prenorm
+        self.final_norm = final_norm
+        self.dropout = dropout
+        self.tie_dropout = tie_dropout
+
+    def __call__(self, inputs, *args, **kwargs):
+        return super().__call__(self.as_tensors(inputs), *args, **kwargs)
+
+    def as_tensors(self, inputs):
+        """Returns `standardize(inputs)` as tensors of the backend; symbolic ones stay."""
+        inputs = self.standardize(inputs)
+        symbolic = any(isinstance(x, keras.KerasTensor) for x in inputs.values())
+        return inputs if symbolic else {k: ops.convert_to_tensor(x) for k, x in inputs.items()}
+
+    @property
+    def input_key(self):
+        """Name of the main input: `"token_ids"` with a vocabulary, `"inputs"` otherwise."""
+        return "inputs" if self.vocabulary_size is None else "token_ids"
+
+    def standardize(self, inputs):
+        """Brings what a person passes into the dict that the graph takes.
+
+        Args:
+            inputs: array, tensor or dict; see the class.
+
+        Returns:
+            Dict of the main input and a full `padding_mask`.
+
+        Raises:
+            ValueError: for missing or unknown keys, another rank, feature count or dtype, no
+                steps, or a mask of another shape.
+        """
+        key = self.input_key
+        given = dict(inputs) if isinstance(inputs, dict) else {key: inputs}
+        unknown = sorted(set(given) - {key, "padding_mask"})
+        if key not in given or unknown:
+            raise ValueError(
+                f"`inputs` must be an array or a dict with {key!r} and, optionally, "
+                f"'padding_mask'. Received: keys {sorted(given)}"
+            )
+        x, mask = given[key], given.get("padding_mask")
+        if not hasattr(x, "shape"):
+            x = np.asarray(x)
+        check_model_inputs(key, x.shape, x.dtype, self.input_dim)
+        if mask is None:
+            mask = _full_mask(x if key == "token_ids" else x[..., 0])
+        elif not hasattr(mask, "shape"):
+            mask = np.asarray(mask)
+        expected = tuple(x.shape[:2])
+        same = len(mask.shape) == 2 and all(
+            None in (n, m) or n == m for n, m in zip(mask.shape, expected, strict=True)
+        )
+        if not same:
+            raise ValueError(
+                f"`padding_mask` must have shape (batch, length) = {expected}. "
+                f"Received: padding_mask.shape={tuple(mask.shape)}"
+            )
+        return {key: x, "padding_mask": mask}
+
+    def step(self, x, states, systems=None):
+        """Advances every layer by one sample, at inference.
+
+        Args:
+            x: float tensor `(batch, input_dim)`, or token ids `(batch,)`.
+            states: list of tensors, one a layer, as `get_initial_state` returns it.
+            systems: list of discrete systems, or `None` to compute them here.
+
+        Returns:
+            Tuple `(y, states)`: `(batch, hidden_dim)` and the next states.
+
+        Raises:
+            ValueError: for inputs or states of another shape, or a bidirectional mixer.
+        """
+        systems = [None] * self.num_layers if systems is None else systems
+        if len(states) != self.num_layers or len(systems) != self.num_layers:
+            raise ValueError(
+                f"`states` and `systems` must have one entry for each of {self.num_layers} "
+                f"layers. Received: {len(states)} states, {len(systems)} systems"
+            )
+        x = ops.convert_to_tensor(x)
+        rank = 1 if self.vocabulary_size else 2
+        if len(x.shape) != rank or (rank == 2 and x.shape[-1] != self.input_dim):
+            expected = "(batch,)" if rank == 1 else f"(batch, {self.input_dim})"
+            raise ValueError(
+                f"`x` of a step must have shape {expected}. Received: x.shape={tuple(x.shape)}"
+            )
+        y = x if self.encoder_layer is None else self.encoder_layer(x)
+        following = []
+        for block, state, system in zip(self.blocks, states, systems, strict=True):
+            y, state = block.step(y, state, system)
+            following.append(state)
+        return (y if self.last_norm is None else self.last_norm(y)), following
+
+    def discretize(self):
+        """Returns the discrete system of every layer, for a loop of `step`."""
+        return [block.discretize() for block in self.blocks]
+
+    def get_initial_state(self, batch_size):
+        """Returns the zero state of every layer for `batch_size` rows."""
+        return [block.get_initial_state(batch_size) for block in self.blocks]
+
+    @property
+    def step_scale(self):
+        """Scalar that multiplies every dt; setting it sets every layer."""
+        return self.blocks[0].mixer.step_scale
+
+    @step_scale.setter
+    def step_scale(self, value):
+        for block in self.blocks:
+            block.mixer.step_scale = value
+
+    def default_lora_layer_names(self):
+        return ["input_dense", "output_dense"]
+
+    @classmethod
+    def from_preset(cls, preset, load_weights=True, **kwargs):
+        """Loads a backbone from a preset.
+
+        Args:
+            preset: str or `Path`. A built-in name, a directory, or `hf://organisation/name`.
+            load_weights: bool. Whether the trained weights are loaded. Defaults to `True`.
+            **kwargs: Arguments that override the saved configuration, such as `dtype`.
+
+        Returns:
+            An `SSMBackbone`.
+
+        Raises:
+            ValueError: if the preset is unknown, incomplete, altered or of a newer format.
+        """
+        directory = presets.resolve(preset)
+        return super().from_preset(str(directory), load_weights=load_weights, **kwargs)
+
+    def save_to_preset(self, preset_dir, max_shard_size=10):
+        """Saves the backbone and its `preset.json` to a directory.
+
+        Args:
+            preset_dir: str or `Path`. Written whole or not at all.
+            max_shard_size: float. Largest weights file, in GB.
+        """
+        with presets.writing(preset_dir) as directory:
+            super().save_to_preset(str(directory), max_shard_size=max_shard_size)
+            presets.describe(directory, {**self.facts(), "parameters": self.count_params()})
+
+    def facts(self):
+        """Returns what `preset.json` says of the architecture."""
+        return {
+            "system": self.mixer_config["class_name"],
+            "backbone": type(self).__name__,
+            "library_version": __version__,
+        }
+
+    def sample_inputs(self):
+        """Returns a short, fixed input of one row."""
+        rng = np.random.default_rng(0)
+        if self.vocabulary_size is not None:
+            return rng.integers(self.vocabulary_size, size=(1, 16)).astype("int32")
+        return rng.standard_normal((1, 16, self.input_dim)).astype("float32")
+
+    def get_config(self):
+        return {
+            **super().get_config(),
+            "mixer": self.mixer_config,
+            "num_layers": self.num_layers,
+            "hidden_dim": self.hidden_dim,
+            "vocabulary_size": self.vocabulary_size,
+            "input_dim": self.input_dim,
+            "encoder": self.encoder,
+            "activation": self.activation,
+            "gate": self.gate,
+            "norm": self.norm,
+            "prenorm": self.prenorm,
+            "final_norm": self.final_norm,
+            "dropout": self.dropout,
+            "tie_dropout": self.tie_dropout,
+        }
+
+    @classmethod
+    def from_config(cls, config):
+        config = dict(config)
+        config["mixer"] = mixer_from_config(config["mixer"])
+        return super().from_config(config)
+
+
+def _full_mask(like):
+    """An all-true mask of the kind of array it is given: NumPy, TensorFlow or the backend's."""
+    if isinstance(like, np.ndarray):
+        return np.ones(like.shape, bool)
+    if type(like).__module__.startswith("tensorflow."):
+        import tensorflow as tf
+
+        return tf.ones_like(like, dtype=tf.bool)
+    return ops.ones_like(like, dtype="bool")
+
+
+def check_model_inputs(key, shape, dtype, input_dim):
+    """Raises a `ValueError` unless a model with this main input accepts such an array."""
+    shape, dtype = tuple(shape), keras.backend.standardize_dtype(dtype)
+    wanted = f"(batch, length, {input_dim})" if key == "inputs" else "(batch, length)"
+    if len(shape) != (3 if key == "inputs" else 2) or (
+        key == "inputs" and shape[-1] not in (None, input_dim)
+    ):
+        raise ValueError(f"`{key}` must have shape {wanted}. Received: {key}.shape={shape}")
+    if 0 in shape[1:]:
+        raise ValueError(f"`{key}` must have at least one step. Received: {key}.shape={shape}")
+    if ("int" in dtype) != (key == "token_ids") or "bool" in dtype:
+        kind = "floats" if key == "inputs" else "integers"
+        raise ValueError(f"`{key}` must be {kind}. Received: {key}.dtype={dtype}")

@@ -1,0 +1,178 @@
+import keras
+from keras import ops
+
+from keras_ssm.layers.sequence_pooling import SequencePooling
+from keras_ssm.layers.ssm_layer import check_positive
+from keras_ssm.models.ssm_classifier_preprocessor import SSMClassifierPreprocessor
+from keras_ssm.models.ssm_task import SSMTask
+from keras_ssm.optimizers import ssm_optimizer
+
+
+@keras.saving.register_keras_serializable(package="keras_ssm")
+class SSMClassifier(SSMTask):
+    """Sequence classifier: backbone, pooling over the valid steps, linear head.
+
+    It returns logits. `compile()` without arguments uses `keras_ssm.optimizers.ssm_optimizer`,
+    sparse cross-entropy and accuracy.
+
+    Args:
+        backbone: `keras_ssm.models.SSMBackbone`.
+        num_classes: int. Number of classes.
+        preprocessor: callable or `None`. Defaults to an `SSMClassifierPreprocessor` that fits
+            the backbone.
+        pooling: str or `None`. `"mean"`, `"last"`, or `None` (logits at every step).
+            Defaults to `"mean"`.
+        dropout: float. Rate before the head. Defaults to `0.0`.
+        head_dtype: dtype policy of the head. Defaults to the backbone's.
+        **kwargs: `compile`, `name`, `trainable`.
+
+    Call arguments:
+        inputs: as for the backbone.
+
+    Returns:
+        Logits `(batch, num_classes)`; `(batch, length, num_classes)` without pooling.
+
+    Raises:
+        ValueError: for an unknown `pooling`, sizes below 1, or inputs of another kind or shape.
+
+    Example:
+        ```python
+        model = keras_ssm.models.SSMClassifier.from_preset("s4d_digits")
+        digits = np.zeros((3, 64), "float32")  # pixels 0 to 16, row after row
+        model.predict(digits).argmax(axis=-1)
+
+        backbone = keras_ssm.models.SSMBackbone(
+            keras_ssm.layers.S4D(state_dim=32), num_layers=2, hidden_dim=32, input_dim=2
+        )
+        model = keras_ssm.models.SSMClassifier(backbone, num_classes=3)
+        series = [np.zeros((50, 2), "float32"), np.zeros((80, 2), "float32")]
+        model.fit(series, np.array([0, 2]), verbose=0)
+        ```
+
+    Reference:
+        [S4](https://arxiv.org/abs/2111.00396), section 4.
+    """
+
+    preprocessor_cls = SSMClassifierPreprocessor
+
+    def __init__(
+        self,
+        backbone,
+        num_classes,
+        preprocessor=None,
+        pooling="mean",
+        dropout=0.0,
+        head_dtype=None,
+        **kwargs,
+    ):
+        check_positive(num_classes=num_classes)
+        if preprocessor is None:
+            preprocessor = SSMClassifierPreprocessor(tokens=backbone.vocabulary_size is not None)
+
+        # === Layers ===
+        policy = backbone.dtype_policy
+        head_policy = policy if head_dtype is None else keras.dtype_policies.get(head_dtype)
+        self.backbone = backbone
+        self.preprocessor = preprocessor
+        self.pooler = SequencePooling(pooling, dtype=policy, name="pooling")
+        self.head_dropout = keras.layers.Dropout(dropout, dtype=policy, name="head_dropout")
+        self.head = keras.layers.Dense(num_classes, dtype=head_policy, name="logits")
+
+        # === Functional Model ===
+        inputs = backbone.input
+        y = self.pooler(backbone(inputs), mask=inputs["padding_mask"])
+        outputs = self.head(self.head_dropout(y))
+        super().__init__(inputs=inputs, outputs=outputs, **kwargs)
+
+        # === Config ===
+        self.num_classes = num_classes
+        self.pooling = pooling
+        self.dropout = dropout
+        self.head_dtype = None if head_dtype is None else head_policy
+
+    def compile(self, optimizer="auto", loss="auto", *, metrics="auto", **kwargs):
+        """Configures training; see `keras.Model.compile`.
+
+        Args:
+            optimizer: `"auto"`, name or optimizer. Defaults to `ssm_optimizer()`.
+            loss: `"auto"`, name or loss. Defaults to sparse cross-entropy on logits.
+            metrics: `"auto"` or metrics. Defaults to accuracy.
+            **kwargs: Further arguments of `keras.Model.compile`.
+        """
+        if isinstance(optimizer, str) and optimizer == "auto":
+            optimizer = ssm_optimizer()
+        if isinstance(loss, str) and loss == "auto":
+            loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+        if isinstance(metrics, str) and metrics == "auto":
+            metrics = [keras.metrics.SparseCategoricalAccuracy(name="accuracy")]
+        super().compile(optimizer=optimizer, loss=loss, metrics=metrics, **kwargs)
+
+    def check_targets(self, y):
+        y = ops.convert_to_numpy(y)
+        if self.pooling is None or y.dtype.kind not in "iu" or y.ndim > 2 or y.size == 0:
+            return
+        labels = y.ndim == 1 or y.shape[1] == 1
+        if labels and (y.min() < 0 or y.max() >= self.num_classes):
+            raise ValueError(
+                f"`y` must hold labels from 0 to {self.num_classes - 1}. "
+                f"Received: labels from {y.min()} to {y.max()}"
+            )
+
+    def step(self, x, state, systems=None):
+        """Reads one more sample and returns the logits so far, at inference.
+
+        Args:
+            x: float tensor `(batch, input_dim)` as the preprocessor would scale it, or token
+                ids `(batch,)`.
+            state: what `get_initial_state` or the last step returned.
+            systems: what `discretize` returned, or `None` to compute it here.
+
+        Returns:
+            Tuple `(logits, state)`: the logits of the sequence read so far,
+            `(batch, num_classes)`, and the next state.
+
+        Raises:
+            ValueError: for inputs of another shape, or a bidirectional mixer.
+
+        Example:
+            ```python
+            state, systems = model.get_initial_state(1), model.discretize()
+            for pixel in np.zeros((64, 1, 1), "float32"):
+                logits, state = model.step(pixel, state, systems)
+            ```
+        """
+        y, layers = self.backbone.step(x, state["layers"], systems)
+        count = state["count"] + 1
+        total = state["total"] + ops.cast(y, state["total"].dtype)
+        if self.pooling == "mean":
+            y = ops.cast(total / ops.cast(count, total.dtype), self.pooler.compute_dtype)
+        return self.head(y), {"layers": layers, "total": total, "count": count}
+
+    def discretize(self):
+        """Returns the discrete system of every layer, for a loop of `step`."""
+        return self.backbone.discretize()
+
+    def get_initial_state(self, batch_size):
+        """Returns the state before the first sample, for `batch_size` rows."""
+        dtype = "float64" if self.pooler.compute_dtype == "float64" else "float32"
+        return {
+            "layers": self.backbone.get_initial_state(batch_size),
+            "total": ops.zeros((batch_size, self.backbone.hidden_dim), dtype=dtype),
+            "count": ops.zeros((), dtype="int32"),
+        }
+
+    def get_config(self):
+        head_dtype = self.head_dtype
+        if self.head.quantization_mode is not None:
+            head_dtype = self.head.dtype_policy
+            if isinstance(head_dtype, keras.dtype_policies.DTypePolicyMap):
+                head_dtype = head_dtype[self.head.path]
+        if head_dtype is not None:
+            head_dtype = keras.dtype_policies.serialize(head_dtype)
+        return {
+            **super().get_config(),
+            "num_classes": self.num_classes,
+            "pooling": self.pooling,
+            "dropout": self.dropout,
+            "head_dtype": head_dtype,
+        }

@@ -1,0 +1,197 @@
+import keras
+import numpy as np
+from keras import ops
+from keras_hub.models import Preprocessor
+
+from keras_ssm import presets
+from keras_ssm.layers.ssm_layer import check_positive
+from keras_ssm.models.ssm_backbone import SSMBackbone
+
+
+@keras.saving.register_keras_serializable(package="keras_ssm")
+class SSMClassifierPreprocessor(Preprocessor):
+    """Turns what a person has into the inputs of a classifier.
+
+    Arrays, lists of arrays of different lengths, integer audio or pixels, and text become a
+    dict of a padded array and its `padding_mask`. It works on NumPy data and on `tf.data`.
+
+    Args:
+        tokens: bool. Whether the model reads token ids. Strings become their UTF-8 bytes, 0
+            to 255. Defaults to `False`: floats.
+        scale: float. Factor on float inputs: `1 / 255` for pixels, `1 / 32768` for 16-bit
+            audio. Integers are accepted and become floats. Defaults to `1.0`.
+        sequence_length: int or `None`. If set, longer sequences are cut and shorter ones
+            padded to it; otherwise a batch is as long as its longest sequence.
+        **kwargs: Arguments of `keras.layers.Layer`.
+
+    Call arguments:
+        x: array `(batch, length, features)` or, for one feature or tokens, `(batch, length)`;
+            a list of arrays `(length, features)` or `(length,)`; a list of strings (tokens);
+            or a dict of `inputs` or `token_ids` and, optionally, `padding_mask`.
+        y, sample_weight: passed through.
+
+    Returns:
+        Dict of `inputs` or `token_ids` and `padding_mask`, packed with `y` and
+        `sample_weight` if given.
+
+    Raises:
+        ValueError: for empty input, arrays of unlike feature counts, non-integers as tokens,
+            or a `padding_mask` of another shape.
+
+    Example:
+        ```python
+        preprocessor = keras_ssm.models.SSMClassifierPreprocessor(scale=1 / 32768)
+        clips = [np.zeros(8000, "int16"), np.zeros(5000, "int16")]
+        batch = preprocessor(clips)  # inputs (2, 8000, 1), padding_mask (2, 8000)
+        ```
+    """
+
+    backbone_cls = SSMBackbone
+
+    def __init__(self, tokens=False, scale=1.0, sequence_length=None, **kwargs):
+        super().__init__(**kwargs)
+        if not np.isfinite(scale) or not scale:
+            raise ValueError(f"`scale` must be finite and not zero. Received: scale={scale}")
+        if sequence_length is not None:
+            check_positive(sequence_length=sequence_length)
+        self.tokens = tokens
+        self.scale = scale
+        self.sequence_length = sequence_length
+        self.built = True
+
+    def call(self, x, y=None, sample_weight=None):
+        key = "token_ids" if self.tokens else "inputs"
+        mask = None
+        if isinstance(x, dict):
+            if key not in x or set(x) - {key, "padding_mask"}:
+                raise ValueError(
+                    f"`x` must be an array, a list or a dict with {key!r} and, optionally, "
+                    f"'padding_mask'. Received: keys {sorted(x)}"
+                )
+            x, mask = x[key], x.get("padding_mask")
+        convert = self._from_tensorflow if _is_tensorflow(x) else self._from_numpy
+        x, mask = convert(x, mask)
+        return keras.utils.pack_x_y_sample_weight({key: x, "padding_mask": mask}, y, sample_weight)
+
+    @classmethod
+    def from_preset(cls, preset, **kwargs):
+        """Loads the preprocessor of a preset; see `SSMClassifier.from_preset`."""
+        return super().from_preset(str(presets.resolve(preset)), **kwargs)
+
+    def get_config(self):
+        return {
+            **super().get_config(),
+            "tokens": self.tokens,
+            "scale": self.scale,
+            "sequence_length": self.sequence_length,
+        }
+
+    def _from_numpy(self, x, mask):
+        x = x if isinstance(x, (list, tuple, str, bytes)) else _to_numpy(x)
+        if isinstance(x, np.ndarray) and x.dtype.kind in "OSU":
+            x = list(x)
+        if isinstance(x, (str, bytes)):
+            raise ValueError(f"`x` must be a batch: a list of strings. Received: x={x!r}")
+        if isinstance(x, (list, tuple)):
+            rows = [self._row(row) for row in x]
+            if not rows or not all(len(row) for row in rows):
+                lengths = [len(row) for row in rows]
+                raise ValueError(
+                    f"`x` must have rows of at least one step. Received: lengths {lengths}"
+                )
+            shapes = {row.shape[1:] for row in rows}
+            if len(shapes) > 1:
+                raise ValueError(
+                    f"All rows of `x` must have the same features. Received: {sorted(shapes)}"
+                )
+            length = max(len(row) for row in rows)
+            padded = np.zeros((len(rows), length, *rows[0].shape[1:]), rows[0].dtype)
+            lengths = np.array([len(row) for row in rows])
+            for row, values in zip(padded, rows, strict=True):
+                row[: len(values)] = values
+            given = np.arange(length)[None] < lengths[:, None]
+        else:
+            if self.tokens and x.dtype.kind not in "iu":
+                raise ValueError(f"Token ids must be integers. Received: x.dtype={x.dtype}")
+            padded = x.astype("int32" if self.tokens else self._float_dtype())
+            padded = padded if self.tokens else padded * np.asarray(self.scale, padded.dtype)
+            if padded.ndim == 2 and not self.tokens:
+                padded = padded[..., None]
+            if padded.ndim != (2 if self.tokens else 3) or 0 in padded.shape:
+                expected = "" if self.tokens else ", features"
+                raise ValueError(
+                    f"`x` must have shape (batch, length{expected}) with at least one row and "
+                    f"step. Received: x.shape={x.shape}"
+                )
+            given = np.ones(padded.shape[:2], bool)
+        if mask is not None:
+            mask = _to_numpy(mask).astype(bool)
+            if mask.shape != given.shape:
+                raise ValueError(
+                    f"`padding_mask` must have shape {given.shape}. "
+                    f"Received: padding_mask.shape={mask.shape}"
+                )
+            given = mask
+        if self.sequence_length is not None:
+            missing = max(0, self.sequence_length - padded.shape[1])
+            edges = [(0, 0), (0, missing)] + [(0, 0)] * (padded.ndim - 2)
+            padded = np.pad(padded, edges)[:, : self.sequence_length]
+            given = np.pad(given, edges[:2])[:, : self.sequence_length]
+        return padded, given
+
+    def _row(self, row):
+        """One sequence of a list, as floats `(length, features)` or ids `(length,)`."""
+        if self.tokens and isinstance(row, (str, bytes)):
+            row = row.encode() if isinstance(row, str) else row
+            return np.frombuffer(row, np.uint8).astype("int32")
+        row = _to_numpy(row)
+        if self.tokens:
+            if row.ndim != 1 or row.dtype.kind not in "iu":
+                raise ValueError(
+                    "Token ids must be one-dimensional integers. "
+                    f"Received: shape {row.shape}, dtype {row.dtype}"
+                )
+            return row.astype("int32")
+        if row.ndim not in (1, 2) or row.dtype.kind not in "fiub":
+            raise ValueError(
+                "A sequence must be numbers of shape (length,) or (length, features). "
+                f"Received: shape {row.shape}, dtype {row.dtype}"
+            )
+        row = row.astype(self._float_dtype()) * np.asarray(self.scale, self._float_dtype())
+        return row[:, None] if row.ndim == 1 else row
+
+    def _from_tensorflow(self, x, mask):
+        import tensorflow as tf
+
+        if x.dtype == tf.string:
+            x = tf.strings.bytes_split(x)
+            flat = tf.reshape(tf.io.decode_raw(x.flat_values, tf.uint8), [-1])
+            x = x.with_flat_values(flat)
+        x = tf.cast(x, tf.int32 if self.tokens else self._float_dtype())
+        if not self.tokens:
+            x = x * tf.cast(self.scale, x.dtype)
+        if isinstance(x, tf.RaggedTensor):
+            lengths = x.row_lengths()
+            x = x.to_tensor()
+            mask = tf.sequence_mask(lengths, tf.shape(x)[1])
+        if len(x.shape) == 2 and not self.tokens:
+            x = x[..., None]
+        mask = tf.ones(tf.shape(x)[:2], tf.bool) if mask is None else tf.cast(mask, tf.bool)
+        if self.sequence_length is not None:
+            missing = tf.maximum(0, self.sequence_length - tf.shape(x)[1])
+            edges = [[0, 0], [0, missing]] + [[0, 0]] * (len(x.shape) - 2)
+            x = tf.pad(x, edges)[:, : self.sequence_length]
+            mask = tf.pad(mask, edges[:2])[:, : self.sequence_length]
+            x = tf.ensure_shape(x, [None, self.sequence_length, *x.shape[2:]])
+        return x, mask
+
+    def _float_dtype(self):
+        return "float64" if keras.config.floatx() == "float64" else "float32"
+
+
+def _is_tensorflow(x):
+    return type(x).__module__.startswith("tensorflow.")
+
+
+def _to_numpy(x):
+    return x if isinstance(x, np.ndarray) else np.asarray(ops.convert_to_numpy(x))

@@ -1,0 +1,52 @@
+"""Complex arithmetic on pairs `(re, im)` of real tensors.
+
+Complex tensors train, export and compile unevenly across backends; real pairs do everywhere.
+"""
+
+from keras import ops
+
+
+def multiply(a, b):
+    """Returns a b for two pairs of broadcastable tensors."""
+    return a[0] * b[0] - a[1] * b[1], a[0] * b[1] + a[1] * b[0]
+
+
+def conjugate(a):
+    """Returns the complex conjugate of a pair."""
+    return a[0], -a[1]
+
+
+def scale(a, factor):
+    """Returns a times a real tensor or number."""
+    return a[0] * factor, a[1] * factor
+
+
+def divide(a, b):
+    """Returns a / b for two pairs of broadcastable tensors; b must not vanish."""
+    norm = b[0] * b[0] + b[1] * b[1]
+    numerator = multiply(a, conjugate(b))
+    return numerator[0] / norm, numerator[1] / norm
+
+
+def exp(a):
+    """Returns e^a."""
+    modulus = ops.exp(a[0])
+    return modulus * ops.cos(a[1]), modulus * ops.sin(a[1])
+
+
+def expm1(a):
+    """Returns e^a - 1 without cancellation near a = 0."""
+    modulus, half_sine = ops.exp(a[0]), ops.sin(0.5 * a[1])
+    real = ops.expm1(a[0]) - 2.0 * modulus * half_sine * half_sine
+    return real, modulus * ops.sin(a[1])
+
+
+def join(a):
+    """Returns one tensor with the real parts, then the imaginary parts, on the last axis."""
+    return ops.concatenate([a[0], a[1]], axis=-1)
+
+
+def split(x):
+    """Undoes `join`: `(..., 2 modes)` to a pair of `(..., modes)`."""
+    modes = x.shape[-1] // 2
+    return x[..., :modes], x[..., modes:]

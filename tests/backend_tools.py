@@ -1,0 +1,95 @@
+"""Values and gradients of a function of a layer's weights, on whichever backend runs."""
+
+import keras
+import numpy as np
+
+BACKEND = keras.config.backend()
+
+
+def to_numpy(x):
+    return np.asarray(keras.ops.convert_to_numpy(x))
+
+
+def relative_error(value, reference):
+    """Largest error over the largest reference entry."""
+    value, reference = to_numpy(value), np.asarray(reference)
+    assert value.shape == reference.shape, (value.shape, reference.shape)
+    error = np.abs(value - reference).max()
+    return float(error / max(np.abs(reference).max(), 1e-300))
+
+
+def compiled(function):
+    """The function under the backend's compiler; eager on PyTorch, which has none by default."""
+    if BACKEND == "jax":
+        import jax
+
+        return jax.jit(function)
+    if BACKEND == "tensorflow":
+        import tensorflow as tf
+
+        return tf.function(function, jit_compile=True)
+    return function
+
+
+def gradients(function, layer, *inputs, compile=False):
+    """Gradients of a scalar function.
+
+    Args:
+        function: maps the tensors `inputs` to a scalar, through `layer`.
+        layer: `keras.Layer` whose trainable weights count.
+        *inputs: NumPy arrays.
+        compile: bool. Whether to compile.
+
+    Returns:
+        Tuple of the value, a dict of weight gradients by name, and a list of input gradients.
+    """
+    variables = layer.trainable_variables
+    names = [v.path.split("/", 1)[-1] for v in variables]
+    tensors = [keras.ops.convert_to_tensor(x) for x in inputs]
+    if BACKEND == "jax":
+        value, d_weights, d_inputs = _jax_gradients(function, variables, tensors, compile)
+    elif BACKEND == "tensorflow":
+        value, d_weights, d_inputs = _tf_gradients(function, variables, tensors, compile)
+    else:
+        value, d_weights, d_inputs = _torch_gradients(function, variables, tensors)
+    weights = {n: to_numpy(g) for n, g in zip(names, d_weights, strict=True) if g is not None}
+    return float(value), weights, [to_numpy(g) for g in d_inputs]
+
+
+def _jax_gradients(function, variables, tensors, compile):
+    import jax
+
+    def loss(values, tensors):
+        mapping = list(zip(variables, values, strict=True))
+        with keras.StatelessScope(state_mapping=mapping):
+            return function(*tensors)
+
+    both = jax.value_and_grad(loss, argnums=(0, 1))
+    both = jax.jit(both) if compile else both
+    value, (d_weights, d_inputs) = both([v.value for v in variables], tensors)
+    return value, d_weights, d_inputs
+
+
+def _tf_gradients(function, variables, tensors, compile):
+    import tensorflow as tf
+
+    def both(tensors):
+        with tf.GradientTape() as tape:
+            tape.watch(tensors)
+            value = function(*tensors)
+        values = [v.value for v in variables]
+        return value, tape.gradient(value, [values, tensors], unconnected_gradients="zero")
+
+    both = tf.function(both, jit_compile=True) if compile else both
+    value, (d_weights, d_inputs) = both(tensors)
+    return value, d_weights, d_inputs
+
+
+def _torch_gradients(function, variables, tensors):
+    import torch
+
+    tensors = [x.detach().clone().requires_grad_(x.is_floating_point()) for x in tensors]
+    value = function(*tensors)
+    values = [v.value for v in variables]
+    found = torch.autograd.grad(value, [*values, *tensors], allow_unused=True)
+    return value.detach(), found[: len(values)], [g for g in found[len(values) :] if g is not None]
