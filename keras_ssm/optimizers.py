@@ -15,6 +15,8 @@ SYSTEM_WEIGHTS = (
     "Lambda_imag",
 )
 
+UNDECAYED_WEIGHTS = ("bias", "gamma", "beta")
+
 
 def ssm_optimizer(learning_rate=1e-2, ssm_learning_rate=1e-3, weight_decay=0.05, **kwargs):
     """Returns AdamW with a rate of its own, and no decay, for dt, A, B, P and Lambda.
@@ -44,8 +46,13 @@ def ssm_optimizer(learning_rate=1e-2, ssm_learning_rate=1e-3, weight_decay=0.05,
     if ssm_learning_rate is None:
         ssm_learning_rate = learning_rate
     rest = keras.optimizers.AdamW(learning_rate, weight_decay=weight_decay, **kwargs)
-    rest.exclude_from_weight_decay(var_names=["bias", "gamma", "beta"])
     groups = keras.optimizers.OptimizerMap(default_optimizer=rest)
-    pattern = rf"(.*/)?({'|'.join(SYSTEM_WEIGHTS)})"
-    groups[pattern] = keras.optimizers.Adam(ssm_learning_rate, **kwargs)
+    groups[_named(SYSTEM_WEIGHTS)] = keras.optimizers.Adam(ssm_learning_rate, **kwargs)
+    # A group, since `exclude_from_weight_decay` is not saved with an optimizer.
+    groups[_named(UNDECAYED_WEIGHTS)] = keras.optimizers.Adam(learning_rate, **kwargs)
     return keras.optimizers.MultiOptimizer(groups)
+
+
+def _named(names):
+    """A pattern of variable paths that end in one of the names."""
+    return rf"(.*/)?({'|'.join(names)})"

@@ -12,7 +12,7 @@ def to_numpy(x):
 
 def relative_error(value, reference):
     """Largest error over the largest reference entry."""
-    value, reference = to_numpy(value), np.asarray(reference)
+    value, reference = to_numpy(value), to_numpy(reference)
     assert value.shape == reference.shape, (value.shape, reference.shape)
     error = np.abs(value - reference).max()
     return float(error / max(np.abs(reference).max(), 1e-300))

@@ -216,8 +216,10 @@ def check_states(name, dtype):
     recording = Recording(name, dtype)
     layer, data = recording.layer, recording.data
     close, _ = tolerances(recording)
-    # Over 257 steps the official float32 state is itself off by 4e-5.
-    close_state = 1e-4 if dtype == "float32" and data["u"].shape[1] > 64 else 2 * close
+    close_state, close_output = 2 * close, close
+    if dtype == "float32" and data["u"].shape[1] > 64:
+        # Over 257 steps the official float32 is itself off by 4e-5 and 1.3e-5.
+        close_state, close_output = 1e-4, 2e-5
     layer.method = "chunked"
     u = data["u"].astype(dtype)
     join = lambda z: np.concatenate([z.real, z.imag], axis=-1)  # noqa: E731
@@ -244,7 +246,7 @@ def check_states(name, dtype):
             assert relative_error(state, join(recording.array("state_next"))) < close_state
             if not name.startswith("s4_src"):
                 y = gelu(y)
-            assert relative_error(y, recording.array("y_inner_with_state")) < close
+            assert relative_error(y, recording.array("y_inner_with_state")) < close_output
         response = to_numpy(layer(np.zeros_like(u), initial_state=state0))
         K_state = recording.array("K_state")[:, 0].transpose(0, 2, 1)
         assert relative_error(response, K_state) < 2 * close

@@ -188,7 +188,9 @@ class S4D(SSMLayer):
         self._check_has_state()
         log_dA, dB, C = self._system()
         dA = pair.exp(log_dA)
-        return DiscreteSystem(pair.join(dA), pair.join(dB), pair.join(C), self._tensor(self.D))
+        # A copy: training and predicting on JAX give the weight's own buffer away.
+        D = ops.copy(self._tensor(self.D))
+        return DiscreteSystem(pair.join(dA), pair.join(dB), pair.join(C), D)
 
     def advance(self, x, state, system):
         y, state = step(x, state, system.dA, system.dB, system.dC)

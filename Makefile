@@ -1,0 +1,40 @@
+# Each command makes its own environment in .venv, from nothing but Python 3.11 and make.
+PYTHON ?= python3
+BACKEND ?= jax
+BACKENDS ?= jax tensorflow torch
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
+
+.PHONY: demo test test-all lint clean
+
+demo: $(VENV)/.demo-$(BACKEND)
+	KERAS_BACKEND=$(BACKEND) $(BIN)/keras-ssm demo --out out
+
+test: $(VENV)/.tests
+	$(BIN)/python tools/run_suite.py $(BACKENDS)
+
+test-all: $(VENV)/.tests
+	$(BIN)/python tools/run_suite.py $(BACKENDS) --slow
+
+lint: $(VENV)/.dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+$(BIN)/python:
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.demo-%: pyproject.toml constraints.txt | $(BIN)/python
+	$(PIP) -e '.[$*,demo]'
+	touch $@
+
+$(VENV)/.tests: pyproject.toml constraints.txt | $(BIN)/python
+	$(PIP) -e '.[jax,tensorflow,torch,demo,tests,dev]'
+	touch $@
+
+$(VENV)/.dev: pyproject.toml constraints.txt | $(BIN)/python
+	$(PIP) ruff
+	touch $@
+
+clean:
+	rm -rf $(VENV) out build dist

@@ -1,0 +1,99 @@
+"""The command `keras-ssm`. Each command imports what it needs: help must not load a backend."""
+
+import json
+import os
+from pathlib import Path
+
+import click
+from rich.console import Console
+from rich.table import Table
+
+from keras_ssm import presets
+from keras_ssm.version import __version__
+
+console = Console()
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="keras-ssm")
+def main():
+    """State-space models for Keras 3."""
+
+
+@main.command("list")
+def list_command():
+    """Lists the presets that come with the package."""
+    table = Table("preset", "task", "system", "parameters", "data", "score")
+    for name, info in presets.list_presets().items():
+        score = "; ".join(_score(entry) for entry in info.get("scores", []))
+        data = info.get("data", {}).get("name", "")
+        count = f"{info.get('parameters', 0):,}"
+        table.add_row(name, info.get("task", ""), info.get("system", ""), count, data, score)
+    console.print(table)
+
+
+@main.command()
+@click.argument("name")
+def info(name):
+    """Shows configuration, size, scores and licences of a preset.
+
+    NAME is a built-in name, a directory, or hf://organisation/name.
+    """
+    directory = _resolve(name)
+    document = presets.verify(directory)
+    config = json.loads((directory / "config.json").read_text())["config"]
+    table = Table(show_header=False, box=None, padding=(0, 2, 0, 0))
+    table.add_row("preset", name)
+    for key in ("task", "system", "library_version"):
+        if key in document:
+            table.add_row(key.replace("_", " "), str(document[key]))
+    table.add_row("parameters", f"{document.get('parameters', 0):,}")
+    for key, value in _settings(config):
+        table.add_row(key, value)
+    for entry in document.get("scores", []):
+        table.add_row("score", f"{_score(entry)}\n[dim]{entry.get('command', '')}[/dim]")
+    for key, value in document.get("data", {}).items():
+        table.add_row(f"data {key}".replace("data name", "data"), str(value))
+    for key, value in document.get("licences", {}).items():
+        table.add_row(f"licence of {key}", str(value))
+    table.add_row("directory", str(directory))
+    console.print(table)
+
+
+@main.command()
+@click.option("--preset", default="s4d_digits", show_default=True, help="Name or directory.")
+@click.option("--out", type=click.Path(path_type=Path), default=Path("out"), show_default=True)
+@click.option("--backend", type=click.Choice(["jax", "tensorflow", "torch"]), help="Keras backend.")
+def demo(preset, out, backend):
+    """Classifies, streams, fine-tunes, saves and plots, on real digits."""
+    if backend:
+        os.environ["KERAS_BACKEND"] = backend
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    _resolve(preset)
+    from keras_ssm import demo as demonstration
+
+    demonstration.run(preset, out, console)
+
+
+def _resolve(name):
+    try:
+        return presets.resolve(name)
+    except ValueError as error:
+        raise click.ClickException(str(error)) from None
+
+
+def _score(entry):
+    return f"{entry['value']:.1%} {entry['metric']}" if "value" in entry else ""
+
+
+def _settings(config):
+    """The configuration of a backbone and its mixer, without what Keras keeps for itself."""
+    mixer = config.get("mixer", {}).get("config", {})
+    for prefix, values in (("", config), ("mixer ", mixer)):
+        for key, value in values.items():
+            if key not in ("name", "trainable", "dtype", "mixer", "seed") and value is not None:
+                yield prefix + key, str(value)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,75 @@
+"""16,384 steps in float32: accuracy, and training without NaN."""
+
+import keras
+import numpy as np
+import pytest
+
+import keras_ssm
+from keras_ssm.layers import S4D
+from keras_ssm.models import SSMBackbone, SSMClassifier
+from tests.backend_tools import BACKEND, gradients, to_numpy
+
+LENGTH = 16384
+
+
+def float64_kernel(layer, length):
+    """The kernel of the layer's float32 weights, in float64 throughout."""
+    w = {v.name: to_numpy(v).astype("float64") for v in layer.weights}
+    A = -np.exp(w["log_A_real"]) + 1j * w["A_imag"]
+    B, C = w["B_real"] + 1j * w["B_imag"], (w["C_real"] + 1j * w["C_imag"])[0]
+    z = np.exp(w["log_dt"]) * A
+    if layer.discretization == "zoh":
+        log_dA, dB = z, B * np.expm1(z) / A
+    else:
+        log_dA, dB = np.log((1 + z / 2) / (1 - z / 2)), np.exp(w["log_dt"]) * B / (1 - z / 2)
+    powers = np.exp(log_dA[..., None] * np.arange(length))
+    return 2 * np.einsum("hn,hnl->hl", C * dB, powers).real
+
+
+@pytest.mark.parametrize("init", ["legs", "lin", "inv", "inv2", "quad", "real", "rand"])
+@pytest.mark.parametrize(
+    ("rule", "dt_min", "dt_max", "bound"),
+    [
+        ("zoh", 1e-4, 1e-3, 1e-4),
+        ("zoh", 1e-3, 1e-1, 1e-4),
+        ("zoh", 1e-1, 1.0, 1e-4),
+        ("bilinear", 1e-4, 1e-1, 1e-4),
+        ("bilinear", 1e-1, 1.0, 5e-4),
+    ],
+)
+def test_kernel_error(init, rule, dt_min, dt_max, bound):
+    layer = S4D(init=init, discretization=rule, dt_min=dt_min, dt_max=dt_max, seed=0)
+    layer.build((None, None, 8))
+    layer.D.assign(np.zeros((1, 8)))
+    expected = float64_kernel(layer, LENGTH)
+    largest = np.abs(expected).max(axis=1)
+    assert (np.abs(to_numpy(layer.kernel(LENGTH)) - expected).max(axis=1) < bound * largest).all()
+    impulse = np.zeros((1, LENGTH, 8), "float32")
+    impulse[:, 0] = 1.0
+    chunked = to_numpy(layer(impulse))[0].T
+    assert (np.abs(chunked - expected).max(axis=1) < bound * largest).all()
+
+
+def long_classifier():
+    backbone = SSMBackbone(S4D(seed=0), num_layers=2, hidden_dim=16)
+    return SSMClassifier(backbone, num_classes=2)
+
+
+@pytest.mark.skipif(BACKEND != "jax", reason="200 long steps take minutes elsewhere")
+def test_training_on_long_sequences(rng):
+    model = long_classifier()
+    model.compile(keras_ssm.optimizers.ssm_optimizer(1e-2, 1e-3))
+    x = rng.standard_normal((2, LENGTH, 1)).astype("float32")
+    x[1] += np.sin(np.arange(LENGTH) / 50)[:, None]
+    losses = model.fit(x, np.array([0, 1]), epochs=200, batch_size=2, verbose=0).history["loss"]
+    assert np.isfinite(losses).all() and losses[-1] < 0.1 < losses[0]
+    assert all(np.isfinite(to_numpy(w)).all() for w in model.weights)
+
+
+@pytest.mark.skipif(BACKEND == "jax", reason="JAX trains 200 steps")
+def test_one_long_gradient(rng):
+    model = long_classifier()
+    x = rng.standard_normal((2, LENGTH, 1)).astype("float32")
+    loss = lambda x: keras.ops.sum(model(x) ** 2)  # noqa: E731
+    value, weights, _ = gradients(loss, model, x)
+    assert np.isfinite(value) and all(np.isfinite(g).all() for g in weights.values())
