@@ -1,7 +1,7 @@
 """Trains an S4D classifier on handwritten digits, read pixel by pixel: recipe of `s4d_digits`.
 
     python examples/digits.py                          # seeds 0, 1, 2; ships seed 0
-    python examples/digits.py --validate --seeds 0     # choose settings on 10 % of the training part
+    python examples/digits.py --validate             # scores on 10 % of the training part
 
 The test part is read once, after the last epoch.
 """
@@ -75,7 +75,9 @@ def train(seed, validate):
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
-    parser.add_argument("--validate", action="store_true", help="score on 10 %% of the training part")
+    parser.add_argument(
+        "--validate", action="store_true", help="score on 10 %% of the training part"
+    )
     parser.add_argument("--out", type=Path, default=Path("presets/s4d_digits"))
     args = parser.parse_args()
     results = [train(seed, args.validate) for seed in args.seeds]

@@ -113,7 +113,14 @@ def test_arrays_are_shuffled_every_epoch(series):
     assert len(set(np.round(seen, 5))) > 1
     seen.clear()
     model.fit(
-        x, y, batch_size=1, steps_per_epoch=8, epochs=2, shuffle=False, callbacks=[Order()], verbose=0
+        x,
+        y,
+        batch_size=1,
+        steps_per_epoch=8,
+        epochs=2,
+        shuffle=False,
+        callbacks=[Order()],
+        verbose=0,
     )
     assert abs(seen[0] - seen[1]) < 1e-5
 

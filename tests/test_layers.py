@@ -9,7 +9,9 @@ from tests.backend_tools import BACKEND, compiled, gradients, relative_error, to
 from tests.layer_cases import CASES, WITH_STATE
 
 LENGTHS = [1, 2, 63, 64, 65, 257, 1000]
-CASES_AND_LENGTHS = [(case, n) for case in CASES for n in LENGTHS if case is CASES[0] or n in (1, 65)]
+CASES_AND_LENGTHS = [
+    (case, n) for case in CASES for n in LENGTHS if case is CASES[0] or n in (1, 65)
+]
 
 
 def sequence(rng, length, batch=2, features=4):
@@ -40,13 +42,13 @@ def test_evaluations_equal_the_sequential_one(case, length, rng):
     for method in case.methods:
         layer.method = method
         assert relative_error(layer(x), y) < 1e-5, method
-        compile = method != "recurrent" or BACKEND == "jax"
-        if compile:
+        compiles = method != "recurrent" or BACKEND == "jax"
+        if compiles:
             assert relative_error(compiled(layer)(ops.convert_to_tensor(x)), y) < 1e-5, method
         if expected is None or (method == "recurrent" and length > 257):
             continue
         loss = lambda x: ops.sum(layer(x) * w)  # noqa: E731
-        for compile in {compile, False}:
+        for compile in {compiles, False}:
             _, weights, (d_x,) = gradients(loss, layer, x, compile=compile)
             assert relative_error(d_x, expected[1][0]) < 2e-5, method
             largest = max(np.abs(g).max() for g in expected[0].values())
@@ -171,7 +173,9 @@ def test_length_and_batch_unknown_in_advance(case, rng):
         import tensorflow as tf
 
         signature = tf.nest.map_structure(
-            lambda a: tf.TensorSpec([None, None, 4] if a.shape[1:] == (100, 4) else [None, *a.shape[1:]]),
+            lambda a: tf.TensorSpec(
+                [None, None, 4] if a.shape[1:] == (100, 4) else [None, *a.shape[1:]]
+            ),
             inputs(x),
         )
         for jit in (False, True):
@@ -261,7 +265,9 @@ def test_seed_fixes_the_weights(case):
     first, second, other = case.make(), case.make(), case.make(seed=2)
     for a, b in zip(first.get_weights(), second.get_weights(), strict=True):
         np.testing.assert_array_equal(a, b)
-    assert any((a != b).any() for a, b in zip(first.get_weights(), other.get_weights(), strict=True))
+    assert any(
+        (a != b).any() for a, b in zip(first.get_weights(), other.get_weights(), strict=True)
+    )
 
 
 def test_a_mask_attached_by_keras_is_used(rng):

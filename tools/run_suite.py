@@ -1,6 +1,6 @@
 """Runs the tests once for each backend, each in its own process, and sums up.
 
-    python tools/run_suite.py jax tensorflow torch [--slow]
+python tools/run_suite.py jax tensorflow torch [--slow]
 """
 
 import argparse
@@ -20,7 +20,12 @@ def run(backend, slow):
     environment = {**os.environ, "KERAS_BACKEND": backend, "TF_CPP_MIN_LOG_LEVEL": "3"}
     start, closing = time.time(), "no output"
     with subprocess.Popen(
-        command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+        command,
+        cwd=ROOT,
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
     ) as process:
         for line in process.stdout:
             print(line, end="", flush=True)

@@ -291,8 +291,10 @@ class S4D(SSMLayer):
         length = x.shape[1] or ops.shape(x)[1]
         steps = length
         if self.max_kernel_length is not None:
-            steps = min(length, self.max_kernel_length) if isinstance(length, int) else (
-                ops.minimum(length, self.max_kernel_length)
+            steps = (
+                min(length, self.max_kernel_length)
+                if isinstance(length, int)
+                else (ops.minimum(length, self.max_kernel_length))
             )
         K = power_kernel(pair.multiply(C, dB), log_dA, steps)
         y = fft_conv(x, K, bidirectional=self.bidirectional)
@@ -301,6 +303,13 @@ class S4D(SSMLayer):
         state = None
         if return_state:
             _, state = chunked(
-                x, log_dA, dB, C, initial_state, lengths, chunk_size=self.chunk_size, return_state=True
+                x,
+                log_dA,
+                dB,
+                C,
+                initial_state,
+                lengths,
+                chunk_size=self.chunk_size,
+                return_state=True,
             )
         return y, state

@@ -169,9 +169,7 @@ class SSMBlock(keras.layers.Layer):
         for layer in self._flatten_layers(include_self=False):
             if layer.quantization_mode is not None:
                 policies[layer.path] = layer.dtype_policy
-        if len(policies) and not isinstance(
-            self.dtype_policy, keras.dtype_policies.DTypePolicyMap
-        ):
+        if len(policies) and not isinstance(self.dtype_policy, keras.dtype_policies.DTypePolicyMap):
             config["dtype"] = keras.dtype_policies.serialize(policies)
         return {
             **config,

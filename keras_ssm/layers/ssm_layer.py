@@ -57,7 +57,9 @@ class SSMLayer(keras.layers.Layer):
             raise ValueError(
                 f"`method` must be one of {', '.join(METHODS)}. Received: method={method!r}"
             )
-        check_positive(channels=channels, **({} if chunk_size is None else {"chunk_size": chunk_size}))
+        check_positive(
+            channels=channels, **({} if chunk_size is None else {"chunk_size": chunk_size})
+        )
         if bidirectional and method == "recurrent":
             raise ValueError(
                 "A bidirectional layer has no recurrent evaluation. "

@@ -56,7 +56,7 @@ def chunked(
     """
     length = u.shape[1]
     T = min(chunk_size or DEFAULT_CHUNK_SIZE, length or np.inf)
-    features, modes = log_dA[0].shape
+    modes = log_dA[0].shape[-1]
     u_chunks = _cut(u, T)  # (features, batch, chunks, T)
     table = powers(log_dA, np.arange(T + 1))  # (features, modes, T + 1)
 
@@ -64,7 +64,8 @@ def chunked(
     into_state = ops.concatenate(into_state, axis=1)  # (features, 2 modes, T)
     E_in = ops.transpose(ops.flip(into_state, axis=-1), (0, 2, 1))
     response = _chunk_response(C, into_state, bidirectional)  # (features, T, channels * T)
-    if T == length and initial_state is None and not return_state and not bidirectional:
+    stateless = initial_state is None and not return_state and not bidirectional
+    if stateless and length == T:
         return _glue(ops.einsum("hbmt,htk->hbmk", u_chunks, response), length, T), None
 
     columns = [response, E_in]
@@ -104,7 +105,9 @@ def _cut(u, T):
         u = ops.pad(u, [(0, 0), (0, chunks * T - length), (0, 0)])
     if batch is None and length is None:
         batch = ops.shape(u)[0]
-    u = ops.reshape(u, (-1 if batch is None else batch, -1 if length is None else chunks, T, features))
+    u = ops.reshape(
+        u, (-1 if batch is None else batch, -1 if length is None else chunks, T, features)
+    )
     return ops.transpose(u, (3, 0, 1, 2))
 
 

@@ -21,7 +21,9 @@ def powers(log_dA, exponents):
         Pair of tensors `(features, modes, steps)`.
     """
     if isinstance(exponents, np.ndarray):
-        exponents = ops.convert_to_tensor(exponents.astype(backend.standardize_dtype(log_dA[0].dtype)))
+        exponents = ops.convert_to_tensor(
+            exponents.astype(backend.standardize_dtype(log_dA[0].dtype))
+        )
     return pair.exp((log_dA[0][..., None] * exponents, log_dA[1][..., None] * exponents))
 
 

@@ -1,9 +1,9 @@
 """What differs between backends: one module each, with the same function names.
 
-Every module has `exact_einsum` (full float32 whatever the device's fast mode), `concrete` (the
-value of a tensor outside a traced graph), `sequential` (a loop over samples) and `diagonal_scan` (the backend's form of
-`ops.scan.forward`, `None` where the portable one is best). The environment variable
-`KERAS_SSM_FAST_PATHS=0` switches off the forms that the portable one can replace.
+`exact_einsum` keeps full float32 whatever the device's fast mode, `concrete` is the value of a
+tensor outside a traced graph, `sequential` a loop over samples, and `diagonal_scan` the
+backend's own form of `ops.scan.forward`, `None` where the portable one is best. The environment
+variable `KERAS_SSM_FAST_PATHS=0` switches off the forms that the portable one can replace.
 """
 
 import importlib

@@ -1,0 +1,257 @@
+"""Presets on disk and from the Hub: complete and unaltered, or refused."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+
+import keras_ssm
+from keras_ssm import presets
+from keras_ssm.layers import S4D
+from keras_ssm.models import SSMBackbone, SSMClassifier, SSMClassifierPreprocessor
+from tests.backend_tools import BACKEND, relative_error
+from tests.hub_server import HubServer
+
+ROOT = Path(__file__).resolve().parents[1]
+X = np.random.default_rng(0).standard_normal((3, 9, 2)).astype("float32")
+
+
+def make_model():
+    backbone = SSMBackbone(S4D(state_dim=4, seed=0), num_layers=1, hidden_dim=4, input_dim=2)
+    return SSMClassifier(backbone, 3, SSMClassifierPreprocessor(scale=0.5))
+
+
+@pytest.fixture(scope="module")
+def saved(tmp_path_factory):
+    """A preset and the predictions of the model that it holds."""
+    directory = tmp_path_factory.mktemp("presets") / "small"
+    model = make_model()
+    model.save_to_preset(directory, info={"licences": {"weights": "Apache-2.0"}})
+    return directory, model.predict(X, verbose=0)
+
+
+@pytest.fixture
+def preset(saved, tmp_path):
+    return Path(shutil.copytree(saved[0], tmp_path / "preset"))
+
+
+def test_saved_and_loaded(saved, preset):
+    for source in (preset, str(preset)):
+        model = SSMClassifier.from_preset(source)
+        assert relative_error(model.predict(X, verbose=0), saved[1]) < 1e-6
+    backbone = SSMBackbone.from_preset(preset)
+    assert backbone.count_params() == model.backbone.count_params()
+    assert (
+        relative_error(backbone(0.5 * X), keras.ops.convert_to_numpy(model.backbone(0.5 * X))) == 0
+    )
+    assert SSMClassifierPreprocessor.from_preset(preset).scale == 0.5
+
+
+def test_preset_json(preset, saved):
+    document = presets.verify(preset)
+    assert document["task"] == "SSMClassifier" and document["system"] == "S4D"
+    assert document["parameters"] == make_model().count_params()
+    assert document["licences"] == {"weights": "Apache-2.0"}
+    assert "model.weights.h5" in document["files"] and "task.weights.h5" in document["files"]
+    sample = {k: np.array(v, "float32") for k, v in document["sample"].items()}
+    model = SSMClassifier.from_preset(preset)
+    outputs = keras.ops.convert_to_numpy(model(sample["inputs"]))
+    assert relative_error(outputs, sample["outputs"]) < 1e-5
+
+
+def test_a_new_head_and_random_weights(preset):
+    model = SSMClassifier.from_preset(preset, num_classes=7)
+    assert model.predict(X, verbose=0).shape == (3, 7)
+    assert SSMClassifier.from_preset(preset, load_weights=False).count_params()
+
+
+def truncate(path):
+    path.write_bytes(path.read_bytes()[:100])
+
+
+def alter(path):
+    data = bytearray(path.read_bytes())
+    data[-1] ^= 1
+    path.write_bytes(bytes(data))
+
+
+@pytest.mark.parametrize("damage", [Path.unlink, truncate, alter], ids=["gone", "cut", "bad"])
+@pytest.mark.parametrize(
+    "name", ["config.json", "task.json", "preprocessor.json", "model.weights.h5", "task.weights.h5"]
+)
+def test_damage_is_refused(preset, name, damage):
+    damage(preset / name)
+    for load in (SSMClassifier.from_preset, SSMBackbone.from_preset):
+        with pytest.raises(ValueError, match="Received") as error:
+            load(preset)
+        assert name in str(error.value)
+
+
+def edit(preset, **changes):
+    path = preset / "preset.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))
+
+
+def test_other_formats_are_refused(preset):
+    edit(preset, format_version=presets.FORMAT_VERSION + 1)
+    with pytest.raises(ValueError, match="newer keras_ssm"):
+        SSMClassifier.from_preset(preset)
+    edit(preset, format_version="1.0")
+    with pytest.raises(ValueError, match=r"format_version='1.0'"):
+        SSMClassifier.from_preset(preset)
+    edit(preset, format_version=1, files={"../outside": "0"})
+    with pytest.raises(ValueError, match="outside"):
+        SSMClassifier.from_preset(preset)
+    (preset / "preset.json").write_text("{")
+    with pytest.raises(ValueError, match="JSON"):
+        SSMClassifier.from_preset(preset)
+    (preset / "preset.json").unlink()
+    with pytest.raises(ValueError, match=r"no file 'preset.json'"):
+        SSMClassifier.from_preset(preset)
+
+
+def test_unlisted_files_are_refused(preset):
+    (preset / "tokenizer.json").write_text("{}")
+    with pytest.raises(ValueError, match=r"tokenizer.json"):
+        SSMClassifier.from_preset(preset)
+
+
+def test_unknown_names():
+    for name in ("no_such_preset", "hf://not/a/name", Path("s4d_digits_elsewhere")):
+        with pytest.raises(ValueError, match="Received"):
+            SSMClassifier.from_preset(name)
+
+
+def test_saving_over_a_preset_keeps_the_card_and_drops_the_rest(preset):
+    (preset / "README.md").write_text("a card")
+    make_model().backbone.save_to_preset(preset)
+    assert (preset / "README.md").read_text() == "a card"
+    assert not (preset / "task.weights.h5").exists()
+    assert SSMBackbone.from_preset(preset).count_params()
+    assert [p.name for p in preset.parent.iterdir()] == [preset.name]
+
+
+def test_a_failed_save_changes_nothing(preset, saved, monkeypatch):
+    model = make_model()
+    monkeypatch.setattr(type(model), "_sample", lambda self: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        model.save_to_preset(preset)
+    with pytest.raises(ZeroDivisionError):
+        model.save_to_preset(preset.parent / "new")
+    assert [p.name for p in preset.parent.iterdir()] == [preset.name]
+    model = SSMClassifier.from_preset(preset)
+    assert relative_error(model.predict(X, verbose=0), saved[1]) < 1e-6
+
+
+def run_python(code, **environment):
+    environment = {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3", **environment}
+    return subprocess.run(
+        [sys.executable, "-c", code], env=environment, cwd=ROOT, capture_output=True, text=True
+    )
+
+
+LOAD = """
+import sys, numpy as np, keras_ssm
+x = np.random.default_rng(0).standard_normal((3, 9, 2)).astype("float32")
+model = keras_ssm.models.SSMClassifier.from_preset("hf://me/small")
+np.save(sys.argv[1] if len(sys.argv) > 1 else "{out}", model.predict(x, verbose=0))
+"""
+
+
+def serve(directory, broken=()):
+    server = HubServer({"me/small": directory}, broken)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    return server
+
+
+def hub_environment(server, tmp_path):
+    # The client reads these when it is imported: hence a process of its own.
+    return {
+        "HF_ENDPOINT": server.endpoint,
+        "HF_HOME": str(tmp_path / "cache"),
+        "HF_HUB_DISABLE_XET": "1",
+        "HF_HUB_DISABLE_TELEMETRY": "1",
+    }
+
+
+def test_from_the_hub_and_offline_afterwards(saved, tmp_path):
+    server = serve(saved[0])
+    environment = hub_environment(server, tmp_path)
+    for extra in ({}, {"HF_HUB_OFFLINE": "1"}):
+        out = tmp_path / f"logits{len(extra)}.npy"
+        result = run_python(LOAD.format(out=out), **environment, **extra)
+        assert result.returncode == 0, result.stderr[-2000:]
+        assert relative_error(np.load(out), saved[1]) < 1e-6
+        if not extra:
+            server.shutdown()
+
+
+@pytest.mark.parametrize("how", ["500", "missing", "altered"])
+def test_a_bad_download_is_refused(preset, tmp_path, how):
+    broken = ["task.weights.h5"] if how == "500" else []
+    if how == "missing":
+        (preset / "task.weights.h5").unlink()
+    if how == "altered":
+        alter(preset / "task.weights.h5")
+    server = serve(preset, broken)
+    code = (
+        "import keras_ssm\ntry:\n    keras_ssm.presets.resolve('hf://me/small')\n"
+        "except ValueError as error:\n    print('refused:', error)"
+    )
+    result = run_python(code, **hub_environment(server, tmp_path))
+    server.shutdown()
+    assert "refused:" in result.stdout and "Received" in result.stdout, result.stderr[-2000:]
+
+
+MAKE = """
+import sys, numpy as np, keras, keras_ssm
+from keras_ssm.models import SSMBackbone, SSMClassifier
+x = np.random.default_rng(0).standard_normal((3, 9, 2)).astype("float32")
+keras.utils.set_random_seed(1)
+backbone = SSMBackbone(
+    keras_ssm.layers.S4D(state_dim=4, seed=0), num_layers=1, hidden_dim=4, input_dim=2
+)
+model = SSMClassifier(backbone, num_classes=3)
+model.fit(x, np.arange(3), epochs=2, verbose=0)
+model.save("{out}/model.keras")
+model.save_to_preset("{out}/preset")
+model.backbone.step_scale = 1.0
+moments = [np.asarray(keras.ops.convert_to_numpy(v)) for v in model.optimizer.variables]
+np.savez("{out}/expected.npz", model.predict(x, verbose=0), *moments)
+"""
+
+
+@pytest.mark.parametrize("other", sorted({"jax", "tensorflow", "torch"}))
+def test_files_of_every_backend_load_here(other, tmp_path):
+    """With the three backends' runs of the suite: all nine pairs, optimizer included."""
+    result = run_python(MAKE.format(out=tmp_path), KERAS_BACKEND=other)
+    assert result.returncode == 0, result.stderr[-2000:]
+    stored = np.load(tmp_path / "expected.npz")
+    expected, *moments = (stored[key] for key in stored.files)
+    for model in (
+        keras.models.load_model(tmp_path / "model.keras"),
+        SSMClassifier.from_preset(tmp_path / "preset"),
+    ):
+        assert relative_error(model.predict(X, verbose=0), expected) < 2e-5
+    model = keras.models.load_model(tmp_path / "model.keras")
+    assert isinstance(model.optimizer, keras.optimizers.MultiOptimizer)
+    for found, moment in zip(model.optimizer.variables, moments, strict=True):
+        np.testing.assert_allclose(keras.ops.convert_to_numpy(found), moment, rtol=1e-6)
+    if BACKEND == "jax" and other == "tensorflow":
+        assert model.jit_compile
+    model.fit(X, np.arange(3), verbose=0)
+    assert np.isfinite(model.predict(X, verbose=0)).all()
+
+
+def test_list_presets():
+    found = keras_ssm.list_presets()
+    assert "s4d_digits" in found
+    for info in found.values():
+        assert info["scores"] and info["licences"] and info["data"]
