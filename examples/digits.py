@@ -1,9 +1,9 @@
 """Trains an S4D classifier on handwritten digits, read pixel by pixel: recipe of `s4d_digits`.
 
-    python examples/digits.py                          # seeds 0, 1, 2; ships seed 0
-    python examples/digits.py --validate             # scores on 10 % of the training part
+    python examples/digits.py                # trains seeds 0, 1, 2 and saves seed 0
+    python examples/digits.py --validate     # scores on 10 % of the training part, saves nothing
 
-The test part is read once, after the last epoch.
+The settings below were chosen with `--validate`. The test part is read once, after training.
 """
 
 import argparse
@@ -16,8 +16,58 @@ from tqdm.keras import TqdmCallback
 
 import keras_ssm
 
-EPOCHS = 60
+EPOCHS = 100
 BATCH = 64
+SCALE = 1 / 16  # pixels are 0 to 16
+
+CARD = """\
+---
+library_name: keras_ssm
+license: apache-2.0
+tags: [keras, keras-hub, state-space-model, s4d, sequence-classification]
+datasets: [optical-recognition-of-handwritten-digits]
+metrics: [accuracy]
+---
+
+# {name}
+
+An S4D classifier of handwritten digits that reads an image pixel by pixel, {parameters:,}
+parameters. Small enough to learn from: it shows loading, streaming, fine-tuning and saving.
+
+```python
+import keras_ssm
+from sklearn.datasets import load_digits
+
+digits = load_digits()
+model = keras_ssm.models.SSMClassifier.from_preset("{name}")
+print(model.predict(digits.data[:5]).argmax(axis=-1), digits.target[:5])
+```
+
+## Score
+
+{scores}. The first seed is the one that is published.
+
+## Training
+
+`python examples/digits.py`: {epochs} epochs on 1297 images, each moved by up to one pixel, with
+`ssm_optimizer` and a cosine schedule. Settings were chosen on 10 % of the training part. The 500
+test images are `train_test_split(test_size=500, stratify=y, random_state=0)`, read once.
+
+## Limits
+
+Inputs are 64 pixels from 0 to 16, row after row, dark on light as scikit-learn ships them. It
+knows no other images, and its probabilities are not calibrated.
+
+## Licences
+
+Weights: Apache-2.0. Data: Optical Recognition of Handwritten Digits, E. Alpaydin and C. Kaynak,
+UCI Machine Learning Repository, CC BY 4.0, as shipped by scikit-learn.
+
+## Citation
+
+S4D: A. Gu, A. Gupta, K. Goel, C. Ré, [On the Parameterization and Initialization of Diagonal
+State Space Models](https://arxiv.org/abs/2206.11893), 2022.
+"""
 
 
 class ShiftedDigits(keras.utils.PyDataset):
@@ -46,9 +96,9 @@ class ShiftedDigits(keras.utils.PyDataset):
 def make_model(seed, steps):
     keras.utils.set_random_seed(seed)
     backbone = keras_ssm.models.SSMBackbone(
-        keras_ssm.layers.S4D(state_dim=64, seed=seed), num_layers=4, hidden_dim=64, dropout=0.1
+        keras_ssm.layers.S4D(state_dim=64, seed=seed), num_layers=4, hidden_dim=64, dropout=0.2
     )
-    preprocessor = keras_ssm.models.SSMClassifierPreprocessor(scale=1 / 16, sequence_length=64)
+    preprocessor = keras_ssm.models.SSMClassifierPreprocessor(scale=SCALE)
     model = keras_ssm.models.SSMClassifier(backbone, num_classes=10, preprocessor=preprocessor)
 
     def cosine(peak):
@@ -56,7 +106,7 @@ def make_model(seed, steps):
             peak / 20, steps, warmup_target=peak, warmup_steps=steps // 20
         )
 
-    model.compile(keras_ssm.optimizers.ssm_optimizer(cosine(1e-2), cosine(2e-3), weight_decay=0.05))
+    model.compile(keras_ssm.optimizers.ssm_optimizer(cosine(1e-2), cosine(2e-3)))
     return model
 
 
@@ -64,12 +114,43 @@ def train(seed, validate):
     (x, y), (x_test, y_test) = keras_ssm.datasets.digits(validation=validate)
     data = ShiftedDigits(x, y, seed)
     model = make_model(seed, steps=EPOCHS * len(data))
-    bar = TqdmCallback(verbose=0, desc=f"seed {seed}")
     start = time.time()
+    bar = TqdmCallback(verbose=0, desc=f"seed {seed}")
     model.fit(data, epochs=EPOCHS, verbose=0, callbacks=[bar])
     score = model.evaluate(x_test, y_test, batch_size=500, verbose=0, return_dict=True)["accuracy"]
-    print(f"seed {seed}: {score:.1%} of {len(x_test)} in {time.time() - start:.0f} s")
+    print(f"seed {seed}: {score:.2%} of {len(x_test)} in {time.time() - start:.0f} s", flush=True)
     return model, score
+
+
+def save(model, scores, directory):
+    seeds = {str(seed): round(score, 4) for seed, score in scores.items()}
+    info = {
+        "name": directory.name,
+        "data": {
+            "name": "handwritten digits",
+            "source": "sklearn.datasets.load_digits",
+            "split": "train_test_split(test_size=500, stratify=y, random_state=0)",
+        },
+        "licences": {"weights": "Apache-2.0", "data": "CC BY 4.0 (UCI, Alpaydin and Kaynak 1998)"},
+        "scores": [
+            {
+                "metric": "accuracy on 500 test digits",
+                "value": next(iter(seeds.values())),
+                "seeds": seeds,
+                "command": "python examples/digits.py",
+            }
+        ],
+    }
+    model.save_to_preset(directory, info=info)
+    listed = ", ".join(f"{score:.1%} (seed {seed})" for seed, score in scores.items())
+    card = CARD.format(
+        name=directory.name,
+        parameters=model.count_params(),
+        epochs=EPOCHS,
+        scores=f"Accuracy on 500 test digits: {listed}",
+    )
+    (directory / "README.md").write_text(card, encoding="utf-8")
+    print(f"saved to {directory}")
 
 
 def main():
@@ -80,10 +161,10 @@ def main():
     )
     parser.add_argument("--out", type=Path, default=Path("presets/s4d_digits"))
     args = parser.parse_args()
-    results = [train(seed, args.validate) for seed in args.seeds]
-    if args.validate:
-        return
-    print(args.out, results)
+    models = {seed: train(seed, args.validate) for seed in args.seeds}
+    if not args.validate:
+        scores = {seed: score for seed, (_, score) in models.items()}
+        save(models[args.seeds[0]][0], scores, args.out)
 
 
 if __name__ == "__main__":

@@ -108,14 +108,23 @@ class SSMClassifier(SSMTask):
         super().compile(optimizer=optimizer, loss=loss, metrics=metrics, **kwargs)
 
     def check_targets(self, y):
-        y = ops.convert_to_numpy(y)
-        if self.pooling is None or y.dtype.kind not in "iu" or y.ndim > 2 or y.size == 0:
+        sparse = keras.losses.SparseCategoricalCrossentropy
+        if not isinstance(self.loss, sparse) and self.loss != "sparse_categorical_crossentropy":
             return
-        labels = y.ndim == 1 or y.shape[1] == 1
-        if labels and (y.min() < 0 or y.max() >= self.num_classes):
+        y = ops.convert_to_numpy(y)
+        steps = 1 if self.pooling is None else 0
+        if y.ndim not in (1 + steps, 2 + steps) or (y.ndim == 2 + steps and y.shape[-1] != 1):
+            expected = "(batch, length)" if steps else "(batch,)"
+            raise ValueError(
+                f"`y` must hold one label for each output, of shape {expected}. "
+                f"Received: y.shape={y.shape}"
+            )
+        ignored = getattr(self.loss, "ignore_class", None)
+        labels = y if ignored is None else y[y != ignored]
+        if labels.size and not (labels.min() >= 0 and labels.max() < self.num_classes):
             raise ValueError(
                 f"`y` must hold labels from 0 to {self.num_classes - 1}. "
-                f"Received: labels from {y.min()} to {y.max()}"
+                f"Received: labels from {labels.min()} to {labels.max()}"
             )
 
     def step(self, x, state, systems=None):

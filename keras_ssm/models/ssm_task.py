@@ -1,3 +1,4 @@
+import contextlib
 import inspect
 import warnings
 
@@ -41,26 +42,27 @@ class SSMTask(Task):
                 validation_data = self._prepare(validation_data)[0]
             if isinstance(validation_data, tuple) and validation_data[2] is None:
                 validation_data = validation_data[:2]
-        return keras.Model.fit(
-            self,
-            x=x,
-            y=y,
-            sample_weight=sample_weight,
-            validation_data=validation_data,
-            **kwargs,
-        )
+        with self._left_intact():
+            return keras.Model.fit(
+                self,
+                x=x,
+                y=y,
+                sample_weight=sample_weight,
+                validation_data=validation_data,
+                **kwargs,
+            )
 
     def evaluate(self, x=None, y=None, sample_weight=None, **kwargs):
         """Returns loss and metrics; the arguments of `keras.Model.evaluate`."""
         if not kwargs.get("_use_cached_eval_dataset"):
             x, y, sample_weight = self._prepare(x, y, sample_weight)
-        with self._state_kept():
+        with self._left_intact():
             return keras.Model.evaluate(self, x=x, y=y, sample_weight=sample_weight, **kwargs)
 
     def predict(self, x, **kwargs):
         """Returns the outputs as NumPy arrays; the arguments of `keras.Model.predict`."""
         x = self._prepare(x)[0]
-        with self._state_kept():
+        with self._left_intact():
             return keras.Model.predict(self, x, **kwargs)
 
     def check_targets(self, y):
@@ -119,8 +121,17 @@ class SSMTask(Task):
     def _purge_model_variables(self, **kinds):
         pass
 
-    def _state_kept(self):
-        return _StateKept(self)
+    @contextlib.contextmanager
+    def _left_intact(self):
+        """Leaves a model that works when a call of the trainer fails."""
+        try:
+            yield
+        except BaseException:
+            if keras.config.backend() == "jax":
+                self.jax_state_sync()
+            # A traced function that failed half-way does not run again.
+            self.train_function = self.test_function = self.predict_function = None
+            raise
 
     # Saving and loading
 
@@ -259,20 +270,6 @@ class _ConvertedDataset(keras.utils.PyDataset):
 
     def on_epoch_end(self):
         self.dataset.on_epoch_end()
-
-
-class _StateKept:
-    """Puts back on JAX what an interrupted `predict` or `evaluate` had taken from the model."""
-
-    def __init__(self, model):
-        self.model = model
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, kind, error, trace):
-        if kind is not None and keras.config.backend() == "jax":
-            self.model.jax_state_sync()
 
 
 def _as_batch(batch):

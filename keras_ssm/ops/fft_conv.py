@@ -29,11 +29,11 @@ def fft_conv(u, kernel, bidirectional=False):
     channels, features = kernel.shape[0] // (2 if bidirectional else 1), kernel.shape[1]
     size = _fft_size(length, steps)
     if bidirectional:
-        gap = ops.zeros_like(kernel[:channels, :, :1])
-        gap = ops.repeat(gap, size - 2 * steps, axis=-1) if size != 2 * steps else gap[..., :0]
-        kernel = ops.concatenate(
-            [kernel[:channels], gap, ops.flip(kernel[channels:], axis=-1)], axis=-1
-        )
+        # Negative lags stand at the end of the circle.
+        past, future = kernel[:channels], ops.flip(kernel[channels:], axis=-1)
+        room = size - steps
+        past = ops.pad(past, [(0, 0), (0, 0), (0, room)])
+        kernel = past + ops.pad(future, [(0, 0), (0, 0), (room, 0)])
     u_re, u_im = ops.rfft(ops.transpose(u, (0, 2, 1)), fft_length=size)
     k_re, k_im = ops.rfft(kernel, fft_length=size)
     u_re, u_im = u_re[:, None], u_im[:, None]
