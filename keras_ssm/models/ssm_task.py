@@ -30,7 +30,21 @@ class SSMTask(Task):
 
     # Data
 
-    def fit(self, x=None, y=None, sample_weight=None, validation_data=None, **kwargs):
+    def fit(
+        self,
+        x=None,
+        y=None,
+        batch_size=None,
+        epochs=1,
+        verbose="auto",
+        callbacks=None,
+        validation_split=0.0,
+        validation_data=None,
+        shuffle=True,
+        class_weight=None,
+        sample_weight=None,
+        **kwargs,
+    ):
         """Trains the model; the arguments of `keras.Model.fit`."""
         x, y, sample_weight = self._prepare(x, y, sample_weight)
         if validation_data is not None:
@@ -47,23 +61,40 @@ class SSMTask(Task):
                 self,
                 x=x,
                 y=y,
-                sample_weight=sample_weight,
+                batch_size=batch_size,
+                epochs=epochs,
+                verbose=verbose,
+                callbacks=callbacks,
+                validation_split=validation_split,
                 validation_data=validation_data,
+                shuffle=shuffle,
+                class_weight=class_weight,
+                sample_weight=sample_weight,
                 **kwargs,
             )
 
-    def evaluate(self, x=None, y=None, sample_weight=None, **kwargs):
+    def evaluate(
+        self, x=None, y=None, batch_size=None, verbose="auto", sample_weight=None, **kwargs
+    ):
         """Returns loss and metrics; the arguments of `keras.Model.evaluate`."""
         if not kwargs.get("_use_cached_eval_dataset"):
             x, y, sample_weight = self._prepare(x, y, sample_weight)
         with self._left_intact():
-            return keras.Model.evaluate(self, x=x, y=y, sample_weight=sample_weight, **kwargs)
+            return keras.Model.evaluate(
+                self,
+                x=x,
+                y=y,
+                batch_size=batch_size,
+                verbose=verbose,
+                sample_weight=sample_weight,
+                **kwargs,
+            )
 
-    def predict(self, x, **kwargs):
+    def predict(self, x, batch_size=None, verbose="auto", **kwargs):
         """Returns the outputs as NumPy arrays; the arguments of `keras.Model.predict`."""
         x = self._prepare(x)[0]
         with self._left_intact():
-            return keras.Model.predict(self, x, **kwargs)
+            return keras.Model.predict(self, x, batch_size=batch_size, verbose=verbose, **kwargs)
 
     def check_targets(self, y):
         """Raises a `ValueError` for targets that the loss would misread."""

@@ -1,0 +1,77 @@
+"""What the documentation shows runs, and what the README says of the presets is true."""
+
+import importlib
+import inspect
+import pkgutil
+import re
+import textwrap
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+
+import keras_ssm
+from tests.backend_tools import BACKEND
+
+ROOT = Path(__file__).resolve().parents[1]
+BLOCK = re.compile(r"```python\n(.*?)```", re.DOTALL)
+
+
+def documented():
+    """Every class, function and method of the package with a Python block in its docstring."""
+    for module in pkgutil.walk_packages(keras_ssm.__path__, "keras_ssm."):
+        other = {"jax", "tensorflow", "torch"} - {BACKEND}
+        if ".backend." in module.name and module.name.rsplit(".")[-1] in other:
+            continue
+        module = importlib.import_module(module.name)
+        for thing in vars(module).values():
+            if getattr(thing, "__module__", None) != module.__name__:
+                continue
+            members = [thing]
+            if inspect.isclass(thing):
+                members += [m for m in vars(thing).values() if hasattr(m, "__doc__")]
+            for member in members:
+                for number, code in enumerate(BLOCK.findall(inspect.getdoc(member) or "")):
+                    function = getattr(member, "__func__", member)
+                    name = getattr(function, "__qualname__", thing.__name__)
+                    yield pytest.param(module, code, id=f"{module.__name__}:{name}-{number}")
+
+
+@pytest.fixture
+def quiet(monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("builtins.print", lambda *args, **kwargs: None)
+
+
+@pytest.mark.parametrize(("module", "code"), documented())
+def test_docstring_examples_run(module, code, quiet):
+    names = {**vars(module), "np": np, "keras": keras, "keras_ssm": keras_ssm, "ops": keras.ops}
+    if re.search(r"\bmodel\b", code):
+        names["model"] = keras_ssm.models.SSMClassifier.from_preset("s4d_digits")
+    exec(textwrap.dedent(code), names)
+
+
+@pytest.mark.parametrize("path", ["README.md", "presets/s4d_digits/README.md"])
+def test_pages_run(path, quiet):
+    for code in BLOCK.findall((ROOT / path).read_text(encoding="utf-8")):
+        exec(code, {})
+
+
+def test_the_table_of_presets_is_true():
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    for name, info in keras_ssm.list_presets().items():
+        score = info["scores"][0]["value"]
+        row = f"| `{name}` | {info['system']} | {info['parameters']:,} |"
+        line = next(line for line in text.splitlines() if line.startswith(row))
+        assert f"{score:.1%}".replace("%", " %") in line
+
+
+def test_public_names_have_docstrings():
+    for package in ("initializers", "layers", "models", "ops", "optimizers", "presets"):
+        module = getattr(keras_ssm, package, None) or importlib.import_module(
+            f"keras_ssm.{package}"
+        )
+        for name in getattr(module, "__all__", []):
+            thing = getattr(module, name)
+            assert not callable(thing) or inspect.getdoc(thing), f"{package}.{name}"
