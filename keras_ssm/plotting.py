@@ -61,13 +61,15 @@ def plot_eigenvalues(layers):
         real = -np.exp(ops.convert_to_numpy(layer.log_A_real))
         imag = ops.convert_to_numpy(layer.A_imag)
         style = {"s": 4, "alpha": 0.5, "color": f"C{number}", "linewidths": 0}
-        left.scatter(-real, np.abs(imag), label=f"layer {number}", **style)
+        left.scatter(real, imag, label=f"layer {number}", **style)
+        left.scatter(real, -imag, **style)
         dA = ops.convert_to_numpy(layer.discretize().dA)
         modes = dA.shape[-1] // 2
         right.scatter(dA[:, :modes], dA[:, modes:], **style)
-    left.set(xscale="log", yscale="symlog", xlabel="-Re A (decay)", ylabel="|Im A| (frequency)")
-    left.set_title("Continuous eigenvalues")
-    left.legend(markerscale=3, frameon=False)
+        right.scatter(dA[:, :modes], -dA[:, modes:], **style)
+    left.set(yscale="symlog", xlabel="Re A (per unit of time)", ylabel="Im A (per unit of time)")
+    left.set_title("Continuous eigenvalues, with their conjugates")
+    left.legend(markerscale=3, frameon=False, loc="center right")
     angle = np.linspace(0, 2 * np.pi, 400)
     right.plot(np.cos(angle), np.sin(angle), color="0.6", linewidth=0.8)
     right.set(aspect="equal", xlabel="Re dA", ylabel="Im dA")
@@ -99,10 +101,10 @@ def plot_streaming(images, probabilities, labels):
         picture, curve = axes[row]
         picture.imshow(image, cmap="gray_r")
         picture.set(xticks=[], yticks=[], ylabel=f"a {label}")
-        final = history[-1].argsort()[::-1]
-        shown = [c for c in final[:3] if c != label]
+        peaks = history.max(axis=0).argsort()[::-1]
+        shown = [c for c in peaks if c != label][:3]
         curve.plot(history[:, label], color="C0", linewidth=2, label=f"{label}")
-        for color, other in zip(("C1", "C2", "C3"), shown, strict=False):
+        for color, other in zip(("C1", "C2", "C3"), shown, strict=False):  # fewer if binary
             curve.plot(history[:, other], color=color, linewidth=1, label=f"{other}")
         curve.set(xlim=(0, len(history) - 1), ylim=(-0.03, 1.03))
         curve.legend(loc="center left", bbox_to_anchor=(1.0, 0.5), frameon=False, fontsize=8)
