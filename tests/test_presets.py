@@ -106,7 +106,14 @@ def test_other_formats_are_refused(preset):
     edit(preset, format_version="1.0")
     with pytest.raises(ValueError, match=r"format_version='1.0'"):
         SSMClassifier.from_preset(preset)
-    edit(preset, format_version=1, files={"../outside": "0"})
+    edit(preset, format_version=0)
+    with pytest.raises(ValueError, match=r"format_version=0"):
+        SSMClassifier.from_preset(preset)
+    files = presets.preset_files.read(preset)["files"]
+    edit(preset, format_version=1, files={k: v for k, v in files.items() if "task.w" not in k})
+    with pytest.raises(ValueError, match=r"must list \['task.weights.h5'\]"):
+        SSMClassifier.from_preset(preset)
+    edit(preset, files={**files, "../outside": "0"})
     with pytest.raises(ValueError, match="outside"):
         SSMClassifier.from_preset(preset)
     (preset / "preset.json").write_text("{")

@@ -154,7 +154,7 @@ class S4D(SSMLayer):
                 f"`num_ssm` must divide the features of the input. "
                 f"Received: num_ssm={copies}, features={features}"
             )
-        rng = np.random.default_rng(self.seed)
+        rng = self.make_rng()
         modes = self.state_dim // 2
         dt_shape = (features, 1 if self.dt_tie else modes)
         log_dt = initializers.log_uniform_step(dt_shape, self.dt_min, self.dt_max, rng)
@@ -186,6 +186,7 @@ class S4D(SSMLayer):
             ValueError: if the layer is bidirectional.
         """
         self._check_has_state()
+        self.check_built()
         log_dA, dB, C = self._system()
         dA = pair.exp(log_dA)
         # A copy: training and predicting on JAX give the weight's own buffer away.
@@ -232,6 +233,7 @@ class S4D(SSMLayer):
             ValueError: if the length is not a positive integer.
         """
         check_positive(length=length)
+        self.check_built()
         log_dA, dB, C = self._system()
         K = power_kernel(pair.multiply(C, dB), log_dA, length)
         directions = (2,) if self.bidirectional else ()

@@ -28,7 +28,8 @@ class SSMBlock(keras.layers.Layer):
         activation: str or `None`. `"gelu"` (exact), `"gelu_tanh"`, or any name that
             `keras.activations.get` knows. Defaults to `"gelu"`.
         gate: str or `None`. See the table. Defaults to `"glu"`.
-        norm: str or `None`. `"layer"` or `"batch"`. Defaults to `"layer"`.
+        norm: str or `None`. `"layer"` or `"batch"`, whose statistics count padded steps, as
+            published. Defaults to `"layer"`.
         prenorm: bool. Whether the norm precedes the mixer. Defaults to `False`.
         dropout: float. Rate between 0 and 1. Defaults to `0.0`.
         tie_dropout: bool. Whether all steps of a sequence drop the same features.
@@ -117,7 +118,7 @@ class SSMBlock(keras.layers.Layer):
         self.built = True
 
     def call(self, x, mask=None, initial_state=None, return_state=False, training=None):
-        y = self.norm(x, training=training) if self.prenorm and self.norm is not None else x
+        y = self._normalize(x, training) if self.prenorm else x
         y = self.mixer(y, mask=mask, initial_state=initial_state, return_state=return_state)
         y, state = y if return_state else (y, None)
         y = self._finish(x, y, training)
@@ -138,7 +139,7 @@ class SSMBlock(keras.layers.Layer):
             ValueError: for inputs or states of another shape, or a bidirectional mixer.
         """
         x = ops.cast(ops.convert_to_tensor(x), self.compute_dtype)
-        y = self.norm(x, training=False) if self.prenorm and self.norm is not None else x
+        y = self._normalize(x, training=False) if self.prenorm else x
         y, state = self.mixer.step(y, state, system)
         return self._finish(x, y, training=False), state
 
@@ -201,7 +202,10 @@ class SSMBlock(keras.layers.Layer):
             else:
                 g = (g if self.gate == "half_glu1" else y) * ops.sigmoid(z)
         y = x + self.outer_dropout(g, training=training)
-        return y if self.prenorm or self.norm is None else self.norm(y, training=training)
+        return y if self.prenorm else self._normalize(y, training)
+
+    def _normalize(self, x, training):
+        return normalize(self.norm, x, training)
 
     def _make_dropout(self, name):
         return keras.layers.Dropout(
@@ -246,6 +250,15 @@ def make_norm(kind, **kwargs):
     return None
 
 
+def normalize(norm, x, training):
+    """Applies a norm layer, or none, to sequences or to single samples."""
+    if norm is None:
+        return x
+    if len(x.shape) == 2:  # batch norm insists on sequences
+        return norm(x[:, None], training=training)[:, 0]
+    return norm(x, training=training)
+
+
 def get_activation(name):
     """Returns the activation of that name."""
     if name == "gelu":
@@ -253,6 +266,8 @@ def get_activation(name):
     if name == "gelu_tanh":
         return lambda x: keras.activations.gelu(x, approximate=True)
     try:
+        if name is not None and not isinstance(name, str):
+            raise ValueError
         return keras.activations.get(name)
     except ValueError:
         raise ValueError(

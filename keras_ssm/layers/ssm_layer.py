@@ -1,3 +1,4 @@
+import random
 from typing import NamedTuple
 
 import keras
@@ -26,7 +27,7 @@ class SSMLayer(keras.layers.Layer):
 
     It checks and casts the inputs, applies masks, holds `step_scale`, and describes outputs and
     states. A layer of the family adds its weights in `build_system`, its discretisation in
-    `discretize` and its evaluations in `evaluate` and `step`.
+    `discretize` and its evaluations in `evaluate` and `advance`.
 
     Args:
         method: str. `"auto"`, `"chunked"`, `"fft"` or `"recurrent"`. How a sequence is
@@ -118,6 +119,10 @@ class SSMLayer(keras.layers.Layer):
             initializer=lambda shape, dtype: ops.convert_to_tensor(value.astype(dtype), dtype),
         )
 
+    def make_rng(self):
+        """A generator from `seed`, or from what `keras.utils.set_random_seed` fixed."""
+        return np.random.default_rng(random.getrandbits(32) if self.seed is None else self.seed)
+
     @property
     def system_dtype(self):
         """float32, or float64 under a float64 policy."""
@@ -171,12 +176,8 @@ class SSMLayer(keras.layers.Layer):
             ValueError: for inputs or states of another shape, or a layer without state.
         """
         self._check_has_state()
+        self.check_built()
         x = ops.convert_to_tensor(x)
-        if not self.built:
-            raise ValueError(
-                f"{self.name} must be built before `step`: call it on a sequence or call "
-                "`build((None, None, features))`. Received: an unbuilt layer"
-            )
         self.check_inputs(x.shape, x.dtype, rank=2)
         state = self._checked_state(state, x.shape[0])
         system = self.discretize() if system is None else system
@@ -193,6 +194,7 @@ class SSMLayer(keras.layers.Layer):
             Tensor `(batch_size, *state_shape)`, float32 (float64 under a float64 policy).
         """
         self._check_has_state()
+        self.check_built()
         return ops.zeros((batch_size, *self.state_shape(self.features)), dtype=self.system_dtype)
 
     def compute_output_shape(self, input_shape):
@@ -205,6 +207,10 @@ class SSMLayer(keras.layers.Layer):
         y = keras.KerasTensor(self.compute_output_shape(x.shape), dtype=self.compute_dtype)
         if initial_state is not None or return_state:
             self._check_has_state()
+        if initial_state is not None:
+            self._check_state_shape(initial_state.shape, x.shape[0], x.shape[-1])
+        if mask is not None:
+            self._check_mask_shape(mask.shape, x.shape)
         if not return_state:
             return y
         shape = (x.shape[0], *self.state_shape(x.shape[-1]))
@@ -227,6 +233,14 @@ class SSMLayer(keras.layers.Layer):
         }
 
     # Checks
+
+    def check_built(self):
+        """Raises a `ValueError` unless the layer has its weights."""
+        if not self.built:
+            raise ValueError(
+                f"{self.name} must be built first: call it on a sequence or call "
+                "`build((None, None, features))`. Received: an unbuilt layer"
+            )
 
     def check_inputs(self, shape, dtype, rank=3):
         """Raises a `ValueError` unless these are float inputs of the right shape."""
@@ -260,28 +274,29 @@ class SSMLayer(keras.layers.Layer):
                 "`return_state` need a layer that reads forwards. Received: bidirectional=True"
             )
 
-    def _checked_state(self, state, batch):
-        state = ops.convert_to_tensor(state)
-        expected = (batch, *self.state_shape(self.features))
-        received = tuple(state.shape)
-        same = len(received) == len(expected) and all(
-            n is None or m is None or n == m for n, m in zip(received, expected, strict=True)
-        )
-        if not same:
+    def _check_state_shape(self, received, batch, features):
+        expected, received = (batch, *self.state_shape(features)), tuple(received)
+        if not _compatible(received, expected):
             raise ValueError(
                 f"A state of {self.name} must have shape {expected}. "
                 f"Received: state.shape={received}"
             )
+
+    def _checked_state(self, state, batch):
+        state = ops.convert_to_tensor(state)
+        self._check_state_shape(state.shape, batch, self.features)
         return ops.cast(state, self.system_dtype)
+
+    def _check_mask_shape(self, received, shape):
+        if not _compatible(tuple(received), tuple(shape[:2])):
+            raise ValueError(
+                f"`mask` of {self.name} must have shape (batch, length) = {tuple(shape[:2])}. "
+                f"Received: mask.shape={tuple(received)}"
+            )
 
     def _checked_mask(self, mask, x, return_state):
         mask = ops.cast(ops.convert_to_tensor(mask), "bool")
-        known = zip(mask.shape, x.shape[:2], strict=False)
-        if len(mask.shape) != 2 or any(None not in (n, m) and n != m for n, m in known):
-            raise ValueError(
-                f"`mask` of {self.name} must have shape (batch, length) = {tuple(x.shape[:2])}. "
-                f"Received: mask.shape={tuple(mask.shape)}"
-            )
+        self._check_mask_shape(mask.shape, x.shape)
         values = backend.concrete(mask) if return_state else None
         if values is not None and (np.diff(values.astype(int), axis=1) > 0).any():
             raise ValueError(
@@ -289,6 +304,13 @@ class SSMLayer(keras.layers.Layer):
                 "valid step, then False. Received: a mask with valid steps after masked ones"
             )
         return mask
+
+
+def _compatible(received, expected):
+    """Whether two shapes can be the same, where `None` is any size."""
+    return len(received) == len(expected) and all(
+        None in (n, m) or n == m for n, m in zip(received, expected, strict=True)
+    )
 
 
 def check_positive(**values):

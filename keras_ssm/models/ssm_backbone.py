@@ -1,18 +1,27 @@
+import json
+
 import keras
 import numpy as np
 from keras import ops
 from keras_hub.models import Backbone
 
 from keras_ssm import presets
-from keras_ssm.layers.ssm_block import SSMBlock, clone_mixer, make_norm, mixer_from_config
+from keras_ssm.layers.ssm_block import (
+    SSMBlock,
+    clone_mixer,
+    make_norm,
+    mixer_from_config,
+    normalize,
+)
 from keras_ssm.layers.ssm_layer import SSMLayer, check_positive
+from keras_ssm.models.sequence_trainer import SequenceTrainer
 from keras_ssm.version import __version__
 
 ENCODERS = ("auto", "linear", "embedding", None)
 
 
 @keras.saving.register_keras_serializable(package="keras_ssm")
-class SSMBackbone(Backbone):
+class SSMBackbone(SequenceTrainer, Backbone):
     """Stack of state-space blocks over an encoder: sequences in, hidden sequences out.
 
     Any layer of the family can be the mixer, the way `keras.layers.RNN` takes a cell. The
@@ -30,7 +39,8 @@ class SSMBackbone(Backbone):
         activation, gate, norm, prenorm, dropout, tie_dropout: as in `SSMBlock`.
         final_norm: str or `None`. Norm after the last block. Defaults to `None`.
         dtype: dtype policy of the model. The systems inside stay float32.
-        **kwargs: `name` and `trainable`.
+        name: str or `None`. Name of the model.
+        trainable: bool. Whether the weights train. Defaults to `True`.
 
     Call arguments:
         inputs: float tensor `(batch, length, input_dim)`, or integers `(batch, length)` if
@@ -72,7 +82,8 @@ class SSMBackbone(Backbone):
         dropout=0.0,
         tie_dropout=True,
         dtype=None,
-        **kwargs,
+        name=None,
+        trainable=True,
     ):
         if not isinstance(mixer, SSMLayer):
             raise ValueError(
@@ -134,7 +145,9 @@ class SSMBackbone(Backbone):
         for block in blocks:
             y = block(y, mask=mask)
         y = y if last_norm is None else last_norm(y)
-        super().__init__(inputs={key: x, "padding_mask": mask}, outputs=y, dtype=dtype, **kwargs)
+        super().__init__(inputs={key: x, "padding_mask": mask}, outputs=y, dtype=dtype, name=name)
+        if not trainable:
+            self.trainable = False  # reaches the layers only now
 
         # === Config ===
         self.encoder_layer = first
@@ -153,9 +166,6 @@ class SSMBackbone(Backbone):
         self.final_norm = final_norm
         self.dropout = dropout
         self.tie_dropout = tie_dropout
-
-    def __call__(self, inputs, *args, **kwargs):
-        return super().__call__(self.as_tensors(inputs), *args, **kwargs)
 
     def as_tensors(self, inputs):
         """Returns `standardize(inputs)` as tensors of the backend; symbolic ones stay."""
@@ -193,6 +203,13 @@ class SSMBackbone(Backbone):
         if not hasattr(x, "shape"):
             x = np.asarray(x)
         check_model_inputs(key, x.shape, x.dtype, self.input_dim)
+        ids = x if key == "token_ids" and isinstance(x, np.ndarray) and x.size else np.zeros(1)
+        # Past the table JAX reads NaN, or another row, and says nothing.
+        if ids.min() < 0 or ids.max() >= (self.vocabulary_size or 1):
+            raise ValueError(
+                f"`token_ids` must lie from 0 to {self.vocabulary_size - 1}. "
+                f"Received: ids from {ids.min()} to {ids.max()}"
+            )
         if mask is None:
             mask = _full_mask(x if key == "token_ids" else x[..., 0])
         elif not hasattr(mask, "shape"):
@@ -240,7 +257,7 @@ class SSMBackbone(Backbone):
         for block, state, system in zip(self.blocks, states, systems, strict=True):
             y, state = block.step(y, state, system)
             following.append(state)
-        return (y if self.last_norm is None else self.last_norm(y)), following
+        return normalize(self.last_norm, y, training=False), following
 
     def discretize(self):
         """Returns the discrete system of every layer, for a loop of `step`."""
@@ -279,6 +296,11 @@ class SSMBackbone(Backbone):
             ValueError: if the preset is unknown, incomplete, altered or of a newer format.
         """
         directory = presets.resolve(preset)
+        if "dtype" not in kwargs:
+            saved = json.loads((directory / "config.json").read_text())["config"].get("dtype")
+            if "DTypePolicyMap" in str(saved):
+                # Quantised: keras_hub would replace the map by the default policy.
+                kwargs["dtype"] = keras.dtype_policies.get(saved)
         return super().from_preset(str(directory), load_weights=load_weights, **kwargs)
 
     def save_to_preset(self, preset_dir, max_shard_size=10):

@@ -3,6 +3,7 @@ from keras import ops
 
 from keras_ssm.layers.sequence_pooling import SequencePooling
 from keras_ssm.layers.ssm_layer import check_positive
+from keras_ssm.models.ssm_backbone import SSMBackbone
 from keras_ssm.models.ssm_classifier_preprocessor import SSMClassifierPreprocessor
 from keras_ssm.models.ssm_task import SSMTask
 from keras_ssm.optimizers import ssm_optimizer
@@ -24,7 +25,9 @@ class SSMClassifier(SSMTask):
             Defaults to `"mean"`.
         dropout: float. Rate before the head. Defaults to `0.0`.
         head_dtype: dtype policy of the head. Defaults to the backbone's.
-        **kwargs: `compile`, `name`, `trainable`.
+        compile: bool. Whether the model is compiled with its defaults. Defaults to `True`.
+        name: str or `None`. Name of the model.
+        trainable: bool. Whether the weights train. Defaults to `True`.
 
     Call arguments:
         inputs: as for the backbone.
@@ -63,8 +66,12 @@ class SSMClassifier(SSMTask):
         pooling="mean",
         dropout=0.0,
         head_dtype=None,
-        **kwargs,
+        compile=True,
+        name=None,
+        trainable=True,
     ):
+        if not isinstance(backbone, SSMBackbone):
+            raise ValueError(f"`backbone` must be an `SSMBackbone`. Received: {backbone!r}")
         check_positive(num_classes=num_classes)
         if preprocessor is None:
             preprocessor = SSMClassifierPreprocessor(tokens=backbone.vocabulary_size is not None)
@@ -82,7 +89,9 @@ class SSMClassifier(SSMTask):
         inputs = backbone.input
         y = self.pooler(backbone(inputs), mask=inputs["padding_mask"])
         outputs = self.head(self.head_dropout(y))
-        super().__init__(inputs=inputs, outputs=outputs, **kwargs)
+        super().__init__(inputs=inputs, outputs=outputs, compile=compile, name=name)
+        if not trainable:
+            self.trainable = False  # reaches the layers only now
 
         # === Config ===
         self.num_classes = num_classes
@@ -104,14 +113,13 @@ class SSMClassifier(SSMTask):
         if isinstance(loss, str) and loss == "auto":
             loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
         if isinstance(metrics, str) and metrics == "auto":
-            metrics = [keras.metrics.SparseCategoricalAccuracy(name="accuracy")]
+            metrics = ["accuracy"]
         super().compile(optimizer=optimizer, loss=loss, metrics=metrics, **kwargs)
 
     def check_targets(self, y):
         sparse = keras.losses.SparseCategoricalCrossentropy
         if not isinstance(self.loss, sparse) and self.loss != "sparse_categorical_crossentropy":
             return
-        y = ops.convert_to_numpy(y)
         steps = 1 if self.pooling is None else 0
         if y.ndim not in (1 + steps, 2 + steps) or (y.ndim == 2 + steps and y.shape[-1] != 1):
             expected = "(batch, length)" if steps else "(batch,)"

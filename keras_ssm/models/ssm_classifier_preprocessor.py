@@ -111,6 +111,8 @@ class SSMClassifierPreprocessor(Preprocessor):
                 row[: len(values)] = values
             given = np.arange(length)[None] < lengths[:, None]
         else:
+            if not self.tokens and x.dtype.kind not in "fiub":
+                raise ValueError(f"`x` must be real numbers. Received: x.dtype={x.dtype}")
             if self.tokens and x.dtype.kind not in "iu":
                 raise ValueError(f"Token ids must be integers. Received: x.dtype={x.dtype}")
             padded = x.astype("int32" if self.tokens else self._float_dtype())
@@ -167,6 +169,8 @@ class SSMClassifierPreprocessor(Preprocessor):
             x = tf.strings.bytes_split(x)
             flat = tf.reshape(tf.io.decode_raw(x.flat_values, tf.uint8), [-1])
             x = x.with_flat_values(flat)
+        if self.tokens and not x.dtype.is_integer:
+            raise ValueError(f"Token ids must be integers. Received: x.dtype={x.dtype.name}")
         x = tf.cast(x, tf.int32 if self.tokens else self._float_dtype())
         if not self.tokens:
             x = x * tf.cast(self.scale, x.dtype)

@@ -1,15 +1,15 @@
-import contextlib
-import inspect
+import functools
 import warnings
 
 import keras
 from keras_hub.models import Task
 
 from keras_ssm import presets
+from keras_ssm.models.sequence_trainer import SequenceTrainer
 from keras_ssm.models.ssm_backbone import SSMBackbone
 
 
-class SSMTask(Task):
+class SSMTask(SequenceTrainer, Task):
     """Base class of the task models: a backbone with a head, a preprocessor and a trainer.
 
     Data may be arrays, lists of arrays of different lengths, a dict with a `padding_mask`,
@@ -25,146 +25,39 @@ class SSMTask(Task):
 
     backbone_cls = SSMBackbone
 
-    def __call__(self, inputs, *args, **kwargs):
-        return super().__call__(self.backbone.as_tensors(inputs), *args, **kwargs)
+    @property
+    def input_key(self):
+        """Name of the main input, `"inputs"` or `"token_ids"`."""
+        return self.backbone.input_key
 
-    # Data
+    def standardize(self, inputs):
+        """Brings arrays and dicts to what the graph takes; see `SSMBackbone.standardize`."""
+        return self.backbone.standardize(inputs)
 
-    def fit(
-        self,
-        x=None,
-        y=None,
-        batch_size=None,
-        epochs=1,
-        verbose="auto",
-        callbacks=None,
-        validation_split=0.0,
-        validation_data=None,
-        shuffle=True,
-        class_weight=None,
-        sample_weight=None,
-        **kwargs,
-    ):
-        """Trains the model; the arguments of `keras.Model.fit`."""
-        x, y, sample_weight = self._prepare(x, y, sample_weight)
-        if validation_data is not None:
-            if isinstance(validation_data, (tuple, list)):
-                validation_data = self._prepare(
-                    *keras.utils.unpack_x_y_sample_weight(tuple(validation_data))
-                )
-            else:
-                validation_data = self._prepare(validation_data)[0]
-            if isinstance(validation_data, tuple) and validation_data[2] is None:
-                validation_data = validation_data[:2]
-        with self._left_intact():
-            return keras.Model.fit(
-                self,
-                x=x,
-                y=y,
-                batch_size=batch_size,
-                epochs=epochs,
-                verbose=verbose,
-                callbacks=callbacks,
-                validation_split=validation_split,
-                validation_data=validation_data,
-                shuffle=shuffle,
-                class_weight=class_weight,
-                sample_weight=sample_weight,
-                **kwargs,
-            )
+    def as_tensors(self, inputs):
+        """Returns `standardize(inputs)` as tensors of the backend."""
+        return self.backbone.as_tensors(inputs)
 
-    def evaluate(
-        self, x=None, y=None, batch_size=None, verbose="auto", sample_weight=None, **kwargs
-    ):
-        """Returns loss and metrics; the arguments of `keras.Model.evaluate`."""
-        if not kwargs.get("_use_cached_eval_dataset"):
-            x, y, sample_weight = self._prepare(x, y, sample_weight)
-        with self._left_intact():
-            return keras.Model.evaluate(
-                self,
-                x=x,
-                y=y,
-                batch_size=batch_size,
-                verbose=verbose,
-                sample_weight=sample_weight,
-                **kwargs,
-            )
-
-    def predict(self, x, batch_size=None, verbose="auto", **kwargs):
-        """Returns the outputs as NumPy arrays; the arguments of `keras.Model.predict`."""
-        x = self._prepare(x)[0]
-        with self._left_intact():
-            return keras.Model.predict(self, x, batch_size=batch_size, verbose=verbose, **kwargs)
-
-    def check_targets(self, y):
-        """Raises a `ValueError` for targets that the loss would misread."""
-
-    def _convert(self, x, y=None, sample_weight=None):
-        """Preprocesses one batch, or whole arrays, and checks the result."""
+    def preprocess(self, x, y=None, sample_weight=None):
         packed = self.preprocess_samples(x, y, sample_weight)
-        x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(packed)
-        x = self.backbone.standardize(x)
-        return x, y, sample_weight
+        return keras.utils.unpack_x_y_sample_weight(packed)
 
-    def _convert_batch(self, *batch):
-        batch = batch[0] if len(batch) == 1 and isinstance(batch[0], (tuple, list)) else batch
-        batch = self._convert(*keras.utils.unpack_x_y_sample_weight(tuple(batch)))
-        return keras.utils.pack_x_y_sample_weight(*batch)
-
-    def _prepare(self, x, y=None, sample_weight=None):
-        """Brings any data to what `keras.Model.fit` takes."""
-        stream = None
-        if type(x).__module__.startswith("tensorflow.") and hasattr(x, "element_spec"):
-            stream = x.map(self._convert_batch)
-        elif isinstance(x, keras.utils.PyDataset):
-            stream = _ConvertedDataset(x, self._convert_batch)
-        elif inspect.isgenerator(x):
-            stream = (self._convert_batch(*_as_batch(batch)) for batch in x)
-        if stream is not None:
-            if y is not None or sample_weight is not None:
-                raise ValueError(
-                    "A dataset yields its own targets: pass `x` alone. "
-                    f"Received: y of type {type(y).__name__}"
-                )
-            return stream, None, None
-        if x is None:
-            raise ValueError("`x` must be data. Received: x=None")
-        if not isinstance(x, (list, tuple, dict)) and not hasattr(x, "shape"):
-            # A loader of another library: its batches reach the model as they are.
-            return x, y, sample_weight
-        x, y, sample_weight = self._convert(x, y, sample_weight)
-        rows = len(x[self.backbone.input_key])
-        for name, value in (("y", y), ("sample_weight", sample_weight)):
-            if isinstance(value, (list, tuple)):
-                value = keras.ops.convert_to_numpy(value)
-                y, sample_weight = (value, sample_weight) if name == "y" else (y, value)
-            if hasattr(value, "shape") and (not value.shape or value.shape[0] != rows):
-                raise ValueError(
-                    f"`{name}` must have one entry for each of the {rows} rows of `x`. "
-                    f"Received: {name}.shape={tuple(value.shape)}"
-                )
-        if y is not None:
-            self.check_targets(y)
-        return x, y, sample_weight
-
-    # On JAX the trainer empties the variables while it runs, and a call that it refuses would
-    # leave them empty. Kept, they cost nothing: their buffers are donated to the first step.
-    def _purge_model_variables(self, **kinds):
-        pass
-
-    @contextlib.contextmanager
-    def _left_intact(self):
-        """Leaves a model that works when a call of the trainer fails."""
-        try:
-            yield
-        except BaseException:
-            if keras.config.backend() == "jax":
-                self.jax_state_sync()
-            # A traced function that failed half-way does not run again.
-            self.train_function = self.test_function = self.predict_function = None
-            raise
+    def compile(self, **settings):
+        # Kept for a second compilation; a partial, since Keras would track what a dict holds.
+        self._compile_alike = functools.partial(self.compile, **settings)
+        super().compile(**settings)
 
     # Saving and loading
+
+    def get_config(self):
+        return {**super().get_config(), "trainable": self.trainable}
+
+    @classmethod
+    def from_config(cls, config):
+        model = super().from_config(dict(config))
+        if "preprocessor" in config and config["preprocessor"] is None:
+            model.preprocessor = None
+        return model
 
     def get_compile_config(self):
         config = _portable(super().get_compile_config())
@@ -202,6 +95,11 @@ class SSMTask(Task):
             ```
         """
         directory = presets.resolve(preset)
+        if not (directory / "task.json").is_file() and "num_classes" not in kwargs:
+            raise ValueError(
+                f"Preset '{preset}' holds a backbone without a head: pass `num_classes`, or load "
+                f"it with `SSMBackbone.from_preset`. Received: arguments {sorted(kwargs)}"
+            )
         return super().from_preset(str(directory), load_weights=load_weights, **kwargs)
 
     def save_to_preset(self, preset_dir, max_shard_size=10, info=None):
@@ -229,7 +127,8 @@ class SSMTask(Task):
 
     def _not_in_head(self):
         parts = list(self.backbone._flatten_layers())
-        return parts if self.optimizer is None else [*parts, self.optimizer]
+        optimizer = getattr(self, "optimizer", None)
+        return parts if optimizer is None else [*parts, optimizer]
 
     def _sample(self):
         """A short input and its outputs, for whoever checks a copy of the preset."""
@@ -248,6 +147,8 @@ class SSMTask(Task):
             rank: int. Rank of the updates.
             target_layer_names: list of str or `None`. Names of the layers to adapt. Defaults
                 to `["input_dense", "output_dense"]`.
+
+        Saving merges the updates into the weights: what is loaded trains as a whole.
 
         Reference:
             [LoRA](https://arxiv.org/abs/2106.09685), equation 3.
@@ -274,37 +175,9 @@ class SSMTask(Task):
     def _compile_anew(self):
         """Compiles with the same settings and a new optimizer, when other weights train."""
         if self.compiled:
-            settings = self.get_compile_config()
-            self.compile_from_config(settings)
-
-
-class _ConvertedDataset(keras.utils.PyDataset):
-    """A `PyDataset` whose batches are preprocessed."""
-
-    def __init__(self, dataset, convert):
-        super().__init__(
-            workers=dataset.workers,
-            use_multiprocessing=dataset.use_multiprocessing,
-            max_queue_size=dataset.max_queue_size,
-        )
-        self.dataset, self.convert = dataset, convert
-
-    @property
-    def num_batches(self):
-        return self.dataset.num_batches
-
-    def __getitem__(self, index):
-        return self.convert(*_as_batch(self.dataset[index]))
-
-    def on_epoch_begin(self):
-        self.dataset.on_epoch_begin()
-
-    def on_epoch_end(self):
-        self.dataset.on_epoch_end()
-
-
-def _as_batch(batch):
-    return batch if isinstance(batch, (tuple, list)) else (batch,)
+            optimizer = type(self.optimizer).from_config(self.optimizer.get_config())
+            self._compile_alike(optimizer=optimizer)
+            optimizer.build(self.trainable_variables)
 
 
 def _portable(config):

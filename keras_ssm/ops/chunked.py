@@ -55,19 +55,20 @@ def chunked(
         [Mamba-2](https://arxiv.org/abs/2405.21060), section 6, for time-invariant systems.
     """
     length = u.shape[1]
-    T = min(chunk_size or DEFAULT_CHUNK_SIZE, length or np.inf)
+    T = chunk_size or _even_chunk(length)
+    T = T if length is None else min(T, length)
     modes = log_dA[0].shape[-1]
     u_chunks = _cut(u, T)  # (features, batch, chunks, T)
     table = powers(log_dA, np.arange(T + 1))  # (features, modes, T + 1)
 
     into_state = pair.multiply((dB[0][..., None], dB[1][..., None]), _steps(table, 0, T))
     into_state = ops.concatenate(into_state, axis=1)  # (features, 2 modes, T)
-    E_in = ops.transpose(ops.flip(into_state, axis=-1), (0, 2, 1))
     response = _chunk_response(C, into_state, bidirectional)  # (features, T, channels * T)
     stateless = initial_state is None and not return_state and not bidirectional
     if stateless and length == T:
         return _glue(ops.einsum("hbmt,htk->hbmk", u_chunks, response), length, T), None
 
+    E_in = ops.transpose(ops.flip(into_state, axis=-1), (0, 2, 1))
     columns = [response, E_in]
     if bidirectional:
         columns.append(ops.flip(E_in, axis=1))
@@ -92,6 +93,13 @@ def chunked(
     if return_state:
         state = _final_state(u_chunks, states, log_dA, E_in, length, lengths, ops.shape(u)[1])
     return _glue(y, ops.shape(u)[1] if length is None else length, T), state
+
+
+def _even_chunk(length):
+    """A chunk of at most the default size that leaves little padding: 129 steps are 2 of 65."""
+    if length is None:
+        return DEFAULT_CHUNK_SIZE
+    return -(-length // -(-length // DEFAULT_CHUNK_SIZE))
 
 
 def _cut(u, T):

@@ -2,6 +2,8 @@
 
 from keras import ops
 
+from keras_ssm.ops.backend import sequential
+
 
 def to_complex(re, im):
     """Returns re + i im as a complex tensor."""
@@ -42,20 +44,25 @@ def naive(u, dA, dB, C, initial_state=None, bidirectional=False):
         Tuple `(y, state)`: real `(batch, length, channels * features)`, complex
         `(batch, features, modes)`.
     """
-    length = u.shape[1]
-    complex_u = ops.cast(u, dA.dtype)
-    zero = ops.zeros_like(ops.multiply(complex_u[:, 0, :, None], dB))
-    state, outputs = zero if initial_state is None else initial_state, []
+    samples = ops.transpose(ops.cast(u, dA.dtype), (1, 0, 2))  # (length, batch, features)
+    zero = ops.zeros_like(ops.multiply(samples[0][..., None], dB))
     channels = C.shape[0] // 2 if bidirectional else C.shape[0]
-    for t in range(length):
-        state = ops.add(ops.multiply(dA, state), ops.multiply(dB, complex_u[:, t, :, None]))
-        outputs.append(_readout(C[:channels], state))
+
+    def advance(state, sample):
+        return ops.add(ops.multiply(dA, state), ops.multiply(dB, sample[..., None]))
+
+    def forwards(state, sample):
+        state = advance(state, sample)
+        return state, _readout(C[:channels], state)
+
+    def backwards(later, sample):
+        return advance(later, sample), _readout(C[channels:], later)
+
+    state, y = sequential(forwards, zero if initial_state is None else initial_state, samples)
     if bidirectional:
-        later = zero
-        for t in reversed(range(length)):
-            outputs[t] = outputs[t] + _readout(C[channels:], later)
-            later = ops.add(ops.multiply(dA, later), ops.multiply(dB, complex_u[:, t, :, None]))
-    return ops.stack(outputs, axis=1), state
+        _, earlier = sequential(backwards, zero, ops.flip(samples, axis=0))
+        y = ops.add(y, ops.flip(earlier, axis=0))
+    return ops.transpose(y, (1, 0, 2)), state
 
 
 def _readout(C, state):

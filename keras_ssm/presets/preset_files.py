@@ -25,8 +25,10 @@ def describe(directory, facts):
     """
     directory = Path(directory)
     files = {name: _sha256(directory / name) for name in sorted(_file_names(directory))}
-    document = {"format_version": FORMAT_VERSION, **facts, "files": files}
-    (directory / PRESET_FILE).write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
+    document = {**facts, "format_version": FORMAT_VERSION, "files": files}
+    (directory / PRESET_FILE).write_text(
+        json.dumps(document, indent=1, default=_plain) + "\n", encoding="utf-8"
+    )
 
 
 def verify(directory):
@@ -45,7 +47,12 @@ def verify(directory):
     directory = Path(directory)
     document = read(directory)
     version = document.get("format_version")
-    if not isinstance(version, int) or version > FORMAT_VERSION:
+    if not isinstance(version, int) or version < 1:
+        raise ValueError(
+            f"`format_version` of preset '{directory}' must be a positive integer. "
+            f"Received: format_version={version!r}"
+        )
+    if version > FORMAT_VERSION:
         raise ValueError(
             f"Preset '{directory}' needs a newer keras_ssm: this one reads format versions up "
             f"to {FORMAT_VERSION}. Received: format_version={version!r}"
@@ -54,6 +61,12 @@ def verify(directory):
     if not isinstance(files, dict) or not files:
         raise ValueError(
             f"`{PRESET_FILE}` of preset '{directory}' must list its files. Received: files={files}"
+        )
+    needed = {"config.json"} | ({"task.json", "task.weights.h5"} if "task" in document else set())
+    if needed - set(files):
+        raise ValueError(
+            f"`{PRESET_FILE}` of preset '{directory}' must list {sorted(needed - set(files))}. "
+            f"Received: {sorted(files)}"
         )
     for name, expected in files.items():
         path = directory / name
@@ -146,6 +159,11 @@ def _exchange(scratch, destination):
     for name in (CARD_FILE, PRESET_FILE):
         if (scratch / name).exists():
             os.replace(scratch / name, destination / name)
+
+
+def _plain(value):
+    """Numbers of NumPy as JSON writes them."""
+    return value.tolist()
 
 
 def _file_names(directory):

@@ -42,6 +42,8 @@ def resolve(preset):
     Raises:
         ValueError: if there is no such preset, it could not be downloaded, or it is damaged.
     """
+    if not isinstance(preset, (str, Path)):
+        raise ValueError(f"`preset` must be a str or a Path. Received: preset={preset!r}")
     name = str(preset)
     if name.startswith(HUB_SCHEME):
         directory = _download(name.removeprefix(HUB_SCHEME))

@@ -44,9 +44,9 @@ def diagonal_scan(dA, inputs, initial, reverse=False):
 
 
 def sequential(advance, carry, samples):
-    """Runs `advance(carry, sample) -> (carry, output)` over the first axis of `samples`."""
+    """Runs `advance(carry, sample) -> (carry, output)` over the first axis; real outputs."""
     count = tf.shape(samples)[0]
-    outputs = tf.TensorArray(samples.dtype, size=count)
+    outputs = tf.TensorArray(samples.dtype.real_dtype, size=count)
 
     def body(t, carry, outputs):
         carry, output = advance(carry, samples[t])
