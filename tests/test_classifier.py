@@ -170,6 +170,8 @@ def test_streamed_logits_equal_those_of_the_prefix(series, pooling, prenorm):
     state, systems = model.get_initial_state(8), model.discretize()
     for t in range(12):
         logits, state = model.step(x[:, t], state, systems)
+        if t not in (0, 6, 11):
+            continue
         expected = predict(model, x[:, : t + 1])
         expected = expected if pooling else expected[:, -1]
         assert relative_error(logits, expected) < 1e-5

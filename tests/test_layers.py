@@ -29,7 +29,7 @@ def reference_values(case, layer, x, w):
     y = to_numpy(case.reference(layer, ops.convert_to_tensor(x))[0])
     if not with_gradients:
         return y, None
-    return y, gradients(loss, layer, x)[1:]
+    return y, gradients(loss, layer, x, compile=BACKEND == "jax")[1:]
 
 
 @pytest.mark.parametrize(("case", "length"), CASES_AND_LENGTHS, ids=repr)
@@ -48,7 +48,9 @@ def test_evaluations_equal_the_sequential_one(case, length, rng):
         if expected is None or (method == "recurrent" and length > 257):
             continue
         loss = lambda x: ops.sum(layer(x) * w)  # noqa: E731
-        for compile in {compiles, False}:
+        # Eager JAX compiles every operation of every length: one length shows it.
+        eager = BACKEND != "jax" or length == 65
+        for compile in {compiles, not eager}:
             _, weights, (d_x,) = gradients(loss, layer, x, compile=compile)
             assert relative_error(d_x, expected[1][0]) < 2e-5, method
             largest = max(np.abs(g).max() for g in expected[0].values())
@@ -59,7 +61,7 @@ def test_evaluations_equal_the_sequential_one(case, length, rng):
 
 
 @pytest.mark.parametrize("case", WITH_STATE, ids=repr)
-@pytest.mark.parametrize("cut", [1, 64, 100, 199])
+@pytest.mark.parametrize("cut", [1, 100])
 def test_a_state_handed_over_gives_the_one_pass_result(case, cut, rng):
     layer = case.make(chunk_size=32)
     x = sequence(rng, 200)
@@ -85,7 +87,7 @@ def test_gradients_reach_the_state(case, rng):
             y, final = evaluate(x, state)
             return ops.sum(y * y) + ops.sum(final * w)
 
-        return gradients(loss, layer, x, state)
+        return gradients(loss, layer, x, state, compile=BACKEND == "jax")
 
     _, weights, inputs = by(lambda x, s: case.reference(layer, x, s))
     for method in ("chunked", "fft"):
@@ -100,15 +102,15 @@ def test_gradients_reach_the_state(case, rng):
 @pytest.mark.parametrize("case", CASES, ids=repr)
 def test_masked_equals_trimmed(case, rng):
     layer = case.make(chunk_size=16)
-    x = sequence(rng, 50, batch=5)
-    lengths = [50, 1, 17, 32, 49]
+    x = sequence(rng, 50, batch=3)
+    lengths = [1, 17, 32]
     mask = np.arange(50)[None] < np.array(lengths)[:, None]
     for method in case.methods:
         layer.method = method
         if case.has_state:
             y, states = layer(x, mask=mask, return_state=True)
         else:
-            y, states = layer(x, mask=mask), [None] * 5
+            y, states = layer(x, mask=mask), [None] * 3
         for row, n in enumerate(lengths):
             trimmed = layer(x[row : row + 1, :n], return_state=case.has_state)
             trimmed, state = trimmed if case.has_state else (trimmed, None)
@@ -133,7 +135,7 @@ def test_steps_equal_the_sequence(case, rng):
 def test_chunk_size_changes_nothing(case, rng):
     x = sequence(rng, 300)
     expected = to_numpy(case.make(chunk_size=256)(x))
-    for size in (1, 7, 64, 1000):
+    for size in (7, 64, 1000):
         assert relative_error(case.make(chunk_size=size)(x), expected) < 1e-5
 
 
@@ -171,7 +173,7 @@ def test_length_and_batch_unknown_in_advance(case, method, rng):
         model = keras.Model(symbol, layer(symbol))
         inputs, expected = lambda x: x, lambda x: (layer(x),)
     assert tuple(model.outputs[0].shape) == (None, None, 4 * layer.channels)
-    runs = [(model, (1, 16, 17, 100))]
+    runs = [(model, (1, 17))]
     if BACKEND == "tensorflow":
         import tensorflow as tf
 
