@@ -32,7 +32,9 @@ def documented():
             if inspect.isclass(thing):
                 members += [m for m in vars(thing).values() if hasattr(m, "__doc__")]
             for member in members:
-                for number, code in enumerate(BLOCK.findall(inspect.getdoc(member) or "")):
+                for number, code in enumerate(
+                    BLOCK.findall(inspect.cleandoc(member.__doc__ or ""))
+                ):
                     function = getattr(member, "__func__", member)
                     name = getattr(function, "__qualname__", thing.__name__)
                     yield pytest.param(module, code, id=f"{module.__name__}:{name}-{number}")

@@ -43,6 +43,7 @@ class SSMTask(SequenceTrainer, Task):
         return keras.utils.unpack_x_y_sample_weight(packed)
 
     def compile(self, **settings):
+        """Configures training; the keyword arguments of `keras.Model.compile`."""
         # Kept for a second compilation; a partial, since Keras would track what a dict holds.
         self._compile_alike = functools.partial(self.compile, **settings)
         super().compile(**settings)
