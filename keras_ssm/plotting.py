@@ -30,7 +30,7 @@ def plot_kernels(layer, length=64, features=6):
     for axis, index in zip(axes.ravel(), chosen, strict=True):
         axis.axhline(0, color="0.8", linewidth=0.8)
         axis.plot(kernels[index], color="C0")
-        axis.set_ylabel(f"{index}", rotation=0, labelpad=12)
+        axis.set_ylabel(f"{index % layer.features}", rotation=0, labelpad=12)
         axis.spines[["top", "right"]].set_visible(False)
     axes[0, 0].set_title("Convolution kernels by feature")
     axes[-1, 0].set_xlabel("lag (samples)")
