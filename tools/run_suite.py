@@ -5,12 +5,14 @@ python tools/run_suite.py jax tensorflow torch [--slow]
 
 import argparse
 import os
+import re
 import subprocess
 import sys
 import time
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
+CLOSING = re.compile(r"\d+ (passed|failed|error|skipped).* in [\d.]+s")
 
 
 def run(backend, slow):
@@ -21,7 +23,7 @@ def run(backend, slow):
     if backend == "jax":
         # Most of its time is compilation of small graphs: cheap code, the same arithmetic.
         environment.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=0")
-    start, closing = time.time(), "no output"
+    start, closing = time.time(), "no closing line"
     with subprocess.Popen(
         command,
         cwd=ROOT,
@@ -32,8 +34,8 @@ def run(backend, slow):
     ) as process:
         for line in process.stdout:
             print(line, end="", flush=True)
-            closing = line.strip() or closing
-    return process.returncode, closing.strip("= "), time.time() - start
+            closing = line.strip("= \n") if CLOSING.search(line) else closing
+    return process.returncode, closing, time.time() - start
 
 
 def main():
