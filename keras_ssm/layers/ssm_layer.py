@@ -276,7 +276,7 @@ class SSMLayer(keras.layers.Layer):
 
     def _check_state_shape(self, received, batch, features):
         expected, received = (batch, *self.state_shape(features)), tuple(received)
-        if not _compatible(received, expected):
+        if not compatible(received, expected):
             raise ValueError(
                 f"A state of {self.name} must have shape {expected}. "
                 f"Received: state.shape={received}"
@@ -288,7 +288,7 @@ class SSMLayer(keras.layers.Layer):
         return ops.cast(state, self.system_dtype)
 
     def _check_mask_shape(self, received, shape):
-        if not _compatible(tuple(received), tuple(shape[:2])):
+        if not compatible(tuple(received), tuple(shape[:2])):
             raise ValueError(
                 f"`mask` of {self.name} must have shape (batch, length) = {tuple(shape[:2])}. "
                 f"Received: mask.shape={tuple(received)}"
@@ -306,7 +306,7 @@ class SSMLayer(keras.layers.Layer):
         return mask
 
 
-def _compatible(received, expected):
+def compatible(received, expected):
     """Whether two shapes can be the same, where `None` is any size."""
     return len(received) == len(expected) and all(
         None in (n, m) or n == m for n, m in zip(received, expected, strict=True)

@@ -112,7 +112,7 @@ class SequenceTrainer:
     def _prepare(self, x, y=None, sample_weight=None, training=False):
         """Brings any data to what `keras.Model.fit` takes."""
         stream = None
-        if _is_tensorflow(x) and hasattr(x, "element_spec"):
+        if is_tensorflow(x) and hasattr(x, "element_spec"):
             stream = x.map(self._convert_batch)
         elif isinstance(x, keras.utils.PyDataset):
             stream = _ConvertedDataset(x, self._convert_batch)
@@ -179,7 +179,7 @@ class _ConvertedDataset(keras.utils.PyDataset):
 
 def _checked_rows(name, value, rows):
     """Targets or weights as an array with one entry a row; tensors of a graph as they are."""
-    if value is None or _is_tensorflow(value) or isinstance(value, dict):
+    if value is None or is_tensorflow(value) or isinstance(value, dict):
         return value
     value = value if isinstance(value, np.ndarray) else keras.ops.convert_to_numpy(value)
     if value.dtype.kind not in "fiub":
@@ -192,7 +192,8 @@ def _checked_rows(name, value, rows):
     return value
 
 
-def _is_tensorflow(x):
+def is_tensorflow(x):
+    """Whether x is TensorFlow's, a tensor or a dataset, whatever backend runs."""
     return type(x).__module__.startswith("tensorflow.")
 
 

@@ -13,8 +13,8 @@ from keras_ssm.layers.ssm_block import (
     mixer_from_config,
     normalize,
 )
-from keras_ssm.layers.ssm_layer import SSMLayer, check_positive
-from keras_ssm.models.sequence_trainer import SequenceTrainer
+from keras_ssm.layers.ssm_layer import SSMLayer, check_positive, compatible
+from keras_ssm.models.sequence_trainer import SequenceTrainer, is_tensorflow
 from keras_ssm.version import __version__
 
 ENCODERS = ("auto", "linear", "embedding", None)
@@ -203,22 +203,14 @@ class SSMBackbone(SequenceTrainer, Backbone):
         if not hasattr(x, "shape"):
             x = np.asarray(x)
         check_model_inputs(key, x.shape, x.dtype, self.input_dim)
-        ids = x if key == "token_ids" and isinstance(x, np.ndarray) and x.size else np.zeros(1)
-        # Past the table JAX reads NaN, or another row, and says nothing.
-        if ids.min() < 0 or ids.max() >= (self.vocabulary_size or 1):
-            raise ValueError(
-                f"`token_ids` must lie from 0 to {self.vocabulary_size - 1}. "
-                f"Received: ids from {ids.min()} to {ids.max()}"
-            )
+        if key == "token_ids" and isinstance(x, np.ndarray) and x.size:
+            check_token_ids(x, self.vocabulary_size)
         if mask is None:
             mask = _full_mask(x if key == "token_ids" else x[..., 0])
         elif not hasattr(mask, "shape"):
             mask = np.asarray(mask)
         expected = tuple(x.shape[:2])
-        same = len(mask.shape) == 2 and all(
-            None in (n, m) or n == m for n, m in zip(mask.shape, expected, strict=True)
-        )
-        if not same:
+        if not compatible(tuple(mask.shape), expected):
             raise ValueError(
                 f"`padding_mask` must have shape (batch, length) = {expected}. "
                 f"Received: padding_mask.shape={tuple(mask.shape)}"
@@ -358,11 +350,20 @@ def _full_mask(like):
     """An all-true mask of the kind of array it is given: NumPy, TensorFlow or the backend's."""
     if isinstance(like, np.ndarray):
         return np.ones(like.shape, bool)
-    if type(like).__module__.startswith("tensorflow."):
+    if is_tensorflow(like):
         import tensorflow as tf
 
         return tf.ones_like(like, dtype=tf.bool)
     return ops.ones_like(like, dtype="bool")
+
+
+def check_token_ids(ids, vocabulary_size):
+    """Raises a `ValueError` for ids past the table, of which JAX reads NaN or another row."""
+    if ids.min() < 0 or ids.max() >= vocabulary_size:
+        raise ValueError(
+            f"`token_ids` must lie from 0 to {vocabulary_size - 1}. "
+            f"Received: ids from {ids.min()} to {ids.max()}"
+        )
 
 
 def check_model_inputs(key, shape, dtype, input_dim):

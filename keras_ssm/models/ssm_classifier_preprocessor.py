@@ -5,6 +5,7 @@ from keras_hub.models import Preprocessor
 
 from keras_ssm import presets
 from keras_ssm.layers.ssm_layer import check_positive
+from keras_ssm.models.sequence_trainer import is_tensorflow
 from keras_ssm.models.ssm_backbone import SSMBackbone
 
 
@@ -69,7 +70,7 @@ class SSMClassifierPreprocessor(Preprocessor):
                     f"'padding_mask'. Received: keys {sorted(x)}"
                 )
             x, mask = x[key], x.get("padding_mask")
-        convert = self._from_tensorflow if _is_tensorflow(x) else self._from_numpy
+        convert = self._from_tensorflow if is_tensorflow(x) else self._from_numpy
         x, mask = convert(x, mask)
         return keras.utils.pack_x_y_sample_weight({key: x, "padding_mask": mask}, y, sample_weight)
 
@@ -191,10 +192,6 @@ class SSMClassifierPreprocessor(Preprocessor):
 
     def _float_dtype(self):
         return "float64" if keras.config.floatx() == "float64" else "float32"
-
-
-def _is_tensorflow(x):
-    return type(x).__module__.startswith("tensorflow.")
 
 
 def _to_numpy(x):
