@@ -1,13 +1,15 @@
-"""Trains an S4D classifier on handwritten digits, read pixel by pixel: recipe of `s4d_digits`.
+"""Trains a classifier of handwritten digits, read pixel by pixel: recipe of `<system>_digits`.
 
-    python examples/digits.py                # trains seeds 0, 1, 2 and saves seed 0
-    python examples/digits.py --validate     # scores on 10 % of the training part, saves nothing
+    python examples/digits.py --system s5                # trains seeds 0, 1, 2 and saves seed 0
+    python examples/digits.py --system s5 --validate     # scores on 10 % of the training part
 
-The settings below were chosen with `--validate`. The test part is read once, after training.
+The settings below were chosen with `--validate`, on S4D, and serve every system. The test part is
+read once, after training.
 """
 
 import argparse
 import time
+from functools import partial
 from pathlib import Path
 
 import keras
@@ -21,19 +23,46 @@ EPOCHS = 100
 BATCH = 64
 SCALE = 1 / 16  # pixels are 0 to 16
 
+SYSTEMS = {
+    "s4": keras_ssm.layers.S4,
+    "s4d": keras_ssm.layers.S4D,
+    "s4ptd": keras_ssm.layers.S4PTD,
+    # A softmax over the 64 pixels that every image has can also be read pixel by pixel.
+    "dss": partial(keras_ssm.layers.DSS, softmax_length=64),
+    "s5": keras_ssm.layers.S5,
+    "s5ptd": keras_ssm.layers.S5PTD,
+}
+
+PAPERS = {
+    "s4": """S4: A. Gu, K. Goel, C. Ré, [Efficiently Modeling Long Sequences with Structured State
+Spaces](https://arxiv.org/abs/2111.00396), 2022.""",
+    "s4d": """S4D: A. Gu, A. Gupta, K. Goel, C. Ré, [On the Parameterization and Initialization of Diagonal
+State Space Models](https://arxiv.org/abs/2206.11893), 2022.""",
+    "s4ptd": """S4-PTD: A. Yu, A. Nigmetov, D. Morozov, M. W. Mahoney, N. B. Erichson, [Robustifying
+State-space Models for Long Sequences via Approximate
+Diagonalization](https://arxiv.org/abs/2310.01698), 2024.""",
+    "dss": """DSS: A. Gupta, A. Gu, J. Berant, [Diagonal State Spaces are as Effective as Structured State
+Spaces](https://arxiv.org/abs/2203.14343), 2022.""",
+    "s5": """S5: J. T. H. Smith, A. Warrington, S. W. Linderman, [Simplified State Space Layers for
+Sequence Modeling](https://arxiv.org/abs/2208.04933), 2023.""",
+    "s5ptd": """S5-PTD: A. Yu, A. Nigmetov, D. Morozov, M. W. Mahoney, N. B. Erichson, [Robustifying
+State-space Models for Long Sequences via Approximate
+Diagonalization](https://arxiv.org/abs/2310.01698), 2024.""",
+}
+
 CARD = """\
 ---
 library_name: keras_ssm
 license: apache-2.0
-tags: [keras, keras-hub, state-space-model, s4d, sequence-classification]
+tags: [keras, keras-hub, state-space-model, {system}, sequence-classification]
 datasets: [optical-recognition-of-handwritten-digits]
 metrics: [accuracy]
 ---
 
 # {name}
 
-An S4D classifier of handwritten digits that reads an image pixel by pixel, {parameters:,}
-parameters. Small enough to learn from: it shows loading, streaming, fine-tuning and saving.
+A classifier of handwritten digits that reads an image pixel by pixel with {kind} layers,
+{parameters:,} parameters. Small enough to learn from: it shows loading, streaming, fine-tuning and saving.
 
 ```python
 import keras_ssm
@@ -50,7 +79,7 @@ print(model.predict(digits.data[:5]).argmax(axis=-1), digits.target[:5])
 
 ## Training
 
-`python examples/digits.py`: {epochs} epochs on 1297 images, each time a little turned, stretched,
+`{command}`: {epochs} epochs on 1297 images, each time a little turned, stretched,
 sheared and moved, with `ssm_optimizer` and a cosine schedule. Settings were chosen on 10 % of the
 training part. The 500
 test images are `train_test_split(test_size=500, stratify=y, random_state=0)`, read once.
@@ -67,8 +96,7 @@ UCI Machine Learning Repository, CC BY 4.0, as shipped by scikit-learn.
 
 ## Citation
 
-S4D: A. Gu, A. Gupta, K. Goel, C. Ré, [On the Parameterization and Initialization of Diagonal
-State Space Models](https://arxiv.org/abs/2206.11893), 2022.
+{paper}
 """
 
 
@@ -101,10 +129,10 @@ class WarpedDigits(keras.utils.PyDataset):
         return ndimage.affine_transform(image, matrix, offset, order=1)
 
 
-def make_model(seed, steps):
+def make_model(system, seed, steps):
     keras.utils.set_random_seed(seed)
     backbone = keras_ssm.models.SSMBackbone(
-        keras_ssm.layers.S4D(state_dim=64, seed=seed), num_layers=4, hidden_dim=64, dropout=0.2
+        SYSTEMS[system](state_dim=64, seed=seed), num_layers=4, hidden_dim=64, dropout=0.2
     )
     preprocessor = keras_ssm.models.SSMClassifierPreprocessor(scale=SCALE)
     model = keras_ssm.models.SSMClassifier(backbone, num_classes=10, preprocessor=preprocessor)
@@ -118,19 +146,23 @@ def make_model(seed, steps):
     return model
 
 
-def train(seed, validate):
+def train(system, seed, validate):
     (x, y), (x_test, y_test) = keras_ssm.datasets.digits(validation=validate)
     data = WarpedDigits(x, y, seed)
-    model = make_model(seed, steps=EPOCHS * len(data))
+    model = make_model(system, seed, steps=EPOCHS * len(data))
     start = time.time()
-    bar = TqdmCallback(verbose=0, desc=f"seed {seed}")
+    bar = TqdmCallback(verbose=0, desc=f"{system}, seed {seed}")
     model.fit(data, epochs=EPOCHS, verbose=0, callbacks=[bar])
     score = model.evaluate(x_test, y_test, batch_size=500, verbose=0, return_dict=True)["accuracy"]
-    print(f"seed {seed}: {score:.2%} of {len(x_test)} in {time.time() - start:.0f} s", flush=True)
+    print(
+        f"{system}, seed {seed}: {score:.2%} of {len(x_test)} in {time.time() - start:.0f} s",
+        flush=True,
+    )
     return model, score
 
 
-def save(model, scores, directory):
+def save(model, system, scores, directory):
+    command = f"python examples/digits.py --system {system}"
     seeds = {str(seed): round(score, 4) for seed, score in scores.items()}
     info = {
         "name": directory.name,
@@ -145,7 +177,7 @@ def save(model, scores, directory):
                 "metric": "accuracy on 500 test digits",
                 "value": next(iter(seeds.values())),
                 "seeds": seeds,
-                "command": "python examples/digits.py",
+                "command": command,
             }
         ],
     }
@@ -153,6 +185,10 @@ def save(model, scores, directory):
     listed = ", ".join(f"{score:.1%} (seed {seed})" for seed, score in scores.items())
     card = CARD.format(
         name=directory.name,
+        system=system,
+        kind=model.backbone.facts()["system"],
+        command=command,
+        paper=PAPERS[system],
         parameters=model.count_params(),
         epochs=EPOCHS,
         scores=f"Accuracy on 500 test digits: {listed}",
@@ -163,16 +199,18 @@ def save(model, scores, directory):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--system", choices=SYSTEMS, default="s4d")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument(
         "--validate", action="store_true", help="score on 10 %% of the training part"
     )
-    parser.add_argument("--out", type=Path, default=Path("presets/s4d_digits"))
+    parser.add_argument("--out", type=Path, help="default: presets/<system>_digits")
     args = parser.parse_args()
-    models = {seed: train(seed, args.validate) for seed in args.seeds}
+    models = {seed: train(args.system, seed, args.validate) for seed in args.seeds}
     if not args.validate:
         scores = {seed: score for seed, (_, score) in models.items()}
-        save(models[args.seeds[0]][0], scores, args.out)
+        out = args.out or Path("presets") / f"{args.system}_digits"
+        save(models[args.seeds[0]][0], args.system, scores, out)
 
 
 if __name__ == "__main__":

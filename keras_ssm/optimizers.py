@@ -5,7 +5,10 @@ import keras
 # Weights that place the poles and weigh the inputs: a small rate and no decay.
 SYSTEM_WEIGHTS = (
     "log_dt",
+    "inv_dt",
     "log_A_real",
+    "A_real",
+    "log_A_imag",
     "A_imag",
     "B_real",
     "B_imag",

@@ -35,25 +35,29 @@ def gradients(function, layer, *inputs, compile=False):
     """Gradients of a scalar function.
 
     Args:
-        function: maps the tensors `inputs` to a scalar, through `layer`.
+        function: maps the tensors `inputs` to a scalar, or to a tuple of it and an output,
+            through `layer`.
         layer: `keras.Layer` whose trainable weights count.
         *inputs: NumPy arrays.
         compile: bool. Whether to compile.
 
     Returns:
-        Tuple of the value, a dict of weight gradients by name, and a list of input gradients.
+        Tuple of the value (or the output, where there is one), a dict of weight gradients by
+        name (the path, if names are not unique), and a list of input gradients.
     """
     variables = layer.trainable_variables
     names = [v.path.split("/", 1)[-1] for v in variables]
+    names = names if len(set(names)) == len(names) else [v.path for v in variables]
     tensors = [keras.ops.convert_to_tensor(x) for x in inputs]
-    if BACKEND == "jax":
-        value, d_weights, d_inputs = _jax_gradients(function, variables, tensors, compile)
-    elif BACKEND == "tensorflow":
-        value, d_weights, d_inputs = _tf_gradients(function, variables, tensors, compile)
-    else:
-        value, d_weights, d_inputs = _torch_gradients(function, variables, tensors)
+
+    def both(*tensors):
+        found = function(*tensors)
+        return found if isinstance(found, tuple) else (found, found)
+
+    by_backend = {"jax": _jax_gradients, "tensorflow": _tf_gradients, "torch": _torch_gradients}
+    value, d_weights, d_inputs = by_backend[BACKEND](both, variables, tensors, compile)
     weights = {n: to_numpy(g) for n, g in zip(names, d_weights, strict=True) if g is not None}
-    return float(value), weights, [to_numpy(g) for g in d_inputs]
+    return to_numpy(value), weights, [to_numpy(g) for g in d_inputs]
 
 
 def _jax_gradients(function, variables, tensors, compile):
@@ -64,9 +68,9 @@ def _jax_gradients(function, variables, tensors, compile):
         with keras.StatelessScope(state_mapping=mapping):
             return function(*tensors)
 
-    both = jax.value_and_grad(loss, argnums=(0, 1))
+    both = jax.value_and_grad(loss, argnums=(0, 1), has_aux=True)
     both = jax.jit(both) if compile else both
-    value, (d_weights, d_inputs) = both([v.value for v in variables], tensors)
+    (_, value), (d_weights, d_inputs) = both([v.value for v in variables], tensors)
     return value, d_weights, d_inputs
 
 
@@ -76,20 +80,20 @@ def _tf_gradients(function, variables, tensors, compile):
     def both(tensors):
         with tf.GradientTape() as tape:
             tape.watch(tensors)
-            value = function(*tensors)
+            loss, value = function(*tensors)
         values = [v.value for v in variables]
-        return value, tape.gradient(value, [values, tensors], unconnected_gradients="zero")
+        return value, tape.gradient(loss, [values, tensors], unconnected_gradients="zero")
 
     both = tf.function(both, jit_compile=True) if compile else both
     value, (d_weights, d_inputs) = both(tensors)
     return value, d_weights, d_inputs
 
 
-def _torch_gradients(function, variables, tensors):
+def _torch_gradients(function, variables, tensors, compile):
     import torch
 
     tensors = [x.detach().clone().requires_grad_(x.is_floating_point()) for x in tensors]
-    value = function(*tensors)
+    loss, value = function(*tensors)
     values = [v.value for v in variables]
-    found = torch.autograd.grad(value, [*values, *tensors], allow_unused=True)
+    found = torch.autograd.grad(loss, [*values, *tensors], allow_unused=True)
     return value.detach(), found[: len(values)], [g for g in found[len(values) :] if g is not None]

@@ -1,35 +1,204 @@
-"""The layers that every layer test runs over: a new system is one more entry."""
+"""The layers that every layer test runs over: a new system is one more line.
 
+Each comes with a sequential ground truth, written from the definitions, in complex arithmetic
+and differentiable.
+"""
+
+import keras
+import numpy as np
+import pytest
 from keras import ops
 
-from keras_ssm.layers import S4D
-from keras_ssm.ops.naive import discretize, naive, to_complex
+from keras_ssm.layers import DSS, S4, S4D, S4PTD, S5, S5PTD
+from keras_ssm.ops.naive import (
+    convolve,
+    discretize,
+    naive,
+    naive_dense,
+    naive_mimo,
+    to_complex,
+)
+
+
+def tensor(weight):
+    return ops.convert_to_tensor(weight)
+
+
+def as_complex(state):
+    modes = state.shape[-1] // 2
+    return to_complex(state[..., :modes], state[..., modes:])
+
+
+def as_real(state):
+    return ops.concatenate([ops.real(state), ops.imag(state)], axis=-1)
+
+
+def skip_of(layer, x):
+    D = tensor(layer.D)
+    return ops.concatenate([x * D[c] for c in range(layer.channels)], axis=-1)
+
+
+def continuous(layer):
+    """dt, A and B of an S4D layer, one for each feature."""
+    A = to_complex(-ops.exp(layer.log_A_real), tensor(layer.A_imag))
+    B = to_complex(layer.B_real, layer.B_imag)
+    repeats = (layer.features // A.shape[0], 1)
+    if layer.dt_transform == "exp":
+        dt = ops.exp(tensor(layer.log_dt))
+    else:
+        dt = ops.log1p(ops.exp(tensor(layer.inv_dt)))
+    return dt * tensor(layer.step_scale), ops.tile(A, repeats), ops.tile(B, repeats)
 
 
 def naive_s4d(layer, x, initial_state=None):
-    """Sequential ground truth of an S4D layer, from its weights; differentiable."""
-    A = to_complex(-ops.exp(layer.log_A_real), ops.convert_to_tensor(layer.A_imag))
+    dt, A, B = continuous(layer)
+    dA, dB = discretize(A, B, ops.cast(dt, A.dtype), layer.discretization)
+    state = None if initial_state is None else as_complex(initial_state)
+    C = to_complex(layer.C_real, layer.C_imag)
+    y, state = naive(x, dA, dB, C, state, layer.bidirectional)
+    return y + skip_of(layer, x), as_real(state)
+
+
+def naive_s4(layer, x, initial_state=None):
+    """The whole matrix A - P P^H on (Re x, Im x), through a linear solve."""
+    dt, A, B = continuous(layer)
+    repeats = (layer.features // layer.P_real.shape[1], 1)
+    a, b = ops.real(A)[..., None], ops.imag(A)[..., None]
+    eye = ops.convert_to_tensor(np.eye(layer.modes), dtype=dt.dtype)
+    M = ops.concatenate(
+        [
+            ops.concatenate([a * eye, -b * eye], axis=2),
+            ops.concatenate([b * eye, a * eye], axis=2),
+        ],
+        axis=1,
+    )
+    for r in range(layer.rank):
+        p = ops.concatenate([tensor(layer.P_real)[r], tensor(layer.P_imag)[r]], axis=-1)
+        p = ops.tile(p, repeats)
+        M = M - 2.0 * p[:, :, None] * p[:, None, :]
+    step = dt[..., None]
+    left = ops.convert_to_tensor(np.eye(2 * layer.modes), dtype=dt.dtype) - 0.5 * step * M
+    right = step * ops.concatenate([M, as_real(B)[..., None]], axis=2)
+    solved = ops.solve(left, right)
+    C = 2.0 * ops.concatenate([tensor(layer.C_real), -tensor(layer.C_imag)], axis=-1)
+    y, state = naive_dense(
+        x, solved[..., :-1], solved[..., -1], C, initial_state, layer.bidirectional
+    )
+    return y + skip_of(layer, x), state
+
+
+def dss_continuous(layer):
+    """A `(modes,)`, z = dt A `(features, modes)` and C of a DSS layer."""
+    if layer.variant.startswith("exp"):
+        real = -ops.exp(tensor(layer.log_A_real))
+    elif layer.variant.startswith("clip"):
+        real = ops.minimum(tensor(layer.A_real), 1e-4)
+    else:
+        real = tensor(layer.A_real)
+    imag = layer.log_A_imag if layer.variant == "exp-re-im" else layer.A_imag
+    imag = ops.exp(tensor(imag)) if layer.variant == "exp-re-im" else tensor(imag)
+    dt = ops.exp(tensor(layer.log_dt)) * tensor(layer.step_scale)
+    z = to_complex(real * dt[:, :1], imag * dt[:, -1:])
+    return to_complex(real, imag), z, to_complex(layer.C_real, layer.C_imag)
+
+
+def naive_dss(layer, x, initial_state=None):
+    A, z, C = dss_continuous(layer)
+    dA = ops.exp(z)
+    dB = ops.ones_like(dA)
+    if not layer.variant.endswith("no-scale"):
+        dB = ops.divide(ops.subtract(dA, 1), A)
+    state = None if initial_state is None else as_complex(initial_state)
+    y, state = naive(x, dA, dB, C, state, layer.bidirectional, conjugates=False)
+    return y + skip_of(layer, x), as_real(state)
+
+
+def softmax_weights(layer, length):
+    """Which modes grow, their shift to the end of the kernel, and what weighs C."""
+    A, z, _ = dss_continuous(layer)
+    L = layer.softmax_length or length
+    grows = ops.real(A) > 0
+    sign = ops.cast(ops.where(grows, -1.0, 1.0), A.dtype)
+    shift = ops.cast(ops.where(grows, L - 1.0, 0.0), A.dtype)
+    # As published, that shift is held fixed in the gradient.
+    fixed = to_complex(ops.stop_gradient(ops.real(z)), ops.stop_gradient(ops.imag(z)))
+    signed = ops.multiply(sign, z)
+    numerator = ops.subtract(ops.exp(signed), 1)
+    below = ops.multiply(ops.subtract(ops.exp(ops.multiply(signed, L)), 1), A)
+    guard = ops.add(ops.multiply(below, ops.conj(below)), 1e-7)
+    weights = ops.multiply(numerator, ops.divide(ops.conj(below), guard))
+    return ops.multiply(fixed, shift), weights
+
+
+def softmax_kernel(layer, length):
+    """The row-normalised kernel by its formula, one length-long exponential per mode."""
+    _, z, C = dss_continuous(layer)
+    shift, weights = softmax_weights(layer, length)
+    lags = ops.cast(np.arange(length), z.dtype)
+    exponent = ops.subtract(ops.multiply(z[..., None], lags), shift[..., None])
+    terms = ops.multiply(ops.multiply(C, weights)[..., None], ops.exp(exponent))
+    return ops.real(ops.sum(terms, axis=2))  # (channels, features, length)
+
+
+def naive_fixed_softmax(layer, x, initial_state=None):
+    """The recurrence of a softmax over a given length; B and C take half of the shift each."""
+    _, z, C = dss_continuous(layer)
+    shift, weights = softmax_weights(layer, layer.softmax_length)
+    half = ops.exp(ops.multiply(shift, -0.5))
+    state = None if initial_state is None else as_complex(initial_state)
+    y, state = naive(
+        tensor(x),
+        ops.exp(z),
+        ops.multiply(weights, half),
+        ops.multiply(C, half),
+        state,
+        conjugates=False,
+    )
+    return y + skip_of(layer, x), as_real(state)
+
+
+def naive_softmax(layer, x, initial_state=None):
+    """The convolution with a kernel of the sequence's own length, which has no state."""
+    x = tensor(x)
+    K = softmax_kernel(layer, x.shape[1])
+    if layer.bidirectional:
+        half = K.shape[0] // 2
+        later = ops.flip(convolve(ops.flip(x, axis=1), K[half:]), axis=1)[:, 1:]
+        y = convolve(x, K[:half]) + ops.pad(later, [(0, 0), (0, 1), (0, 0)])
+    else:
+        y = convolve(x, K)
+    return y + skip_of(layer, x), None
+
+
+def naive_s5(layer, x, initial_state=None, timesteps=None):
+    real = tensor(layer.Lambda_real)
+    real = ops.minimum(real, -1e-4) if layer.clip_eigs else real
+    A = to_complex(real, tensor(layer.Lambda_imag))
+    dt = ops.exp(tensor(layer.log_dt)) * tensor(layer.step_scale)
+    if timesteps is not None:
+        dt = dt * ops.transpose(tensor(timesteps))[..., None]  # (length, batch, modes)
+    dA, gain = discretize(A, ops.ones_like(A), ops.cast(dt, A.dtype), layer.discretization)
     B = to_complex(layer.B_real, layer.B_imag)
     C = to_complex(layer.C_real, layer.C_imag)
-    repeats = (layer.features // A.shape[0], 1)
-    A, B = ops.tile(A, repeats), ops.tile(B, repeats)
-    dt = ops.exp(ops.convert_to_tensor(layer.log_dt)) * ops.convert_to_tensor(layer.step_scale)
-    dA, dB = discretize(A, B, ops.cast(dt, A.dtype), layer.discretization)
-    if initial_state is not None:
-        modes = initial_state.shape[-1] // 2
-        initial_state = to_complex(initial_state[..., :modes], initial_state[..., modes:])
-    y, state = naive(x, dA, dB, C, initial_state, layer.bidirectional)
-    D = ops.convert_to_tensor(layer.D)
-    skip = ops.concatenate([x * D[c] for c in range(layer.channels)], axis=-1)
-    return y + skip, ops.concatenate([ops.real(state), ops.imag(state)], axis=-1)
+    dB = ops.multiply(gain[..., None], B)
+    state = None if initial_state is None else as_complex(initial_state)
+    real = {"conjugates": layer.conj_sym}
+    y, state = naive_mimo(x, dA, dB, C[0], state, **real)
+    if layer.bidirectional:
+        y = y + naive_mimo(x, dA, dB, C[1], reverse=True, **real)[0]
+    return y + x * tensor(layer.D), as_real(state)
 
 
 class Case:
-    """A layer, its sequential ground truth, and the evaluations it has."""
+    """A layer, its sequential ground truth, and what it can do.
 
-    def __init__(self, name, cls, reference, **arguments):
+    `tolerance` is that of values; systems that lose digits by their nature have a larger one.
+    """
+
+    def __init__(self, name, cls, reference, tolerance=1e-5, **arguments):
         self.name, self.cls, self.reference = name, cls, reference
         self.arguments = {"state_dim": 8, "seed": 1, **arguments}
+        self.tolerance = tolerance
 
     def make(self, features=4, **arguments):
         layer = self.cls(**{**self.arguments, **arguments})
@@ -38,21 +207,77 @@ class Case:
 
     @property
     def has_state(self):
-        return not self.arguments.get("bidirectional")
+        return not self.arguments.get("bidirectional") and not self.normalises_by_length
+
+    @property
+    def normalises_by_length(self):
+        """Whether the kernel depends on the length of the sequence."""
+        softmax = self.cls is DSS and self.arguments.get("variant", "softmax") == "softmax"
+        return softmax and "softmax_length" not in self.arguments
+
+    @property
+    def has_kernel(self):
+        return not issubclass(self.cls, S5)
 
     @property
     def methods(self):
-        return ["chunked", "fft"] + (["recurrent"] if self.has_state else [])
+        one_way = not self.arguments.get("bidirectional")
+        return ["chunked", "fft"] + (["recurrent"] if one_way else [])
 
     def __repr__(self):
         return self.name
 
 
-CASES = [
+# One of each system: every test, on every backend, each time.
+SYSTEMS = [
     Case("s4d", S4D, naive_s4d),
+    Case("s4", S4, naive_s4),
+    Case("dss", DSS, naive_softmax, tolerance=5e-5),
+    Case("dss_exp", DSS, naive_dss, tolerance=5e-5, variant="exp"),
+    Case("s5", S5, naive_s5),
+    Case("s4ptd", S4PTD, naive_s4d),
+    Case("s5ptd", S5PTD, naive_s5, blocks=1),
+]
+
+# Their options: on PyTorch, which compiles nothing, each time; elsewhere in `make test-all`.
+VARIANTS = [
     Case("s4d_bilinear", S4D, naive_s4d, discretization="bilinear", init="lin"),
     Case("s4d_shared", S4D, naive_s4d, channels=2, num_ssm=2, dt_tie=False, init="inv"),
     Case("s4d_bidirectional", S4D, naive_s4d, bidirectional=True, chunk_size=16),
+    Case("s4d_softplus", S4D, naive_s4d, dt_transform="softplus"),
+    Case("s4_rank2", S4, naive_s4, init="inv", rank=2, num_ssm=2, channels=2),
+    # Undamped: near its resonances the frequency-domain kernel loses digits.
+    Case("s4_legt", S4, naive_s4, tolerance=5e-5, init="legt", rank=2),
+    Case("s4_rank3", S4, naive_s4, init="lin", rank=3, dt_transform="softplus"),
+    Case("s4_bidirectional", S4, naive_s4, bidirectional=True, chunk_size=16),
+    Case("dss_growing", DSS, naive_softmax, 5e-5, init="randn", channels=2, chunk_size=16),
+    Case("dss_bidirectional", DSS, naive_softmax, 5e-5, bidirectional=True, init="randn"),
+    Case("dss_fixed", DSS, naive_fixed_softmax, 5e-5, softmax_length=1200, init="randn"),
+    Case("dss_one_dt", DSS, naive_dss, 5e-5, variant="clip", sep_dt_re_im=False),
+    Case("dss_re_im", DSS, naive_dss, 5e-5, variant="exp-re-im"),
+    Case("dss_no_scale", DSS, naive_dss, 5e-5, variant="exp-no-scale", bidirectional=True),
+    Case("s5_blocks", S5, naive_s5, blocks=2, discretization="bilinear", clip_eigs=True),
+    Case("s5_complex", S5, naive_s5, conj_sym=False, c_init="trunc_standard_normal"),
+    Case("s5_bidirectional", S5, naive_s5, bidirectional=True, c_init="complex_normal"),
+    Case("s4ptd_rank1", S4PTD, naive_s4d, perturbation="rank1", bidirectional=True),
+    Case("s4ptd_all_modes", S4PTD, naive_s4d, state_dim=2),
+    Case("s5ptd_complex", S5PTD, naive_s5, conj_sym=False, perturbation="rank1"),
 ]
 
-WITH_STATE = [case for case in CASES if case.has_state]
+CASES = SYSTEMS + VARIANTS
+
+
+def mark(case):
+    """The marks of the tests of a case."""
+    return [] if case in SYSTEMS or keras.config.backend() == "torch" else [pytest.mark.slow]
+
+
+def cases(condition=lambda case: True):
+    """Parameters: the cases that satisfy a condition."""
+    return [pytest.param(case, marks=mark(case)) for case in CASES if condition(case)]
+
+
+def cases_and_methods():
+    """Parameters: every case with every evaluation that it has."""
+    pairs = [(case, method) for case in CASES for method in case.methods]
+    return [pytest.param(*pair, marks=mark(pair[0])) for pair in pairs]

@@ -43,12 +43,21 @@ def test_unknown_preset_is_a_clear_error():
         assert "Received: preset='nothing'" in result.output
 
 
-def test_demo(tmp_path):
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=[] if name == "s5_digits" else pytest.mark.slow)
+        for name in presets.list_presets()
+        if name.endswith("_digits")
+    ],
+)
+def test_demo(name, tmp_path):
     pytest.importorskip("matplotlib")
     pytest.importorskip("sklearn")
-    result = CliRunner().invoke(cli.main, ["demo", "--out", str(tmp_path)])
+    result = CliRunner().invoke(cli.main, ["demo", "--preset", name, "--out", str(tmp_path)])
     assert result.exit_code == 0, result.output
     assert "predictions equal" in result.output
-    for name in ("streaming.png", "kernels.png", "eigenvalues.png"):
-        assert (tmp_path / name).stat().st_size > 10_000
-    assert json.loads((tmp_path / "s4d_digits_tuned" / "preset.json").read_text())["files"]
+    kernels = [] if name.startswith("s5") else ["kernels.png"]
+    for picture in ("streaming.png", "eigenvalues.png", *kernels):
+        assert (tmp_path / picture).stat().st_size > 10_000
+    assert json.loads((tmp_path / f"{name}_tuned" / "preset.json").read_text())["files"]

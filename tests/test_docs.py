@@ -54,7 +54,14 @@ def test_docstring_examples_run(module, code, quiet):
     exec(textwrap.dedent(code), names)
 
 
-@pytest.mark.parametrize("path", ["README.md", "presets/s4d_digits/README.md"])
+PAGES = [
+    "README.md",
+    "docs/choosing.md",
+    *sorted(f"presets/{n}/README.md" for n in keras_ssm.list_presets()),
+]
+
+
+@pytest.mark.parametrize("path", PAGES)
 def test_pages_run(path, quiet):
     for code in BLOCK.findall((ROOT / path).read_text(encoding="utf-8")):
         exec(code, {})

@@ -4,7 +4,7 @@ import keras
 import numpy as np
 import pytest
 
-from keras_ssm.layers import S4D, SequencePooling, SSMBlock
+from keras_ssm.layers import DSS, S4, S4D, S4PTD, S5, S5PTD, SequencePooling, SSMBlock
 from keras_ssm.models import SSMBackbone, SSMClassifier, SSMClassifierPreprocessor
 
 
@@ -29,6 +29,59 @@ def test_constructor(arguments, named):
     with pytest.raises(ValueError, match="Received") as error:
         S4D(**arguments)
     assert named in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("cls", "arguments", "named"),
+    [
+        (S4, {"init": "legt"}, "rank=1"),
+        (S4, {"rank": 0}, "rank=0"),
+        (S4, {"discretization": "zoh"}, "discretization='zoh'"),
+        (S4, {"dt_transform": "sigmoid"}, "dt_transform='sigmoid'"),
+        (DSS, {"variant": "relu"}, "variant='relu'"),
+        (DSS, {"variant": "exp", "init": "randn"}, "variant='exp'"),
+        (DSS, {"variant": "exp", "softmax_length": 8}, "softmax_length=8"),
+        (DSS, {"softmax_length": 8, "max_kernel_length": 4}, "max_kernel_length=4"),
+        (S5, {"blocks": 3}, "blocks=3"),
+        (S5, {"state_dim": 8, "blocks": 8}, "blocks=8"),
+        (S5, {"c_init": "zeros"}, "c_init='zeros'"),
+        (S4PTD, {"perturbation": "laplace"}, "perturbation='laplace'"),
+        (S4PTD, {"perturbation_size": 2.0}, "size=2.0"),
+        (S5PTD, {"state_dim": 8, "blocks": 4}, "blocks=4"),
+    ],
+)
+def test_constructors_of_the_family(cls, arguments, named):
+    with pytest.raises(ValueError, match="Received") as error:
+        cls(**arguments)
+    assert named in str(error.value)
+
+
+def test_a_softmax_has_states_only_over_a_given_length():
+    layer = DSS(4)
+    layer.build((None, None, 2))
+    x = np.zeros((1, 5, 2), "float32")
+    for call in (
+        lambda: layer(x, return_state=True),
+        lambda: layer.step(x[:, 0], None),
+        layer.discretize,
+    ):
+        with pytest.raises(ValueError, match="softmax_length=None"):
+            call()
+    short = DSS(4, softmax_length=4)
+    with pytest.raises(ValueError, match="5 steps, softmax_length=4"):
+        short(x)
+
+
+def test_timesteps():
+    layer = S5(4)
+    x = np.zeros((2, 5, 3), "float32")
+    with pytest.raises(ValueError, match=r"timesteps.shape=\(2, 4\)"):
+        layer(x, timesteps=np.ones((2, 4), "float32"))
+    with pytest.raises(ValueError, match=r"timesteps from 0.0 to 0.0"):
+        layer(x, timesteps=np.zeros((2, 5), "float32"))
+    state, system = layer.get_initial_state(2), layer.discretize()
+    with pytest.raises(ValueError, match="Received: both"):
+        layer.step(x[:, 0], state, system, timesteps=np.ones(2, "float32"))
 
 
 def test_copies_that_do_not_divide_the_features():

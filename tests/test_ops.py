@@ -4,57 +4,116 @@ import numpy as np
 import pytest
 from keras import ops
 
-from keras_ssm.ops import backend, boundary_states, discretize, fft_conv, kernel, toeplitz
+from keras_ssm.ops import (
+    DenseBank,
+    DiagonalBank,
+    backend,
+    boundary_states,
+    dense_boundary_states,
+    discretize,
+    dplr_bilinear,
+    fft_conv,
+    growing_chunked,
+    kernel,
+    scan,
+    toeplitz,
+)
 from tests.backend_tools import BACKEND, compiled, relative_error, to_numpy
 
 
 def sequential_states(a, inputs, initial, reverse):
+    """States after each step of x = a x + s, in complex NumPy."""
     modes = a.shape[-1] // 2
     join = lambda z: np.concatenate([z.real, z.imag], axis=-1)  # noqa: E731
     split = lambda x: x[..., :modes] + 1j * x[..., modes:]  # noqa: E731
-    order = range(inputs.shape[-2])
-    state, states = split(initial), [initial]
+    steps = inputs.shape[-2]
+    order = range(steps)
+    state, states = split(initial), []
     for m in reversed(order) if reverse else order:
-        state = split(a) * state + split(inputs[..., m, :])
+        state = split(a[..., m if a.shape[-2] > 1 else 0, :]) * state + split(inputs[..., m, :])
         states.append(join(state))
     return np.stack(states[::-1] if reverse else states, axis=-2)
 
 
-@pytest.mark.parametrize("fast", ["0", "1"])
+def dense_states(F, inputs, initial, reverse):
+    """States after each step of x = (I + F) x + s."""
+    order = range(inputs.shape[2])
+    state, states = initial, []
+    for m in reversed(order) if reverse else order:
+        state = state + np.einsum("hij,hbj->hbi", F, state) + inputs[:, :, m]
+        states.append(state)
+    return np.stack(states[::-1] if reverse else states, axis=2)
+
+
+def scan_arrays(rng, steps, varies):
+    """A transition (of each step, or of all), inputs and an initial state."""
+    lead = (3, 2, steps) if varies else (3, 1, 1)
+    a = rng.uniform(-0.6, 0.6, (*lead, 4)).astype("float32")
+    inputs = rng.standard_normal((3, 2, steps, 4)).astype("float32")
+    return a, inputs, rng.standard_normal((3, 2, 4)).astype("float32")
+
+
+def dense_arrays(rng, steps, _):
+    F = rng.uniform(-0.5, 0.2, (3, 4, 4)).astype("float32") - 0.5 * np.eye(4, dtype="float32")
+    inputs = rng.standard_normal((3, 2, steps, 4)).astype("float32")
+    return F, inputs, rng.standard_normal((3, 2, 4)).astype("float32")
+
+
+def dense_scan(F, inputs, initial, reverse):
+    states = dense_boundary_states(F, inputs, initial, reverse)
+    return states[:, :, :-1] if reverse else states[:, :, 1:]
+
+
+SCANS = {
+    "same": (scan_arrays, scan, sequential_states, False),
+    "varying": (scan_arrays, scan, sequential_states, True),
+    "dense": (dense_arrays, dense_scan, dense_states, None),
+}
+
+
+@pytest.mark.parametrize("kind", SCANS)
 @pytest.mark.parametrize("reverse", [False, True])
-@pytest.mark.parametrize("chunks", [1, 2, 9, 101])
-def test_boundary_states(chunks, reverse, fast, rng, monkeypatch):
-    monkeypatch.setenv("KERAS_SSM_FAST_PATHS", fast)
-    a = rng.uniform(-0.7, 0.7, (3, 1, 8)).astype("float32")
-    inputs = rng.standard_normal((3, 2, chunks, 8)).astype("float32")
-    initial = rng.standard_normal((3, 2, 8)).astype("float32")
-    expected = sequential_states(a, inputs, initial, reverse)
-    states = boundary_states(*map(ops.convert_to_tensor, (a, inputs, initial)), reverse=reverse)
-    assert relative_error(states, expected) < 1e-5
+@pytest.mark.parametrize("steps", [1, 2, 9, 40, 301])
+def test_scans(steps, reverse, kind, rng):
+    make, function, reference, varies = SCANS[kind]
+    arrays = make(rng, steps, varies)
+    run = compiled(lambda *x: function(*x, reverse=reverse))
+    states = run(*map(ops.convert_to_tensor, arrays))
+    assert relative_error(states, reference(*arrays, reverse)) < 1e-5
 
 
-@pytest.mark.parametrize("compile", [False, True])
 @pytest.mark.parametrize("reverse", [False, True])
-@pytest.mark.parametrize("chunks", [1, 2, 13, 40])
-def test_gradient_of_boundary_states(chunks, reverse, compile, rng):
-    a = rng.uniform(-0.6, 0.6, (3, 1, 4)).astype("float32")
-    inputs = rng.standard_normal((3, 2, chunks, 4)).astype("float32")
-    initial = rng.standard_normal((3, 2, 4)).astype("float32")
-    w = rng.standard_normal((3, 2, chunks + 1, 4)).astype("float32")
+def test_boundary_states_have_the_state_at_the_edge(reverse, rng):
+    arrays = scan_arrays(rng, 5, False)
+    states = to_numpy(boundary_states(*map(ops.convert_to_tensor, arrays), reverse=reverse))
+    np.testing.assert_array_equal(states[..., -1 if reverse else 0, :], arrays[2])
+    inner = states[..., :-1, :] if reverse else states[..., 1:, :]
+    assert relative_error(inner, sequential_states(*arrays, reverse)) < 1e-5
 
-    def loss(a, inputs, initial):
-        states = boundary_states(a, inputs, initial, reverse=reverse)
-        return ops.sum(states * ops.convert_to_tensor(w))
 
-    found = gradient(loss, (a, inputs, initial), compile)
+@pytest.mark.parametrize("kind", SCANS)
+@pytest.mark.parametrize("reverse", [False, True])
+@pytest.mark.parametrize("steps", [1, 13, 150])
+def test_gradients_of_scans(steps, reverse, kind, rng):
+    make, function, reference, varies = SCANS[kind]
+    arrays = make(rng, steps, varies)
+    w = rng.standard_normal((3, 2, steps, 4)).astype("float32")
+
+    def loss(*arrays):
+        return ops.sum(function(*arrays, reverse=reverse) * ops.convert_to_tensor(w))
+
+    found = gradient(loss, arrays, compile=True)
+    if steps == 13:
+        eager = gradient(loss, arrays, compile=False)
+        assert max(map(relative_error, eager, found)) < 1e-5
     for index, value in enumerate(found):
         # Against central differences in float64 of the sequential form.
         direction = rng.standard_normal(value.shape)
         slope = 0.0
         for sign in (1, -1):
-            moved = [x.astype("float64") for x in (a, inputs, initial)]
+            moved = [x.astype("float64") for x in arrays]
             moved[index] = moved[index] + sign * 1e-6 * direction
-            slope += sign * (sequential_states(*moved, reverse) * w).sum() / 2e-6
+            slope += sign * (reference(*moved, reverse) * w).sum() / 2e-6
         assert abs((value * direction).sum() - slope) < 1e-4 * max(1.0, abs(slope))
 
 
@@ -87,13 +146,64 @@ def test_toeplitz(rng):
     assert relative_error(toeplitz(ops.convert_to_tensor(diagonals)), expected) == 0
 
 
+def as_pair(z):
+    return ops.cast(z.real, "float32"), ops.cast(z.imag, "float32")
+
+
 @pytest.mark.parametrize("length", [1, 2, 127, 128, 129, 1000])
 def test_kernel_from_a_two_level_table(length, rng):
-    A = -0.1 - rng.random((2, 3)) + 3j * rng.standard_normal((2, 3))
-    C = rng.standard_normal((1, 2, 3)) + 1j * rng.standard_normal((1, 2, 3))
-    pair = lambda z: (ops.cast(z.real, "float32"), ops.cast(z.imag, "float32"))  # noqa: E731
-    expected = 2 * (C[..., None] * np.exp(0.02 * A[..., None] * np.arange(length))).sum(2).real
-    assert relative_error(kernel(pair(C), pair(0.02 * A), length), expected) < 1e-5
+    A = 0.02 * (-0.1 - rng.random((2, 3)) + 3j * rng.standard_normal((2, 3)))
+    B, C = rng.standard_normal((2, 1, 2, 3)) + 1j * rng.standard_normal((2, 1, 2, 3))
+    t = np.arange(length)
+    expected = 2 * np.einsum("chn,hnt->cht", B * C, np.exp(A[..., None] * t)).real
+    bank = DiagonalBank(as_pair(A), as_pair(B[0]), as_pair(C))
+    assert relative_error(kernel(bank, length), expected) < 1e-5
+    # The same system, dense: a rotation and decay of each mode.
+    E, dA = np.zeros((2, 6, 6)), np.exp(A)
+    for mode in range(3):
+        re, im = dA[:, mode].real, dA[:, mode].imag
+        E[:, mode, mode] = E[:, mode + 3, mode + 3] = re - 1
+        E[:, mode + 3, mode], E[:, mode, mode + 3] = im, -im
+    dense = DenseBank(
+        ops.cast(E, "float32"),
+        ops.cast(np.concatenate([B[0].real, B[0].imag], axis=-1), "float32"),
+        ops.cast(2 * np.concatenate([C.real, -C.imag], axis=-1), "float32"),
+    )
+    assert relative_error(kernel(dense, length), expected) < 2e-5
+
+
+@pytest.mark.parametrize("length", [1, 5, 64, 100])
+def test_growing_modes(length, rng):
+    decay = -0.1 - rng.random((3, 2)) + 1j * rng.standard_normal((3, 2))
+    C = rng.standard_normal((2, 3, 2)) + 1j * rng.standard_normal((2, 3, 2))
+    u = rng.standard_normal((2, length, 3)).astype("float32")
+    K = 2 * np.einsum("chn,hnt->cht", C, np.exp(decay[..., None] * np.arange(length)[::-1])).real
+    expected = np.zeros((2, length, 2, 3))
+    for t in range(length):
+        expected[:, t] = np.einsum("bsh,chs->bch", u[:, : t + 1], K[..., t::-1][..., : t + 1])
+    for size in (None, 16, 7):
+        y = growing_chunked(ops.convert_to_tensor(u), as_pair(decay), as_pair(C), size)
+        assert relative_error(y, expected.reshape(2, length, 6)) < 1e-5
+
+
+@pytest.mark.parametrize("rank", [1, 2, 3])
+@pytest.mark.parametrize("dt", [1e-4, 1e-1, 1.0])
+def test_bilinear_with_low_rank(rank, dt, rng):
+    A = -rng.random((2, 3)) - 0.1 + 20j * rng.standard_normal((2, 3))
+    P = rng.standard_normal((rank, 2, 3)) + 1j * rng.standard_normal((rank, 2, 3))
+    B = rng.standard_normal((2, 3)) + 1j * rng.standard_normal((2, 3))
+    step = ops.cast(np.full((2, 1), dt), "float32")
+    E, dB = map(to_numpy, dplr_bilinear(as_pair(A), as_pair(P), as_pair(B), step))
+    for h in range(2):
+        both = lambda z: np.concatenate([z, z.conj()])  # noqa: E731
+        M = np.diag(both(A[h])) - sum(np.outer(both(p), both(p).conj()) for p in P[:, h])
+        inverse = np.linalg.inv(np.eye(6) - dt / 2 * M)
+        # From (x, conj x) to (Re x, Im x).
+        change = np.block([[np.eye(3), np.eye(3)], [-1j * np.eye(3), 1j * np.eye(3)]]) / 2
+        exact = change @ (inverse @ (dt * M)) @ np.linalg.inv(change)
+        assert np.abs(E[h] - exact).max() < 2e-6 * np.abs(exact).max()
+        exact = change @ (inverse @ (dt * both(B[h])))
+        assert np.abs(dB[h] - exact).max() < 2e-6 * np.abs(exact).max()
 
 
 @pytest.mark.parametrize("rule", ["zoh", "bilinear"])
@@ -107,8 +217,7 @@ def test_discretization(rule, dt):
         dA, dB = np.exp(z), B * np.expm1(z) / A
     else:
         dA, dB = (1 + z / 2) / (1 - z / 2), dt * B / (1 - z / 2)
-    pair = lambda z: (ops.cast(z.real, "float32"), ops.cast(z.imag, "float32"))  # noqa: E731
-    log_dA, found = discretize.RULES[rule](pair(A), pair(B), ops.cast([[dt]], "float32"))
+    log_dA, found = discretize.RULES[rule](as_pair(A), as_pair(B), ops.cast([[dt]], "float32"))
     log_dA, found = (to_numpy(p[0]) + 1j * to_numpy(p[1]) for p in (log_dA, found))
     phase = np.abs(log_dA.imag) * 2e-7 if rule == "zoh" else 0
     assert (np.abs(np.exp(log_dA) - dA) <= 1e-6 + phase).all()

@@ -14,7 +14,7 @@ COMBINATIONS = {
 
 INITS = (*CLOSED_FORMS, *hippo.MEASURES, *COMBINATIONS)
 
-# Re(A) is stored through a logarithm: an undamped mode of the Fourier family gets this.
+# Re(A) is stored through a logarithm: a mode that is not damped gets this.
 MIN_DAMPING = 1e-4
 
 
@@ -29,7 +29,8 @@ def diagonal(init, state_dim, num_ssm=1, seed=None):
     | `"quad"` | -1/2 | (2n + 1)^2 / pi |
     | `"real"` | -(n + 1) | 0 |
     | `"rand"` | -1/2 | exp of a normal number |
-    | `"legs"`, `"legsd"`, `"fourier"`, `"foud"` | normal part of that HiPPO matrix | |
+    | `"legs"`, `"legsd"`, `"legt"`, `"lagt"` | normal part of that HiPPO matrix | |
+    | `"fourier"`, `"fourier_decay"`, `"fourier2"`, `"foud"` | the same | |
 
     B is 1 for the closed forms and the rotated HiPPO input for the others. Three names are
     mixtures with an equal share of the copies each: `"hippo"` (legs, fourier), `"diag"`
@@ -57,6 +58,39 @@ def diagonal(init, state_dim, num_ssm=1, seed=None):
     Reference:
         [S4D](https://arxiv.org/abs/2206.11893), section 4.
     """
+    names, copies = shares(init, state_dim, num_ssm)
+    rng = np.random.default_rng(seed)
+    systems = []
+    for name in names:
+        if name in hippo.MEASURES:
+            # Two rows serve every measure; P itself is not used.
+            system = hippo.nplr(name, state_dim, rank=2)
+            systems += [(system.A, system.B)] * copies
+        else:
+            systems += [closed_form(name, state_dim, rng) for _ in range(copies)]
+    A, B = (np.stack(arrays) for arrays in zip(*systems, strict=True))
+    return damped(A), B
+
+
+def shares(init, state_dim, num_ssm):
+    """Returns the parts of an initialization and how many systems each of them gets.
+
+    Args:
+        init: str. One of `INITS`.
+        state_dim: int. Even size of the full state.
+        num_ssm: int. Number of systems.
+
+    Returns:
+        Tuple `(names, copies)`.
+
+    Raises:
+        ValueError: as `diagonal`.
+
+    Example:
+        ```python
+        assert shares("hippo", 64, 8) == (("legs", "fourier"), 4)
+        ```
+    """
     if state_dim < 2 or state_dim % 2:
         raise ValueError(
             f"`state_dim` must be an even positive number. Received: state_dim={state_dim}"
@@ -64,23 +98,35 @@ def diagonal(init, state_dim, num_ssm=1, seed=None):
     if init not in INITS:
         raise ValueError(f"`init` must be one of {', '.join(INITS)}. Received: init={init!r}")
     names = COMBINATIONS.get(init, (init,))
-    if num_ssm % len(names):
+    if num_ssm < 1 or num_ssm % len(names):
         raise ValueError(
-            f"`num_ssm` must be a multiple of {len(names)} for init={init!r}. "
+            f"`num_ssm` must be a positive multiple of {len(names)} for init={init!r}. "
             f"Received: num_ssm={num_ssm}"
         )
-    rng = np.random.default_rng(seed)
-    copies = num_ssm // len(names)
-    systems = [_system(name, state_dim, rng) for name in names for _ in range(copies)]
-    A = np.stack([A for A, _ in systems])
-    B = np.stack([B for _, B in systems])
-    return np.minimum(A.real, -MIN_DAMPING) + 1j * A.imag, B
+    return names, num_ssm // len(names)
 
 
-def _system(name, N, rng):
-    if name in hippo.MEASURES:
-        system = hippo.nplr(name, N)
-        return system.A, system.B
+def closed_form(name, state_dim, rng):
+    """Returns (A, B) of one closed form of the table of `diagonal`.
+
+    Args:
+        name: str. One of `CLOSED_FORMS`.
+        state_dim: int. Even size N of the full state.
+        rng: `numpy.random.Generator`. Source of `"rand"`.
+
+    Returns:
+        Tuple of complex128 arrays `(A, B)`, each `(N/2,)`.
+
+    Example:
+        ```python
+        A, B = closed_form("real", 8, np.random.default_rng(0))
+        assert np.allclose(A, [-1, -2, -3, -4])
+        ```
+
+    Reference:
+        [S4D](https://arxiv.org/abs/2206.11893), section 4.
+    """
+    N = state_dim
     n = np.arange(N // 2, dtype=np.float64)
     imag = {
         "lin": lambda: np.pi * n,
@@ -92,3 +138,20 @@ def _system(name, N, rng):
     }[name]()
     real = -(n + 1) if name == "real" else np.full_like(n, -0.5)
     return real - 1j * imag, np.ones_like(n, dtype=np.complex128)
+
+
+def damped(A):
+    """Returns A with real parts of at most `-MIN_DAMPING`.
+
+    Args:
+        A: complex array of any shape.
+
+    Returns:
+        complex128 array of the same shape.
+
+    Example:
+        ```python
+        assert damped(np.array([2j]))[0] == -1e-4 + 2j
+        ```
+    """
+    return np.minimum(A.real, -MIN_DAMPING) + 1j * A.imag

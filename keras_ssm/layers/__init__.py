@@ -1,8 +1,30 @@
 """Keras layers of the state-space family."""
 
+from keras_ssm.layers.dss import DSS
+from keras_ssm.layers.s4 import S4
+from keras_ssm.layers.s4_ptd import S4PTD
 from keras_ssm.layers.s4d import S4D
+from keras_ssm.layers.s5 import S5
+from keras_ssm.layers.s5_ptd import S5PTD
+from keras_ssm.layers.scalar_normalization import ScalarNormalization
 from keras_ssm.layers.sequence_pooling import SequencePooling
+from keras_ssm.layers.siso_layer import SISOLayer
 from keras_ssm.layers.ssm_block import SSMBlock
 from keras_ssm.layers.ssm_layer import DiscreteSystem, SSMLayer
+from keras_ssm.layers.token_dense import TokenDense
 
-__all__ = ["S4D", "DiscreteSystem", "SSMBlock", "SSMLayer", "SequencePooling"]
+__all__ = [
+    "DSS",
+    "S4",
+    "S4D",
+    "S4PTD",
+    "S5",
+    "S5PTD",
+    "DiscreteSystem",
+    "SISOLayer",
+    "SSMBlock",
+    "SSMLayer",
+    "ScalarNormalization",
+    "SequencePooling",
+    "TokenDense",
+]

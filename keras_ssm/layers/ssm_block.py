@@ -1,10 +1,12 @@
 import keras
+import numpy as np
 from keras import ops
 
-from keras_ssm.layers.ssm_layer import SSMLayer
+from keras_ssm.layers.scalar_normalization import ScalarNormalization
+from keras_ssm.layers.ssm_layer import SSMLayer, check_choice
 
 GATES = (None, "linear", "glu", "full_glu", "half_glu1", "half_glu2")
-NORMS = (None, "layer", "batch")
+NORMS = (None, "layer", "batch", "scalar")
 
 
 @keras.saving.register_keras_serializable(package="keras_ssm")
@@ -28,12 +30,16 @@ class SSMBlock(keras.layers.Layer):
         activation: str or `None`. `"gelu"` (exact), `"gelu_tanh"`, or any name that
             `keras.activations.get` knows. Defaults to `"gelu"`.
         gate: str or `None`. See the table. Defaults to `"glu"`.
-        norm: str or `None`. `"layer"` or `"batch"`, whose statistics count padded steps, as
-            published. Defaults to `"layer"`.
+        norm: str or `None`. `"layer"`, `"batch"` (its statistics count padded steps, as
+            published) or `"scalar"` (`ScalarNormalization`). Defaults to `"layer"`.
         prenorm: bool. Whether the norm precedes the mixer. Defaults to `False`.
         dropout: float. Rate between 0 and 1. Defaults to `0.0`.
         tie_dropout: bool. Whether all steps of a sequence drop the same features.
             Defaults to `True`.
+        norm_epsilon: float. Added to the variance by layer and batch norm. Defaults to `1e-5`;
+            published S5 models have `1e-6` in layer norm.
+        norm_momentum: float. Share of the running statistics of a batch norm that a batch
+            leaves in place. Defaults to `0.9`; published S5 models have `0.95`.
         **kwargs: Arguments of `keras.layers.Layer`.
 
     Call arguments:
@@ -70,6 +76,8 @@ class SSMBlock(keras.layers.Layer):
         prenorm=False,
         dropout=0.0,
         tie_dropout=True,
+        norm_epsilon=1e-5,
+        norm_momentum=0.9,
         **kwargs,
     ):
         super().__init__(**kwargs)
@@ -78,8 +86,7 @@ class SSMBlock(keras.layers.Layer):
                 "`mixer` must be an unbuilt state-space layer such as `S4D(state_dim=64)`. "
                 f"Received: mixer={mixer}"
             )
-        if gate not in GATES:
-            raise ValueError(f"`gate` must be one of {GATES}. Received: gate={gate!r}")
+        check_choice("gate", gate, GATES)
         if mixer.channels > 1 and gate in (None, "half_glu1", "half_glu2"):
             raise ValueError(
                 "A mixer with several channels needs gate='glu' or 'linear', which bring the "
@@ -93,11 +100,13 @@ class SSMBlock(keras.layers.Layer):
         self.prenorm = prenorm
         self.dropout = dropout
         self.tie_dropout = tie_dropout
+        self.norm_epsilon = norm_epsilon
+        self.norm_momentum = norm_momentum
         self.supports_masking = True
         # Sublayers follow the block's policy (a map of them if quantised), or they do not load.
         policy = self.dtype_policy
         self.mixer = clone_mixer(mixer, dtype=policy)
-        self.norm = make_norm(norm, dtype=policy, name="norm")
+        self.norm = make_norm(norm, norm_epsilon, norm_momentum, dtype=policy, name="norm")
         self.inner_dropout = self._make_dropout("inner_dropout")
         self.outer_dropout = self._make_dropout("outer_dropout")
         self._activate = get_activation(activation)
@@ -181,6 +190,8 @@ class SSMBlock(keras.layers.Layer):
             "prenorm": self.prenorm,
             "dropout": self.dropout,
             "tie_dropout": self.tie_dropout,
+            "norm_epsilon": self.norm_epsilon,
+            "norm_momentum": self.norm_momentum,
         }
 
     @classmethod
@@ -239,15 +250,21 @@ def mixer_from_config(config, dtype=None, seed=None):
     return keras.layers.deserialize({**config, "config": settings})
 
 
-def make_norm(kind, **kwargs):
+def make_norm(kind, epsilon, momentum, **kwargs):
     """Returns the norm layer of that name, or `None`."""
-    if kind not in NORMS:
-        raise ValueError(f"`norm` must be one of {NORMS}. Received: norm={kind!r}")
+    check_choice("norm", kind, NORMS)
     if kind == "layer":
-        return keras.layers.LayerNormalization(epsilon=1e-5, **kwargs)
+        return keras.layers.LayerNormalization(epsilon=epsilon, **kwargs)
     if kind == "batch":
-        return keras.layers.BatchNormalization(epsilon=1e-5, momentum=0.9, **kwargs)
-    return None
+        return _BatchNormalization(epsilon=epsilon, momentum=momentum, **kwargs)
+    return ScalarNormalization(**kwargs) if kind == "scalar" else None
+
+
+class _BatchNormalization(keras.layers.BatchNormalization):
+    """Statistics of all steps, padded ones too; Keras would hand it the mask of its input."""
+
+    def call(self, inputs, training=None):
+        return super().call(inputs, training=training)
 
 
 def normalize(norm, x, training):
@@ -255,7 +272,7 @@ def normalize(norm, x, training):
     if norm is None:
         return x
     if len(x.shape) == 2:  # batch norm insists on sequences
-        return norm(x[:, None], training=training)[:, 0]
+        return normalize(norm, x[:, None], training)[:, 0]
     return norm(x, training=training)
 
 
@@ -264,7 +281,7 @@ def get_activation(name):
     if name == "gelu":
         return _gelu
     if name == "gelu_tanh":
-        return lambda x: keras.activations.gelu(x, approximate=True)
+        return _gelu_tanh
     try:
         if name is not None and not isinstance(name, str):
             raise ValueError
@@ -276,8 +293,16 @@ def get_activation(name):
         ) from None
 
 
+# In float64 these stand in for TensorFlow's own, which round their constants to float32.
+
+
 def _gelu(x):
-    """x Phi(x). TensorFlow's own rounds its constant to float32."""
     if keras.backend.standardize_dtype(x.dtype) == "float64":
         return 0.5 * x * (1.0 + ops.erf(x * 0.5**0.5))
     return keras.activations.gelu(x, approximate=False)
+
+
+def _gelu_tanh(x):
+    if keras.backend.standardize_dtype(x.dtype) == "float64":
+        return 0.5 * x * (1.0 + ops.tanh((2.0 / np.pi) ** 0.5 * (x + 0.044715 * x**3)))
+    return keras.activations.gelu(x, approximate=True)

@@ -11,15 +11,18 @@ METHODS = ("auto", "chunked", "fft", "recurrent")
 
 
 class DiscreteSystem(NamedTuple):
-    """The matrices of one step, x' = dA x + dB u and y = 2 Re(dC x') + D u.
+    """The matrices of one step, x' = dA x + dB u and y = dC x' + D u.
 
-    Complex entries have their real parts, then their imaginary parts, on the last axis.
+    Diagonal systems have real parts, then imaginary parts, on the last axis and keep one mode of
+    each conjugate pair, so that y = 2 Re(dC x'). Dense ones are real, and bring E = dA - I, with
+    which they step: rounding dA would lose the digits of a small E.
     """
 
     dA: object
     dB: object
     dC: object
     D: object
+    E: object = None
 
 
 class SSMLayer(keras.layers.Layer):
@@ -35,32 +38,28 @@ class SSMLayer(keras.layers.Layer):
         chunk_size: int or `None`. Steps in a chunk of the chunked evaluation: speed and
             memory, not accuracy.
         bidirectional: bool. Whether later samples contribute. Such a layer has no state.
-        channels: int. Output channels for each feature.
         seed: int or `None`. Seed of the initial weights.
         **kwargs: Arguments of `keras.layers.Layer`.
 
     Raises:
-        ValueError: for an unknown `method` or a `chunk_size` or `channels` below 1.
+        ValueError: for an unknown `method` or a `chunk_size` below 1.
     """
+
+    channels = 1  # output channels for each feature
 
     def __init__(
         self,
         method="auto",
         chunk_size=None,
         bidirectional=False,
-        channels=1,
         seed=None,
         **kwargs,
     ):
         # Inputs are cast here, once: autocast would round a float32 state under a mixed policy.
         super().__init__(autocast=False, **kwargs)
-        if method not in METHODS:
-            raise ValueError(
-                f"`method` must be one of {', '.join(METHODS)}. Received: method={method!r}"
-            )
-        check_positive(
-            channels=channels, **({} if chunk_size is None else {"chunk_size": chunk_size})
-        )
+        check_choice("method", method, METHODS)
+        if chunk_size is not None:
+            check_positive(chunk_size=chunk_size)
         if bidirectional and method == "recurrent":
             raise ValueError(
                 "A bidirectional layer has no recurrent evaluation. "
@@ -69,7 +68,6 @@ class SSMLayer(keras.layers.Layer):
         self.method = method
         self.chunk_size = chunk_size
         self.bidirectional = bidirectional
-        self.channels = channels
         self.seed = seed
         self.supports_masking = True
         self._step_scale = None
@@ -119,6 +117,15 @@ class SSMLayer(keras.layers.Layer):
             initializer=lambda shape, dtype: ops.convert_to_tensor(value.astype(dtype), dtype),
         )
 
+    def add_complex_weight(self, name, value):
+        """Adds the real weights `name_real` and `name_imag`."""
+        real = self.add_system_weight(f"{name}_real", value.real)
+        return real, self.add_system_weight(f"{name}_imag", value.imag)
+
+    def tensor(self, weight):
+        """The value of a weight of the system."""
+        return ops.convert_to_tensor(weight, dtype=self.system_dtype)
+
     def make_rng(self):
         """A generator from `seed`, or from what `keras.utils.set_random_seed` fixed."""
         return np.random.default_rng(random.getrandbits(32) if self.seed is None else self.seed)
@@ -144,6 +151,10 @@ class SSMLayer(keras.layers.Layer):
             self._step_scale.assign(scale)
 
     def call(self, x, mask=None, initial_state=None, return_state=False, training=None):
+        return self.run(x, mask, initial_state, return_state)
+
+    def run(self, x, mask, initial_state, return_state, **extra):
+        """`call`, with whatever else `evaluate` takes."""
         self.check_inputs(x.shape, x.dtype)
         x = ops.cast(x, self.system_dtype)
         lengths = None
@@ -156,7 +167,7 @@ class SSMLayer(keras.layers.Layer):
             self._check_has_state()
         if initial_state is not None:
             initial_state = self._checked_state(initial_state, x.shape[0])
-        y, state = self.evaluate(x, initial_state, lengths, return_state)
+        y, state = self.evaluate(x, initial_state, lengths, return_state, **extra)
         y = ops.cast(y, self.compute_dtype)
         return (y, state) if return_state else y
 
@@ -198,7 +209,7 @@ class SSMLayer(keras.layers.Layer):
         return ops.zeros((batch_size, *self.state_shape(self.features)), dtype=self.system_dtype)
 
     def compute_output_shape(self, input_shape):
-        return (*input_shape[:-1], self.channels * input_shape[-1])
+        return tuple(input_shape)
 
     def compute_output_spec(
         self, x, mask=None, initial_state=None, return_state=False, training=None
@@ -228,7 +239,6 @@ class SSMLayer(keras.layers.Layer):
             "method": self.method,
             "chunk_size": self.chunk_size,
             "bidirectional": self.bidirectional,
-            "channels": self.channels,
             "seed": self.seed,
         }
 
@@ -318,3 +328,10 @@ def check_positive(**values):
     for name, value in values.items():
         if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < 1:
             raise ValueError(f"`{name}` must be a positive integer. Received: {name}={value!r}")
+
+
+def check_choice(name, value, choices):
+    """Raises a `ValueError` unless the value is one of the choices."""
+    if value not in tuple(choices):
+        listed = ", ".join(map(str, choices))
+        raise ValueError(f"`{name}` must be one of {listed}. Received: {name}={value!r}")

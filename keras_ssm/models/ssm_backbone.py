@@ -13,11 +13,13 @@ from keras_ssm.layers.ssm_block import (
     mixer_from_config,
     normalize,
 )
-from keras_ssm.layers.ssm_layer import SSMLayer, check_positive, compatible
+from keras_ssm.layers.ssm_layer import SSMLayer, check_choice, check_positive, compatible
+from keras_ssm.layers.token_dense import TokenDense
 from keras_ssm.models.sequence_trainer import SequenceTrainer, is_tensorflow
 from keras_ssm.version import __version__
 
-ENCODERS = ("auto", "linear", "embedding", None)
+TOKEN_ENCODERS = {"embedding": keras.layers.Embedding, "one_hot": TokenDense}
+ENCODERS = ("auto", "linear", *TOKEN_ENCODERS, None)
 
 
 @keras.saving.register_keras_serializable(package="keras_ssm")
@@ -34,9 +36,12 @@ class SSMBackbone(SequenceTrainer, Backbone):
         hidden_dim: int. Features of the hidden sequence.
         vocabulary_size: int or `None`. If set, inputs are token ids below this number.
         input_dim: int. Features of a float input. Defaults to `1`.
-        encoder: str or `None`. `"linear"`, `"embedding"`, `None` (inputs already have
-            `hidden_dim` features), or `"auto"`: by `vocabulary_size`. Defaults to `"auto"`.
-        activation, gate, norm, prenorm, dropout, tie_dropout: as in `SSMBlock`.
+        encoder: str or `None`. `"linear"`, `"embedding"`, `"one_hot"` (a dense layer on one-hot
+            tokens: an embedding with a bias), `None` (inputs already have `hidden_dim`
+            features), or `"auto"`: linear or embedding by `vocabulary_size`.
+            Defaults to `"auto"`.
+        activation, gate, norm, prenorm, dropout, tie_dropout, norm_epsilon, norm_momentum: as in
+            `SSMBlock`.
         final_norm: str or `None`. Norm after the last block. Defaults to `None`.
         dtype: dtype policy of the model. The systems inside stay float32.
         name: str or `None`. Name of the model.
@@ -81,6 +86,8 @@ class SSMBackbone(SequenceTrainer, Backbone):
         final_norm=None,
         dropout=0.0,
         tie_dropout=True,
+        norm_epsilon=1e-5,
+        norm_momentum=0.9,
         dtype=None,
         name=None,
         trainable=True,
@@ -93,14 +100,14 @@ class SSMBackbone(SequenceTrainer, Backbone):
         check_positive(num_layers=num_layers, hidden_dim=hidden_dim, input_dim=input_dim)
         if vocabulary_size is not None:
             check_positive(vocabulary_size=vocabulary_size)
-        if encoder not in ENCODERS:
-            raise ValueError(f"`encoder` must be one of {ENCODERS}. Received: encoder={encoder!r}")
+        check_choice("encoder", encoder, ENCODERS)
         kind = encoder
         if encoder == "auto":
             kind = "linear" if vocabulary_size is None else "embedding"
-        if (kind == "embedding") != (vocabulary_size is not None):
+        if (kind in TOKEN_ENCODERS) != (vocabulary_size is not None):
             raise ValueError(
-                "`encoder='embedding'` goes with a `vocabulary_size`, the others without. "
+                "The encoders 'embedding' and 'one_hot' go with a `vocabulary_size`, the others "
+                "without. "
                 f"Received: encoder={encoder!r}, vocabulary_size={vocabulary_size}"
             )
         if kind is None and input_dim != hidden_dim:
@@ -113,8 +120,8 @@ class SSMBackbone(SequenceTrainer, Backbone):
         first = None
         if kind == "linear":
             first = keras.layers.Dense(hidden_dim, dtype=dtype, name="input_dense")
-        elif kind == "embedding":
-            first = keras.layers.Embedding(
+        elif kind in TOKEN_ENCODERS:
+            first = TOKEN_ENCODERS[kind](
                 vocabulary_size, hidden_dim, dtype=dtype, name="token_embedding"
             )
         blocks = [
@@ -126,17 +133,21 @@ class SSMBackbone(SequenceTrainer, Backbone):
                 prenorm=prenorm,
                 dropout=dropout,
                 tie_dropout=tie_dropout,
+                norm_epsilon=norm_epsilon,
+                norm_momentum=norm_momentum,
                 dtype=dtype,
                 name=f"ssm_block_{i}",
             )
             for i in range(num_layers)
         ]
-        last_norm = make_norm(final_norm, dtype=dtype, name="final_norm")
+        last_norm = make_norm(
+            final_norm, norm_epsilon, norm_momentum, dtype=dtype, name="final_norm"
+        )
 
         # === Functional Model ===
         policy = keras.dtype_policies.get(dtype)
         float_dtype = "float64" if policy.variable_dtype == "float64" else "float32"
-        if kind == "embedding":
+        if kind in TOKEN_ENCODERS:
             key, x = "token_ids", keras.Input((None,), dtype="int32", name="token_ids")
         else:
             key, x = "inputs", keras.Input((None, input_dim), dtype=float_dtype, name="inputs")
@@ -166,6 +177,8 @@ class SSMBackbone(SequenceTrainer, Backbone):
         self.final_norm = final_norm
         self.dropout = dropout
         self.tie_dropout = tie_dropout
+        self.norm_epsilon = norm_epsilon
+        self.norm_momentum = norm_momentum
 
     def as_tensors(self, inputs):
         """Returns `standardize(inputs)` as tensors of the backend; symbolic ones stay."""
@@ -337,6 +350,8 @@ class SSMBackbone(SequenceTrainer, Backbone):
             "final_norm": self.final_norm,
             "dropout": self.dropout,
             "tie_dropout": self.tie_dropout,
+            "norm_epsilon": self.norm_epsilon,
+            "norm_momentum": self.norm_momentum,
         }
 
     @classmethod

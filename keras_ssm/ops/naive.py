@@ -1,5 +1,6 @@
 """Sequential ground truth in complex arithmetic, written from the definitions alone."""
 
+import numpy as np
 from keras import ops
 
 from keras_ssm.ops.backend import sequential
@@ -30,7 +31,7 @@ def discretize(A, B, dt, discretization):
     return ops.divide(ops.add(1, half), below), ops.divide(ops.multiply(dt, B), below)
 
 
-def naive(u, dA, dB, C, initial_state=None, bidirectional=False):
+def naive(u, dA, dB, C, initial_state=None, bidirectional=False, conjugates=True):
     """Applies a bank of diagonal systems one sample at a time.
 
     Args:
@@ -39,6 +40,7 @@ def naive(u, dA, dB, C, initial_state=None, bidirectional=False):
         C: complex tensor `(channels, features, modes)`, `(2 channels, ...)` if bidirectional.
         initial_state: complex tensor `(batch, features, modes)` or `None` (zero).
         bidirectional: bool. Whether later samples contribute through the second half of C.
+        conjugates: bool. Whether y is 2 Re(C x), of conjugate pairs, and not Re(C x).
 
     Returns:
         Tuple `(y, state)`: real `(batch, length, channels * features)`, complex
@@ -53,10 +55,10 @@ def naive(u, dA, dB, C, initial_state=None, bidirectional=False):
 
     def forwards(state, sample):
         state = advance(state, sample)
-        return state, _readout(C[:channels], state)
+        return state, _readout(C[:channels], state, conjugates)
 
     def backwards(later, sample):
-        return advance(later, sample), _readout(C[channels:], later)
+        return advance(later, sample), _readout(C[channels:], later, conjugates)
 
     state, y = sequential(forwards, zero if initial_state is None else initial_state, samples)
     if bidirectional:
@@ -65,6 +67,97 @@ def naive(u, dA, dB, C, initial_state=None, bidirectional=False):
     return ops.transpose(y, (1, 0, 2)), state
 
 
-def _readout(C, state):
-    y = 2.0 * ops.real(ops.sum(ops.multiply(C, state[:, None]), axis=-1))
+def naive_dense(u, E, dB, C, initial_state=None, bidirectional=False):
+    """Applies a bank of dense systems x' = x + (E x + dB u), y = C x' one sample at a time.
+
+    Args:
+        u: tensor `(batch, length, features)`.
+        E: tensor `(features, states, states)`. State transition less the identity.
+        dB: tensor `(features, states)`.
+        C: tensor `(channels, features, states)`, `(2 channels, ...)` if bidirectional.
+        initial_state: tensor `(batch, features, states)` or `None` (zero).
+        bidirectional: bool. Whether later samples contribute through the second half of C.
+
+    Returns:
+        Tuple `(y, state)`: `(batch, length, channels * features)`, `(batch, features, states)`.
+    """
+    samples = ops.transpose(u, (1, 0, 2))  # (length, batch, features)
+    zero = ops.zeros_like(samples[0][..., None] * dB)
+    channels = C.shape[0] // 2 if bidirectional else C.shape[0]
+
+    def advance(state, sample):
+        moved = ops.sum(E * state[:, :, None, :], axis=-1)
+        return state + (moved + dB * sample[..., None])
+
+    def read(rows, state):
+        y = ops.sum(rows * state[:, None], axis=-1)
+        return ops.reshape(y, (-1, y.shape[1] * y.shape[2]))
+
+    def forwards(state, sample):
+        state = advance(state, sample)
+        return state, read(C[:channels], state)
+
+    def backwards(later, sample):
+        return advance(later, sample), read(C[channels:], later)
+
+    state, y = sequential(forwards, zero if initial_state is None else initial_state, samples)
+    if bidirectional:
+        _, earlier = sequential(backwards, zero, ops.flip(samples, axis=0))
+        y = y + ops.flip(earlier, axis=0)
+    return ops.transpose(y, (1, 0, 2)), state
+
+
+def naive_mimo(u, dA, dB, C, initial_state=None, reverse=False, conjugates=True):
+    """Applies one diagonal system with many inputs and outputs one sample at a time.
+
+    Args:
+        u: real tensor `(batch, length, features)`.
+        dA: complex tensor `(modes,)`, or `(length, batch, modes)` where it varies.
+        dB: complex tensor `(modes, features)`, or `(length, batch, modes, features)`.
+        C: complex tensor `(features, modes)`.
+        initial_state: complex tensor `(batch, modes)` or `None` (zero).
+        reverse: bool. Whether the sequence is read backwards.
+        conjugates: bool. Whether y is 2 Re(C x), of conjugate pairs, and not Re(C x).
+
+    Returns:
+        Tuple `(y, state)`: real `(batch, length, features)`, complex `(batch, modes)`.
+    """
+    samples = ops.transpose(ops.cast(u, dA.dtype), (1, 0, 2))  # (length, batch, features)
+    driven = ops.sum(ops.multiply(dB, samples[..., None, :]), axis=-1)  # (length, batch, modes)
+    gains = ops.add(dA, ops.zeros_like(driven))
+    steps = ops.stack([gains, driven], axis=1)
+    steps = ops.flip(steps, axis=0) if reverse else steps
+
+    def advance(state, step):
+        state = ops.add(ops.multiply(step[0], state), step[1])
+        y = ops.real(ops.sum(ops.multiply(C, state[:, None]), axis=-1))
+        return state, 2.0 * y if conjugates else y
+
+    start = ops.zeros_like(driven[0]) if initial_state is None else initial_state
+    state, y = sequential(advance, start, steps)
+    y = ops.flip(y, axis=0) if reverse else y
+    return ops.transpose(y, (1, 0, 2)), state
+
+
+def convolve(u, K):
+    """Convolves each feature with its kernel, by the definition.
+
+    Args:
+        u: tensor `(batch, length, features)`.
+        K: tensor `(channels, features, length)`.
+
+    Returns:
+        Tensor `(batch, length, channels * features)`.
+    """
+    length = u.shape[1]
+    lags = np.arange(length)[:, None] - np.arange(length)[None]
+    matrix = ops.take(K, np.maximum(lags, 0), axis=-1)  # (channels, features, length, length)
+    matrix = ops.where(ops.convert_to_tensor(lags >= 0), matrix, 0.0)
+    y = ops.einsum("chts,bsh->btch", matrix, u)
+    return ops.reshape(y, (-1, length, y.shape[2] * y.shape[3]))
+
+
+def _readout(C, state, conjugates):
+    y = ops.real(ops.sum(ops.multiply(C, state[:, None]), axis=-1))
+    y = 2.0 * y if conjugates else y
     return ops.reshape(y, (-1, y.shape[1] * y.shape[2]))

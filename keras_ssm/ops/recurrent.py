@@ -1,9 +1,9 @@
-"""A bank of diagonal systems applied sample by sample."""
+"""Systems applied sample by sample."""
 
 from keras import ops
 
 from keras_ssm.ops import pair
-from keras_ssm.ops.backend import sequential
+from keras_ssm.ops.backend import exact_einsum, sequential
 
 
 def step(u, state, dA, dB, C):
@@ -38,35 +38,68 @@ def step(u, state, dA, dB, C):
     return ops.reshape(y, (-1, channels * features)), pair.join((re, im))
 
 
-def recurrent(u, log_dA, dB, C, initial_state=None, lengths=None):
-    """Applies a bank of diagonal systems with one `step` per sample.
+def dense_step(u, state, E, dB, C):
+    """Advances a bank of dense systems by one sample.
+
+    Args:
+        u: tensor `(batch, features)`. Inputs.
+        state: tensor `(batch, features, states)`.
+        E: tensor `(features, states, states)`. State transition less the identity.
+        dB: tensor `(features, states)`. Discrete input vectors.
+        C: tensor `(channels, features, states)`. Output vectors.
+
+    Returns:
+        Tuple `(y, state)`: `(batch, channels * features)` and `(batch, features, states)`.
+
+    Example:
+        ```python
+        one = ops.ones((1, 1))
+        y, state = dense_step(one, 2.0 * one[None], -0.5 * one[None], one, one[None])  # 2, 2
+        ```
+
+    Reference:
+        [S4](https://arxiv.org/abs/2111.00396), equation 3.
+    """
+    moved = exact_einsum("hij,bhj->bhi", E, state)
+    state = state + (moved + dB * u[..., None])
+    y = exact_einsum("bhn,chn->bch", state, C)
+    channels, features = y.shape[1:]
+    return ops.reshape(y, (-1, channels * features)), state
+
+
+def recurrent(u, advance, initial_state, lengths=None):
+    """Applies a system with one step per sample.
 
     Args:
         u: tensor `(batch, length, features)`. Inputs.
-        log_dA, dB, C: pairs of tensors, as for `chunked`.
-        initial_state: tensor `(batch, features, 2 modes)` or `None` (zero).
+        advance: function `(sample, state) -> (y, state)` of one sample `(batch, features)`.
+        initial_state: tensor `(batch, ...)`.
         lengths: integer tensor `(batch,)` or `None`. Number of valid steps of each row, for
             the final state. `None` means all of them.
 
     Returns:
-        Tuple `(y, state)`: `(batch, length, channels * features)` and
-        `(batch, features, 2 modes)`.
+        Tuple `(y, state)`: `(batch, length, ...)` and the final state, shaped as the initial.
+
+    Example:
+        ```python
+        add = lambda sample, state: (state + sample, state + sample)
+        y, state = recurrent(ops.ones((1, 3, 1)), add, ops.zeros((1, 1)))  # 1, 2, 3
+        ```
     """
-    dA, dB, C = pair.join(pair.exp(log_dA)), pair.join(dB), pair.join(C)
-    if initial_state is None:
-        initial_state = ops.zeros_like(u[:, 0, :, None]) + ops.zeros_like(dA)
-    steps = ops.transpose(u, (1, 0, 2))
+    samples = ops.transpose(u, (1, 0, 2))
     if lengths is None:
-        valid = ops.ones_like(steps[..., :1])
+        valid = ops.ones_like(samples[..., :1])
     else:
         t = ops.arange(0, u.shape[1] or ops.shape(u)[1])[:, None]
         valid = ops.cast(t < ops.cast(lengths, t.dtype), u.dtype)[..., None]
+    extra = (1,) * (len(initial_state.shape) - 1)
 
-    def advance(carry, sample):
+    def one(carry, sample):
         state, last = carry
-        y, state = step(sample[..., 1:], state, dA, dB, C)
-        return (state, ops.where(sample[..., :1, None] > 0, state, last)), y
+        y, state = advance(sample[..., 1:], state)
+        here = ops.reshape(sample[..., 0] > 0, (-1, *extra))
+        return (state, ops.where(here, state, last)), y
 
-    samples = ops.concatenate([valid, steps], axis=-1)  # (length, batch, 1 + features)
-    (_, state), y = sequential(advance, (initial_state, initial_state), samples)
+    samples = ops.concatenate([valid, samples], axis=-1)  # (length, batch, 1 + features)
+    (_, state), y = sequential(one, (initial_state, initial_state), samples)
     return ops.transpose(y, (1, 0, 2)), state

@@ -1,46 +1,41 @@
-"""The recurrence over chunk states, x_(m+1) = dA x_m + s_m, as one primitive.
+"""The recurrence x_t = a_t x_(t-1) + s_t of diagonal systems, as one primitive.
 
 It has its own gradient, a reverse scan with the conjugate transition. States are real tensors
-with real parts, then imaginary parts, on the last axis; the chunk axis is the last but one.
+with real parts, then imaginary parts, on the last axis; the steps are on the last but one.
 """
 
 from keras import ops
 
 from keras_ssm.ops import backend, pair
 
+# Steps scanned one after another; longer recurrences run blocks of them side by side.
+LONGEST_PLAIN_SCAN = 128 if backend.LONGEST_UNROLLED == 0 else 8
 
-def boundary_states(dA, inputs, initial, reverse=False):
-    """Returns the state before and after each chunk of a diagonal recurrence.
+
+def scan(dA, inputs, initial, reverse=False):
+    """Returns the state after each step of a diagonal recurrence.
 
     Args:
-        dA: tensor `(..., 2 modes)`. State transition over one chunk; its leading axes
-            broadcast against those of `initial`.
-        inputs: tensor `(..., chunks, 2 modes)`. What each chunk adds to the state.
-        initial: tensor `(..., 2 modes)`. State before the first chunk (after the last one if
+        dA: tensor `(..., steps or 1, 2 modes)`. State transition of each step, or the same for
+            all; its leading axes broadcast against those of `initial`.
+        inputs: tensor `(..., steps, 2 modes)`. What each step adds to the state.
+        initial: tensor `(..., 2 modes)`. State before the first step (after the last one if
             `reverse`).
-        reverse: bool. Whether the recurrence runs from the last chunk to the first.
+        reverse: bool. Whether the recurrence runs from the last step to the first.
 
     Returns:
-        Tensor `(..., chunks + 1, 2 modes)`. Entry m is the state before chunk m; with
-        `reverse`, the state that chunk m - 1 receives from the chunks after it, and entry 0
-        has all of them.
+        Tensor `(..., steps, 2 modes)`.
 
     Example:
         ```python
         dA = ops.convert_to_tensor([[0.5, 0.0]])  # one mode: 0.5 + 0i
-        states = boundary_states(dA, ops.ones((1, 3, 2)), ops.zeros((1, 2)))
-        # real parts: 0, 1, 1.5, 1.75
+        states = scan(dA, ops.ones((3, 2)), ops.zeros((2,)))  # real parts: 1, 1.5, 1.75
         ```
 
     Reference:
-        [S5](https://arxiv.org/abs/2208.04933), section 2.2, on chunks instead of samples.
+        [S5](https://arxiv.org/abs/2208.04933), section 2.2.
     """
-    states = _scan(dA, inputs, initial, reverse)
-    edge = initial[..., None, :]
-    return ops.concatenate([states, edge] if reverse else [edge, states], axis=-2)
 
-
-def _scan(dA, inputs, initial, reverse):
     @ops.custom_gradient
     def primitive(dA, inputs, initial):
         states = forward(dA, inputs, initial, reverse)
@@ -49,63 +44,162 @@ def _scan(dA, inputs, initial, reverse):
             if upstream is None:
                 (upstream,) = args
             conjugate = pair.join(pair.conjugate(pair.split(dA)))
-            d_inputs = forward(conjugate, upstream, ops.zeros_like(initial), not reverse)
-            edge = initial[..., None, :]
-            if reverse:
-                first, previous = d_inputs[..., -1, :], [states[..., 1:, :], edge]
-            else:
-                first, previous = d_inputs[..., 0, :], [edge, states[..., :-1, :]]
-            previous = ops.concatenate(previous, axis=-2)
-            products = pair.multiply(pair.conjugate(pair.split(previous)), pair.split(d_inputs))
-            d_dA = _sum_to_shape(ops.sum(pair.join(products), axis=-2), dA)
-            d_initial = pair.join(pair.multiply(pair.split(conjugate), pair.split(first)))
-            return d_dA, d_inputs, d_initial
+            back = conjugate
+            if dA.shape[-2] != 1:
+                # The adjoint of step t passes through the transition of the step after it.
+                edge = ops.zeros_like(conjugate[..., :1, :])
+                parts = [edge, conjugate[..., :-1, :]] if reverse else [conjugate[..., 1:, :], edge]
+                back = ops.concatenate(parts, axis=-2)
+            d_inputs = forward(back, upstream, ops.zeros_like(initial), not reverse)
+            at = -1 if reverse else 0
+            first = pair.split(d_inputs[..., at, :])
+            d_initial = pair.join(pair.multiply(pair.split(conjugate[..., at, :]), first))
+            return _gradient_of_transition(dA, states, d_inputs, initial, at), d_inputs, d_initial
 
         return states, grad
 
     return primitive(dA, inputs, initial)
 
 
+def boundary_states(dA, inputs, initial, reverse=False):
+    """Returns the state before and after each step or chunk of a diagonal recurrence.
+
+    Args:
+        dA, inputs, initial, reverse: as for `scan`.
+
+    Returns:
+        Tensor `(..., steps + 1, 2 modes)`. Entry m is the state before step m; with `reverse`,
+        the state that step m - 1 receives from the steps after it, and entry 0 has all of them.
+
+    Example:
+        ```python
+        dA = ops.convert_to_tensor([[0.5, 0.0]])  # one mode: 0.5 + 0i
+        states = boundary_states(dA, ops.ones((3, 2)), ops.zeros((2,)))
+        # real parts: 0, 1, 1.5, 1.75
+        ```
+
+    Reference:
+        [S5](https://arxiv.org/abs/2208.04933), section 2.2, on chunks instead of samples.
+    """
+    states, edge = scan(dA, inputs, initial, reverse), initial[..., None, :]
+    return ops.concatenate([states, edge] if reverse else [edge, states], axis=-2)
+
+
 def forward(dA, inputs, initial, reverse=False):
-    """Returns the states after each chunk, `(..., chunks, 2 modes)`, without a gradient rule."""
-    states = backend.diagonal_scan(dA, inputs, initial, reverse)
-    if states is not None:
-        return states
+    """Returns what `scan` returns, without a gradient rule."""
     if reverse:
-        return ops.flip(_two_level(dA, ops.flip(inputs, axis=-2), initial), axis=-2)
-    return _two_level(dA, inputs, initial)
+        dA = dA if dA.shape[-2] == 1 else ops.flip(dA, axis=-2)
+        return ops.flip(forward(dA, ops.flip(inputs, axis=-2), initial), axis=-2)
+    if inputs.shape[-2] is None:
+        return _rolled(dA, inputs, initial)
+    return _blocked(dA, inputs, initial)
 
 
-def _two_level(dA, inputs, initial):
-    """Scans about sqrt(chunks) blocks side by side, then over the blocks' own carries."""
-    chunks = inputs.shape[-2]
-    block = _block_size(chunks)
-    blocks = -(-chunks // block)
-    padding = [(0, 0)] * (len(inputs.shape) - 2) + [(0, blocks * block - chunks), (0, 0)]
-    lead = inputs.shape[:-2]
-    lead = tuple(-1 if n is None else n for n in lead)
-    padded = ops.reshape(ops.pad(inputs, padding), (*lead, blocks, block, inputs.shape[-1]))
-    transition = pair.split(dA[..., None, :])
-    local, power = [], [transition]
-    for t in range(block):
-        step = padded[..., t, :]
-        if t:
-            step = step + pair.join(pair.multiply(transition, pair.split(local[-1])))
-            power.append(pair.multiply(transition, power[-1]))
-        local.append(step)  # (..., blocks, 2 modes)
-    if blocks == 1:
-        carry = initial[..., None, :]
-    else:
-        ends = _two_level(pair.join(power[-1])[..., 0, :], local[-1], initial)
-        carry = ops.concatenate([initial[..., None, :], ends[..., :-1, :]], axis=-2)
-    carry = pair.split(carry)
-    states = [x + pair.join(pair.multiply(p, carry)) for x, p in zip(local, power, strict=True)]
-    states = ops.reshape(ops.stack(states, axis=-2), (*lead, blocks * block, inputs.shape[-1]))
-    return states[..., :chunks, :]
+def _blocked(dA, inputs, initial):
+    """Scans about sqrt(steps) blocks side by side: their ends, the states between, all states."""
+    steps = inputs.shape[-2]
+    if steps <= LONGEST_PLAIN_SCAN:
+        return _within(dA, inputs, initial)
+    block = int(steps**0.5 + 0.5)
+    blocks = -(-steps // block)
+
+    def in_blocks(x):
+        if x.shape[-2] == 1:
+            return x[..., None, :]
+        lead = tuple(-1 if n is None else n for n in x.shape[:-2])
+        padding = [(0, 0)] * len(lead) + [(0, blocks * block - steps), (0, 0)]
+        return ops.reshape(ops.pad(x, padding), (*lead, blocks, block, x.shape[-1]))
+
+    dA, parts = in_blocks(dA), in_blocks(inputs)
+    ends, over_block = _fold(dA, parts)
+    ends = _blocked(over_block, ends, initial)
+    starts = ops.concatenate([initial[..., None, :], ends[..., :-1, :]], axis=-2)
+    states = _within(dA, parts, starts)
+    lead = tuple(-1 if n is None else n for n in inputs.shape[:-2])
+    states = ops.reshape(states, (*lead, blocks * block, inputs.shape[-1]))
+    return states[..., :steps, :]
 
 
-def _block_size(chunks):
-    return chunks if chunks <= 8 else int(chunks**0.5 + 0.5)
+def _within(dA, inputs, state):
+    """The states after each step."""
+    steps = inputs.shape[-2]
+    if steps is None or steps > backend.LONGEST_UNROLLED:
+        return _rolled(dA, inputs, state)
+    step = lambda state, t: _advance(_at(dA, t), state, inputs[..., t, :])  # noqa: E731
+    return backend.written_out(step, state, steps)
+
+
+def _rolled(dA, inputs, state):
+    """`_within` as a loop of the backend."""
+    same = None if dA.shape[-2] != 1 else dA[..., 0, :]
+
+    def one(state, sample):
+        state = _advance(same if len(sample) == 1 else sample[1], state, sample[0])
+        return state, state
+
+    samples = [_steps_first(inputs)] + ([_steps_first(dA)] if same is None else [])
+    _, states = backend.sequential(one, state, samples)
+    return _steps_last(states)
+
+
+def _fold(dA, inputs):
+    """The state after the last step, from zero, and the product of the transitions."""
+    steps, varies = inputs.shape[-2], dA.shape[-2] != 1
+    state, product = inputs[..., 0, :], dA[..., 0, :]
+    if steps - 1 <= backend.LONGEST_UNROLLED:
+        for t in range(1, steps):
+            state = _advance(_at(dA, t), state, inputs[..., t, :])
+            product = _times(_at(dA, t), product)
+        return state, product
+
+    def one(carry, sample):
+        a = sample[1] if varies else dA[..., 0, :]
+        return (_advance(a, carry[0], sample[0]), _times(a, carry[1])), None
+
+    samples = [_steps_first(inputs[..., 1:, :])]
+    samples += [_steps_first(dA[..., 1:, :])] if varies else []
+    (state, product), _ = backend.sequential(one, (state, product), samples)
+    return state, product
+
+
+def _at(dA, t):
+    """The transition of step t, which may be that of all steps."""
+    return dA[..., min(t, dA.shape[-2] - 1), :]
+
+
+def _times(a, b):
+    return pair.join(pair.multiply(pair.split(a), pair.split(b)))
+
+
+def _advance(a, state, inputs):
+    return _times(a, state) + inputs
+
+
+def _gradient_of_transition(dA, states, d_inputs, initial, at):
+    """Sum or, if it varies, list of conj(x_(t - 1)) times the adjoint of step t."""
+    inner = slice(1, None) if at else slice(None, -1)
+    others = slice(None, -1) if at else slice(1, None)
+    if dA.shape[-2] != 1:
+        edge = initial[..., None, :]
+        parts = [states[..., inner, :], edge] if at else [edge, states[..., inner, :]]
+        previous = pair.conjugate(pair.split(ops.concatenate(parts, axis=-2)))
+        return _sum_to_shape(pair.join(pair.multiply(previous, pair.split(d_inputs))), dA)
+    total = _times(pair.join(pair.conjugate(pair.split(initial))), d_inputs[..., at, :])
+    x, d = pair.split(states[..., inner, :]), pair.split(d_inputs[..., others, :])
+    product = lambda a, b: ops.sum(a * b, axis=-2)  # noqa: E731
+    re = product(x[0], d[0]) + product(x[1], d[1])
+    im = product(x[0], d[1]) - product(x[1], d[0])
+    return _sum_to_shape((total + pair.join((re, im)))[..., None, :], dA)
+
+
+def _steps_first(x):
+    rank = len(x.shape)
+    return ops.transpose(x, (rank - 2, *range(rank - 2), rank - 1))
+
+
+def _steps_last(x):
+    rank = len(x.shape)
+    return ops.transpose(x, (*range(1, rank - 1), 0, rank - 1))
 
 
 def _sum_to_shape(x, like):

@@ -5,6 +5,9 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
+# Steps of a recurrence that are written out one after another.
+LONGEST_UNROLLED = 0  # `lax.scan` compiles once
+
 
 def exact_einsum(equation, *operands):
     """Einsum that never drops to TF32 or bfloat16 passes."""
@@ -21,16 +24,10 @@ def sequential(advance, carry, samples):
     return lax.scan(advance, carry, samples)
 
 
-def diagonal_scan(dA, inputs, initial, reverse=False):
-    """`ops.scan.forward` as one `lax.scan`."""
-    modes = dA.shape[-1] // 2
-    re, im = dA[..., :modes], dA[..., modes:]
-
-    def advance(state, s):
-        x, y = state[..., :modes], state[..., modes:]
-        state = jnp.concatenate([re * x - im * y, re * y + im * x], axis=-1) + s
-        return state, state
-
-    steps = jnp.moveaxis(inputs, -2, 0)
-    _, states = lax.scan(advance, initial, steps, reverse=reverse)
-    return jnp.moveaxis(states, 0, -2)
+def written_out(advance, state, steps):
+    """The states `(..., steps, size)` of `advance(state, t) -> state`, loop unrolled."""
+    states = []
+    for t in range(steps):
+        state = advance(state, t)
+        states.append(state)
+    return jnp.stack(states, axis=-2)

@@ -2,6 +2,9 @@
 
 import tensorflow as tf
 
+# Steps of a recurrence that are written out one after another.
+LONGEST_UNROLLED = 16  # XLA takes minutes over long unrolled loops
+
 
 def exact_einsum(equation, *operands):
     """Einsum that never drops to TF32."""
@@ -18,41 +21,29 @@ def concrete(x):
     return x.numpy() if hasattr(x, "numpy") and tf.executing_eagerly() else None
 
 
-def diagonal_scan(dA, inputs, initial, reverse=False):
-    """`ops.scan.forward` as a `tf.while_loop`, for a number of chunks known only at run time.
-
-    Returns `None` where the number is static: the portable two-level form is faster there.
-    """
-    if inputs.shape[-2] is not None:
-        return None
-    modes = dA.shape[-1] // 2
-    re, im = dA[..., :modes], dA[..., modes:]
-    rank = len(inputs.shape)
-    steps = tf.transpose(inputs, [rank - 2, *range(rank - 2), rank - 1])
-    if reverse:
-        steps = tf.reverse(steps, [0])
-
-    def advance(state, s):
-        x, y = state[..., :modes], state[..., modes:]
-        state = tf.concat([re * x - im * y, re * y + im * x], axis=-1) + s
-        return state, state
-
-    _, states = sequential(advance, initial, steps)
-    if reverse:
-        states = tf.reverse(states, [0])
-    return tf.transpose(states, [*range(1, rank - 1), 0, rank - 1])
-
-
 def sequential(advance, carry, samples):
-    """Runs `advance(carry, sample) -> (carry, output)` over the first axis; real outputs."""
-    count = tf.shape(samples)[0]
-    outputs = tf.TensorArray(samples.dtype.real_dtype, size=count)
+    """Runs `advance(carry, sample) -> (carry, output)` over the first axis; a real output or none."""
+    first = tf.nest.flatten(samples)[0]
+    count = tf.shape(first)[0]
+    outputs = tf.TensorArray(first.dtype.real_dtype, size=count)
+    kept = []
 
     def body(t, carry, outputs):
-        carry, output = advance(carry, samples[t])
-        return t + 1, carry, outputs.write(t, output)
+        sample = tf.nest.map_structure(lambda x: x[t], samples)
+        carry, output = advance(carry, sample)
+        kept.append(output is not None)
+        return t + 1, carry, outputs.write(t, output) if output is not None else outputs
 
     _, carry, outputs = tf.while_loop(
         lambda t, *_: t < count, body, (0, carry, outputs), maximum_iterations=count
     )
-    return carry, outputs.stack()
+    return carry, outputs.stack() if kept[0] else None
+
+
+def written_out(advance, state, steps):
+    """The states `(..., steps, size)` of `advance(state, t) -> state`, loop unrolled."""
+    states = []
+    for t in range(steps):
+        state = advance(state, t)
+        states.append(state)
+    return tf.stack(states, axis=-2)

@@ -2,6 +2,9 @@
 
 import torch
 
+# Steps of a recurrence that are written out one after another.
+LONGEST_UNROLLED = 10**9  # a loop is a loop
+
 
 def exact_einsum(equation, *operands):
     """Einsum that never drops to TF32."""
@@ -27,4 +30,12 @@ def sequential(advance, carry, samples):
     return carry, torch.stack(outputs)
 
 
-diagonal_scan = None
+def written_out(advance, state, steps):
+    """The states `(..., steps, size)` of `advance(state, t) -> state`, written in place."""
+    state = advance(state, 0)
+    states = state.new_empty((*state.shape[:-1], steps, state.shape[-1]))
+    states[..., 0, :] = state
+    for t in range(1, steps):
+        state = advance(state, t)
+        states[..., t, :] = state
+    return states

@@ -1,0 +1,48 @@
+import keras
+from keras import ops
+
+
+@keras.saving.register_keras_serializable(package="keras_ssm")
+class ScalarNormalization(keras.layers.Layer):
+    """Normalises the features of each step, with one scale and one shift for all of them.
+
+    y = scale / std * (x - mean + shift), over the features; the standard deviation is the biased
+    one, with nothing added to it. Models trained in the transposed layout of the published code
+    use it; for new ones layer normalization is the better choice.
+
+    Weights: `gamma` (scale) and `beta` (shift), scalars of shape `(1,)`.
+
+    Args:
+        **kwargs: Arguments of `keras.layers.Layer`.
+
+    Call arguments:
+        x: float tensor `(..., features)`.
+
+    Returns:
+        Tensor of the same shape.
+
+    Example:
+        ```python
+        y = keras_ssm.layers.ScalarNormalization()(np.random.normal(size=(2, 10, 8)))
+        ```
+
+    Reference:
+        [Layer Normalization](https://arxiv.org/abs/1607.06450), equation 3, with scalars.
+    """
+
+    def build(self, input_shape):
+        self.gamma = self.add_weight(name="gamma", shape=(1,), initializer="ones")
+        self.beta = self.add_weight(name="beta", shape=(1,), initializer="zeros")
+        self.built = True
+
+    def call(self, x):
+        # Sums of squares leave the range of half precision.
+        dtype = "float64" if self.compute_dtype == "float64" else "float32"
+        y = ops.cast(x, dtype)
+        y = y - ops.mean(y, axis=-1, keepdims=True)
+        std = ops.sqrt(ops.mean(y * y, axis=-1, keepdims=True))
+        y = ops.cast(self.gamma, dtype) * (y + ops.cast(self.beta, dtype)) / std
+        return ops.cast(y, self.compute_dtype)
+
+    def compute_output_shape(self, input_shape):
+        return tuple(input_shape)

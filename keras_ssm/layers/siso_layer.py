@@ -1,0 +1,190 @@
+import numpy as np
+from keras import ops
+
+from keras_ssm.layers.ssm_layer import DiscreteSystem, SSMLayer, check_positive
+from keras_ssm.ops.chunked import chunked
+from keras_ssm.ops.fft_conv import fft_conv
+from keras_ssm.ops.powers import kernel
+from keras_ssm.ops.recurrent import recurrent, step
+
+
+class SISOLayer(SSMLayer):
+    """Base class of the layers with a single-input single-output system for each feature.
+
+    It applies a bank of systems in every way there is, adds the skip D, and gives the kernel,
+    the discrete system and the steps. A layer of this kind adds its weights in `build_bank` and
+    turns them into a bank of `keras_ssm.ops` in `bank`.
+
+    Args:
+        state_dim: int. Full size N of the state of a feature.
+        channels: int. Outputs for each feature; channel c of feature h is output
+            `c * features + h`.
+        max_kernel_length: int or `None`. If set, samples further away than this do not
+            contribute. Such a layer convolves (`"fft"`) and has no state.
+        **kwargs: Arguments of `SSMLayer`.
+
+    Raises:
+        ValueError: for sizes below 1, or a `method` that cannot truncate the kernel.
+    """
+
+    def __init__(self, state_dim=64, channels=1, max_kernel_length=None, **kwargs):
+        super().__init__(**kwargs)
+        check_positive(state_dim=state_dim, channels=channels)
+        if max_kernel_length is not None:
+            check_positive(max_kernel_length=max_kernel_length)
+            if self.method not in ("auto", "fft"):
+                raise ValueError(
+                    "A layer with `max_kernel_length` is evaluated by method='fft'. "
+                    f"Received: method={self.method!r}"
+                )
+        self.state_dim = state_dim
+        self.channels = channels
+        self.max_kernel_length = max_kernel_length
+
+    # What a system provides
+
+    def build_bank(self, features, rng):
+        """Adds the weights of the systems, all but D."""
+        raise NotImplementedError
+
+    def bank(self, length=None):
+        """Returns the bank of the current weights, `DiagonalBank` or `DenseBank`.
+
+        `length` is that of the sequence, for systems that depend on it; `None` in a stream.
+        """
+        raise NotImplementedError
+
+    def convolution_kernel(self, bank, length):
+        """Returns the kernel that `"fft"` convolves with, `(channels, features, length)`."""
+        return kernel(bank, length)
+
+    # What all share
+
+    def build_system(self, features):
+        rng = self.make_rng()
+        self.build_bank(features, rng)
+        self.D = self.add_system_weight("D", rng.standard_normal((self.channels, features)))
+
+    def draw_C(self, shape, rng):
+        """Complex normal output vectors of unit variance, for every channel and direction."""
+        directions = 2 if self.bidirectional else 1
+        real, imag = rng.standard_normal((2, directions * self.channels, *shape)) * np.sqrt(0.5)
+        return real + 1j * imag
+
+    def discretize(self):
+        """Returns dA, dB, dC and D of the current weights, for a loop of `step`.
+
+        Returns:
+            A `DiscreteSystem`: of a diagonal layer `dA`, `dB` `(features, states)`, `dC`
+            `(channels, features, states)` and `D` `(channels, features)`; of `S4` dense `dA`
+            and `E` `(features, states, states)`.
+
+        Raises:
+            ValueError: if the layer has no state.
+        """
+        self._check_has_state()
+        self.check_built()
+        # A copy: training and predicting on JAX give the weight's own buffer away.
+        D = ops.copy(self.tensor(self.D))
+        return self.discrete_system(self.bank(), D)
+
+    def discrete_system(self, bank, D):
+        """The `DiscreteSystem` of a bank and a skip."""
+        return DiscreteSystem(*bank.matrices(), D)
+
+    def advance(self, x, state, system):
+        y, state = step(x, state, system.dA, system.dB, system.dC)
+        return y + self._skip(x, system.D), state
+
+    def evaluate(self, x, initial_state, lengths, return_state):
+        bank = self.bank(x.shape[1] or ops.shape(x)[1])
+        method = "chunked" if self.method == "auto" else self.method
+        if method == "fft" or self.max_kernel_length is not None:
+            y, state = self._convolve(x, bank, initial_state, lengths, return_state)
+        elif method == "recurrent":
+            y, state = self._recur(x, bank, initial_state, lengths)
+        else:
+            y, state = chunked(
+                x,
+                bank,
+                initial_state=initial_state,
+                lengths=lengths,
+                bidirectional=self.bidirectional,
+                chunk_size=self.chunk_size,
+                return_state=return_state,
+            )
+        return y + self._skip(x, self.tensor(self.D)), state
+
+    def kernel(self, length):
+        """Returns the convolution kernel of each feature.
+
+        Args:
+            length: int. Number of steps.
+
+        Returns:
+            Tensor `(features, length)`; `(channels, features, length)` with several channels;
+            a leading axis of 2 (past, future) if bidirectional. The future half starts at the
+            sample after the current one.
+
+        Raises:
+            ValueError: if the length is not a positive integer.
+        """
+        check_positive(length=length)
+        self.check_built()
+        K = self.full_kernel(length)
+        directions = (2,) if self.bidirectional else ()
+        channels = (self.channels,) if self.channels > 1 else ()
+        return ops.reshape(K, (*directions, *channels, self.features, length))
+
+    def full_kernel(self, length):
+        """The kernel with all channels and directions on the first axis."""
+        return kernel(self.bank(length), length)
+
+    def compute_output_shape(self, input_shape):
+        return (*input_shape[:-1], self.channels * input_shape[-1])
+
+    def get_config(self):
+        return {
+            **super().get_config(),
+            "state_dim": self.state_dim,
+            "channels": self.channels,
+            "max_kernel_length": self.max_kernel_length,
+        }
+
+    def _check_has_state(self):
+        super()._check_has_state()
+        if self.max_kernel_length is not None:
+            raise ValueError(
+                f"{self.name} has a truncated kernel, which no state produces. "
+                f"Received: max_kernel_length={self.max_kernel_length}"
+            )
+
+    def _skip(self, x, D):
+        """D u for each channel, channels outermost: `(..., channels * features)`."""
+        if self.channels == 1:
+            return x * D[0]
+        return ops.concatenate([x * D[c] for c in range(self.channels)], axis=-1)
+
+    def _recur(self, x, bank, initial_state, lengths):
+        system = self.discrete_system(bank, ops.zeros_like(self.tensor(self.D)))
+        if initial_state is None:
+            shape = self.state_shape(self.features)
+            initial_state = ops.broadcast_to(0.0 * x[:, 0, :, None], (*x[:, 0].shape, shape[-1]))
+        return recurrent(
+            x, lambda sample, state: self.advance(sample, state, system), initial_state, lengths
+        )
+
+    def _convolve(self, x, bank, initial_state, lengths, return_state):
+        steps = length = x.shape[1] or ops.shape(x)[1]
+        if self.max_kernel_length is not None:
+            shorter = min if isinstance(length, int) else ops.minimum
+            steps = shorter(length, self.max_kernel_length)
+        y = fft_conv(x, self.convolution_kernel(bank, steps), bidirectional=self.bidirectional)
+        state = None
+        if initial_state is not None:
+            y = y + chunked(ops.zeros_like(x), bank, initial_state, chunk_size=self.chunk_size)[0]
+        if return_state:
+            state = chunked(
+                x, bank, initial_state, lengths, chunk_size=self.chunk_size, return_state=True
+            )[1]
+        return y, state

@@ -1,0 +1,125 @@
+"""Pictures show what the layers compute."""
+
+import numpy as np
+import pytest
+from keras import ops
+
+from keras_ssm import plotting
+from keras_ssm.initializers import diagonal
+from keras_ssm.layers import DSS, S4, S4D, S4PTD, S5, S5PTD, SSMBlock
+
+pytest.importorskip("matplotlib")
+
+FEATURES = 3
+
+FAMILY = {
+    "s4d": lambda **kwargs: S4D(state_dim=8, num_ssm=1, **kwargs),
+    "s4d_bilinear": lambda **kwargs: S4D(state_dim=8, discretization="bilinear", **kwargs),
+    "s4_ptd": lambda **kwargs: S4PTD(state_dim=8, perturbation="rank1", **kwargs),
+    "s4": lambda **kwargs: S4(state_dim=8, **kwargs),
+    "dss": lambda **kwargs: DSS(state_dim=4, **kwargs),
+    "dss_exp": lambda **kwargs: DSS(state_dim=4, variant="exp", **kwargs),
+    "s5": lambda **kwargs: S5(state_dim=8, **kwargs),
+    "s5_ptd": lambda **kwargs: S5PTD(state_dim=8, conj_sym=False, **kwargs),
+}
+
+
+def built(name, **kwargs):
+    layer = FAMILY[name](seed=0, **kwargs)
+    layer.build((None, None, FEATURES))
+    return layer
+
+
+def points(axis):
+    """The complex numbers of the first scatter of an axis, sorted."""
+    return np.sort_complex(axis.collections[0].get_offsets() @ [1, 1j])
+
+
+@pytest.mark.parametrize(
+    ("name", "bidirectional"),
+    [*((name, False) for name in FAMILY), ("s4d", True), ("s4", True), ("dss", True), ("s5", True)],
+)
+def test_eigenvalues(name, bidirectional):
+    layer = built(name, bidirectional=bidirectional)
+    axes = plotting.plot_eigenvalues([layer]).axes
+    continuous, discrete = points(axes[0]), points(axes[1])
+    assert (continuous.real < 0).all() and (np.abs(discrete) < 1).all()
+    if name.startswith("s5"):
+        assert len(continuous) == len(discrete) == 8
+    if name.startswith("dss"):
+        assert len(continuous) == 4 and len(discrete) == 4 * FEATURES
+    if bidirectional:
+        return
+    if name == "dss":
+        layer = built(name, softmax_length=10)
+    dA = ops.convert_to_numpy(layer.discretize().dA)
+    if name == "s4":
+        expected = np.linalg.eigvals(dA)
+    else:
+        half = dA.shape[-1] // 2
+        expected = dA[..., :half] + 1j * dA[..., half:]
+        if not name.startswith("dss") and name != "s5_ptd":
+            expected = np.concatenate([expected, expected.conj()], axis=-1)
+    assert distance(discrete, expected.ravel()) < 1e-3
+    assert distance(expected.ravel(), discrete) < 1e-3
+
+
+def distance(these, those):
+    """The farthest that any of these is from the nearest of those."""
+    return np.abs(these[:, None] - those).min(axis=1).max()
+
+
+def test_eigenvalues_of_s4_are_those_of_the_dense_matrix():
+    # Those of LegS, which small sizes keep, mapped by the bilinear rule.
+    layer = built("s4", dt_min=0.01, dt_max=0.01)
+    axes = plotting.plot_eigenvalues([layer]).axes
+    continuous, discrete = points(axes[0]), points(axes[1])
+    assert distance(continuous, -np.arange(1.0, 9.0)) < 0.1
+    mapped = (1 + 0.005 * continuous) / (1 - 0.005 * continuous)
+    assert distance(mapped, discrete) < 1e-3
+
+
+def test_frequency_response_is_that_of_the_layer():
+    length = 64
+    layer = built("s4d", bidirectional=True, dt_min=0.2, dt_max=0.4)
+    impulse = np.zeros((1, 2 * length, FEATURES), "float32")
+    impulse[:, length] = 1.0
+    y = (ops.convert_to_numpy(layer(impulse)) - impulse * ops.convert_to_numpy(layer.D))[0]
+    frequencies = np.fft.rfftfreq(length)[1:]
+    wave = np.exp(-2j * np.pi * frequencies[:, None] * np.arange(len(y)))
+    expected = np.abs(wave @ y).T  # (features, frequencies)
+    figure = plotting.plot_frequency_response([layer], length=length, features=FEATURES)
+    *single, mean = (line.get_ydata() for line in figure.axes[0].lines)
+    assert np.allclose(single, expected, atol=2e-4 * expected.max())
+    assert np.allclose(mean, np.sqrt(np.mean(expected**2, axis=0)), rtol=1e-2)
+
+
+def test_initializations():
+    figure = plotting.plot_initializations(["lin", "real"], state_dim=8, steps=[0.1])
+    lin = figure.axes[0].collections[0].get_offsets()
+    assert np.allclose(lin[:, 1], np.abs(diagonal("lin", 8)[0][0].imag))
+    labels = [tick.get_text() for tick in figure.axes[0].get_xticklabels()]
+    assert labels == ["lin\n-0.5", "real\n-1 .. -4"]
+
+
+@pytest.mark.parametrize(
+    ("plot", "match"),
+    [
+        (lambda: plotting.plot_eigenvalues([]), "built"),
+        (lambda: plotting.plot_eigenvalues([S4D()]), "built"),
+        (lambda: plotting.plot_eigenvalues([built("s4d")], ["a", "b"]), "labels"),
+        (lambda: plotting.plot_frequency_response([built("s5")]), "S5"),
+        (lambda: plotting.plot_kernels(built("s5_ptd")), "S5"),
+        (lambda: plotting.plot_initializations(["none"]), "init"),
+    ],
+)
+def test_errors(plot, match):
+    with pytest.raises(ValueError, match=f"{match}(.|\n)*Received: "):
+        plot()
+
+
+def test_a_block_has_no_eigenvalues():
+    block = SSMBlock(S4D(state_dim=8))
+    block.build((None, None, FEATURES))
+    with pytest.raises(ValueError, match="Received: "):
+        plotting.plot_eigenvalues([block])
