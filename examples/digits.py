@@ -34,18 +34,24 @@ SYSTEMS = {
 }
 
 PAPERS = {
-    "s4": """S4: A. Gu, K. Goel, C. Ré, [Efficiently Modeling Long Sequences with Structured State
+    "s4": """\
+S4: A. Gu, K. Goel, C. Ré, [Efficiently Modeling Long Sequences with Structured State
 Spaces](https://arxiv.org/abs/2111.00396), 2022.""",
-    "s4d": """S4D: A. Gu, A. Gupta, K. Goel, C. Ré, [On the Parameterization and Initialization of Diagonal
-State Space Models](https://arxiv.org/abs/2206.11893), 2022.""",
-    "s4ptd": """S4-PTD: A. Yu, A. Nigmetov, D. Morozov, M. W. Mahoney, N. B. Erichson, [Robustifying
+    "s4d": """\
+S4D: A. Gu, A. Gupta, K. Goel, C. Ré, [On the Parameterization and Initialization of
+Diagonal State Space Models](https://arxiv.org/abs/2206.11893), 2022.""",
+    "s4ptd": """\
+S4-PTD: A. Yu, A. Nigmetov, D. Morozov, M. W. Mahoney, N. B. Erichson, [Robustifying
 State-space Models for Long Sequences via Approximate
 Diagonalization](https://arxiv.org/abs/2310.01698), 2024.""",
-    "dss": """DSS: A. Gupta, A. Gu, J. Berant, [Diagonal State Spaces are as Effective as Structured State
+    "dss": """\
+DSS: A. Gupta, A. Gu, J. Berant, [Diagonal State Spaces are as Effective as Structured State
 Spaces](https://arxiv.org/abs/2203.14343), 2022.""",
-    "s5": """S5: J. T. H. Smith, A. Warrington, S. W. Linderman, [Simplified State Space Layers for
+    "s5": """\
+S5: J. T. H. Smith, A. Warrington, S. W. Linderman, [Simplified State Space Layers for
 Sequence Modeling](https://arxiv.org/abs/2208.04933), 2023.""",
-    "s5ptd": """S5-PTD: A. Yu, A. Nigmetov, D. Morozov, M. W. Mahoney, N. B. Erichson, [Robustifying
+    "s5ptd": """\
+S5-PTD: A. Yu, A. Nigmetov, D. Morozov, M. W. Mahoney, N. B. Erichson, [Robustifying
 State-space Models for Long Sequences via Approximate
 Diagonalization](https://arxiv.org/abs/2310.01698), 2024.""",
 }

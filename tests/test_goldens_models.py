@@ -142,7 +142,7 @@ class Model(keras.layers.Layer):
 
     def _read_torch(self, attuned):
         w, config = self.mapped, self.config
-        self.lengths = self.data["lengths"] if "lengths" in self.data else None
+        self.lengths = self.data.get("lengths")
         if "layer_args" in config:  # example.py
             stem, norm, prenorm = "s4_layers.{}.", "layer", config["prenorm"]
             given, pooling, self.head_key = config["layer_args"], "mean", "decoder"
@@ -408,7 +408,7 @@ def test_evaluation_float64(name, float64):
 
 
 def held_fixed(model, key):
-    """Whether a gradient was recorded with C~ held fixed: solving for it costs float32 its digits."""
+    """Whether a gradient was recorded with C~ held fixed, which costs float32 its digits."""
     stem, _, leaf = key.rpartition("kernel.")
     attuned = model.mapped.has(f"{stem}kernel.l_kernel")
     return attuned and leaf in ("C", "P", "inv_dt", "A_real", "A_imag")

@@ -20,6 +20,8 @@ def run(backend, slow):
     command = [sys.executable, "-m", "pytest", "-q", "-n", "2", "--durations", "5"]
     command += [] if slow else ["-m", "not slow"]
     environment = {**os.environ, "KERAS_BACKEND": backend, "TF_CPP_MIN_LOG_LEVEL": "3"}
+    for name in ("OMP_NUM_THREADS", "TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS"):
+        environment.setdefault(name, "1")  # two processes share the cores already
     if backend == "jax":
         # Most of its time is compilation of small graphs: cheap code, the same arithmetic.
         environment.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=0")

@@ -301,7 +301,8 @@ class DSS(SISOLayer):
         still = tuple(part - ops.stop_gradient(part) for part in z)
         still = pair.exp(pair.scale(still, ops.cast(normalised, z[0].dtype) - 1.0))
         weights = tuple(
-            ops.where(growing, *parts) for parts in zip(pair.multiply(weights, still), weights)
+            ops.where(growing, shifted, part)
+            for shifted, part in zip(pair.multiply(weights, still), weights, strict=True)
         )
         weighed = pair.scale(pair.multiply(C, weights), 0.5)
         forwards = tuple(ops.where(growing, 0.0, part) for part in weighed)

@@ -20,9 +20,10 @@ class S4D(SISOLayer):
     as one of each conjugate pair. The layer is the system and its skip D alone: activation,
     mixing of the features and normalisation belong to `SSMBlock`.
 
-    Weights, all real: `log_dt` `(features, 1)` (`inv_dt` under softplus), `log_A_real`, `A_imag`, `B_real`, `B_imag`
-    `(num_ssm, state_dim / 2)`, `C_real`, `C_imag` `(channels, features, state_dim / 2)` (twice
-    the channels if bidirectional), `D` `(channels, features)`; A = -exp(log_A_real) + i A_imag.
+    Weights, all real: `log_dt` `(features, 1)` (`inv_dt` under softplus), `log_A_real`, `A_imag`,
+    `B_real`, `B_imag` `(num_ssm, state_dim / 2)`, `C_real`, `C_imag`
+    `(channels, features, state_dim / 2)` (twice the channels if bidirectional), `D`
+    `(channels, features)`; A = -exp(log_A_real) + i A_imag.
     They, the state and the arithmetic are float32 under every dtype policy (float64 under
     float64).
 

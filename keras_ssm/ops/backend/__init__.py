@@ -1,8 +1,8 @@
 """What differs between backends: one module each, with the same function names.
 
 `exact_einsum` keeps full float32 whatever the device's fast mode, `concrete` is the value of a
-tensor outside a traced graph, `sequential` a loop over samples, `written_out` the states of one that
-is unrolled, and `LONGEST_UNROLLED` the number of steps up to which that is better.
+tensor outside a traced graph, `sequential` a loop over samples, `written_out` the states of one
+that is unrolled, and `LONGEST_UNROLLED` the number of steps up to which that is better.
 """
 
 import importlib

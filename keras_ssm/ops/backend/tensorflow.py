@@ -22,7 +22,7 @@ def concrete(x):
 
 
 def sequential(advance, carry, samples):
-    """Runs `advance(carry, sample) -> (carry, output)` over the first axis; a real output or none."""
+    """Runs `advance(carry, sample) -> (carry, output)`, the output real or `None`, over axis 0."""
     first = tf.nest.flatten(samples)[0]
     count = tf.shape(first)[0]
     outputs = tf.TensorArray(first.dtype.real_dtype, size=count)
