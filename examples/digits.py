@@ -8,6 +8,7 @@ read once, after training.
 """
 
 import argparse
+import json
 import time
 from functools import partial
 from pathlib import Path
@@ -68,7 +69,8 @@ metrics: [accuracy]
 # {name}
 
 A classifier of handwritten digits that reads an image pixel by pixel with {kind} layers,
-{parameters:,} parameters. Small enough to learn from: it shows loading, streaming, fine-tuning and saving.
+{parameters:,} parameters. Small enough to learn from: it shows loading, streaming, fine-tuning and
+saving.
 
 ```python
 import keras_ssm
@@ -188,19 +190,26 @@ def save(model, system, scores, directory):
         ],
     }
     model.save_to_preset(directory, info=info)
-    listed = ", ".join(f"{score:.1%} (seed {seed})" for seed, score in scores.items())
+    write_card(directory, system)
+    print(f"saved to {directory}")
+
+
+def write_card(directory, system):
+    """Writes the model card from what `preset.json` says."""
+    facts = json.loads((directory / "preset.json").read_text(encoding="utf-8"))
+    score = facts["scores"][0]
+    listed = ", ".join(f"{value:.1%} (seed {seed})" for seed, value in score["seeds"].items())
     card = CARD.format(
         name=directory.name,
         system=system,
-        kind=model.backbone.facts()["system"],
-        command=command,
+        kind=facts["system"],
+        command=score["command"],
         paper=PAPERS[system],
-        parameters=model.count_params(),
+        parameters=facts["parameters"],
         epochs=EPOCHS,
         scores=f"Accuracy on 500 test digits: {listed}",
     )
     (directory / "README.md").write_text(card, encoding="utf-8")
-    print(f"saved to {directory}")
 
 
 def main():

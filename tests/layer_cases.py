@@ -228,7 +228,7 @@ class Case:
         return self.name
 
 
-# One of each system: every test, on every backend, each time.
+# One of each system.
 SYSTEMS = [
     Case("s4d", S4D, naive_s4d),
     Case("s4", S4, naive_s4),
@@ -239,7 +239,7 @@ SYSTEMS = [
     Case("s5ptd", S5PTD, naive_s5, blocks=1),
 ]
 
-# Their options: on PyTorch, which compiles nothing, each time; elsewhere in `make test-all`.
+# Their options.
 VARIANTS = [
     Case("s4d_bilinear", S4D, naive_s4d, discretization="bilinear", init="lin"),
     Case("s4d_shared", S4D, naive_s4d, channels=2, num_ssm=2, dt_tie=False, init="inv"),
@@ -267,9 +267,15 @@ VARIANTS = [
 CASES = SYSTEMS + VARIANTS
 
 
-def mark(case):
-    """The marks of the tests of a case."""
-    return [] if case in SYSTEMS or keras.config.backend() == "torch" else [pytest.mark.slow]
+def mark(case, central=False):
+    """The marks of the tests of a case.
+
+    PyTorch compiles nothing and runs them all. On the others an option of a layer, or a layer
+    that is another one with other initial weights, is left to `make test-all`; the latter passes
+    the central test each time.
+    """
+    own_code = case in SYSTEMS and (central or not issubclass(case.cls, (S4PTD, S5PTD)))
+    return [] if own_code or keras.config.backend() == "torch" else [pytest.mark.slow]
 
 
 def cases(condition=lambda case: True):

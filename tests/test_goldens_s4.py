@@ -78,7 +78,8 @@ class LowRankRecording(S4Recording):
         found = super().official_gradients(weights)
         found[self.prefix + "P"] = stacked(weights, "P")
         if self.single and self.fourier and self.layer.method == "fft":
-            # Sums over nearly undamped modes cancel, in the official code too.
+            # Its sums over nearly undamped modes cancel, in the official code too; the other
+            # evaluations have none.
             return {"layer.D": found["layer.D"]}
         return found
 
@@ -195,7 +196,6 @@ def check_kernel(recording, K):
     """The kernel by powers of dA, and that by its generating function."""
     close, _ = recording.tolerances
     layer, length = recording.layer, K.shape[-1]
-
     both = recording.run(
         lambda: (layer.full_kernel(length), layer.convolution_kernel(layer.bank(), length))
     )

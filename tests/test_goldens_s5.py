@@ -84,11 +84,8 @@ class S5Recording(Recording):
 
     def official_gradients(self, weights):
         C = stacked(weights, "C")
-        C = (
-            {"C1": C[0], "C2": C[1]}
-            if "params/C1" in self.data
-            else {"C": np.concatenate(C, axis=1)}
-        )
+        two = "params/C1" in self.data
+        C = {"C1": C[0], "C2": C[1]} if two else {"C": np.concatenate(C, axis=1)}
         return {
             "log_step": weights["log_dt"][:, None],
             "Lambda_re": weights["Lambda_real"],
@@ -125,7 +122,7 @@ def test_values_and_gradients_float64(name, method, float64):
 
 
 def check_steps(name, dtype):
-    """The discrete system and its steps; of two scans, those of the first."""
+    """The discrete system, its steps and final states; of two scans, those of the first."""
     recording = ForwardRecording(name, dtype)
     close, _ = recording.tolerances
     layer, u, modes = recording.layer, recording.input(), recording.layer.modes
@@ -154,7 +151,7 @@ def test_steps_float64(name, float64):
     check_steps(name, "float64")
 
 
-class BlockRecording(Recording):
+class BlockRecording(S5Recording):
     """A residual block: norm, S5, activation and gate."""
 
     def make_layer(self):
@@ -171,10 +168,6 @@ class BlockRecording(Recording):
             dtype=self.dtype,
         )
 
-    def params(self, key):
-        key = f"params/{key}"
-        return self.data[key].astype("float64") if key in self.data else None
-
     def weights(self):
         return s5_weights(lambda key: self.params(f"seq/{key}"))
 
@@ -188,12 +181,10 @@ class BlockRecording(Recording):
             for key, variable in self.statistics():
                 variable.assign(self.data[f"batch_stats/norm/{key}"].astype(self.dtype))
         if block.output_dense is not None:
+            dense = block.output_dense
             outputs = [key for key in ("out1", "out2") if self.params(f"{key}/bias") is not None]
-            for key, variable in (
-                ("kernel", block.output_dense.kernel),
-                ("bias", block.output_dense.bias),
-            ):
-                value = [self.params(f"{out}/{key}") for out in outputs]
+            for key, variable in ("kernel", dense.kernel), ("bias", dense.bias):
+                value = [self.params(f"{output}/{key}") for output in outputs]
                 variable.assign(np.concatenate(value, axis=-1).astype(self.dtype))
 
     def statistics(self):
@@ -203,7 +194,7 @@ class BlockRecording(Recording):
 
 def check_block(name, dtype):
     recording = BlockRecording(name, dtype)
-    close = 1e-5 if dtype == "float32" else 1e-9
+    close, _ = recording.tolerances
     u, block = recording.input(), recording.layer
     y = recording.run(lambda u: block(u, training=False))(u)
     assert relative_error(y, recording.array("y_eval")) < close

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 import keras_ssm
-from keras_ssm.layers import S4D
+from keras_ssm.layers import S4, S4D, S4PTD, S5
 from keras_ssm.models import SSMBackbone, SSMClassifier
 from tests.backend_tools import BACKEND, gradients, to_numpy
 
@@ -48,6 +48,74 @@ def test_kernel_error(init, rule, dt_min, dt_max, bound):
     impulse[:, 0] = 1.0
     chunked = to_numpy(layer(impulse))[0].T
     assert (np.abs(chunked - expected).max(axis=1) < bound * largest).all()
+
+
+def float64_kernel_of_s4(layer, length):
+    """C dA^(128 a) dA^b dB, with the dense matrix of the layer's float32 weights."""
+    w = {v.name: to_numpy(v).astype("float64") for v in layer.weights}
+    both = lambda z: np.concatenate([z, z.conj()], axis=-1)  # noqa: E731
+    A = both(-np.exp(w["log_A_real"]) + 1j * w["A_imag"])
+    P, B = both(w["P_real"] + 1j * w["P_imag"]), both(w["B_real"] + 1j * w["B_imag"])
+    C, dt = both(w["C_real"] + 1j * w["C_imag"])[0], np.exp(w["log_dt"])[..., None]
+    eye = np.eye(A.shape[-1])
+    M = A[..., None] * eye - np.einsum("rhi,rhj->hij", P, P.conj())
+    left = eye - 0.5 * dt * M
+    dA = np.linalg.solve(left, eye + 0.5 * dt * M)
+    columns, rows = [np.linalg.solve(left, dt * B[..., None])], [C[:, None]]
+    coarse = np.linalg.matrix_power(dA, 128)
+    for _ in range(127):
+        columns.append(dA @ columns[-1])
+        rows.append(rows[-1] @ coarse)
+    table = np.concatenate(rows, axis=1) @ np.concatenate(columns, axis=2)
+    return table.reshape(len(A), -1)[:, :length].real
+
+
+# Where dt reaches 1 undamped modes turn by radians a sample.
+@pytest.mark.parametrize(
+    ("init", "dt_min", "dt_max", "bound"),
+    [
+        ("legs", 1e-4, 1e-3, 1e-4),
+        ("legs", 1e-3, 1e-1, 1e-4),
+        ("legs", 1e-1, 1.0, 1e-4),
+        ("fourier", 1e-3, 1e-1, 1e-4),
+        ("fourier", 1e-1, 1.0, 5e-4),
+    ],
+)
+def test_kernel_error_of_s4(init, dt_min, dt_max, bound):
+    layer = S4(init=init, dt_min=dt_min, dt_max=dt_max, seed=0)
+    layer.build((None, None, 4))
+    expected = float64_kernel_of_s4(layer, LENGTH)
+    largest = np.abs(expected).max(axis=1)
+    assert (np.abs(to_numpy(layer.kernel(LENGTH)) - expected).max(axis=1) < bound * largest).all()
+
+
+@pytest.mark.parametrize("perturbation", ["optimized", "rank1", "gaussian"])
+def test_kernel_error_of_s4ptd(perturbation):
+    """Large condition numbers cost digits: the kernel keeps 1e-3 in the mean square."""
+    layer = S4PTD(perturbation=perturbation, seed=0)
+    layer.build((None, None, 8))
+    expected = float64_kernel(layer, LENGTH)
+    error = np.linalg.norm(to_numpy(layer.kernel(LENGTH)) - expected, axis=1)
+    assert (error < 1e-3 * np.linalg.norm(expected, axis=1)).all()
+
+
+@pytest.mark.skipif(BACKEND != "jax", reason="only JAX tells what a compiled step needs")
+def test_memory_of_a_training_step_of_s5():
+    import jax
+
+    layer = S5(state_dim=64, seed=0)
+    layer.build((None, None, 128))
+    variables = layer.trainable_variables
+
+    def loss(values, x):
+        with keras.StatelessScope(state_mapping=list(zip(variables, values, strict=True))):
+            return keras.ops.sum(layer(x) ** 2)
+
+    x = jax.ShapeDtypeStruct((2, LENGTH, 128), "float32")
+    step = jax.jit(jax.grad(loss, argnums=(0, 1))).lower([v.value for v in variables], x)
+    needed = step.compile().memory_analysis()
+    total = needed.temp_size_in_bytes + needed.argument_size_in_bytes + needed.output_size_in_bytes
+    assert total <= 8 * (2 * LENGTH * 128 * 4)
 
 
 def long_classifier():

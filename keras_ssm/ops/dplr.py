@@ -112,7 +112,8 @@ def dplr_kernel(A, P, B, C, dt, bank, length):
     update = tuple(weight * ops.sum(part, axis=1) for part in update)
     phase = cosine, sine  # the node's own half angle, taken out above
     re, im = pair.multiply((k00[0] - update[0], k00[1] - update[1]), phase)
-    return ops.irfft((re, im), fft_length=length)
+    K = ops.irfft((re, im), fft_length=length)
+    return ops.reshape(K, (*C[0].shape[:2], -1 if not isinstance(length, int) else length))
 
 
 def _half_angles(length, dtype):
