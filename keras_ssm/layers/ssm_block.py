@@ -261,10 +261,16 @@ def make_norm(kind, epsilon, momentum, **kwargs):
 
 
 class _BatchNormalization(keras.layers.BatchNormalization):
-    """Statistics of all steps, padded ones too; Keras would hand it the mask of its input."""
+    """Statistics of all steps, padded ones too, in two passes.
 
-    def call(self, inputs, training=None):
-        return super().call(inputs, training=training)
+    Keras would leave out what the mask of its input covers, and takes the mean of squares less
+    the square of the mean, which loses the digits of a variance below it.
+    """
+
+    def _moments(self, inputs, mask):
+        mean = ops.mean(inputs, axis=self._reduction_axes)
+        centered = inputs - mean
+        return mean, ops.mean(centered * centered, axis=self._reduction_axes)
 
 
 def normalize(norm, x, training):

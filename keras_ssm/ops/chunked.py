@@ -46,7 +46,8 @@ def chunked(
 
     Example:
         ```python
-        bank = DenseBank(-0.5 * ops.ones((1, 1, 1)), ops.ones((1, 1)), ops.ones((1, 1, 1)))
+        one = ops.ones((1, 1, 1))
+        bank = keras_ssm.ops.DenseBank(-0.5 * one, one[0], one)
         y, state = chunked(ops.ones((1, 3, 1)), bank, return_state=True)  # 1, 1.5, 1.75
         ```
 

@@ -19,7 +19,7 @@ class DenseBank:
     Example:
         ```python
         bank = DenseBank(-0.5 * ops.ones((1, 1, 1)), ops.ones((1, 1)), ops.ones((1, 1, 1)))
-        kernel(bank, 3)  # 1, 0.5, 0.25
+        keras_ssm.ops.kernel(bank, 3)  # 1, 0.5, 0.25
         ```
 
     Reference:

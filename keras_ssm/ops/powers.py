@@ -41,7 +41,8 @@ def kernel(bank, length):
         ```python
         half = ops.convert_to_tensor([[-0.6931472]]), ops.zeros((1, 1))  # log 0.5
         one = ops.ones((1, 1)), ops.zeros((1, 1))
-        bank = DiagonalBank(half, one, (0.5 * ops.ones((1, 1, 1)), ops.zeros((1, 1, 1))))
+        C = 0.5 * ops.ones((1, 1, 1)), ops.zeros((1, 1, 1))
+        bank = keras_ssm.ops.DiagonalBank(half, one, C)
         kernel(bank, 3)  # 1, 0.5, 0.25
         ```
 
