@@ -270,20 +270,19 @@ CASES = SYSTEMS + VARIANTS
 def mark(case, central=False):
     """The marks of the tests of a case.
 
-    PyTorch compiles nothing and runs them all. On the others an option of a layer, or a layer
-    that is another one with other initial weights, is left to `make test-all`; the latter passes
-    the central test each time.
+    PyTorch compiles nothing and runs them all, for every system and option. The others run all
+    of them for the first system and the central ones for each; the rest is `make test-all`.
     """
-    own_code = case in SYSTEMS and (central or not issubclass(case.cls, (S4PTD, S5PTD)))
-    return [] if own_code or keras.config.backend() == "torch" else [pytest.mark.slow]
+    each_time = keras.config.backend() == "torch" or case is SYSTEMS[0]
+    return [] if each_time or (central and case in SYSTEMS) else [pytest.mark.slow]
 
 
-def cases(condition=lambda case: True):
+def cases(condition=lambda case: True, central=False):
     """Parameters: the cases that satisfy a condition."""
-    return [pytest.param(case, marks=mark(case)) for case in CASES if condition(case)]
+    return [pytest.param(case, marks=mark(case, central)) for case in CASES if condition(case)]
 
 
 def cases_and_methods():
     """Parameters: every case with every evaluation that it has."""
     pairs = [(case, method) for case in CASES for method in case.methods]
-    return [pytest.param(*pair, marks=mark(pair[0])) for pair in pairs]
+    return [pytest.param(*pair, marks=mark(pair[0], pair[1] == "chunked")) for pair in pairs]

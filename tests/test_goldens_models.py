@@ -37,6 +37,16 @@ DSS_MODELS = [
 S5_MODELS = ["s5_aan", "s5_cifar", "s5_last_ln_post", "s5_listops", "s5_pathx"]
 MODELS = [*S4_MODELS, *DSS_MODELS, *S5_MODELS]
 
+# Each time in float32, where compiling takes long; all of them in float64 on TensorFlow.
+QUICK = MODELS
+if BACKEND != "torch":
+    QUICK = [
+        "b_example_s4block_dplr",
+        "c_s4_transposed_scalarLN",
+        "d_dss_lra_listops",
+        "s5_listops",
+    ]
+
 
 @keras.saving.register_keras_serializable(package="keras_ssm_tests")
 class AttunedS4(S4):
@@ -451,7 +461,9 @@ def test_training_float64(name, float64):
     check_training(name)
 
 
-@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize(
+    "name", [pytest.param(n, marks=[] if n in QUICK else pytest.mark.slow) for n in MODELS]
+)
 def test_training_float32(name):
     check_training(name)
 

@@ -12,6 +12,8 @@ import time
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
+# Most of the time on JAX is compilation of small graphs: cheap code, the same arithmetic.
+XLA_FLAGS = "--xla_backend_optimization_level=0 --xla_cpu_use_fusion_emitters=false"
 CLOSING = re.compile(r"\d+ (passed|failed|error|skipped).* in [\d.]+s")
 
 
@@ -23,8 +25,7 @@ def run(backend, slow):
     for name in ("OMP_NUM_THREADS", "TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS"):
         environment.setdefault(name, "1")  # two processes share the cores already
     if backend == "jax":
-        # Most of its time is compilation of small graphs: cheap code, the same arithmetic.
-        environment.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=0")
+        environment.setdefault("XLA_FLAGS", XLA_FLAGS)
     start, closing = time.time(), "no closing line"
     with subprocess.Popen(
         command,

@@ -192,7 +192,7 @@ class DSS(SISOLayer):
             ones = ops.ones_like(z[0]), ops.zeros_like(z[0])
             dB = ones if self.variant.endswith("no-scale") else self._held(A, z)
             return DiagonalBank(z, dB, pair.scale(C, 0.5))
-        length = self._normalised_over(length)
+        length = ops.cast(self._normalised_over(length), z[0].dtype)
         growing, decaying, weights = self._softmax(A, z, length)
         # A growing mode reaches e^(z (L - 1)): half of that is taken from each side, and, as
         # published, no gradient flows through it.
@@ -207,8 +207,11 @@ class DSS(SISOLayer):
         length = x.shape[1]
         in_chunks = self.method in ("auto", "chunked") and self.max_kernel_length is None
         in_stream = initial_state is not None or return_state
-        if self.variant != "softmax" or in_stream or not in_chunks or length is None:
+        if self.variant != "softmax" or in_stream or not in_chunks:
             return super().evaluate(x, initial_state, lengths, return_state)
+        if length is None:  # chunks of growing modes are counted from the end
+            y, _ = self._convolve(x, None, None, None, False)
+            return y + self._skip(x, self.tensor(self.D)), None
         decaying, growing = self._branches(self._normalised_over(length), length)
         y, _ = chunked(x, decaying, bidirectional=self.bidirectional, chunk_size=self.chunk_size)
         log_decay, C = growing
