@@ -37,7 +37,7 @@ DSS_MODELS = [
 S5_MODELS = ["s5_aan", "s5_cifar", "s5_last_ln_post", "s5_listops", "s5_pathx"]
 MODELS = [*S4_MODELS, *DSS_MODELS, *S5_MODELS]
 
-# Each time in float32, where compiling takes long; all of them in float64 on TensorFlow.
+# Each time where compiling takes long; the others in `make test-all`.
 QUICK = MODELS
 if BACKEND != "torch":
     QUICK = [
@@ -46,6 +46,9 @@ if BACKEND != "torch":
         "d_dss_lra_listops",
         "s5_listops",
     ]
+
+
+EACH_TIME = [pytest.param(n, marks=[] if n in QUICK else pytest.mark.slow) for n in MODELS]
 
 
 @keras.saving.register_keras_serializable(package="keras_ssm_tests")
@@ -407,12 +410,12 @@ def check_values(name):
         assert relative_error(y, rescaled) < close
 
 
-@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("name", EACH_TIME)
 def test_evaluation_float32(name):
     check_values(name)
 
 
-@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("name", EACH_TIME)
 def test_evaluation_float64(name, float64):
     check_values(name)
 
@@ -456,14 +459,12 @@ def check_training(name):
     assert max(errors) < (1e-9 if double else 2e-4)
 
 
-@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("name", EACH_TIME)
 def test_training_float64(name, float64):
     check_training(name)
 
 
-@pytest.mark.parametrize(
-    "name", [pytest.param(n, marks=[] if n in QUICK else pytest.mark.slow) for n in MODELS]
-)
+@pytest.mark.parametrize("name", EACH_TIME)
 def test_training_float32(name):
     check_training(name)
 

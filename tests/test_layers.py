@@ -26,7 +26,8 @@ def cases_and_lengths():
     """Each length for the first system, an odd one for all; the others in `make test-all`."""
     for case in CASES:
         for n in LENGTHS:
-            short = case is SYSTEMS[0] or n == 65 or (n == 1 and case in SYSTEMS)
+            first = case is SYSTEMS[0] and (BACKEND == "torch" or n in (1, 1000))
+            short = first or n == 65 or (n == 1 and case in SYSTEMS)
             yield pytest.param(
                 case, n, marks=mark(case, central=n == 65) if short else pytest.mark.slow
             )
