@@ -6,12 +6,15 @@ from pathlib import Path
 
 import click
 from rich.console import Console
+from rich.progress import Progress
 from rich.table import Table
 
 from keras_ssm import presets
 from keras_ssm.version import __version__
 
 console = Console()
+
+BACKENDS = ["jax", "tensorflow", "torch"]
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -63,7 +66,7 @@ def info(name):
 @main.command()
 @click.option("--preset", default="s4d_digits", show_default=True, help="Name or directory.")
 @click.option("--out", type=click.Path(path_type=Path), default=Path("out"), show_default=True)
-@click.option("--backend", type=click.Choice(["jax", "tensorflow", "torch"]), help="Keras backend.")
+@click.option("--backend", type=click.Choice(BACKENDS), help="Keras backend.")
 def demo(preset, out, backend):
     """Classifies, streams, fine-tunes, saves and plots, on real digits."""
     if backend:
@@ -73,6 +76,36 @@ def demo(preset, out, backend):
     from keras_ssm import demo as demonstration
 
     demonstration.run(preset, out, console)
+
+
+@main.command()
+@click.option("--backend", "backends", multiple=True, type=click.Choice(BACKENDS), help="Repeat.")
+@click.option("--layer", "names", multiple=True, help="S4, S4D, ..., LSTM, GRU; repeat.")
+@click.option("--quick", is_flag=True, help="The shortest length, and less time for each row.")
+@click.option("--seconds", type=float, help="Time for each function that is measured.")
+@click.option("--out", type=click.Path(path_type=Path), help="Folder for JSON and picture.")
+def benchmark(backends, names, quick, seconds, out):
+    """Times every layer against its published formulation, in one run."""
+    from keras_ssm.benchmark import report, run
+
+    known = [*run.SYSTEMS, *run.OTHERS]
+    for name in names:
+        if name not in known:
+            raise click.BadParameter(f"{name} is none of {', '.join(known)}", param_hint="--layer")
+    shapes = run.QUICK_SHAPES if quick else run.SHAPES
+    seconds = seconds or (0.3 if quick else 3.0)
+    total = len(backends or BACKENDS) * len(shapes) * len(names or known)
+    with Progress(console=console) as bar:
+        task = bar.add_task("measuring", total=total)
+        rows = run.run(
+            backends or BACKENDS, shapes, names or known, seconds, lambda row: bar.advance(task)
+        )
+        bar.update(task, completed=total)
+    console.print(report.table(rows))
+    if out is not None:
+        out.mkdir(parents=True, exist_ok=True)
+        (out / "benchmark.json").write_text(json.dumps(rows, indent=1))
+        report.picture(rows, out / "benchmark.png")
 
 
 def _resolve(name):

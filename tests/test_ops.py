@@ -8,8 +8,7 @@ from keras_ssm.ops import (
     DenseBank,
     DiagonalBank,
     backend,
-    boundary_states,
-    dense_boundary_states,
+    carry,
     discretize,
     dplr_bilinear,
     fft_conv,
@@ -59,15 +58,23 @@ def dense_arrays(rng, steps, _):
     return F, inputs, rng.standard_normal((3, 2, 4)).astype("float32")
 
 
-def dense_scan(F, inputs, initial, reverse):
-    states = dense_boundary_states(F, inputs, initial, reverse)
-    return states[:, :, :-1] if reverse else states[:, :, 1:]
+def carried(transition, inputs, initial, reverse):
+    """The states after each step, from those before it and the last one."""
+    before, last = carry(transition, inputs, initial, reverse)
+    if reverse:
+        return ops.concatenate([last[:, :, None], before[:, :, :-1]], axis=2)
+    return ops.concatenate([before[:, :, 1:], last[:, :, None]], axis=2)
+
+
+def diagonal_carry(a, inputs, initial, reverse):
+    return carried(a[:, 0, 0], inputs, initial, reverse)
 
 
 SCANS = {
     "same": (scan_arrays, scan, sequential_states, False),
     "varying": (scan_arrays, scan, sequential_states, True),
-    "dense": (dense_arrays, dense_scan, dense_states, None),
+    "chunks": (scan_arrays, diagonal_carry, sequential_states, False),
+    "dense": (dense_arrays, carried, dense_states, None),
 }
 
 
@@ -82,13 +89,14 @@ def test_scans(steps, reverse, kind, rng):
     assert relative_error(states, reference(*arrays, reverse)) < 1e-5
 
 
+@pytest.mark.parametrize("kind", ["chunks", "dense"])
 @pytest.mark.parametrize("reverse", [False, True])
-def test_boundary_states_have_the_state_at_the_edge(reverse, rng):
-    arrays = scan_arrays(rng, 5, False)
-    states = to_numpy(boundary_states(*map(ops.convert_to_tensor, arrays), reverse=reverse))
-    np.testing.assert_array_equal(states[..., -1 if reverse else 0, :], arrays[2])
-    inner = states[..., :-1, :] if reverse else states[..., 1:, :]
-    assert relative_error(inner, sequential_states(*arrays, reverse)) < 1e-5
+def test_a_carry_starts_with_the_initial_state(reverse, kind, rng):
+    arrays = SCANS[kind][0](rng, 5, False)
+    transition = arrays[0][:, 0, 0] if kind == "chunks" else arrays[0]
+    tensors = map(ops.convert_to_tensor, (transition, *arrays[1:]))
+    before, _ = carry(*tensors, reverse=reverse)
+    np.testing.assert_array_equal(to_numpy(before)[:, :, -1 if reverse else 0], arrays[2])
 
 
 @pytest.mark.parametrize("kind", SCANS)

@@ -1,8 +1,8 @@
 """Pure functions on tensors: no layers, no weights."""
 
+from keras_ssm.ops.carry import carry
 from keras_ssm.ops.chunked import chunked
 from keras_ssm.ops.dense_bank import DenseBank
-from keras_ssm.ops.dense_scan import dense_boundary_states
 from keras_ssm.ops.diagonal_bank import DiagonalBank
 from keras_ssm.ops.discretize import bilinear, zoh
 from keras_ssm.ops.dplr import dplr_bilinear, dplr_kernel
@@ -11,17 +11,16 @@ from keras_ssm.ops.growing import growing_chunked
 from keras_ssm.ops.naive import convolve, naive, naive_dense, naive_mimo
 from keras_ssm.ops.powers import kernel, powers
 from keras_ssm.ops.recurrent import dense_step, recurrent, step
-from keras_ssm.ops.scan import boundary_states, scan
+from keras_ssm.ops.scan import scan
 from keras_ssm.ops.toeplitz import toeplitz
 
 __all__ = [
     "DenseBank",
     "DiagonalBank",
     "bilinear",
-    "boundary_states",
+    "carry",
     "chunked",
     "convolve",
-    "dense_boundary_states",
     "dense_step",
     "dplr_bilinear",
     "dplr_kernel",

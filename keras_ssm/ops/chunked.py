@@ -11,10 +11,18 @@ The second direction of a bidirectional bank reads the samples after the current
 import numpy as np
 from keras import ops
 
+from keras_ssm.ops import backend
 from keras_ssm.ops.backend import exact_einsum
+from keras_ssm.ops.carry import carry
 from keras_ssm.ops.toeplitz import toeplitz
 
-DEFAULT_CHUNK_SIZE = 128
+DEFAULT_CHUNK_SIZE = 64
+
+# On a CPU, features are computed in blocks of about this many numbers, which fit its caches;
+# below the second size all at once. `docs/performance.md` has the measurements.
+BLOCK_SAMPLES = 2**17
+SMALLEST_IN_BLOCKS = 2**19
+USUAL_BATCH = 8  # where the batch is not known in advance
 
 
 def chunked(
@@ -54,46 +62,138 @@ def chunked(
     Reference:
         [Mamba-2](https://arxiv.org/abs/2405.21060), section 6, for time-invariant systems.
     """
-    length, states = u.shape[1], bank.state_size
+    length = u.shape[1]
     T = chunk_size or even_chunk(length)
     T = T if length is None else min(T, length)
-    u_chunks = cut(u, T)  # (features, batch, chunks, T)
     into_state = bank.into_state(T)  # (features, states, T)
     K = exact_einsum("chn,hnt->hct", bank.readout, into_state)
     earlier = ops.zeros_like(K[..., :-1])
     if bidirectional:
         channels = K.shape[1] // 2
         K, earlier = K[:, :channels], ops.flip(K[:, channels:, :-1], axis=-1)
-    response = chunk_response(K, earlier)
-    stateless = initial_state is None and not return_state and not bidirectional
-    if stateless and length == T:
-        return glue(ops.einsum("hbmt,htk->hbmk", u_chunks, response), length, T), None
+    matrices = [chunk_response(K, earlier)]
+    alone = length == T and initial_state is None and not return_state
+    if not alone:
+        E_in = ops.transpose(ops.flip(into_state, axis=-1), (0, 2, 1))
+        rows = bank.from_state(_half(bank.readout, 0, bidirectional), 1, T)
+        matrices += [bank.transition(T), E_in, merge_channels(rows)]
+        if bidirectional:
+            rows = bank.from_state(_half(bank.readout, 1, True), 0, T)
+            matrices += [ops.flip(E_in, axis=1), merge_channels(ops.flip(rows, axis=-1))]
+    if alone:
+        return glue(chunk_pass(cut(u, T), *matrices)[0], length, T), None
 
-    E_in = ops.transpose(ops.flip(into_state, axis=-1), (0, 2, 1))
-    columns = [response, E_in]
-    if bidirectional:
-        columns.append(ops.flip(E_in, axis=1))
-    product = ops.einsum("hbmt,htk->hbmk", u_chunks, ops.concatenate(columns, axis=-1))
-    width = response.shape[-1]
-    y = product[..., :width]
+    initial = [] if initial_state is None else [ops.transpose(initial_state, (1, 0, 2))]
+    rest = 0 if length is None else length % T
+    if return_state and (lengths is not None or length is None):
+        return _to_every_length(u, bank, matrices, initial, lengths, T)
+    if return_state and rest:
+        # A short chunk of its own, with slices of the same matrices: padding would move the state.
+        y, state = _whole_chunks(u[:, : length - rest], matrices, initial, T)
+        short = [bank.transition(rest) if i == 1 else x for i, x in enumerate(matrices)]
+        channels = matrices[0].shape[-1] // T
+        short = shorten(short, T, rest, channels)
+        tail, state = _whole_chunks(u[:, length - rest :], short, [state], rest)
+        y = ops.concatenate([y, tail], axis=1)
+    else:
+        y, state = _whole_chunks(u, matrices, initial, T)
+    return y, ops.transpose(state, (1, 0, 2)) if return_state else None
 
-    zero = ops.zeros_like(product[:, :, 0, :states])
-    start = zero if initial_state is None else ops.transpose(initial_state, (1, 0, 2))
-    boundaries = bank.boundary_states(T, product[..., width : width + states], start)
-    carried, rows = boundaries[:, :, :-1], _half(bank.readout, 0, bidirectional)
-    E_out = merge_channels(bank.from_state(rows, 1, T))
-    if bidirectional:
-        later = product[..., width + states :]
-        back = bank.boundary_states(T, later, zero, reverse=True)[:, :, 1:]
-        carried = ops.concatenate([carried, back], axis=-1)
-        rows = bank.from_state(_half(bank.readout, 1, True), 0, T)
-        E_out = ops.concatenate([E_out, merge_channels(ops.flip(rows, axis=-1))], axis=1)
-    y = y + ops.einsum("hbmn,hnk->hbmk", carried, E_out)
 
-    state = None
-    if return_state:
-        state = _final_state(u_chunks, boundaries, bank, E_in, length, lengths, ops.shape(u)[1])
+def chunk_pass(u, response, transition=None, E_in=None, E_out=None, *others, initial=False):
+    """Chunks with their own response and what the state brings.
+
+    Args:
+        u: tensor `(features, batch, chunks, T)`.
+        response: tensor `(features, T, channels * T)`. Toeplitz matrices.
+        transition: tensor, as for `carry`, or `None` for a single chunk without state.
+        E_in: tensor `(features, T, states)`.
+        E_out: tensor `(features, states, channels * T)`.
+        *others: the state before the first chunk `(features, batch, states)` if `initial`; else
+            nothing, or E_in and E_out of the recurrence over later chunks.
+        initial: bool.
+
+    Returns:
+        Tuple `(y, last)`: `(features, batch, chunks, channels * T)`, and the state after the
+        last chunk `(features, batch, states)` or `None`.
+    """
+    y, _, last = _chunks(u, response, transition, E_in, E_out, others, initial)
+    return y, last
+
+
+def _chunks(u, response, transition, E_in, E_out, others, initial):
+    features, batch, chunks, _ = _sizes(u)
+    batch = ops.shape(u)[1] if batch == chunks == -1 else batch
+    flat = lambda x: ops.reshape(x, (features, -1, x.shape[-1]))  # noqa: E731
+    in_chunks = lambda x: ops.reshape(x, (features, batch, chunks, x.shape[-1]))  # noqa: E731
+    u = flat(u)  # once: on PyTorch it is a copy
+    y = ops.matmul(u, response)
+    if transition is None:
+        return in_chunks(y), None, None
+    added = in_chunks(ops.matmul(u, E_in))
+    start = others[0] if initial else ops.zeros_like(added[:, :, 0])
+    before, last = carry(transition, added, start)
+    y = y + ops.matmul(flat(before), E_out)
+    if others and not initial:
+        added = in_chunks(ops.matmul(u, others[0]))
+        later, _ = carry(transition, added, start, reverse=True)
+        y = y + ops.matmul(flat(later), others[1])
+    return in_chunks(y), before, last
+
+
+def _whole_chunks(u, matrices, initial, T):
+    """Outputs `(batch, length, channels * features)` and last state, block by block of features."""
+    length = u.shape[1]
+    u_chunks = cut(u, T)
+    static = {"initial": bool(initial)}
+    tensors = [u_chunks, *matrices, *initial]
+    blocks = _blocks(u)
+    if blocks == 1:
+        y, state = chunk_pass(*tensors, **static)
+    else:
+        features = u.shape[2]
+        in_blocks = lambda x: ops.reshape(x, (blocks, features // blocks, *_sizes(x)[1:]))  # noqa: E731
+        y, state = backend.map_blocks(chunk_pass, [in_blocks(x) for x in tensors], **static)
+        y, state = (ops.reshape(x, (features, *_sizes(x)[2:])) for x in (y, state))
     return glue(y, ops.shape(u)[1] if length is None else length, T), state
+
+
+def _blocks(u):
+    """The number of blocks of features that are computed one after another."""
+    batch, length, features = u.shape
+    if length is None or not backend.blocks_pay():
+        return 1
+    samples = (batch or USUAL_BATCH) * length
+    if samples * features < SMALLEST_IN_BLOCKS:
+        return 1
+    wanted = max(1, BLOCK_SAMPLES // samples)
+    return features // max(n for n in range(1, features + 1) if features % n == 0 and n <= wanted)
+
+
+def _sizes(x):
+    """The shape, with -1 for what is not known."""
+    return tuple(-1 if n is None else n for n in x.shape)
+
+
+def shorten(matrices, T, rest, channels):
+    """The matrices of a chunk of `rest` steps, from those of T."""
+    response, transition, E_in, E_out = matrices
+
+    def columns(x):
+        x = ops.reshape(x, (*x.shape[:2], channels, T))[..., :rest]
+        return ops.reshape(x, (*x.shape[:2], channels * rest))
+
+    return columns(response[:, :rest]), transition, E_in[:, T - rest :], columns(E_out)
+
+
+def _to_every_length(u, bank, matrices, initial, lengths, T):
+    """Outputs, and the state after each row's last valid step."""
+    length, dynamic = u.shape[1], ops.shape(u)[1]
+    u_chunks = cut(u, T)
+    y, before, last = _chunks(u_chunks, *matrices[:4], initial, bool(initial))
+    boundaries = ops.concatenate([before, last[:, :, None]], axis=2)
+    state = _final_state(u_chunks, boundaries, bank, matrices[2], lengths, dynamic)
+    return glue(y, dynamic if length is None else length, T), state
 
 
 def even_chunk(length):
@@ -158,20 +258,13 @@ def merge_channels(rows):
     return ops.reshape(ops.transpose(rows, (1, 2, 0, 3)), (features, states, channels * T))
 
 
-def _final_state(u_chunks, boundaries, bank, E_in, length, lengths, dynamic_length):
+def _final_state(u_chunks, boundaries, bank, E_in, lengths, dynamic_length):
     """The state after each row's last valid step.
 
     That is the state before the chunk in which a row ends, taken over the remaining steps,
     and what these steps add.
     """
     T = E_in.shape[1]
-    if lengths is None and length is not None:
-        whole, rest = divmod(length, T)
-        state = boundaries[:, :, whole]
-        if rest:
-            added = exact_einsum("hbt,htn->hbn", u_chunks[:, :, whole, :rest], E_in[:, T - rest :])
-            state = bank.advance(state, rest) + added
-        return ops.transpose(state, (1, 0, 2))
     if lengths is None:
         lengths = ops.broadcast_to(dynamic_length, (ops.shape(u_chunks)[1],))
     lengths = ops.cast(lengths, "int32")

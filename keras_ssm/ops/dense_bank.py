@@ -1,7 +1,6 @@
 from keras import ops
 
 from keras_ssm.ops.backend import exact_einsum
-from keras_ssm.ops.dense_scan import dense_boundary_states
 
 
 class DenseBank:
@@ -95,19 +94,9 @@ class DenseBank:
             state = ops.where(due[None, :, None], state + self._applied(k, state), state)
         return state
 
-    def boundary_states(self, steps, inputs, initial, reverse=False):
-        """Runs the recurrence over chunks of `steps`; see `ops.dense_boundary_states`.
-
-        Args:
-            steps: int. Steps in a chunk.
-            inputs: tensor `(features, batch, chunks, states)`. What each chunk adds.
-            initial: tensor `(features, batch, states)`.
-            reverse: bool. Whether the recurrence runs backwards.
-
-        Returns:
-            Tensor `(features, batch, chunks + 1, states)`.
-        """
-        return dense_boundary_states(self.power(steps), inputs, initial, reverse)
+    def transition(self, steps):
+        """Returns dA^steps - I as `ops.carry` takes it, `(features, states, states)`."""
+        return self.power(steps)
 
     def _doubled(self, k):
         """dA^(2^k) - I."""

@@ -3,7 +3,6 @@ from keras import ops
 
 from keras_ssm.ops import pair
 from keras_ssm.ops.powers import powers
-from keras_ssm.ops.scan import boundary_states
 
 
 class DiagonalBank:
@@ -89,20 +88,9 @@ class DiagonalBank:
         power = pair.exp(tuple(part[:, None] * steps for part in self.log_dA))
         return pair.join(pair.multiply(power, pair.split(state)))
 
-    def boundary_states(self, steps, inputs, initial, reverse=False):
-        """Runs the recurrence over chunks of `steps`; see `ops.boundary_states`.
-
-        Args:
-            steps: int. Steps in a chunk.
-            inputs: tensor `(features, batch, chunks, states)`. What each chunk adds.
-            initial: tensor `(features, batch, states)`.
-            reverse: bool. Whether the recurrence runs backwards.
-
-        Returns:
-            Tensor `(features, batch, chunks + 1, states)`.
-        """
-        over_chunk = pair.join(pair.exp(pair.scale(self.log_dA, float(steps))))
-        return boundary_states(over_chunk[:, None, None], inputs, initial, reverse)
+    def transition(self, steps):
+        """Returns dA^steps as `ops.carry` takes it, `(features, states)`."""
+        return pair.join(pair.exp(pair.scale(self.log_dA, float(steps))))
 
     def _consecutive(self, first, count):
         """dA^first and the following powers; those of a chunk serve input and output."""

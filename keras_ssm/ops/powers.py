@@ -1,9 +1,10 @@
 """Powers dA^l of diagonal systems, and the kernel of a bank from a two-level table."""
 
+import keras
 import numpy as np
-from keras import backend, ops
+from keras import ops
 
-from keras_ssm.ops import pair
+from keras_ssm.ops import backend, pair
 from keras_ssm.ops.backend import exact_einsum
 
 # Rows of the two-level table: dA^(a T + b) = dA^(a T) dA^b with b < T.
@@ -20,11 +21,24 @@ def powers(log_dA, exponents):
     Returns:
         Pair of tensors `(features, modes, steps)`.
     """
-    dtype = backend.standardize_dtype(log_dA[0].dtype)
+    dtype = keras.backend.standardize_dtype(log_dA[0].dtype)
     if isinstance(exponents, np.ndarray):
         exponents = ops.convert_to_tensor(exponents.astype(dtype))
-    exponents = ops.cast(exponents, dtype)
-    return pair.exp((log_dA[0][..., None] * exponents, log_dA[1][..., None] * exponents))
+    return backend.with_gradient(_powers, _gradient_of_powers)(*log_dA, ops.cast(exponents, dtype))
+
+
+def _powers(real, imag, exponents):
+    re, im = pair.exp((real[..., None] * exponents, imag[..., None] * exponents))
+    return (re, im), (re, im, exponents)
+
+
+def _gradient_of_powers(kept, cotangents):
+    """By the powers themselves: autodiff would compute sines and cosines once more."""
+    re, im, exponents = kept
+    d_re, d_im = cotangents
+    real = ops.sum(exponents * (d_re * re + d_im * im), axis=-1)
+    imag = ops.sum(exponents * (d_im * re - d_re * im), axis=-1)
+    return real, imag, ops.zeros_like(exponents)
 
 
 def kernel(bank, length):

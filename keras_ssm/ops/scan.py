@@ -11,6 +11,9 @@ from keras_ssm.ops import backend, pair
 # Steps scanned one after another; longer recurrences run blocks of them side by side.
 LONGEST_PLAIN_SCAN = 128 if backend.LONGEST_UNROLLED == 0 else 8
 
+# On TensorFlow, XLA compiles scans from this many steps on: less memory, and no copies between.
+SHORTEST_COMPILED = 1024
+
 
 def scan(dA, inputs, initial, reverse=False):
     """Returns the state after each step of a diagonal recurrence.
@@ -61,38 +64,16 @@ def scan(dA, inputs, initial, reverse=False):
     return primitive(dA, inputs, initial)
 
 
-def boundary_states(dA, inputs, initial, reverse=False):
-    """Returns the state before and after each step or chunk of a diagonal recurrence.
-
-    Args:
-        dA, inputs, initial, reverse: as for `scan`.
-
-    Returns:
-        Tensor `(..., steps + 1, 2 modes)`. Entry m is the state before step m; with `reverse`,
-        the state that step m - 1 receives from the steps after it, and entry 0 has all of them.
-
-    Example:
-        ```python
-        dA = ops.convert_to_tensor([[0.5, 0.0]])  # one mode: 0.5 + 0i
-        states = boundary_states(dA, ops.ones((3, 2)), ops.zeros((2,)))
-        # real parts: 0, 1, 1.5, 1.75
-        ```
-
-    Reference:
-        [S5](https://arxiv.org/abs/2208.04933), section 2.2, on chunks instead of samples.
-    """
-    states, edge = scan(dA, inputs, initial, reverse), initial[..., None, :]
-    return ops.concatenate([states, edge] if reverse else [edge, states], axis=-2)
-
-
 def forward(dA, inputs, initial, reverse=False):
     """Returns what `scan` returns, without a gradient rule."""
     if reverse:
         dA = dA if dA.shape[-2] == 1 else ops.flip(dA, axis=-2)
         return ops.flip(forward(dA, ops.flip(inputs, axis=-2), initial), axis=-2)
-    if inputs.shape[-2] is None:
+    steps = inputs.shape[-2]
+    if steps is None:
         return _rolled(dA, inputs, initial)
-    return _blocked(dA, inputs, initial)
+    evaluate = _blocked if steps < SHORTEST_COMPILED else backend.compiled(_blocked)
+    return evaluate(dA, inputs, initial)
 
 
 def _blocked(dA, inputs, initial):

@@ -1,8 +1,13 @@
 """What differs between backends: one module each, with the same function names.
 
-`exact_einsum` keeps full float32 whatever the device's fast mode, `concrete` is the value of a
-tensor outside a traced graph, `sequential` a loop over samples, `written_out` the states of one
-that is unrolled, and `LONGEST_UNROLLED` the number of steps up to which that is better.
+- `exact_einsum` keeps full float32 whatever the device's fast mode.
+- `concrete` is the value of a tensor outside a traced graph.
+- `with_gradient` is a function with its own gradient, `compiled` one that XLA compiles where that
+  is not done anyway.
+- `sequential` is a loop over samples, `written_out` the states of one that is unrolled, and
+  `LONGEST_UNROLLED` the number of steps up to which that is better.
+- `map_blocks` is a function of one block after another, `blocks_pay` whether that is faster, and
+  `carry_states` a fast form of `ops.carry` or `None`.
 """
 
 import importlib
@@ -12,7 +17,12 @@ import keras
 _module = importlib.import_module(f"keras_ssm.ops.backend.{keras.config.backend()}")
 
 LONGEST_UNROLLED = _module.LONGEST_UNROLLED
-exact_einsum = _module.exact_einsum
+carry_states = _module.carry_states
+compiled = _module.compiled
 concrete = _module.concrete
+exact_einsum = _module.exact_einsum
+map_blocks = getattr(_module, "map_blocks", None)  # where blocks pay
+blocks_pay = _module.blocks_pay
 sequential = _module.sequential
+with_gradient = _module.with_gradient
 written_out = _module.written_out

@@ -19,9 +19,9 @@ def concrete(x):
     return None if isinstance(x, jax.core.Tracer) else np.asarray(x)
 
 
-def sequential(advance, carry, samples):
+def sequential(advance, carry, samples, reverse=False):
     """Runs `advance(carry, sample) -> (carry, output)` over the first axis of `samples`."""
-    return lax.scan(advance, carry, samples)
+    return lax.scan(advance, carry, samples, reverse=reverse)
 
 
 def written_out(advance, state, steps):
@@ -31,3 +31,37 @@ def written_out(advance, state, steps):
         state = advance(state, t)
         states.append(state)
     return jnp.stack(states, axis=-2)
+
+
+def with_gradient(forward, backward):
+    """A function of tensors with its own gradient.
+
+    `forward(*tensors)` returns `(outputs, kept)`, and `backward(kept, cotangents)` the gradient
+    of each tensor.
+    """
+    function = jax.custom_vjp(lambda *tensors: forward(*tensors)[0])
+    function.defvjp(forward, lambda kept, cotangents: tuple(backward(kept, cotangents)))
+    return function
+
+
+def compiled(function):
+    """The function itself: whoever calls compiles the whole."""
+    return function
+
+
+def blocks_pay():
+    """Whether blocks that fit the caches of a CPU are faster than all features at once."""
+    return jax.default_backend() == "cpu"
+
+
+def map_blocks(function, tensors, **static):
+    """The two outputs of `function(*slices, **static)` on each slice of the first axis, stacked.
+
+    The gradient computes each block anew: nothing but the tensors is kept for it.
+    """
+    one = jax.checkpoint(lambda slices: function(*slices, **static))
+    return lax.map(one, tuple(tensors))
+
+
+def carry_states(transition, inputs, initial, reverse):
+    """No form of its own: `lax.scan` serves."""

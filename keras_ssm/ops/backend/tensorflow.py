@@ -1,5 +1,7 @@
 """TensorFlow forms of the primitives that differ between backends."""
 
+import functools
+
 import tensorflow as tf
 
 # Steps of a recurrence that are written out one after another.
@@ -21,21 +23,22 @@ def concrete(x):
     return x.numpy() if hasattr(x, "numpy") and tf.executing_eagerly() else None
 
 
-def sequential(advance, carry, samples):
+def sequential(advance, carry, samples, reverse=False):
     """Runs `advance(carry, sample) -> (carry, output)`, the output real or `None`, over axis 0."""
     first = tf.nest.flatten(samples)[0]
     count = tf.shape(first)[0]
     outputs = tf.TensorArray(first.dtype.real_dtype, size=count)
     kept = []
 
-    def body(t, carry, outputs):
+    def body(i, carry, outputs):
+        t = count - 1 - i if reverse else i
         sample = tf.nest.map_structure(lambda x: x[t], samples)
         carry, output = advance(carry, sample)
         kept.append(output is not None)
-        return t + 1, carry, outputs.write(t, output) if output is not None else outputs
+        return i + 1, carry, outputs.write(t, output) if output is not None else outputs
 
     _, carry, outputs = tf.while_loop(
-        lambda t, *_: t < count, body, (0, carry, outputs), maximum_iterations=count
+        lambda i, *_: i < count, body, (0, carry, outputs), maximum_iterations=count
     )
     return carry, outputs.stack() if kept[0] else None
 
@@ -47,3 +50,92 @@ def written_out(advance, state, steps):
         state = advance(state, t)
         states.append(state)
     return tf.stack(states, axis=-2)
+
+
+def with_gradient(forward, backward):
+    """A function of tensors with its own gradient.
+
+    `forward(*tensors)` returns `(outputs, kept)`, and `backward(kept, cotangents)` the gradient
+    of each tensor.
+    """
+
+    @tf.custom_gradient
+    def function(*tensors):
+        outputs, kept = forward(*tensors)
+
+        def gradient(*cotangents):
+            single = cotangents[0] if len(cotangents) == 1 else cotangents
+            return list(backward(kept, single))
+
+        return outputs, gradient
+
+    return function
+
+
+def compiled(function):
+    """The function of tensors compiled by XLA, also inside a graph that is not.
+
+    No gradient flows through it: a tape that saw its loops would ask for what XLA does not keep.
+    """
+    run = _compiled(function)
+    return lambda *tensors: run(*_unwatched(tensors))
+
+
+@functools.lru_cache
+def _compiled(function):
+    return tf.function(function, jit_compile=True, autograph=False)
+
+
+def _unwatched(tensors):
+    return tf.nest.map_structure(tf.stop_gradient, tensors)
+
+
+def blocks_pay():
+    """Whether blocks that fit the caches of a CPU are faster than all features at once."""
+    return not tf.config.list_logical_devices("GPU")
+
+
+def map_blocks(function, tensors, **static):
+    """The two outputs of `function(*slices, **static)` on each slice of the first axis, stacked.
+
+    XLA compiles it. The gradient computes each block anew: nothing but the tensors is kept.
+    """
+    forward, backward = _compiled_blocks(function, tuple(sorted(static.items())))
+
+    @tf.custom_gradient
+    def mapped(*tensors):
+        kept = _unwatched(tensors)
+        return forward(kept), lambda *cotangents: backward(kept, _unwatched(cotangents))
+
+    return mapped(*tensors)
+
+
+@functools.lru_cache
+def _compiled_blocks(function, static):
+    """One pair of compiled functions for each kind of block, whoever calls it."""
+    static = dict(static)
+
+    def in_turn(one, tensors, count):
+        signature = (tf.nest.flatten(tensors)[0].dtype,) * count
+        return tf.map_fn(one, tensors, fn_output_signature=signature, parallel_iterations=1)
+
+    @tf.function(jit_compile=True, autograph=False)
+    def forward(tensors):
+        return in_turn(lambda slices: function(*slices, **static), tensors, 2)
+
+    @tf.function(jit_compile=True, autograph=False)
+    def backward(tensors, cotangents):
+        def one(both):
+            slices, upstream = both
+            with tf.GradientTape() as tape:
+                tape.watch(slices)
+                outputs = function(*slices, **static)
+            return tuple(tape.gradient(outputs, slices, output_gradients=upstream))
+
+        return in_turn(one, (tensors, cotangents), len(tensors))
+
+    return forward, backward
+
+
+def carry_states(transition, inputs, initial, reverse):
+    """No form of its own."""

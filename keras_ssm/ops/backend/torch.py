@@ -21,13 +21,13 @@ def concrete(x):
     return x.detach().cpu().numpy() if torch.is_tensor(x) else x
 
 
-def sequential(advance, carry, samples):
+def sequential(advance, carry, samples, reverse=False):
     """Runs `advance(carry, sample) -> (carry, output)` over the first axis of `samples`."""
-    outputs = []
-    for sample in samples.unbind(0):
+    outputs, samples = [], samples.unbind(0)
+    for sample in reversed(samples) if reverse else samples:
         carry, output = advance(carry, sample)
         outputs.append(output)
-    return carry, torch.stack(outputs)
+    return carry, torch.stack(outputs[::-1] if reverse else outputs)
 
 
 def written_out(advance, state, steps):
@@ -39,3 +39,50 @@ def written_out(advance, state, steps):
         state = advance(state, t)
         states[..., t, :] = state
     return states
+
+
+def with_gradient(forward, backward):
+    """A function of tensors with its own gradient.
+
+    `forward(*tensors)` returns `(outputs, kept)`, and `backward(kept, cotangents)` the gradient
+    of each tensor.
+    """
+
+    class Function(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx, *tensors):
+            outputs, kept = forward(*tensors)
+            ctx.save_for_backward(*kept)
+            return outputs
+
+        @staticmethod
+        def backward(ctx, *cotangents):
+            single = cotangents[0] if len(cotangents) == 1 else cotangents
+            return tuple(backward(ctx.saved_tensors, single))
+
+    return Function.apply
+
+
+def compiled(function):
+    """The function itself: PyTorch runs eagerly."""
+    return function
+
+
+def blocks_pay():
+    """Whether blocks that fit the caches of a CPU are faster than all features at once."""
+    return False  # measured: the interpreter's time for small blocks is more than they save
+
+
+def carry_states(transition, inputs, initial, reverse):
+    """The states of `ops.carry`, written in place; `None` for dense transitions."""
+    if transition.ndim == 3:
+        return None
+    modes = transition.shape[-1] // 2
+    a = torch.complex(transition[:, :modes], transition[:, modes:])[:, None]
+    s = torch.complex(inputs[..., :modes], inputs[..., modes:])
+    before = torch.empty_like(s)
+    state = torch.complex(initial[..., :modes], initial[..., modes:])
+    for m in reversed(range(s.shape[2])) if reverse else range(s.shape[2]):
+        before[:, :, m] = state
+        state = torch.addcmul(s[:, :, m], a, state)
+    return torch.cat([before.real, before.imag], dim=-1), torch.cat([state.real, state.imag], -1)

@@ -1,0 +1,75 @@
+"""The published formulations on JAX."""
+
+import jax
+import jax.numpy as jnp
+
+
+def s4d(w, u):
+    """S4D: K[l] = 2 Re sum C B (e^(dt A) - 1) / A e^(dt A l), and a Fourier transform."""
+    A = -jnp.exp(w["log_A_real"]) + 1j * w["A_imag"]
+    z = A * jnp.exp(w["log_dt"])
+    C = _complex(w, "C") * _complex(w, "B") * (jnp.exp(z) - 1) / A
+    return _convolve(u, 2 * _vandermonde(C, z, u.shape[-1]).real, w["D"])
+
+
+def dss(w, u):
+    """DSS with the exp kernel: N complex modes, none of them a conjugate of another."""
+    dt = jnp.exp(w["log_dt"])
+    A = -jnp.exp(w["log_A_real"]) + 1j * w["A_imag"]
+    z = A.real * dt[:, :1] + 1j * A.imag * dt[:, -1:]
+    C = _complex(w, "C") * (jnp.exp(z) - 1) / A
+    return _convolve(u, _vandermonde(C, z, u.shape[-1]).real, w["D"])
+
+
+def s4(w, u):
+    """S4: the generating function of a diagonal plus low rank system at the roots of unity."""
+    L = u.shape[-1]
+    dt = jnp.exp(w["log_dt"])
+    A = (-jnp.exp(w["log_A_real"]) + 1j * w["A_imag"]) * dt
+    P, B, C = (_complex(w, key) for key in ("P", "B", "C"))
+    # Nodes a little inside -1, at which the bilinear transform has its pole.
+    omega = jnp.exp(-2j * jnp.pi * jnp.arange(L // 2 + 1) / L)
+    omega = jnp.where(jnp.abs(omega + 1) < 1e-6, omega + 1e-6, omega)
+    z = 2 * (1 - omega) / (1 + omega)
+    left = jnp.concatenate([C, P.conj()])  # (1 + rank, features, modes)
+    right = jnp.concatenate([B[None], P])
+    v = left[:, None] * right[None] * dt
+    cauchy = v[..., None] / (z - A[..., None])
+    mirrored = v.conj()[..., None] / (z - A.conj()[..., None])
+    k = (cauchy + mirrored).sum(axis=-2)
+    K = k[0, 0] - k[0, 1] * k[1, 0] / (1 + k[1, 1])
+    return _convolve(u, jnp.fft.irfft(K * 2 / (1 + omega), n=L), w["D"])
+
+
+def s5(w, u):
+    """S5: a complex associative scan over the samples, mapped over the batch."""
+    Lambda = w["Lambda_real"] + 1j * w["Lambda_imag"]
+    dA = jnp.exp(Lambda * jnp.exp(w["log_dt"]))
+    dB = ((dA - 1) / Lambda)[:, None] * _complex(w, "B")
+    C = _complex(w, "C")[0]
+
+    def combine(before, after):
+        return after[0] * before[0], after[0] * before[1] + after[1]
+
+    def one_row(u):
+        driven = jax.vmap(lambda sample: dB @ sample)(u)
+        gains = jnp.broadcast_to(dA, driven.shape)
+        _, x = jax.lax.associative_scan(combine, (gains, driven))
+        return jax.vmap(lambda state: 2 * (C @ state).real)(x)
+
+    return jax.vmap(one_row)(u) + u * w["D"]
+
+
+def _complex(w, key):
+    return w[f"{key}_real"] + 1j * w[f"{key}_imag"]
+
+
+def _vandermonde(C, z, length):
+    powers = jnp.exp(z[..., None] * jnp.arange(length))
+    return jnp.einsum("chn,hnl->chl", C, powers)[0]
+
+
+def _convolve(u, K, D):
+    L = u.shape[-1]
+    spectrum = jnp.fft.rfft(u, n=2 * L) * jnp.fft.rfft(K, n=2 * L)
+    return jnp.fft.irfft(spectrum, n=2 * L)[..., :L] + u * D[0][:, None]

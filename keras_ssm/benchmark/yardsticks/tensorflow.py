@@ -1,0 +1,95 @@
+"""The published formulations on TensorFlow."""
+
+import math
+
+import tensorflow as tf
+
+
+def s4d(w, u):
+    """S4D: K[l] = 2 Re sum C B (e^(dt A) - 1) / A e^(dt A l), and a Fourier transform."""
+    A = tf.complex(-tf.exp(w["log_A_real"]), w["A_imag"])
+    z = A * _real(tf.exp(w["log_dt"]))
+    C = _complex(w, "C") * _complex(w, "B") * (tf.exp(z) - 1) / A
+    return _convolve(u, 2 * tf.math.real(_vandermonde(C, z, u.shape[-1])), w["D"])
+
+
+def dss(w, u):
+    """DSS with the exp kernel: N complex modes, none of them a conjugate of another."""
+    dt = tf.exp(w["log_dt"])
+    A = tf.complex(-tf.exp(w["log_A_real"]), w["A_imag"])
+    z = tf.complex(tf.math.real(A) * dt[:, :1], tf.math.imag(A) * dt[:, -1:])
+    C = _complex(w, "C") * (tf.exp(z) - 1) / A
+    return _convolve(u, tf.math.real(_vandermonde(C, z, u.shape[-1])), w["D"])
+
+
+def s4(w, u):
+    """S4: the generating function of a diagonal plus low rank system at the roots of unity."""
+    L = u.shape[-1]
+    dt = _real(tf.exp(w["log_dt"]))
+    A = tf.complex(-tf.exp(w["log_A_real"]), w["A_imag"]) * dt
+    P, B, C = (_complex(w, key) for key in ("P", "B", "C"))
+    # Nodes a little inside -1, at which the bilinear transform has its pole.
+    angle = -2 * math.pi * tf.range(L // 2 + 1, dtype=u.dtype) / L
+    omega = tf.exp(tf.complex(0.0, angle))
+    omega = tf.where(tf.abs(omega + 1) < 1e-6, omega + 1e-6, omega)
+    z = 2 * (1 - omega) / (1 + omega)
+    left = tf.concat([C, tf.math.conj(P)], axis=0)  # (1 + rank, features, modes)
+    right = tf.concat([B[None], P], axis=0)
+    v = left[:, None] * right[None] * dt
+    cauchy = v[..., None] / (z - A[..., None])
+    mirrored = tf.math.conj(v)[..., None] / (z - tf.math.conj(A)[..., None])
+    k = tf.reduce_sum(cauchy + mirrored, axis=-2)
+    K = k[0, 0] - k[0, 1] * k[1, 0] / (1 + k[1, 1])
+    K = tf.signal.irfft(K * 2 / (1 + omega), fft_length=[L])
+    return _convolve(u, K, w["D"])
+
+
+def s5(w, u):
+    """S5: a complex associative scan over the samples."""
+    Lambda = tf.complex(w["Lambda_real"], w["Lambda_imag"])
+    dA = tf.exp(Lambda * _real(tf.exp(w["log_dt"])))
+    dB = ((dA - 1) / Lambda)[:, None] * _complex(w, "B")
+    driven = tf.einsum("blh,ph->blp", _real(u), dB)
+    _, x = _associative_scan(tf.broadcast_to(dA, tf.shape(driven)), driven)
+    y = tf.einsum("blp,hp->blh", x, _complex(w, "C")[0])
+    return 2 * tf.math.real(y) + u * w["D"]
+
+
+def _associative_scan(a, b):
+    """(a_i, b_i) o (a_j, b_j) = (a_j a_i, a_j b_i + b_j), odd and even places in turn."""
+    n = a.shape[1]
+    if n < 2:
+        return a, b
+    even, odd = slice(0, n - 1, 2), slice(1, None, 2)
+    odd_a, odd_b = _associative_scan(a[:, odd] * a[:, even], a[:, odd] * b[:, even] + b[:, odd])
+    ends = slice(None, -1) if n % 2 == 0 else slice(None)
+    later = slice(2, None, 2)
+    even_a = tf.concat([a[:, :1], a[:, later] * odd_a[:, ends]], axis=1)
+    even_b = tf.concat([b[:, :1], a[:, later] * odd_b[:, ends] + b[:, later]], axis=1)
+    return _interleave(even_a, odd_a), _interleave(even_b, odd_b)
+
+
+def _interleave(even, odd):
+    n, m = even.shape[1], odd.shape[1]
+    pairs = tf.stack([even[:, :m], odd], axis=2)
+    joined = tf.reshape(pairs, (tf.shape(even)[0], 2 * m, even.shape[2]))
+    return joined if n == m else tf.concat([joined, even[:, m:]], axis=1)
+
+
+def _real(x):
+    return tf.complex(x, tf.zeros_like(x))
+
+
+def _complex(w, key):
+    return tf.complex(w[f"{key}_real"], w[f"{key}_imag"])
+
+
+def _vandermonde(C, z, length):
+    powers = tf.exp(z[..., None] * _real(tf.range(length, dtype=tf.float32)))
+    return tf.einsum("chn,hnl->chl", C, powers)[0]
+
+
+def _convolve(u, K, D):
+    L = u.shape[-1]
+    spectrum = tf.signal.rfft(u, [2 * L]) * tf.signal.rfft(K, [2 * L])
+    return tf.signal.irfft(spectrum, [2 * L])[..., :L] + u * D[0][:, None]

@@ -1,0 +1,89 @@
+"""The published formulations on PyTorch."""
+
+import math
+
+import torch
+
+
+def s4d(w, u):
+    """S4D: K[l] = 2 Re sum C B (e^(dt A) - 1) / A e^(dt A l), and a Fourier transform."""
+    dt = torch.exp(w["log_dt"])
+    A = torch.complex(-torch.exp(w["log_A_real"]), w["A_imag"])
+    z = A * dt
+    C = _complex(w, "C") * _complex(w, "B") * (torch.exp(z) - 1) / A
+    return _convolve(u, 2 * _vandermonde(C, z, u.shape[-1]).real, w["D"])
+
+
+def dss(w, u):
+    """DSS with the exp kernel: N complex modes, none of them a conjugate of another."""
+    dt = torch.exp(w["log_dt"])
+    A = torch.complex(-torch.exp(w["log_A_real"]), w["A_imag"])
+    z = torch.complex(A.real * dt[:, :1], A.imag * dt[:, -1:])
+    C = _complex(w, "C") * (torch.exp(z) - 1) / A
+    return _convolve(u, _vandermonde(C, z, u.shape[-1]).real, w["D"])
+
+
+def s4(w, u):
+    """S4: the generating function of a diagonal plus low rank system at the roots of unity."""
+    L = u.shape[-1]
+    dt = torch.exp(w["log_dt"])
+    A = torch.complex(-torch.exp(w["log_A_real"]), w["A_imag"]) * dt
+    P, B, C = (_complex(w, key) for key in ("P", "B", "C"))
+    # Nodes a little inside -1, at which the bilinear transform has its pole.
+    omega = torch.exp(-2j * math.pi * torch.arange(L // 2 + 1) / L).to(A.dtype)
+    omega = torch.where((omega + 1).abs() < 1e-6, omega + 1e-6, omega)
+    z = 2 * (1 - omega) / (1 + omega)
+    left = torch.cat([C, P.conj()])  # (1 + rank, features, modes)
+    right = torch.cat([B[None], P])
+    v = left[:, None] * right[None] * dt
+    cauchy = v[..., None] / (z - A[..., None])
+    mirrored = v.conj()[..., None] / (z - A.conj()[..., None])
+    k = (cauchy + mirrored).sum(dim=-2)
+    K = k[0, 0] - k[0, 1] * k[1, 0] / (1 + k[1, 1])
+    return _convolve(u, torch.fft.irfft(K * 2 / (1 + omega), n=L), w["D"])
+
+
+def s5(w, u):
+    """S5: a complex associative scan over the samples."""
+    dt = torch.exp(w["log_dt"])
+    Lambda = torch.complex(w["Lambda_real"], w["Lambda_imag"])
+    dA = torch.exp(Lambda * dt)
+    dB = ((dA - 1) / Lambda)[:, None] * _complex(w, "B")
+    driven = u.to(dB.dtype) @ dB.T
+    _, x = _associative_scan(dA.expand_as(driven), driven)
+    return 2 * (x @ _complex(w, "C")[0].T).real + u * w["D"]
+
+
+def _associative_scan(a, b):
+    """(a_i, b_i) o (a_j, b_j) = (a_j a_i, a_j b_i + b_j), odd and even places in turn."""
+    n = a.shape[1]
+    if n < 2:
+        return a, b
+    even, odd = slice(0, n - 1, 2), slice(1, None, 2)
+    odd_a, odd_b = _associative_scan(a[:, odd] * a[:, even], a[:, odd] * b[:, even] + b[:, odd])
+    ends = slice(None, -1) if n % 2 == 0 else slice(None)
+    later = slice(2, None, 2)
+    even_a = torch.cat([a[:, :1], a[:, later] * odd_a[:, ends]], dim=1)
+    even_b = torch.cat([b[:, :1], a[:, later] * odd_b[:, ends] + b[:, later]], dim=1)
+    return _interleave(even_a, odd_a), _interleave(even_b, odd_b)
+
+
+def _interleave(even, odd):
+    out = even.new_empty((even.shape[0], even.shape[1] + odd.shape[1], *even.shape[2:]))
+    out[:, ::2], out[:, 1::2] = even, odd
+    return out
+
+
+def _complex(w, key):
+    return torch.complex(w[f"{key}_real"], w[f"{key}_imag"])
+
+
+def _vandermonde(C, z, length):
+    powers = torch.exp(z[..., None] * torch.arange(length))
+    return torch.einsum("chn,hnl->chl", C, powers)[0]
+
+
+def _convolve(u, K, D):
+    L = u.shape[-1]
+    spectrum = torch.fft.rfft(u, n=2 * L) * torch.fft.rfft(K, n=2 * L)
+    return torch.fft.irfft(spectrum, n=2 * L)[..., :L] + u * D[0][:, None]

@@ -1,0 +1,95 @@
+"""The recurrence over chunks, x_(m+1) = transition x_m + s_m, as one primitive.
+
+It has its own gradient, which is the same recurrence the other way round with the adjoint
+transition: left to autodiff, the scan would cost more than all the rest.
+"""
+
+from keras import ops
+
+from keras_ssm.ops import backend, pair
+from keras_ssm.ops.backend import exact_einsum
+
+
+def carry(transition, inputs, initial, reverse=False):
+    """Returns the state before each chunk, and the one after the last.
+
+    Args:
+        transition: tensor `(features, 2 modes)`, diagonal, real parts then imaginary parts; or
+            `(features, states, states)`, dense and less the identity.
+        inputs: tensor `(features, batch, chunks, states)`. What each chunk adds to the state.
+        initial: tensor `(features, batch, states)`. State before the first chunk.
+        reverse: bool. Whether the recurrence runs from the last chunk to the first.
+
+    Returns:
+        Tuple `(before, last)`: `(features, batch, chunks, states)` and
+        `(features, batch, states)`. In reverse, entry m of `before` is what chunk m receives
+        from the chunks after it, and `last` what chunk 0 hands on.
+
+    Example:
+        ```python
+        half = ops.convert_to_tensor([[0.5, 0.0]])  # one mode: 0.5 + 0i
+        before, last = carry(half, ops.ones((1, 1, 3, 2)), ops.zeros((1, 1, 2)))
+        # real parts: 0, 1, 1.5 and 1.75
+        ```
+
+    Reference:
+        [Mamba-2](https://arxiv.org/abs/2405.21060), section 6, for time-invariant systems.
+    """
+
+    def forward(transition, inputs, initial):
+        before, last = _states(transition, inputs, initial, reverse)
+        return (before, last), (transition, before)
+
+    def backward(kept, cotangents):
+        transition, before = kept
+        d_inputs, d_initial = _states(_adjoint(transition), *cotangents, not reverse)
+        return _gradient_of_transition(transition, before, d_inputs), d_inputs, d_initial
+
+    return backend.with_gradient(forward, backward)(transition, inputs, initial)
+
+
+def _states(transition, inputs, initial, reverse):
+    fast = backend.carry_states(transition, inputs, initial, reverse)
+    if fast is not None:
+        return fast
+    chunks = inputs.shape[2]
+    if chunks is not None and chunks <= backend.LONGEST_UNROLLED:
+        state, before = initial, []
+        for m in reversed(range(chunks)) if reverse else range(chunks):
+            before.append(state)
+            state = _advance(transition, state, inputs[:, :, m])
+        return ops.stack(before[::-1] if reverse else before, axis=2), state
+
+    def advance(state, s):
+        return _advance(transition, state, s), state
+
+    last, before = backend.sequential(
+        advance, initial, ops.transpose(inputs, (2, 0, 1, 3)), reverse=reverse
+    )
+    return ops.transpose(before, (1, 2, 0, 3)), last
+
+
+def _advance(transition, state, inputs):
+    if len(transition.shape) == 3:
+        return state + (exact_einsum("hij,hbj->hbi", transition, state) + inputs)
+    a = pair.split(transition[:, None])
+    return pair.join(pair.multiply(a, pair.split(state))) + inputs
+
+
+def _adjoint(transition):
+    if len(transition.shape) == 3:
+        return ops.transpose(transition, (0, 2, 1))
+    return pair.join(pair.conjugate(pair.split(transition)))
+
+
+def _gradient_of_transition(transition, before, d_inputs):
+    if len(transition.shape) == 3:
+        return exact_einsum("hbmi,hbmj->hij", d_inputs, before)
+    x, d = pair.split(before), pair.split(d_inputs)
+    product = lambda a, b: ops.sum(a * b, axis=(1, 2))  # noqa: E731
+    return pair.join(
+        (
+            product(x[0], d[0]) + product(x[1], d[1]),
+            product(x[0], d[1]) - product(x[1], d[0]),
+        )
+    )
