@@ -6,6 +6,7 @@ are imported, and again for the tests here alone: elsewhere on a CPU they stay o
 
 import importlib
 import importlib.util
+from functools import partial
 
 import numpy as np
 import pytest
@@ -60,7 +61,7 @@ def value_and_gradients(function, arrays, weights):
     if BACKEND == "jax":
         import jax
 
-        @jax.jit
+        @partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
         def both(*arrays):
             value, pull = jax.vjp(function, *arrays)
             return value, pull(weights)
@@ -135,11 +136,9 @@ def x_and_bank(rng, batch, length, T, dt, modes, dtype="float32"):
 
 
 CHUNKS = {  # batch, length, features, T, modes
-    "several": (3, 64, 2, 16, 8),
+    "odd": (5, 33, 2, 11, 5),
     "one": (1, 16, 2, 16, 16),
-    "odd": (5, 33, 1, 11, 5),
-    "not_whole": (2, 45, 2, 20, 3),
-    "two_slices": (2, 128, 1, 64, 17),
+    "not_whole": (2, 100, 1, 40, 17),
     "two_batch_tiles": (35, 40, 1, 20, 4),
 }
 
@@ -162,10 +161,10 @@ def round_to_tf32(x):
 @needs_kernels
 def test_only_the_large_products_may_be_rounded(rng, interpreter):
     """Slow modes over a long sequence: TF32 is fine in the products, and not in the states."""
-    length, T, dt = 16384, 128, np.array([[1e-4], [1e-3]])
+    length, T, dt = 16384, 128, np.array([[3e-4]])
     arrays = x_and_bank(rng, 1, length, T, dt, 16, "float64")
     x, response, E_in, transition, E_out = arrays
-    u = x.reshape(1, length // T, T, 2)
+    u = x.reshape(1, length // T, T, 1)
     exact, state = np.empty_like(u), np.zeros((1, *transition.shape))
     for m in range(length // T):
         exact[:, m] = np.einsum("bth,htk->bkh", u[:, m], response)
@@ -174,15 +173,13 @@ def test_only_the_large_products_may_be_rounded(rng, interpreter):
         state += np.einsum("bth,htn->bhn", u[:, m], E_in)
     exact = exact.reshape(x.shape)
 
-    def error(precision, transition):
+    def error(transition):
         given = [x, response, E_in, transition, E_out]
         given = [ops.convert_to_tensor(a.astype("float32")) for a in given]
-        return relative_error(KERNELS.chunk_pass(*given, precision, **OPTIONS), exact)
+        return relative_error(KERNELS.chunk_pass(*given, "tf32", **OPTIONS), exact)
 
-    full, rounded = error("float32", transition), error("tf32", transition)
-    assert full < 2e-5
-    assert 10 * full < rounded < 1e-3  # more than full precision: it did round
-    assert error("tf32", round_to_tf32(transition)) > 1e-3
+    assert 1e-4 < error(transition) < 1e-3  # float32 gives 1e-6: it did round
+    assert error(round_to_tf32(transition)) > 1e-3
 
 
 LEADS = {  # leading axes of dA, of the inputs
@@ -193,14 +190,24 @@ LEADS = {  # leading axes of dA, of the inputs
 }
 
 
+# lead, steps, modes, varies, reverse, steps in a block; longer blocks take long to compile.
+SCANS = [
+    ("bank", 9, 2, False, False, 4),
+    ("bank", 9, 2, False, True, 4),
+    ("bank", 9, 2, True, False, 4),
+    ("bank", 9, 2, True, True, 4),
+    ("own", 35, 1, False, True, 8),
+    ("shared", 67, 1, True, True, None),
+    ("shared", 16, 19, False, False, 4),
+    ("alone", 1, 3, True, False, None),
+]
+
+
 @needs_kernels
-@pytest.mark.parametrize("reverse", [False, True])
-@pytest.mark.parametrize("varies", [False, True])
-@pytest.mark.parametrize(
-    "lead, steps, modes",
-    [("bank", 9, 2), ("shared", 40, 1), ("alone", 1, 3), ("own", 67, 1), ("alone", 16, 19)],
-)
-def test_diagonal_scan(lead, steps, modes, varies, reverse, rng, interpreter):
+@pytest.mark.parametrize("lead, steps, modes, varies, reverse, block", SCANS)
+def test_diagonal_scan(lead, steps, modes, varies, reverse, block, rng, interpreter, monkeypatch):
+    if block is not None:
+        monkeypatch.setattr(f"keras_ssm.ops.backend.{LIBRARY}_scan.BLOCK_STEPS", block)
     own, lead = LEADS[lead]
     dA = rng.uniform(-0.7, 0.7, (*own, steps if varies else 1, 2 * modes))
     inputs = rng.standard_normal((*lead, steps, 2 * modes))
@@ -272,6 +279,19 @@ def test_errors(operation, number, shape, name, rng, interpreter):
 def test_unknown_precision(rng, interpreter):
     with pytest.raises(ValueError, match=r"`precision`.*Received: 'half'"):
         KERNELS.chunk_pass(*operands(rng)["chunk_pass"], precision="half", **OPTIONS)
+
+
+@pytest.mark.skipif(LIBRARY != "pallas", reason="Pallas only")
+@pytest.mark.parametrize("operation", ["chunk_pass", "diagonal_scan"])
+def test_lowers_for_a_gpu(operation, rng):
+    """The interpreter takes more than the compiler of a GPU does; none is needed to lower."""
+    import jax
+
+    arrays = operands(rng)[operation]
+    loss = lambda *arrays: ops.sum(getattr(KERNELS, operation)(*arrays))  # noqa: E731
+    both = jax.jit(jax.value_and_grad(loss, argnums=tuple(range(len(arrays)))))
+    text = both.trace(*arrays).lower(lowering_platforms=("cuda",)).as_text()
+    assert text.count("stablehlo.custom_call") >= 2  # forwards and backwards
 
 
 def test_padded():
