@@ -6,6 +6,9 @@ are imported, and again for the tests here alone: elsewhere on a CPU they stay o
 
 import importlib
 import importlib.util
+import os
+import subprocess
+import sys
 from functools import partial
 
 import numpy as np
@@ -292,6 +295,43 @@ def test_lowers_for_a_gpu(operation, rng):
     both = jax.jit(jax.value_and_grad(loss, argnums=tuple(range(len(arrays)))))
     text = both.trace(*arrays).lower(lowering_platforms=("cuda",)).as_text()
     assert text.count("stablehlo.custom_call") >= 2  # forwards and backwards
+
+
+COMPILE_FOR_A_GPU = """
+from triton import compile
+from triton.backends.compiler import GPUTarget
+from triton.compiler import ASTSource
+from keras_ssm.ops.backend import triton_chunk, triton_scan
+
+def assemble(kernel, constants, **options):
+    signature = {name: "*fp32" for name in kernel.arg_names}
+    signature |= dict.fromkeys(("chunks", "batch", "T", "modes", "steps"), "i32")
+    signature = {n: t for n, t in signature.items() if n in kernel.arg_names}
+    signature |= {"dA_rows": "*i64"} if "dA_rows" in signature else {}
+    signature |= dict.fromkeys(constants, "constexpr")
+    source = ASTSource(kernel, signature=signature, constexprs=constants)
+    return compile(source, target=GPUTarget("cuda", 80, 32), options=options)
+
+for precision in ("float32", "tf32"):
+    constants = triton_chunk.launch_options(precision, 64, 128, 64) | {"REVERSE": True}
+    options = {name: constants.pop(name) for name in ("num_warps", "num_stages")}
+    found = assemble(triton_chunk._chunk_kernel, constants | {"ROUND": False}, **options)
+    assert ("mma.sync" in found.asm["ptx"]) == (precision == "tf32")
+    assert len(found.asm["cubin"]) and found.metadata.shared < 48 * 1024
+for code in range(8):
+    flags = {"VARIES": code > 3, "REVERSE": code % 2 == 1, "ADJOINT": code % 4 > 1}
+    assemble(triton_scan._scan_kernel, {"BLOCK": 64, "TILE_MODES": 16} | flags, num_warps=4)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(LIBRARY != "triton" or KERNELS is None, reason="Triton only")
+def test_compiles_for_a_gpu():
+    """The interpreter takes more than the compiler of a GPU does; none is needed to compile."""
+    environment = {k: v for k, v in os.environ.items() if k != "TRITON_INTERPRET"}
+    command = [sys.executable, "-c", COMPILE_FOR_A_GPU]
+    done = subprocess.run(command, capture_output=True, text=True, env=environment)
+    assert done.returncode == 0, done.stderr[-2000:]
 
 
 def test_padded():
