@@ -1,0 +1,97 @@
+import inspect
+
+UNSET = object()
+
+
+class Settings:
+    """What the tensors of a checkpoint do not say, and where each value came from.
+
+    Args:
+        given: dict. Values that a person gave, by the constructor names of our classes.
+        hyper_parameters: dict. The configuration of the training run, official names.
+
+    Attributes:
+        rows: dict of name to `(value, origin, in_file)`; the origin is `"given"`, `"file"`,
+            `"default"`, `"tensors"` or `"format"`, and `in_file` says whether the file said it.
+    """
+
+    def __init__(self, given, hyper_parameters):
+        self.given = dict(given)
+        self.hyper_parameters = hyper_parameters
+        self.rows = {}
+
+    def hyper(self, *path, default=UNSET):
+        """A hyper-parameter by its path, with references to others (`${a.b}`) resolved."""
+        value = self.hyper_parameters
+        for key in path:
+            if not isinstance(value, dict) or key not in value:
+                return default
+            value = value[key]
+        if isinstance(value, str) and "${" in value:
+            inner = value.removeprefix("${").removesuffix("}")
+            plain = value == f"${{{inner}}}" and inner.replace(".", "").replace("_", "").isalnum()
+            if not plain or inner.split(".") == list(path):
+                return default
+            return self.hyper(*inner.split("."), default=default)
+        return value
+
+    def choose(self, name, default, file=UNSET):
+        """The value of a name: as given, else what the file says, else the default.
+
+        Args:
+            name: str. The constructor name.
+            default: the published default.
+            file: what the hyper-parameters say, or `UNSET`.
+        """
+        in_file = file is not UNSET
+        if name in self.given:
+            value, origin = self.given[name], "given"
+        elif in_file:
+            value, origin = file, "file"
+        else:
+            value, origin = default, "default"
+        self.rows[name] = value, origin, in_file
+        return value
+
+    def published(self, name, value):
+        """The value that every model of this format has, unless another was given."""
+        if name in self.given:
+            return self.choose(name, value)
+        self.rows[name] = value, "format", True
+        return value
+
+    def derive(self, name, value):
+        """Records a value that the tensors fix; raises a `ValueError` if another was given."""
+        if name in self.given and self.given[name] != value:
+            raise ValueError(
+                f"`{name}` must be {value!r}, as the tensors of the checkpoint have it. "
+                f"Received: {name}={self.given[name]!r}"
+            )
+        self.rows[name] = value, "tensors", True
+        return value
+
+    def arguments(self, cls, known):
+        """The arguments of a class: `known`, and what else was given for it.
+
+        Args:
+            cls: class of ours.
+            known: dict of the arguments that the checkpoint fixes.
+        """
+        names = set(inspect.signature(cls.__init__).parameters) - {"self", "kwargs"}
+        names -= {"mixer", "backbone", "preprocessor", *known}
+        extra = {name: self.given[name] for name in self.given if name in names}
+        extra = {name: value for name, value in extra.items() if name not in self.rows}
+        for name, value in extra.items():
+            self.rows[name] = value, "given", False
+        return {**known, **extra}
+
+    def check_all_used(self, *classes):
+        """Raises a `ValueError` for a given name that nothing takes."""
+        unknown = sorted(set(self.given) - set(self.rows))
+        if unknown:
+            names = {n for cls in classes for n in inspect.signature(cls.__init__).parameters}
+            names = sorted((names | set(self.rows)) - {"self", "kwargs", "mixer", "backbone"})
+            raise ValueError(
+                f"Settings must be arguments of {', '.join(c.__name__ for c in classes)}, "
+                f"or of this format: {', '.join(names)}. Received: {', '.join(unknown)}"
+            )
