@@ -99,9 +99,7 @@ def build_model(file, source="tensors", format="auto", config=None, ignore=(), o
     hyper_parameters = {**file.hyper_parameters, **(config or {})}
     settings = Settings(overrides or {}, hyper_parameters)
     blueprint = FORMATS[format].read(tensors, settings)
-    backbone = SSMBackbone(
-        blueprint.mixer, **settings.arguments(SSMBackbone, blueprint.backbone)
-    )
+    backbone = SSMBackbone(blueprint.mixer, **settings.arguments(SSMBackbone, blueprint.backbone))
     arguments = settings.arguments(blueprint.task, blueprint.task_arguments)
     preprocessor = _preprocessor(blueprint.task.preprocessor_cls, settings, backbone)
     settings.check_all_used(type(blueprint.mixer), SSMBackbone, blueprint.task)
@@ -146,8 +144,10 @@ def _recognised(tensors, source):
 
 
 def _preprocessor(cls, settings, backbone):
-    arguments = settings.arguments(cls, {"tokens": backbone.vocabulary_size is not None})
-    return cls(**arguments)
+    arguments = {"tokens": backbone.vocabulary_size is not None}
+    if not arguments["tokens"]:
+        arguments["scale"] = settings.published("scale", 1.0)
+    return cls(**settings.arguments(cls, arguments))
 
 
 def _assign(model, tensors, assignment):

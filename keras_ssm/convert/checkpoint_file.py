@@ -60,6 +60,9 @@ def read_checkpoint_file(path):
             f"'{path}' must be a complete and plain {container} file; nothing was written. "
             f"Received: {error or type(error).__name__}"
         ) from error
+    for prefix in PREFIXES:
+        while tensors and all(name.startswith(prefix) for name in tensors):
+            tensors = {name.removeprefix(prefix): value for name, value in tensors.items()}
     beside = path.with_name(path.name + ".json")
     if beside.is_file():
         hyper_parameters = {**hyper_parameters, **read_configuration(beside)}
@@ -126,9 +129,6 @@ def _from_torch(content):
     others += [name for name in tensors if name not in kept]
     if not kept:
         raise ValueError(f"no tensors; it holds {sorted(map(str, content))[:8]}")
-    for prefix in PREFIXES:
-        while all(name.startswith(prefix) for name in kept):
-            kept = {name.removeprefix(prefix): value for name, value in kept.items()}
     others = [str(name) for name in others if name != "hyper_parameters"]
     return kept, hyper_parameters, others
 
@@ -172,7 +172,9 @@ def _read_safetensors(path):
     with contextlib.suppress(json.JSONDecodeError):
         stored = json.loads(metadata.get("config", "{}"))
         hyper_parameters = {**hyper_parameters, **(stored if isinstance(stored, dict) else {})}
-    tensors, _, others = _from_torch(tensors)
+    if any(".layers_0.seq." in name for name in tensors):  # flax, joined another way
+        tensors = {name.replace(".", "/"): value for name, value in tensors.items()}
+    tensors, _, others = _from_tree(tensors)
     return tensors, hyper_parameters, others
 
 

@@ -134,7 +134,8 @@ def s4_mixer(tensors, stem, settings, hyper):
     cls = S4 if low_rank else S4D
     # Every initial value is replaced: the simplest that every size has will do.
     init = str(hyper.get("init", "")).removeprefix("diag-")
-    settings.given.setdefault("init", init if init == "legs" and modes > 1 else "lin")
+    init = init if init == "legs" and modes > 1 else "lin"
+    arguments["init"] = settings.published("init", init)
     return cls(**settings.arguments(cls, arguments))
 
 
@@ -156,9 +157,7 @@ def s4_assignments(tensors, stem, target, settings, hyper):
     for name in NODES:
         tensors.drop(f"{kernel}{name}", "bound to one length")
     dt, dt_target, dt_note = _step(tensors, kernel, settings, hyper)
-    yield Assignment(
-        f"{target}.{dt_target[0]}", (dt,), dt_target[1], dt_note, linear=not dt_note
-    )
+    yield Assignment(f"{target}.{dt_target[0]}", (dt,), dt_target[1], dt_note, linear=not dt_note)
     A, real, imag = _eigenvalues(tensors, kernel, version, settings)
     yield Assignment(f"{target}.log_A_real", *real)
     yield Assignment(f"{target}.A_imag", *imag)
@@ -316,4 +315,3 @@ def _pairs(x):
 
 def _first(x):
     return _pairs(x)[0]
-

@@ -100,9 +100,7 @@ def sequence_model(tensors, settings, hyper, mixer, mixer_assignments):
         "prenorm": prenorm,
         "final_norm": settings.derive("final_norm", last_norm),
         "dropout": settings.choose("dropout", 0.0, settings.hyper("model", "dropout")),
-        "tie_dropout": settings.choose(
-            "tie_dropout", True, settings.hyper("model", "tie_dropout")
-        ),
+        "tie_dropout": settings.choose("tie_dropout", True, settings.hyper("model", "tie_dropout")),
     }
     decoder = settings.hyper("decoder")
     decoder = decoder[0] if isinstance(decoder, list) and decoder else decoder

@@ -75,10 +75,8 @@ def _mixer(tensors, settings, modes):
         ),
         "clip_eigs": settings.choose("clip_eigs", False, settings.hyper("clip_eigs")),
     }
-    # They describe initial values alone, all of which are replaced.
-    blocks = settings.hyper("blocks", default=1)
-    if isinstance(blocks, int) and blocks > 0 and arguments["state_dim"] % blocks == 0:
-        settings.given.setdefault("blocks", blocks)
+    # Of initial values alone, all of which are replaced.
+    arguments["blocks"] = settings.choose("blocks", 1, settings.hyper("blocks"))
     return S5(**settings.arguments(S5, arguments))
 
 

@@ -54,9 +54,10 @@ class Settings:
         return value
 
     def published(self, name, value):
-        """The value that every model of this format has, unless another was given."""
-        if name in self.given:
-            return self.choose(name, value)
+        """The value that every model of this format has, unless another is given or written."""
+        file = self.hyper(name)
+        if name in self.given or file is not UNSET:
+            return self.choose(name, value, file)
         self.rows[name] = value, "format", True
         return value
 

@@ -101,9 +101,7 @@ def read_zip(path):
             if entry is None:
                 raise ValueError(f"no storage {storage.key!r}")
             if entry.file_size < storage.count * dtype.itemsize:
-                raise ValueError(
-                    f"a tensor of {storage.count} numbers in {entry.file_size} bytes"
-                )
+                raise ValueError(f"a tensor of {storage.count} numbers in {entry.file_size} bytes")
             dtype = dtype.newbyteorder(">") if big else dtype
             return np.frombuffer(archive.read(entry), dtype, storage.count)
 

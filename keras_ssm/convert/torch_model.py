@@ -133,4 +133,3 @@ def find_head(tensors, settings, classifier, pair, pooling):
         assignments, task = list(dense("head", classifier, tensors)), SSMClassifier
     arguments["num_classes"] = settings.derive("num_classes", classes)
     return task, arguments, assignments
-
