@@ -127,7 +127,8 @@ def _import(source, destination, format, config, ignore, check, overrides):
         worst = sorted(comparison.rows, reverse=True)[:5]
         console.print(
             f"{comparison.name} of {check}: largest differences "
-            f"{', '.join(f'{row:.1e}' for row in worst)} of the maximum, {len(comparison.rows)} rows"
+            f"{', '.join(f'{row:.1e}' for row in worst)} of the maximum, "
+            f"{len(comparison.rows)} rows"
         )
     console.print(f"written to {destination}")
 

@@ -281,8 +281,10 @@ def test_a_failed_conversion_writes_nothing(tmp_path):
     path, recorded = checkpoint(FIRST), HERE / "golden" / "models" / "a_example_s4d_postnorm.npz"
     result = CliRunner().invoke(
         cli.main,
-        ["convert", str(path), str(tmp_path / "out"), "--set", "prenorm=true"]
-        + ["--check", str(recorded)],
+        [
+            *("convert", str(path), str(tmp_path / "out")),
+            *("--set", "prenorm=true", "--check", str(recorded)),
+        ],
     )
     assert result.exit_code == 1 and "nothing was written" in result.output
     with pytest.raises(ValueError, match="Received: prenrm"):

@@ -79,7 +79,7 @@ def test_a_pickle_runs_nothing(tmp_path):
         Call(exec, f"open({str(marker)!r}, 'w')"),
         Call(os.mkdir, str(marker)),
         Call(bytearray, 10**13),
-        Call(getattr, os, "system"),
+        Call(getattr, "x", "upper"),
     )
     for number, call in enumerate(functions):
         for data in (pickle.dumps({"model": call}, 2), pickle.dumps({"model": call}, 4)):
@@ -103,7 +103,7 @@ def test_nested_copies_are_not_multiplied(tmp_path):
         content = [content, content]
     refused(zipped(tmp_path / "laughs.pth", pickle.dumps({"model": content}, 2)))
     deep = []
-    for _ in range(500):
+    for _ in range(240):
         deep = [deep]
     refused(zipped(tmp_path / "deep.pth", pickle.dumps({"model": deep}, 2)), "200 deep")
 
@@ -158,7 +158,7 @@ def test_dishonest_zip_files(tmp_path):
     refused(zipped(tmp_path / "b.pth", data, names=["/escaped"]), "outside the file")
     bomb = tmp_path / "c.pth"
     zipped(bomb, data, {"0": bytes(2**24)}, zipfile.ZIP_DEFLATED)
-    refused(bomb, "16777216 bytes")
+    refused(bomb, r"of \d+ bytes in")
     refused(zipped(tmp_path / "d.pth", data, names=["other/data.pkl"]), "2 entries")
     assert not (tmp_path.parent / "escaped").exists()
 
@@ -235,7 +235,7 @@ def test_dishonest_safetensors(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "content", [b"", b"\0" * 100, b"hello, this is text", b"\x89HDF\r\n\x1a\n"]
+    "content", [b"", b"\0" * 100, b"hello, this is text", b"\x89HDF\r\n\x1a\n"], ids=range(4)
 )
 def test_files_of_another_kind(tmp_path, content):
     (tmp_path / "a.bin").write_bytes(content)

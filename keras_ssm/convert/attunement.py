@@ -31,7 +31,7 @@ def plain_C(C, A, P, dt, length):
     """
     if not length:
         return C, 1.0
-    channels, features, modes = C.shape
+    features, modes = C.shape[1:]
     plain, worst, eye = np.empty_like(C), 1.0, np.eye(2 * modes)
     A, P = _both(A), _both(P)
     for h in range(features):

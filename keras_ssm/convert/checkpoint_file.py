@@ -106,12 +106,21 @@ def _recognise(path):
         return "safetensors", _read_safetensors
     elif head[:1] == b"\x80" and head[1:2] in b"\x00\x01\x02\x03\x04\x05":
         pass  # a bare pickle
-    elif head[:1] and (0x80 <= head[0] <= 0x8F or head[0] in (0xDE, 0xDF)):
+    elif _is_map_of_names(head):
         return "flax msgpack", _read_msgpack
     raise ValueError(
         f"'{path}' must be a file of PyTorch, flax msgpack, npz or safetensors. "
         f"Received: a file that starts with {head[:8]!r}"
     )
+
+
+def _is_map_of_names(head):
+    """Whether these bytes begin a map of msgpack, and its first key is a string."""
+    if not head:
+        return False
+    first = {0xDE: 3, 0xDF: 5}.get(head[0], 1)
+    is_map = 0x80 <= head[0] <= 0x8F or first > 1
+    return is_map and len(head) > first and (0xA0 <= head[first] <= 0xBF or head[first] == 0xD9)
 
 
 def _from_torch(content):

@@ -65,7 +65,8 @@ def _mixer(tensors, settings, modes):
     seq = f"{LAYER.format(0)}seq/"
     conj_sym = settings.choose("conj_sym", True, settings.hyper("conj_sym"))
     C = tensors.shape(f"{seq}C")
-    both = f"{seq}C1" in tensors or (C is not None and C[1] == 2 * modes)
+    side_by_side = C is not None and C[1] == 2 * modes
+    both = f"{seq}C1" in tensors or side_by_side
     arguments = {
         "state_dim": settings.derive("state_dim", 2 * modes if conj_sym else modes),
         "conj_sym": conj_sym,
@@ -75,7 +76,11 @@ def _mixer(tensors, settings, modes):
         ),
         "clip_eigs": settings.choose("clip_eigs", False, settings.hyper("clip_eigs")),
     }
-    # Of initial values alone, all of which are replaced.
+    # Of initial values alone, which are replaced; one of them keeps both directions in one C.
+    if side_by_side:
+        arguments["c_init"] = settings.derive("c_init", "complex_normal")
+    else:
+        arguments["c_init"] = settings.choose("c_init", "lecun_normal", settings.hyper("C_init"))
     arguments["blocks"] = settings.choose("blocks", 1, settings.hyper("blocks"))
     return S5(**settings.arguments(S5, arguments))
 

@@ -1,4 +1,4 @@
-"""What the checkpoints of PyTorch share around their layers: encoders, norms, projections, heads."""
+"""What the checkpoints of PyTorch share: encoders, norms, projections and heads."""
 
 from keras_ssm.convert.assignment import Assignment, dense, same
 from keras_ssm.convert.settings import UNSET
