@@ -151,6 +151,35 @@ def test_options_of_the_official_layer(name, after):
     assert relative_error(ops.reshape(mixer.kernel(K.shape[-1]), K.shape), K) < close
 
 
+def third_version(tensors):
+    """The same layers by the names of the third version of state-spaces/s4."""
+    names = {
+        "layer.kernel.inv_dt": "kernel.kernel.log_dt",
+        "layer.kernel.A_real": "kernel.kernel.inv_A_real",
+        "layer.kernel.": "kernel.kernel.",
+        "layer.D": "D",
+    }
+    renamed = {}
+    for name, value in tensors.items():
+        if name.endswith("inv_dt"):
+            value = value[:, 0]
+        if name.endswith("A_imag"):
+            value = -value
+        for new, old in names.items():
+            name = name.replace(new, old)
+        renamed[name] = value
+    return renamed
+
+
+def test_diagonal_layers_of_the_third_version():
+    tensors = read_checkpoint_file(checkpoint("b_example_s4block_diag.pth")).tensors
+    expected, _ = build_model(file_of(tensors))
+    model, report = build_model(file_of(third_version(tensors)))
+    for found, value in zip(model.get_weights(), expected.get_weights(), strict=True):
+        np.testing.assert_array_equal(found, value)
+    assert report.settings["discretization"] == ("bilinear", "default", False)
+
+
 def test_the_same_tensors_in_other_containers(tmp_path):
     torch_file = read_checkpoint_file(checkpoint(FIRST))
     safetensors = pytest.importorskip("safetensors.numpy")

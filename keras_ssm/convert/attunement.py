@@ -2,6 +2,9 @@
 
 import numpy as np
 
+# Dense matrices of a larger state do not fit in memory.
+LARGEST_STATE = 4096
+
 
 def plain_C(C, A, P, dt, length):
     """Returns C from C~ = C (I - dA^length), and the condition number of that solve.
@@ -19,6 +22,9 @@ def plain_C(C, A, P, dt, length):
     Returns:
         Tuple of C, as `C`, and the largest condition number of I - dA^length.
 
+    Raises:
+        ValueError: for a state too large for dense matrices.
+
     Example:
         ```python
         one = np.ones((1, 1))
@@ -32,6 +38,10 @@ def plain_C(C, A, P, dt, length):
     if not length:
         return C, 1.0
     features, modes = C.shape[1:]
+    if 2 * modes > LARGEST_STATE:
+        raise ValueError(
+            f"C~ can be undone for states up to {LARGEST_STATE}. Received: a state of {2 * modes}"
+        )
     plain, worst, eye = np.empty_like(C), 1.0, np.eye(2 * modes)
     A, P = _both(A), _both(P)
     for h in range(features):

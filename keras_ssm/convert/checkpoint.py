@@ -87,6 +87,25 @@ def build_model(file, source="tensors", format="auto", config=None, ignore=(), o
         overrides: dict or `None`. As in `load_checkpoint`.
     """
     check_choice("format", format, ["auto", *FORMATS])
+    try:
+        return _build(file, source, format, config, ignore, overrides or {})
+    except (AttributeError, IndexError, KeyError, TypeError) as error:
+        # Of the many ways in which tensors and settings can be of another kind.
+        raise ValueError(
+            f"Tensors and settings of '{source}' must be of the shapes and kinds that its format "
+            f"has. Received: {type(error).__name__}: {error}"
+        ) from error
+
+
+def find_weight(model, target):
+    """Returns the weight at the end of a path of attributes, such as `"backbone.blocks.0.norm"`."""
+    found = model
+    for name in target.split("."):
+        found = found[int(name)] if name.isdigit() else getattr(found, name)
+    return found
+
+
+def _build(file, source, format, config, ignore, overrides):
     ignored = {n for n in file.tensors if _named(n, ignore)}
     tensors = Tensors({n: v for n, v in file.tensors.items() if n not in ignored})
     if format == "auto":
@@ -97,7 +116,7 @@ def build_model(file, source="tensors", format="auto", config=None, ignore=(), o
             f"Received: {', '.join(list(tensors.arrays)[:6])}, ..."
         )
     hyper_parameters = {**file.hyper_parameters, **(config or {})}
-    settings = Settings(overrides or {}, hyper_parameters)
+    settings = Settings(overrides, hyper_parameters)
     blueprint = FORMATS[format].read(tensors, settings)
     backbone = SSMBackbone(blueprint.mixer, **settings.arguments(SSMBackbone, blueprint.backbone))
     arguments = settings.arguments(blueprint.task, blueprint.task_arguments)
@@ -119,14 +138,6 @@ def build_model(file, source="tensors", format="auto", config=None, ignore=(), o
         blueprint.remarks,
     )
     return model, report
-
-
-def find_weight(model, target):
-    """Returns the weight at the end of a path of attributes, such as `"backbone.blocks.0.norm"`."""
-    found = model
-    for name in target.split("."):
-        found = found[int(name)] if name.isdigit() else getattr(found, name)
-    return found
 
 
 def _named(name, patterns):

@@ -49,6 +49,7 @@ def find_kernel(tensors, stem):
         ("v4", "layer.", "layer.kernel.", "inv_dt"),
         ("v3", "", "kernel.kernel.", "inv_w_real"),
         ("v3", "", "kernel.kernel.", "log_w_real"),
+        ("v3", "", "kernel.kernel.", "inv_A_real"),
         ("v2", "", "kernel.kernel.", "w"),
         ("minimal", "", "kernel.", "log_A_real"),
         ("dss", "", "kernel.", "W"),
@@ -74,7 +75,7 @@ def check_supported(hyper):
 
 
 def s4_mixer(tensors, stem, settings, hyper):
-    """The mixer of the layers and the remarks on it.
+    """The mixer of the layers.
 
     Args:
         tensors: `Tensors`.
@@ -93,8 +94,8 @@ def s4_mixer(tensors, stem, settings, hyper):
         features, modes = C[:2]
         shapes = {"num_ssm": features, "channels": 1, "bidirectional": False}
     else:
-        name = {"v4": "A_real", "v2": "w"}.get(version, "w_imag")
-        copies, modes = tensors.shape(f"{kernel}{name}")[:2]
+        names = ("A_real", "w", "inv_w_real", "log_w_real", "inv_A_real")
+        copies, modes = tensors.shape(tensors.first(*(kernel + n for n in names)))[:2]
         shapes = {
             "num_ssm": copies,
             "channels": D[0],
@@ -108,7 +109,7 @@ def s4_mixer(tensors, stem, settings, hyper):
     else:
         as_published = "softplus" if version == "v4" and stem.startswith("model.") else "exp"
         transform = _transform(settings, "dt_transform", as_published, hyper)
-        _transform(settings, "real_transform", "exp", hyper)
+        _transform(settings, "real_transform", "exp", hyper, "real_type")
         _transform(settings, "imag_transform", "none", hyper)
         # Steps of other transforms are stored as log dt.
         arguments["dt_transform"] = transform if _trained_as_is(settings, hyper) else "exp"
@@ -122,7 +123,7 @@ def s4_mixer(tensors, stem, settings, hyper):
             )
     elif version != "minimal":
         arguments["discretization"] = settings.choose(
-            "discretization", "zoh", hyper.get("disc", UNSET)
+            "discretization", "bilinear" if version == "v3" else "zoh", hyper.get("disc", UNSET)
         )
         arguments["bandlimit"] = settings.choose("bandlimit", None, hyper.get("bandlimit", UNSET))
     if version == "v4":
@@ -132,10 +133,8 @@ def s4_mixer(tensors, stem, settings, hyper):
         if not low_rank:
             arguments["dt_tie"] = tied
     cls = S4 if low_rank else S4D
-    # Every initial value is replaced: the simplest that every size has will do.
-    init = str(hyper.get("init", "")).removeprefix("diag-")
-    init = init if init == "legs" and modes > 1 else "lin"
-    arguments["init"] = settings.published("init", init)
+    # Every initial value is replaced: the simplest will do.
+    arguments["init"] = settings.published("init", "lin")
     return cls(**settings.arguments(cls, arguments))
 
 
@@ -168,19 +167,17 @@ def s4_assignments(tensors, stem, target, settings, hyper):
     yield from complex_parts(f"{target}.P", (f"{kernel}P",), _pairs, "")
     if f"{kernel}Q" in tensors:
         _check_Q(tensors, kernel)
-    yield from _attuned(tensors, kernel, target, version, dt, A, settings, hyper)
+    yield from _attuned(tensors, kernel, target, dt, A, settings, hyper)
 
 
-def trained_length(tensors, kernel, version):
+def trained_length(tensors, kernel):
     """The length that C of a kernel is attuned to, and the name of the tensor that says so."""
-    if version == "v2":
-        # The nodes of the transform are exp(-2 pi i j / length).
-        if f"{kernel}omega" not in tensors:
-            return 0, None
-        node = _as_complex(tensors.arrays[f"{kernel}omega"])[1]
-        return round(2 * np.pi / abs(np.angle(node))), f"{kernel}omega"
-    name = f"{kernel}l_kernel" if version == "v4" else f"{kernel}L"
-    return (int(tensors[name]), name) if name in tensors else (0, None)
+    name = tensors.first(f"{kernel}l_kernel", f"{kernel}L", f"{kernel}omega")
+    if name is None:
+        return 0, None
+    if name.endswith("omega"):  # the nodes of the transform, exp(-2 pi i j / length)
+        return round(2 * np.pi / abs(np.angle(_as_complex(tensors[name])[1]))), name
+    return int(tensors[name]), name
 
 
 def _minimal(tensors, kernel, target):
@@ -225,8 +222,9 @@ def _eigenvalues(tensors, kernel, version, settings):
         )
     real_name, imag_name, sign = f"{kernel}A_real", f"{kernel}A_imag", -1.0
     if version == "v3":
-        real_name = tensors.first(f"{kernel}inv_w_real", f"{kernel}log_w_real")
-        imag_name, sign = f"{kernel}w_imag", 1.0
+        names = ("inv_w_real", "log_w_real", "inv_A_real")
+        real_name = tensors.first(*(kernel + name for name in names))
+        imag_name, sign = tensors.first(f"{kernel}w_imag", f"{kernel}A_imag"), 1.0
     T_real = settings.rows["real_transform"][0]
     T_imag = settings.rows["imag_transform"][0]
     real, imag = TRANSFORMS[T_real], TRANSFORMS[T_imag]
@@ -249,11 +247,11 @@ def _eigenvalues(tensors, kernel, version, settings):
     )
 
 
-def _attuned(tensors, kernel, target, version, dt, A, settings, hyper):
+def _attuned(tensors, kernel, target, dt, A, settings, hyper):
     """C from C~."""
-    length, length_name = trained_length(tensors, kernel, version)
-    if length_name is not None and version != "v2":
-        tensors.drop(length_name, f"length {length} of C~, which is undone")
+    length, name = trained_length(tensors, kernel)
+    if name is not None:
+        tensors.drop(name, f"bound to the length {length} of C~, which is undone")
     if not length:
         yield from complex_parts(f"{target}.C", (f"{kernel}C",), _pairs, "")
         return
@@ -277,8 +275,8 @@ def _attuned(tensors, kernel, target, version, dt, A, settings, hyper):
     yield from complex_parts(f"{target}.C", sources, lambda _: solved()[0], note, linear=False)
 
 
-def _transform(settings, name, default, hyper):
-    file = hyper.get(name, UNSET)
+def _transform(settings, name, default, hyper, formerly=""):
+    file = hyper.get(name, hyper.get(formerly, UNSET))
     value = settings.choose(name, default, file)
     check_choice(name, value, TRANSFORMS)
     return value

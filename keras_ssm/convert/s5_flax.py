@@ -64,8 +64,7 @@ def read(tensors, settings):
 def _mixer(tensors, settings, modes):
     seq = f"{LAYER.format(0)}seq/"
     conj_sym = settings.choose("conj_sym", True, settings.hyper("conj_sym"))
-    C = tensors.shape(f"{seq}C")
-    side_by_side = C is not None and C[1] == 2 * modes
+    side_by_side = f"{seq}C" in tensors and tensors.shape(f"{seq}C")[1] == 2 * modes
     both = f"{seq}C1" in tensors or side_by_side
     arguments = {
         "state_dim": settings.derive("state_dim", 2 * modes if conj_sym else modes),

@@ -19,18 +19,14 @@ class Tensors:
         return name in self.arrays
 
     def __getitem__(self, name):
-        if name not in self.arrays:
-            near = difflib.get_close_matches(name, self.arrays, n=3, cutoff=0.0)
-            raise ValueError(
-                f"The checkpoint must hold a tensor '{name}'. Received: {', '.join(near)}, ... "
-                f"({len(self.arrays)} tensors)"
-            )
+        self._check_has(name)
         self.used.add(name)
         return self.arrays[name]
 
     def shape(self, name):
-        """The shape of a tensor; `None` if there is none of that name."""
-        return self.arrays[name].shape if name in self.arrays else None
+        """The shape of a tensor, which does not count as used by this."""
+        self._check_has(name)
+        return self.arrays[name].shape
 
     def first(self, *names):
         """The first of these names that is there, or `None`."""
@@ -51,3 +47,11 @@ class Tensors:
     def unused(self):
         """Names that were neither used nor left aside."""
         return sorted(set(self.arrays) - self.used - set(self.dropped))
+
+    def _check_has(self, name):
+        if name not in self.arrays:
+            near = difflib.get_close_matches(name, self.arrays, n=3, cutoff=0.0)
+            raise ValueError(
+                f"The checkpoint must hold a tensor '{name}'. Received: {', '.join(near)}, ... "
+                f"({len(self.arrays)} tensors)"
+            )
