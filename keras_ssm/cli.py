@@ -100,7 +100,7 @@ def convert_command(source, destination, format, to, settings, config, ignore, c
             _export(source, destination, to)
         else:
             _import(source, destination, format, config, ignore, check, overrides)
-    except (ValueError, ImportError) as error:
+    except (ValueError, ImportError, OSError) as error:
         raise click.ClickException(str(error)) from None
 
 

@@ -11,7 +11,11 @@ from keras import ops
 from keras_ssm import cli
 from keras_ssm.convert import compare_recorded, convert_checkpoint, load_checkpoint
 from keras_ssm.convert.checkpoint import build_model, read_model
-from keras_ssm.convert.checkpoint_file import CheckpointFile, read_checkpoint_file
+from keras_ssm.convert.checkpoint_file import (
+    CheckpointFile,
+    read_checkpoint_file,
+    read_configuration,
+)
 from keras_ssm.convert.s4_kernel import s4_assignments, s4_mixer
 from keras_ssm.convert.settings import Settings
 from keras_ssm.convert.tensors import Tensors
@@ -242,6 +246,10 @@ def test_names_left_over_or_missing(tensors):
     assert report.dropped["ema.decay"] == "ignored, as asked"
     less = {n: v for n, v in tensors.items() if n != "norms.1.bias"}
     refused(less, "must hold a tensor 'norms.1.bias'")
+    for name in ("norms.1.bias", "*.norm.beta"):
+        model, report = build_model(file_of(less), ignore=[name])
+        assert "initial value" in report.dropped["backbone.blocks.1.norm.beta"]
+        assert not to_numpy(model.backbone.blocks[1].norm.beta).any()
     less = {n: v for n, v in tensors.items() if n != "encoder.bias"}
     refused(less, "embedding or a linear layer with a bias")
     refused({**tensors, "norms.1.bias": np.zeros(5, "f4")}, r"shape \(5,\)")
@@ -264,6 +272,27 @@ def test_settings_are_checked(tensors):
     assert report.settings["method"] == ("fft", "given", False)
     assert report.settings["num_layers"] == (2, "tensors", True)
     assert report.settings["pooling"] == ("mean", "default", False)
+
+
+def test_a_configuration_in_a_file(tensors, tmp_path):
+    (tmp_path / "config.yaml").write_text("prenorm: true\nlayer_args: {dt_transform: softplus}")
+    (tmp_path / "config.json").write_text('{"prenorm": true, "dt_transform": "softplus"}')
+    for name, origin in (("config.yaml", "config"), ("config.json", "given")):
+        config = read_configuration(tmp_path / name)
+        model, report = build_model(file_of(tensors), config=config)
+        assert report.settings["prenorm"] == (True, "given", False)
+        assert report.settings["dt_transform"] == ("softplus", origin, False)
+        assert model.backbone.prenorm
+    for text in ("- 1", "a: [", "\t"):
+        (tmp_path / "config.yaml").write_text(text)
+        with pytest.raises(ValueError, match="Received"):
+            load_checkpoint(checkpoint(FIRST), config=tmp_path / "config.yaml")
+
+
+def test_tensors_of_another_kind(tensors):
+    refused({**tensors, "s4_layers.0.layer.kernel.C": np.zeros(3, "f4")}, "Received")
+    refused({**tensors, "encoder.weight": np.zeros((), "f4")}, "Received")
+    refused(tensors, "Received", overrides={"scale": "1/255"})
 
 
 @pytest.mark.parametrize(

@@ -34,7 +34,8 @@ def load_checkpoint(path, format="auto", config=None, ignore=(), **overrides):
         format: str. `"s4-example"`, `"s4-lightning"`, `"dss-lightning"`, `"s5-flax"` or
             `"auto"`: by the names of the tensors. Defaults to `"auto"`.
         config: dict, str or `Path`, or `None`. The configuration of the training run by its
-            official names, or a JSON or YAML file of it, where the checkpoint has none.
+            official names, or a JSON or YAML file of it, over what the checkpoint says; or
+            arguments of our classes, as in `overrides`.
         ignore: sequence of str. Names, or patterns such as `"ema.*"`, of tensors that are left
             aside, and of weights that keep their initial values.
         **overrides: Arguments of our classes, such as `prenorm=True` or `pooling="last"`, that
@@ -89,7 +90,9 @@ def build_model(file, source="tensors", format="auto", config=None, ignore=(), o
     check_choice("format", format, ["auto", *FORMATS])
     try:
         return _build(file, source, format, config, ignore, overrides or {})
-    except (AttributeError, IndexError, KeyError, TypeError) as error:
+    except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
+        if "Received: " in str(error):
+            raise
         # Of the many ways in which tensors and settings can be of another kind.
         raise ValueError(
             f"Tensors and settings of '{source}' must be of the shapes and kinds that its format "
@@ -115,18 +118,18 @@ def _build(file, source, format, config, ignore, overrides):
             f"'{source}' must hold the tensors of format {format!r}. "
             f"Received: {', '.join(list(tensors.arrays)[:6])}, ..."
         )
-    hyper_parameters = {**file.hyper_parameters, **(config or {})}
-    settings = Settings(overrides, hyper_parameters)
+    settings = Settings(overrides, file.hyper_parameters, config)
     blueprint = FORMATS[format].read(tensors, settings)
     backbone = SSMBackbone(blueprint.mixer, **settings.arguments(SSMBackbone, blueprint.backbone))
     arguments = settings.arguments(blueprint.task, blueprint.task_arguments)
     preprocessor = _preprocessor(blueprint.task.preprocessor_cls, settings, backbone)
     settings.check_all_used(type(blueprint.mixer), SSMBackbone, blueprint.task)
     model = blueprint.task(backbone, preprocessor=preprocessor, **arguments)
-    rows = [_assign(model, tensors, assignment) for assignment in blueprint.assignments]
-    _check_complete(model, rows, tensors, ignore)
-    weights = [row[1:] for row in rows]
+    missing = [a for a in blueprint.assignments if _may_be_missing(a, tensors, ignore)]
+    weights = [_assign(model, tensors, a) for a in blueprint.assignments if a not in missing]
+    _check_complete(model, blueprint.assignments, tensors, ignore)
     dropped = {**tensors.dropped, **dict.fromkeys(sorted(ignored), "ignored, as asked")}
+    dropped |= {a.target: "keeps its initial value, as asked" for a in missing}
     report = Report(
         source,
         format,
@@ -142,6 +145,12 @@ def _build(file, source, format, config, ignore, overrides):
 
 def _named(name, patterns):
     return any(fnmatch.fnmatchcase(name, pattern) for pattern in patterns)
+
+
+def _may_be_missing(assignment, tensors, ignore):
+    """Whether a weight lacks its tensor, and one of the two is named as to be ignored."""
+    lacking = [name for name in assignment.sources if name not in tensors]
+    return any(_named(name, ignore) for name in (*lacking, assignment.target) if lacking)
 
 
 def _recognised(tensors, source):
@@ -162,7 +171,7 @@ def _preprocessor(cls, settings, backbone):
 
 
 def _assign(model, tensors, assignment):
-    """Gives a weight its value; returns it and its row of the report."""
+    """Gives a weight its value; returns its row of the report."""
     arrays = [tensors[name] for name in assignment.sources]
     doubles = [a if a.dtype.kind == "c" else a.astype("float64") for a in arrays]
     value = np.asarray(assignment.function(*doubles))
@@ -179,11 +188,10 @@ def _assign(model, tensors, assignment):
             f"Received: {int((~np.isfinite(value)).sum())} entries that are not"
         )
     variable.assign(value.astype(variable.dtype))
-    row = (assignment.sources, shapes, assignment.target, value.shape, assignment.note)
-    return variable, *row
+    return assignment.sources, shapes, assignment.target, value.shape, assignment.note
 
 
-def _check_complete(model, rows, tensors, ignore):
+def _check_complete(model, assignments, tensors, ignore):
     """Raises a `ValueError` for tensors that nothing used and weights that nothing gave."""
     unused = tensors.unused()
     if unused:
@@ -191,13 +199,11 @@ def _check_complete(model, rows, tensors, ignore):
             "Every tensor must be used or ignored by name. "
             f"Received: {len(unused)} left over: {', '.join(unused[:12])}"
         )
-    given = {id(row[0]) for row in rows}
-    missing = [
-        v.path
-        for v in model.weights
-        if id(v) not in given and v.name not in ("step_scale",) and not _named(v.path, ignore)
-    ]
-    missing = [path for path in missing if "seed_generator" not in path]
+    given = {id(find_weight(model, a.target)) for a in assignments}
+    others = [v for v in model.weights if id(v) not in given]
+    # Neither is trained.
+    missing = [v.path for v in others if v.name not in ("step_scale", "seed_generator_state")]
+    missing = [path for path in missing if not _named(path, ignore)]
     if missing:
         raise ValueError(
             "Every weight of the model must come from the checkpoint or be ignored by name. "

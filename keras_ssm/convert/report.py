@@ -11,8 +11,8 @@ class Report(NamedTuple):
         format: str. Its format.
         container: str. The kind of file.
         settings: dict of name to `(value, origin, in_file)`. What the model is built with, and
-            where it came from: `"tensors"`, the hyper-parameters of the `"file"`, `"given"`,
-            `"default"` (the published one), or the `"format"` itself.
+            where it came from: `"tensors"`, the hyper-parameters of the `"file"`, those of a
+            `"config"`, `"given"`, `"default"` (the published one), or the `"format"` itself.
         weights: list of `(sources, source shapes, target, target shape, transformation)`.
         dropped: dict of tensor names to why a model does not need them.
         others: list of str. Other contents of the file, which are left aside.

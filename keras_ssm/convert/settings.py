@@ -1,6 +1,25 @@
 import inspect
 
+from keras_ssm.layers import DSS, S4, S4D, S5
+from keras_ssm.models import (
+    SSMBackbone,
+    SSMClassifier,
+    SSMClassifierPreprocessor,
+    SSMPairClassifier,
+)
+
 UNSET = object()
+
+CLASSES = (DSS, S4, S4D, S5, SSMBackbone, SSMClassifier, SSMPairClassifier)
+CLASSES += (SSMClassifierPreprocessor,)
+
+
+def _argument_names(*classes):
+    names = {name for cls in classes for name in inspect.signature(cls.__init__).parameters}
+    return names - {"self", "kwargs", "mixer", "backbone", "preprocessor"}
+
+
+NAMES = _argument_names(*CLASSES) | {"real_transform", "imag_transform"}
 
 
 class Settings:
@@ -8,16 +27,24 @@ class Settings:
 
     Args:
         given: dict. Values that a person gave, by the constructor names of our classes.
-        hyper_parameters: dict. The configuration of the training run, official names.
+        hyper_parameters: dict. The configuration of the training run in the file, official
+            names.
+        config: dict or `None`. What a person gave of it, which goes over that in the file.
+            Constructor names count as `given`, unless it is that of a whole run (`model: ...`).
 
     Attributes:
-        rows: dict of name to `(value, origin, in_file)`; the origin is `"given"`, `"file"`,
-            `"default"`, `"tensors"` or `"format"`, and `in_file` says whether the file said it.
+        rows: dict of name to `(value, origin, in_file)`; the origin is `"given"`, `"config"`,
+            `"file"`, `"default"`, `"tensors"` or `"format"`, and `in_file` says whether the file
+            said it.
     """
 
-    def __init__(self, given, hyper_parameters):
-        self.given = dict(given)
-        self.hyper_parameters = hyper_parameters
+    def __init__(self, given, hyper_parameters, config=None):
+        config = config or {}
+        whole_run = isinstance(config.get("model"), dict)
+        named = {} if whole_run else {k: v for k, v in config.items() if k in NAMES}
+        self.given = {**named, **given}
+        self.hyper_parameters = {**hyper_parameters, **config}
+        self._origin, self._in_file = "config" if config else "file", bool(hyper_parameters)
         self.rows = {}
 
     def hyper(self, *path, default=UNSET):
@@ -43,11 +70,11 @@ class Settings:
             default: the published default.
             file: what the hyper-parameters say, or `UNSET`.
         """
-        in_file = file is not UNSET
+        in_file = file is not UNSET and self._in_file
         if name in self.given:
             value, origin = self.given[name], "given"
-        elif in_file:
-            value, origin = file, "file"
+        elif file is not UNSET:
+            value, origin = file, self._origin
         else:
             value, origin = default, "default"
         self.rows[name] = value, origin, in_file
@@ -78,8 +105,7 @@ class Settings:
             cls: class of ours.
             known: dict of the arguments that the checkpoint fixes.
         """
-        names = set(inspect.signature(cls.__init__).parameters) - {"self", "kwargs"}
-        names -= {"mixer", "backbone", "preprocessor", *known}
+        names = _argument_names(cls) - set(known)
         extra = {name: self.given[name] for name in self.given if name in names}
         extra = {name: value for name, value in extra.items() if name not in self.rows}
         for name, value in extra.items():
@@ -90,8 +116,7 @@ class Settings:
         """Raises a `ValueError` for a given name that nothing takes."""
         unknown = sorted(set(self.given) - set(self.rows))
         if unknown:
-            names = {n for cls in classes for n in inspect.signature(cls.__init__).parameters}
-            names = sorted((names | set(self.rows)) - {"self", "kwargs", "mixer", "backbone"})
+            names = sorted(_argument_names(*classes) | set(self.rows))
             raise ValueError(
                 f"Settings must be arguments of {', '.join(c.__name__ for c in classes)}, "
                 f"or of this format: {', '.join(names)}. Received: {', '.join(unknown)}"
