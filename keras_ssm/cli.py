@@ -96,6 +96,10 @@ def convert_command(source, destination, format, to, settings, config, ignore, c
     _choose_backend(backend)
     try:
         overrides = dict(map(_setting, settings))
+        if to and (overrides or config or ignore or check or format != "auto"):
+            raise ValueError(
+                "With `--to`, SOURCE and DESTINATION say everything. Received: further options"
+            )
         if to:
             _export(source, destination, to)
         else:

@@ -293,6 +293,8 @@ def test_tensors_of_another_kind(tensors):
     refused({**tensors, "s4_layers.0.layer.kernel.C": np.zeros(3, "f4")}, "Received")
     refused({**tensors, "encoder.weight": np.zeros((), "f4")}, "Received")
     refused(tensors, "Received", overrides={"scale": "1/255"})
+    name = "s4_layers.0.layer.kernel.l_kernel"
+    refused({**tensors, name: np.array(-3)}, "l_kernel=-3")
 
 
 @pytest.mark.parametrize(

@@ -165,5 +165,8 @@ def test_command(tmp_path):
     assert relative_error(again.predict(digits, verbose=0), expected) < 1e-6
     result = runner.invoke(cli.main, ["convert", "s5_digits", str(out), "--to", "s4-block"])
     assert result.exit_code == 1 and "Received: mixer S5" in result.output
+    more = ["convert", "s5_digits", str(out), "--to", "s5-flax", "--set", "prenorm=true"]
+    result = runner.invoke(cli.main, more)
+    assert result.exit_code == 1 and "Received: further options" in result.output
     result = runner.invoke(cli.main, ["convert", str(out), str(out), "--to", "s5-flax"])
     assert result.exit_code == 1 and "Received: preset=" in result.output

@@ -90,7 +90,7 @@ def build_model(file, source="tensors", format="auto", config=None, ignore=(), o
     check_choice("format", format, ["auto", *FORMATS])
     try:
         return _build(file, source, format, config, ignore, overrides or {})
-    except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
+    except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
         if "Received: " in str(error):
             raise
         # Of the many ways in which tensors and settings can be of another kind.

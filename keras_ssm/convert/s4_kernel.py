@@ -176,8 +176,12 @@ def trained_length(tensors, kernel):
     if name is None:
         return 0, None
     if name.endswith("omega"):  # the nodes of the transform, exp(-2 pi i j / length)
-        return round(2 * np.pi / abs(np.angle(_as_complex(tensors[name])[1]))), name
-    return int(tensors[name]), name
+        length = round(2 * np.pi / abs(np.angle(_as_complex(tensors[name])[1])))
+    else:
+        length = int(tensors[name])
+    if length < 0:
+        raise ValueError(f"A length of the kernel must be positive. Received: {name}={length}")
+    return length, name
 
 
 def _minimal(tensors, kernel, target):
