@@ -86,7 +86,12 @@ def test_logits_of_checkpoints(name):
         assert report.settings[setting][1:] == ("given", False)
 
 
-@pytest.mark.parametrize("name", ["s4d_seqcifar10_a", "s4_seqmnist"])
+SLOW_ON_JAX = [pytest.mark.slow] if BACKEND == "jax" else []
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(n, marks=SLOW_ON_JAX) for n in ("s4d_seqcifar10_a", "s4_seqmnist")]
+)
 def test_trained_by_others(name):
     model = load_checkpoint(shared(f"checkpoints/{name}.pth"), prenorm=False)
     assert compare_recorded(model, shared(f"checkpoints/golden_{name}.npz")).largest < 5e-5
