@@ -29,7 +29,7 @@ $(VENV)/.demo-%: pyproject.toml constraints.txt | $(BIN)/python
 	touch $@
 
 $(VENV)/.tests: pyproject.toml constraints.txt | $(BIN)/python
-	$(PIP) -e '.[jax,tensorflow,torch,triton,demo,tests,dev]'
+	$(PIP) -e '.[jax,tensorflow,torch,triton,demo,convert,tests,dev]'
 	touch $@
 
 $(VENV)/.dev: pyproject.toml constraints.txt | $(BIN)/python

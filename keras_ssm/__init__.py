@@ -9,10 +9,11 @@ from keras_ssm.version import __version__
 # Importing these registers every class with Keras. The command line, whose `--help` must not
 # wait for a backend, imports what a command needs itself.
 if Path(sys.argv[0]).stem != "keras-ssm":
-    from keras_ssm import datasets, initializers, layers, models, ops, optimizers, plotting
+    from keras_ssm import convert, datasets, initializers, layers, models, ops, optimizers, plotting
 
 __all__ = [
     "__version__",
+    "convert",
     "datasets",
     "initializers",
     "layers",

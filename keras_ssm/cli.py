@@ -69,9 +69,7 @@ def info(name):
 @click.option("--backend", type=click.Choice(BACKENDS), help="Keras backend.")
 def demo(preset, out, backend):
     """Classifies, streams, fine-tunes, saves and plots, on real digits."""
-    if backend:
-        os.environ["KERAS_BACKEND"] = backend
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    _choose_backend(backend)
     _resolve(preset)
     from keras_ssm import demo as demonstration
 
@@ -106,6 +104,90 @@ def benchmark(backends, names, quick, seconds, out):
         out.mkdir(parents=True, exist_ok=True)
         (out / "benchmark.json").write_text(json.dumps(rows, indent=1))
         report.picture(rows, out / "benchmark.png")
+
+
+@main.command("convert")
+@click.argument("source")
+@click.argument("destination", type=click.Path(path_type=Path))
+@click.option("--format", default="auto", show_default=True, help="Format of the checkpoint.")
+@click.option("--to", help="Write a checkpoint: s4-example, s4-block or s5-flax.")
+@click.option("--set", "settings", multiple=True, metavar="NAME=VALUE", help="See below.")
+@click.option("--config", type=click.Path(path_type=Path), help="YAML or JSON of the training run.")
+@click.option("--ignore", multiple=True, metavar="NAME", help="Tensor or weight to leave aside.")
+@click.option("--check", type=click.Path(path_type=Path), help="npz of recorded inputs and logits.")
+@click.option("--backend", type=click.Choice(BACKENDS), help="Keras backend.")
+def convert_command(source, destination, format, to, settings, config, ignore, check, backend):
+    """Converts a published checkpoint to a preset, or a preset back.
+
+    SOURCE is a checkpoint of state-spaces/s4, ag1988/dss or lindermanlab/S5, or safetensors with
+    their names; DESTINATION becomes a preset. Nothing in a checkpoint is run. What it does not
+    say (pre- or post-norm, the transform of dt, ...) is set by the constructor names of the
+    layers and models: --set prenorm=true --set dt_transform=softplus.
+
+    With --to, SOURCE is a preset and DESTINATION becomes a checkpoint of the official classes.
+    """
+    _choose_backend(backend)
+    try:
+        overrides = dict(map(_setting, settings))
+        if to and (overrides or config or ignore or check or format != "auto"):
+            raise ValueError(
+                "With `--to`, SOURCE and DESTINATION say everything. Received: further options"
+            )
+        if to:
+            _export(source, destination, to)
+        else:
+            _import(source, destination, format, config, ignore, check, overrides)
+    except (ValueError, ImportError, OSError) as error:
+        raise click.ClickException(str(error)) from None
+
+
+def _setting(text):
+    import yaml
+
+    name, separator, value = text.partition("=")
+    if not separator or not name:
+        raise ValueError(f"`--set` takes NAME=VALUE. Received: --set {text}")
+    try:
+        return name, yaml.safe_load(value)
+    except yaml.YAMLError:
+        return name, value
+
+
+def _import(source, destination, format, config, ignore, check, overrides):
+    from keras_ssm import convert
+
+    report, comparison = convert.convert_checkpoint(
+        source, destination, format, config, ignore, check, **overrides
+    )
+    report.print(console)
+    if comparison is not None:
+        worst = sorted(comparison.rows, reverse=True)[:5]
+        console.print(
+            f"{comparison.name} of {check}: largest differences "
+            f"{', '.join(f'{row:.1e}' for row in worst)} of the maximum, "
+            f"{len(comparison.rows)} rows"
+        )
+    console.print(f"written to {destination}")
+
+
+def _export(source, destination, to):
+    directory = presets.resolve(source)
+    from keras_ssm import convert, models
+
+    name = presets.read(directory).get("task")
+    task = getattr(models, name or "", None)
+    if task is None:
+        raise ValueError(f"A preset to convert must hold a task model. Received: task={name!r}")
+    remarks = convert.export_checkpoint(task.from_preset(source), destination, to)
+    for remark in remarks:
+        console.print(f"note: {remark}", highlight=False)
+    console.print(f"written to {destination}")
+
+
+def _choose_backend(backend):
+    if backend:
+        os.environ["KERAS_BACKEND"] = backend
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 
 def _resolve(name):

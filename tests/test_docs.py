@@ -4,14 +4,18 @@ import importlib
 import inspect
 import pkgutil
 import re
+import shlex
+import shutil
 import textwrap
 from pathlib import Path
 
 import keras
 import numpy as np
 import pytest
+from click.testing import CliRunner
 
 import keras_ssm
+from keras_ssm import cli
 from tests.backend_tools import BACKEND
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -57,6 +61,7 @@ def test_docstring_examples_run(module, code, quiet):
 PAGES = [
     "README.md",
     "docs/choosing.md",
+    "docs/converting.md",
     *sorted(f"presets/{n}/README.md" for n in keras_ssm.list_presets()),
 ]
 
@@ -65,6 +70,31 @@ PAGES = [
 def test_pages_run(path, quiet):
     for code in BLOCK.findall((ROOT / path).read_text(encoding="utf-8")):
         exec(code, {})
+
+
+# What the files of docs/converting.md are.
+CHECKPOINTS = {
+    "ckpt.pth": "checkpoints/a_example_s4d_postnorm.pth",
+    "ckpt_s4.pth": "checkpoints/b_example_s4block_dplr.pth",
+    "last.ckpt": "checkpoints/c_s4_lra_cifar_pl_omegaconf.ckpt",
+    "recorded.npz": "models/c_s4_lra_cifar.npz",
+    "v3.ckpt": "checkpoints/c_s4_lra_listops_v3layout.ckpt",
+    "dss.ckpt": "checkpoints/d_dss_lra_listops.ckpt",
+    "s5.msgpack": "checkpoints/s5_last_ln_post.msgpack",
+    "s5_arguments.json": "checkpoints/s5_last_ln_post.msgpack.json",
+}
+
+
+@pytest.mark.skipif(BACKEND == "jax", reason="minutes of compilation; the same on every backend")
+def test_commands_of_converting_run(quiet):
+    for name, recorded in CHECKPOINTS.items():
+        shutil.copy(ROOT / "tests" / "golden" / recorded, name)
+    text = (ROOT / "docs" / "converting.md").read_text(encoding="utf-8")
+    lines = "".join(re.findall(r"```bash\n(.*?)```", text, re.DOTALL)).splitlines()
+    assert len(lines) > 8
+    for line in lines:
+        result = CliRunner().invoke(cli.main, shlex.split(line)[1:])
+        assert result.exit_code == 0, (line, result.output)
 
 
 def test_the_table_of_presets_is_true():
@@ -77,7 +107,7 @@ def test_the_table_of_presets_is_true():
 
 
 def test_public_names_have_docstrings():
-    for package in ("initializers", "layers", "models", "ops", "optimizers", "presets"):
+    for package in ("convert", "initializers", "layers", "models", "ops", "optimizers", "presets"):
         module = getattr(keras_ssm, package, None) or importlib.import_module(
             f"keras_ssm.{package}"
         )

@@ -328,8 +328,8 @@ def test_a_mask_attached_by_keras_is_used(rng):
     assert relative_error(masked(x), to_numpy(layer(x, mask=(x != 0).any(-1)))) == 0
 
 
-@pytest.mark.parametrize("discretization", ["zoh", "bilinear"])
-@pytest.mark.parametrize("bidirectional", [False, True])
+@pytest.mark.parametrize("discretization", ["zoh", pytest.param("bilinear", marks=SLOW_TO_COMPILE)])
+@pytest.mark.parametrize("bidirectional", [pytest.param(False, marks=SLOW_TO_COMPILE), True])
 def test_irregular_timesteps(bidirectional, discretization, rng):
     layer = S5(8, discretization=discretization, bidirectional=bidirectional, seed=1)
     layer.build((None, None, 4))

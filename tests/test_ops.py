@@ -70,6 +70,12 @@ def diagonal_carry(a, inputs, initial, reverse):
     return carried(a[:, 0, 0], inputs, initial, reverse)
 
 
+def lengths(all, quick):
+    """Parameters: where compiling takes long, all but the quick ones are marked as slow."""
+    slow = [] if BACKEND == "torch" else [pytest.mark.slow]
+    return [pytest.param(n, marks=[] if n in quick else slow) for n in all]
+
+
 SCANS = {
     "same": (scan_arrays, scan, sequential_states, False),
     "varying": (scan_arrays, scan, sequential_states, True),
@@ -80,7 +86,7 @@ SCANS = {
 
 @pytest.mark.parametrize("kind", SCANS)
 @pytest.mark.parametrize("reverse", [False, True])
-@pytest.mark.parametrize("steps", [1, 2, 9, 40, 301])
+@pytest.mark.parametrize("steps", lengths([1, 2, 9, 40, 301], quick=[9, 301]))
 def test_scans(steps, reverse, kind, rng):
     make, function, reference, varies = SCANS[kind]
     arrays = make(rng, steps, varies)
@@ -101,7 +107,7 @@ def test_a_carry_starts_with_the_initial_state(reverse, kind, rng):
 
 @pytest.mark.parametrize("kind", SCANS)
 @pytest.mark.parametrize("reverse", [False, True])
-@pytest.mark.parametrize("steps", [1, 13, 150])
+@pytest.mark.parametrize("steps", lengths([1, 13, 150], quick=[13]))
 def test_gradients_of_scans(steps, reverse, kind, rng):
     make, function, reference, varies = SCANS[kind]
     arrays = make(rng, steps, varies)

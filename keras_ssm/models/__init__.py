@@ -3,6 +3,15 @@
 from keras_ssm.models.ssm_backbone import SSMBackbone
 from keras_ssm.models.ssm_classifier import SSMClassifier
 from keras_ssm.models.ssm_classifier_preprocessor import SSMClassifierPreprocessor
+from keras_ssm.models.ssm_pair_classifier import SSMPairClassifier
+from keras_ssm.models.ssm_pair_classifier_preprocessor import SSMPairClassifierPreprocessor
 from keras_ssm.models.ssm_task import SSMTask
 
-__all__ = ["SSMBackbone", "SSMClassifier", "SSMClassifierPreprocessor", "SSMTask"]
+__all__ = [
+    "SSMBackbone",
+    "SSMClassifier",
+    "SSMClassifierPreprocessor",
+    "SSMPairClassifier",
+    "SSMPairClassifierPreprocessor",
+    "SSMTask",
+]

@@ -3,6 +3,7 @@ import inspect
 
 import keras
 import numpy as np
+from keras import ops
 
 
 class SequenceTrainer:
@@ -21,9 +22,15 @@ class SequenceTrainer:
 
     def compute_output_shape(self, input_shape):
         if not isinstance(input_shape, dict):
-            mask = tuple(input_shape[:2])
+            mask = tuple(input_shape if self.input_key == "token_ids" else input_shape[:-1])
             input_shape = {self.input_key: tuple(input_shape), "padding_mask": mask}
         return super().compute_output_shape(input_shape)
+
+    def as_tensors(self, inputs):
+        """Returns `standardize(inputs)` as tensors of the backend; symbolic ones stay."""
+        inputs = self.standardize(inputs)
+        symbolic = any(isinstance(x, keras.KerasTensor) for x in inputs.values())
+        return inputs if symbolic else {k: ops.convert_to_tensor(x) for k, x in inputs.items()}
 
     def fit(
         self,
@@ -181,7 +188,7 @@ def _checked_rows(name, value, rows):
     """Targets or weights as an array with one entry a row; tensors of a graph as they are."""
     if value is None or is_tensorflow(value) or isinstance(value, dict):
         return value
-    value = value if isinstance(value, np.ndarray) else keras.ops.convert_to_numpy(value)
+    value = value if isinstance(value, np.ndarray) else ops.convert_to_numpy(value)
     if value.dtype.kind not in "fiub":
         raise ValueError(f"`{name}` must be numbers. Received: {name}.dtype={value.dtype}")
     if value.ndim == 0 or (rows is not None and len(value) != rows):

@@ -43,6 +43,9 @@ class SSMBackbone(SequenceTrainer, Backbone):
         activation, gate, norm, prenorm, dropout, tie_dropout, norm_epsilon, norm_momentum: as in
             `SSMBlock`.
         final_norm: str or `None`. Norm after the last block. Defaults to `None`.
+        mask_inputs: bool. Whether padded steps are zeroed before every mixer. If not, padding is
+            read like any other step and only left out of pooling, as published DSS and S5
+            models do; in a bidirectional model the logits then depend on it. Defaults to `True`.
         dtype: dtype policy of the model. The systems inside stay float32.
         name: str or `None`. Name of the model.
         trainable: bool. Whether the weights train. Defaults to `True`.
@@ -88,6 +91,7 @@ class SSMBackbone(SequenceTrainer, Backbone):
         tie_dropout=True,
         norm_epsilon=1e-5,
         norm_momentum=0.9,
+        mask_inputs=True,
         dtype=None,
         name=None,
         trainable=True,
@@ -154,7 +158,7 @@ class SSMBackbone(SequenceTrainer, Backbone):
         mask = keras.Input((None,), dtype="bool", name="padding_mask")
         y = x if first is None else first(x)
         for block in blocks:
-            y = block(y, mask=mask)
+            y = block(y, mask=mask if mask_inputs else None)
         y = y if last_norm is None else last_norm(y)
         super().__init__(inputs={key: x, "padding_mask": mask}, outputs=y, dtype=dtype, name=name)
         if not trainable:
@@ -179,12 +183,7 @@ class SSMBackbone(SequenceTrainer, Backbone):
         self.tie_dropout = tie_dropout
         self.norm_epsilon = norm_epsilon
         self.norm_momentum = norm_momentum
-
-    def as_tensors(self, inputs):
-        """Returns `standardize(inputs)` as tensors of the backend; symbolic ones stay."""
-        inputs = self.standardize(inputs)
-        symbolic = any(isinstance(x, keras.KerasTensor) for x in inputs.values())
-        return inputs if symbolic else {k: ops.convert_to_tensor(x) for k, x in inputs.items()}
+        self.mask_inputs = mask_inputs
 
     @property
     def input_key(self):
@@ -219,7 +218,7 @@ class SSMBackbone(SequenceTrainer, Backbone):
         if key == "token_ids" and isinstance(x, np.ndarray) and x.size:
             check_token_ids(x, self.vocabulary_size)
         if mask is None:
-            mask = _full_mask(x if key == "token_ids" else x[..., 0])
+            mask = full_mask(x if key == "token_ids" else x[..., 0])
         elif not hasattr(mask, "shape"):
             mask = np.asarray(mask)
         expected = tuple(x.shape[:2])
@@ -352,6 +351,7 @@ class SSMBackbone(SequenceTrainer, Backbone):
             "tie_dropout": self.tie_dropout,
             "norm_epsilon": self.norm_epsilon,
             "norm_momentum": self.norm_momentum,
+            "mask_inputs": self.mask_inputs,
         }
 
     @classmethod
@@ -361,7 +361,7 @@ class SSMBackbone(SequenceTrainer, Backbone):
         return super().from_config(config)
 
 
-def _full_mask(like):
+def full_mask(like):
     """An all-true mask of the kind of array it is given: NumPy, TensorFlow or the backend's."""
     if isinstance(like, np.ndarray):
         return np.ones(like.shape, bool)

@@ -1,16 +1,12 @@
 import keras
 from keras import ops
 
-from keras_ssm.layers.sequence_pooling import SequencePooling
-from keras_ssm.layers.ssm_layer import check_positive
-from keras_ssm.models.ssm_backbone import SSMBackbone
+from keras_ssm.models.classifier_task import ClassifierTask
 from keras_ssm.models.ssm_classifier_preprocessor import SSMClassifierPreprocessor
-from keras_ssm.models.ssm_task import SSMTask
-from keras_ssm.optimizers import ssm_optimizer
 
 
 @keras.saving.register_keras_serializable(package="keras_ssm")
-class SSMClassifier(SSMTask):
+class SSMClassifier(ClassifierTask):
     """Sequence classifier: backbone, pooling over the valid steps, linear head.
 
     It returns logits. `compile()` without arguments uses `keras_ssm.optimizers.ssm_optimizer`,
@@ -70,70 +66,13 @@ class SSMClassifier(SSMTask):
         name=None,
         trainable=True,
     ):
-        if not isinstance(backbone, SSMBackbone):
-            raise ValueError(f"`backbone` must be an `SSMBackbone`. Received: {backbone!r}")
-        check_positive(num_classes=num_classes)
-        if preprocessor is None:
-            preprocessor = SSMClassifierPreprocessor(tokens=backbone.vocabulary_size is not None)
-
-        # === Layers ===
-        policy = backbone.dtype_policy
-        head_policy = policy if head_dtype is None else keras.dtype_policies.get(head_dtype)
-        self.backbone = backbone
-        self.preprocessor = preprocessor
-        self.pooler = SequencePooling(pooling, dtype=policy, name="pooling")
-        self.head_dropout = keras.layers.Dropout(dropout, dtype=policy, name="head_dropout")
-        self.head = keras.layers.Dense(num_classes, dtype=head_policy, name="logits")
-
-        # === Functional Model ===
+        self.set_up(backbone, num_classes, preprocessor, pooling, dropout, head_dtype)
         inputs = backbone.input
         y = self.pooler(backbone(inputs), mask=inputs["padding_mask"])
         outputs = self.head(self.head_dropout(y))
         super().__init__(inputs=inputs, outputs=outputs, compile=compile, name=name)
         if not trainable:
             self.trainable = False  # reaches the layers only now
-
-        # === Config ===
-        self.num_classes = num_classes
-        self.pooling = pooling
-        self.dropout = dropout
-        self.head_dtype = None if head_dtype is None else head_policy
-
-    def compile(self, optimizer="auto", loss="auto", *, metrics="auto", **kwargs):
-        """Configures training; see `keras.Model.compile`.
-
-        Args:
-            optimizer: `"auto"`, name or optimizer. Defaults to `ssm_optimizer()`.
-            loss: `"auto"`, name or loss. Defaults to sparse cross-entropy on logits.
-            metrics: `"auto"` or metrics. Defaults to accuracy.
-            **kwargs: Further arguments of `keras.Model.compile`.
-        """
-        if isinstance(optimizer, str) and optimizer == "auto":
-            optimizer = ssm_optimizer()
-        if isinstance(loss, str) and loss == "auto":
-            loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
-        if isinstance(metrics, str) and metrics == "auto":
-            metrics = ["accuracy"]
-        super().compile(optimizer=optimizer, loss=loss, metrics=metrics, **kwargs)
-
-    def check_targets(self, y):
-        sparse = keras.losses.SparseCategoricalCrossentropy
-        if not isinstance(self.loss, sparse) and self.loss != "sparse_categorical_crossentropy":
-            return
-        steps = 1 if self.pooling is None else 0
-        if y.ndim not in (1 + steps, 2 + steps) or (y.ndim == 2 + steps and y.shape[-1] != 1):
-            expected = "(batch, length)" if steps else "(batch,)"
-            raise ValueError(
-                f"`y` must hold one label for each output, of shape {expected}. "
-                f"Received: y.shape={y.shape}"
-            )
-        ignored = getattr(self.loss, "ignore_class", None)
-        labels = y if ignored is None else y[y != ignored]
-        if labels.size and not (labels.min() >= 0 and labels.max() < self.num_classes):
-            raise ValueError(
-                f"`y` must hold labels from 0 to {self.num_classes - 1}. "
-                f"Received: labels from {labels.min()} to {labels.max()}"
-            )
 
     def step(self, x, state, systems=None):
         """Reads one more sample and returns the logits so far, at inference.
@@ -176,20 +115,4 @@ class SSMClassifier(SSMTask):
             "layers": self.backbone.get_initial_state(batch_size),
             "total": ops.zeros((batch_size, self.backbone.hidden_dim), dtype=dtype),
             "count": ops.zeros((), dtype="int32"),
-        }
-
-    def get_config(self):
-        head_dtype = self.head_dtype
-        if self.head.quantization_mode is not None:
-            head_dtype = self.head.dtype_policy
-            if isinstance(head_dtype, keras.dtype_policies.DTypePolicyMap):
-                head_dtype = head_dtype[self.head.path]
-        if head_dtype is not None:
-            head_dtype = keras.dtype_policies.serialize(head_dtype)
-        return {
-            **super().get_config(),
-            "num_classes": self.num_classes,
-            "pooling": self.pooling,
-            "dropout": self.dropout,
-            "head_dtype": head_dtype,
         }

@@ -34,9 +34,9 @@ class SSMTask(SequenceTrainer, Task):
         """Brings arrays and dicts to what the graph takes; see `SSMBackbone.standardize`."""
         return self.backbone.standardize(inputs)
 
-    def as_tensors(self, inputs):
-        """Returns `standardize(inputs)` as tensors of the backend."""
-        return self.backbone.as_tensors(inputs)
+    def sample_inputs(self):
+        """Returns a short, fixed input of one row."""
+        return self.backbone.sample_inputs()
 
     def preprocess(self, x, y=None, sample_weight=None):
         packed = self.preprocess_samples(x, y, sample_weight)
@@ -133,7 +133,7 @@ class SSMTask(SequenceTrainer, Task):
 
     def _sample(self):
         """A short input and its outputs, for whoever checks a copy of the preset."""
-        inputs = self.backbone.sample_inputs()
+        inputs = self.sample_inputs()
         outputs = keras.ops.convert_to_numpy(keras.ops.cast(self(inputs), "float32"))
         return {"inputs": inputs.tolist(), "outputs": outputs.tolist()}
 

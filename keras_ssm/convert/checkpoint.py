@@ -1,0 +1,211 @@
+"""Models from published checkpoints."""
+
+import fnmatch
+from pathlib import Path
+
+import numpy as np
+
+from keras_ssm.convert import dss_lightning, s4_example, s4_lightning, s5_flax
+from keras_ssm.convert.checkpoint_file import read_checkpoint_file, read_configuration
+from keras_ssm.convert.report import Report
+from keras_ssm.convert.settings import Settings
+from keras_ssm.convert.tensors import Tensors
+from keras_ssm.layers.ssm_layer import check_choice
+from keras_ssm.models import SSMBackbone
+
+FORMATS = {
+    "s4-example": s4_example,
+    "s4-lightning": s4_lightning,
+    "dss-lightning": dss_lightning,
+    "s5-flax": s5_flax,
+}
+
+
+def load_checkpoint(path, format="auto", config=None, ignore=(), **overrides):
+    """Loads a published checkpoint as a task model that computes the same numbers.
+
+    Nothing in the file is run: pickles are read by an unpickler that knows no classes, and
+    neither PyTorch nor flax is needed.
+
+    Args:
+        path: str or `Path`. A checkpoint of state-spaces/s4 (`example.py`, Lightning, bare state
+            dict), ag1988/dss or lindermanlab/S5 (flax msgpack, npz), or safetensors with the
+            names of one of them. A `NAME.json` beside it is read as its configuration.
+        format: str. `"s4-example"`, `"s4-lightning"`, `"dss-lightning"`, `"s5-flax"` or
+            `"auto"`: by the names of the tensors. Defaults to `"auto"`.
+        config: dict, str or `Path`, or `None`. The configuration of the training run by its
+            official names, or a JSON or YAML file of it, over what the checkpoint says; or
+            arguments of our classes, as in `overrides`.
+        ignore: sequence of str. Names, or patterns such as `"ema.*"`, of tensors that are left
+            aside, and of weights that keep their initial values.
+        **overrides: Arguments of our classes, such as `prenorm=True` or `pooling="last"`, that
+            the file cannot say, or says otherwise; and `real_transform`, `imag_transform` of S4.
+
+    Returns:
+        `SSMClassifier`, or `SSMPairClassifier` for models of retrieval.
+
+    Raises:
+        ValueError: for a damaged, unsafe or unknown file, tensors that are missing, left over
+            or of other shapes, an option of the official code that has no counterpart here, or
+            an unknown or contradicted override.
+        ImportError: if a library that the file needs is not installed.
+
+    Example:
+        ```python
+        arrays = {"encoder.weight": np.zeros((8, 1)), "encoder.bias": np.zeros(8)}
+        arrays |= {"decoder.weight": np.zeros((3, 8)), "decoder.bias": np.zeros(3)}
+        layer = {"D": (8,), "kernel.C": (8, 4, 2), "kernel.log_dt": (8,)}
+        layer |= {"kernel.log_A_real": (8, 4), "kernel.A_imag": (8, 4)}
+        layer |= {"output_linear.0.weight": (16, 8, 1), "output_linear.0.bias": (16,)}
+        arrays |= {f"s4_layers.0.{name}": np.zeros(shape) for name, shape in layer.items()}
+        arrays |= {"norms.0.weight": np.ones(8), "norms.0.bias": np.zeros(8)}
+        np.savez("small.npz", **arrays)
+        small = keras_ssm.convert.load_checkpoint("small.npz", prenorm=False)  # SSMClassifier
+        ```
+
+    Reference:
+        [S4](https://github.com/state-spaces/s4), [DSS](https://github.com/ag1988/dss),
+        [S5](https://github.com/lindermanlab/S5).
+    """
+    return read_model(path, format, config, ignore, overrides)[0]
+
+
+def read_model(path, format="auto", config=None, ignore=(), overrides=None):
+    """Returns `(model, report)`; see `load_checkpoint`."""
+    file = read_checkpoint_file(path)
+    if isinstance(config, (str, Path)):
+        config = read_configuration(config)
+    return build_model(file, str(path), format, config, ignore, overrides)
+
+
+def build_model(file, source="tensors", format="auto", config=None, ignore=(), overrides=None):
+    """Returns `(model, report)` for what a file holds.
+
+    Args:
+        file: `CheckpointFile`.
+        source: str. What messages call it.
+        format, config, ignore: as in `load_checkpoint`.
+        overrides: dict or `None`. As in `load_checkpoint`.
+    """
+    check_choice("format", format, ["auto", *FORMATS])
+    try:
+        return _build(file, source, format, config, ignore, overrides or {})
+    except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
+        if "Received: " in str(error):
+            raise
+        # Of the many ways in which tensors and settings can be of another kind.
+        raise ValueError(
+            f"Tensors and settings of '{source}' must be of the shapes and kinds that its format "
+            f"has. Received: {type(error).__name__}: {error}"
+        ) from error
+
+
+def find_weight(model, target):
+    """Returns the weight at the end of a path of attributes, such as `"backbone.blocks.0.norm"`."""
+    found = model
+    for name in target.split("."):
+        found = found[int(name)] if name.isdigit() else getattr(found, name)
+    return found
+
+
+def _build(file, source, format, config, ignore, overrides):
+    ignored = {n for n in file.tensors if _named(n, ignore)}
+    tensors = Tensors({n: v for n, v in file.tensors.items() if n not in ignored})
+    if format == "auto":
+        format = _recognised(tensors, source)
+    elif not FORMATS[format].recognises(tensors):
+        raise ValueError(
+            f"'{source}' must hold the tensors of format {format!r}. "
+            f"Received: {', '.join(list(tensors.arrays)[:6])}, ..."
+        )
+    settings = Settings(overrides, file.hyper_parameters, config)
+    blueprint = FORMATS[format].read(tensors, settings)
+    backbone = SSMBackbone(blueprint.mixer, **settings.arguments(SSMBackbone, blueprint.backbone))
+    arguments = settings.arguments(blueprint.task, blueprint.task_arguments)
+    preprocessor = _preprocessor(blueprint.task.preprocessor_cls, settings, backbone)
+    settings.check_all_used(type(blueprint.mixer), SSMBackbone, blueprint.task)
+    model = blueprint.task(backbone, preprocessor=preprocessor, **arguments)
+    missing = [a for a in blueprint.assignments if _may_be_missing(a, tensors, ignore)]
+    weights = [_assign(model, tensors, a) for a in blueprint.assignments if a not in missing]
+    _check_complete(model, blueprint.assignments, tensors, ignore)
+    dropped = {**tensors.dropped, **dict.fromkeys(sorted(ignored), "ignored, as asked")}
+    dropped |= {a.target: "keeps its initial value, as asked" for a in missing}
+    report = Report(
+        source,
+        format,
+        file.container,
+        settings.rows,
+        weights,
+        dropped,
+        file.others,
+        blueprint.remarks,
+    )
+    return model, report
+
+
+def _named(name, patterns):
+    return any(fnmatch.fnmatchcase(name, pattern) for pattern in patterns)
+
+
+def _may_be_missing(assignment, tensors, ignore):
+    """Whether a weight lacks its tensor, and one of the two is named as to be ignored."""
+    lacking = [name for name in assignment.sources if name not in tensors]
+    return any(_named(name, ignore) for name in (*lacking, assignment.target) if lacking)
+
+
+def _recognised(tensors, source):
+    for name, module in FORMATS.items():
+        if module.recognises(tensors):
+            return name
+    raise ValueError(
+        f"'{source}' must hold the tensors of one of the formats {', '.join(FORMATS)}. "
+        f"Received: {', '.join(sorted(tensors.arrays)[:8])}, ..."
+    )
+
+
+def _preprocessor(cls, settings, backbone):
+    arguments = {"tokens": backbone.vocabulary_size is not None}
+    if not arguments["tokens"]:
+        arguments["scale"] = settings.published("scale", 1.0)
+    return cls(**settings.arguments(cls, arguments))
+
+
+def _assign(model, tensors, assignment):
+    """Gives a weight its value; returns its row of the report."""
+    arrays = [tensors[name] for name in assignment.sources]
+    doubles = [a if a.dtype.kind == "c" else a.astype("float64") for a in arrays]
+    value = np.asarray(assignment.function(*doubles))
+    variable = find_weight(model, assignment.target)
+    shapes = [a.shape for a in arrays]
+    if value.shape != tuple(variable.shape):
+        raise ValueError(
+            f"Tensor '{', '.join(assignment.sources)}' must give {assignment.target} the shape "
+            f"{tuple(variable.shape)}. Received: shape {value.shape}, from {shapes}"
+        )
+    if not np.isfinite(value).all():
+        raise ValueError(
+            f"Tensor '{', '.join(assignment.sources)}' must be finite. "
+            f"Received: {int((~np.isfinite(value)).sum())} entries that are not"
+        )
+    variable.assign(value.astype(variable.dtype))
+    return assignment.sources, shapes, assignment.target, value.shape, assignment.note
+
+
+def _check_complete(model, assignments, tensors, ignore):
+    """Raises a `ValueError` for tensors that nothing used and weights that nothing gave."""
+    unused = tensors.unused()
+    if unused:
+        raise ValueError(
+            "Every tensor must be used or ignored by name. "
+            f"Received: {len(unused)} left over: {', '.join(unused[:12])}"
+        )
+    given = {id(find_weight(model, a.target)) for a in assignments}
+    others = [v for v in model.weights if id(v) not in given]
+    # Neither is trained.
+    missing = [v.path for v in others if v.name not in ("step_scale", "seed_generator_state")]
+    missing = [path for path in missing if not _named(path, ignore)]
+    if missing:
+        raise ValueError(
+            "Every weight of the model must come from the checkpoint or be ignored by name. "
+            f"Received: nothing for {', '.join(missing[:12])}"
+        )

@@ -1,0 +1,60 @@
+import hashlib
+from pathlib import Path
+
+from keras_ssm.convert.checkpoint import read_model
+from keras_ssm.convert.recorded_outputs import compare_recorded
+
+# Of the largest recorded entry, in float32.
+TOLERANCE = 5e-5
+
+
+def convert_checkpoint(
+    source, destination, format="auto", config=None, ignore=(), check=None, **overrides
+):
+    """Converts a published checkpoint to a preset of this package.
+
+    Args:
+        source: str or `Path`. The checkpoint.
+        destination: str or `Path`. Directory of the preset, written whole or not at all.
+        format, config, ignore: as in `load_checkpoint`.
+        check: str, `Path` or `None`. An npz file of recorded inputs and logits, as
+            `compare_recorded` takes it: nothing is written if the model does not reproduce
+            them within 5e-5 of their maximum.
+        **overrides: as in `load_checkpoint`.
+
+    Returns:
+        Tuple of the `Report` and the `Comparison` (or `None`).
+
+    Raises:
+        ValueError: as `load_checkpoint`; if the logits differ; or if something else than a
+            preset stands at the destination.
+        ImportError: if a library that the file needs is not installed.
+    """
+    source, destination = Path(source), Path(destination).expanduser()
+    _check_destination(destination)
+    model, report = read_model(source, format, config, ignore, overrides)
+    comparison = None if check is None else compare_recorded(model, check)
+    if comparison is not None and not comparison.largest < TOLERANCE:
+        raise ValueError(
+            f"The model must reproduce '{comparison.name}' of '{check}' within {TOLERANCE:g} of "
+            f"its maximum; nothing was written. Received: differences of "
+            f"{', '.join(f'{row:.1e}' for row in comparison.rows[:8])}"
+        )
+    with open(source.expanduser(), "rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    origin = {"file": source.name, "format": report.format, "sha256": digest}
+    model.save_to_preset(destination, info={"converted_from": origin})
+    return report, comparison
+
+
+def _check_destination(destination):
+    occupied = destination.is_file() or (
+        destination.is_dir()
+        and any(destination.iterdir())
+        and not (destination / "preset.json").is_file()
+    )
+    if occupied:
+        raise ValueError(
+            "The destination must be a new directory, or one that holds a preset. "
+            f"Received: '{destination}'"
+        )

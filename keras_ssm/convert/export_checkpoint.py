@@ -1,0 +1,65 @@
+import json
+from pathlib import Path
+
+from keras_ssm.convert import flax_msgpack, s4_export, s5_export
+from keras_ssm.convert.atomic_file import writing_file
+from keras_ssm.layers.ssm_layer import check_choice
+
+TARGETS = {"s4-example": s4_export, "s4-block": s4_export, "s5-flax": s5_export}
+
+
+def export_checkpoint(model, path, to):
+    """Writes a model as a checkpoint that the official classes load.
+
+    C of S4 is written as it is, with `l_kernel` 0, which the official code turns into C~ at the
+    first length it sees.
+
+    Args:
+        model: `SSMClassifier`, or `SSMPairClassifier` over S5.
+        path: str or `Path`. Written whole or not at all; an existing file is replaced.
+        to: str. `"s4-example"` (a file of `example.py` of state-spaces/s4 with minimal `S4D`),
+            `"s4-block"` (the same with `S4Block`: its tensors are those below
+            `s4_layers.i.`), or `"s5-flax"` (msgpack of `params` and `batch_stats`).
+
+    Returns:
+        List of str. What the official classes do otherwise. The arguments that they need stand
+        in the file (`hyper_parameters`), for flax in `NAME.json` beside it.
+
+    Raises:
+        ValueError: for an unknown target, or a model that the official classes do not cover.
+        ImportError: if PyTorch (for `s4-...`) or msgpack (for `s5-flax`) is not installed.
+
+    Example:
+        ```python
+        model = keras_ssm.models.SSMClassifier.from_preset("s5_digits")
+        remarks = keras_ssm.convert.export_checkpoint(model, "s5.msgpack", to="s5-flax")
+        ```
+
+    Reference:
+        [S4](https://github.com/state-spaces/s4), [S5](https://github.com/lindermanlab/S5).
+    """
+    check_choice("to", to, TARGETS)
+    content, configuration, remarks = TARGETS[to].export(model, to)
+    if to == "s5-flax":
+        path = Path(path)
+        with writing_file(path) as file:
+            file.write_bytes(flax_msgpack.write(content))
+            with writing_file(path.with_name(path.name + ".json")) as beside:
+                beside.write_text(json.dumps(configuration, indent=1) + "\n", encoding="utf-8")
+    else:
+        with writing_file(path) as file:
+            _save_torch(content, configuration, file)
+    return remarks
+
+
+def _save_torch(tensors, configuration, file):
+    try:
+        import torch
+    except ImportError:
+        raise ImportError(
+            "Checkpoints of state-spaces/s4 are written with PyTorch: pip install "
+            "'keras-ssm[torch]'. Received: no torch"
+        ) from None
+    state_dict = {name: torch.from_numpy(value.copy()) for name, value in tensors.items()}
+    content = {"model": state_dict, "acc": 0.0, "epoch": 0, "hyper_parameters": configuration}
+    torch.save(content, file)

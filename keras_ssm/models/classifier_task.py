@@ -1,0 +1,90 @@
+import keras
+
+from keras_ssm.layers.sequence_pooling import SequencePooling
+from keras_ssm.layers.ssm_layer import check_positive
+from keras_ssm.models.ssm_backbone import SSMBackbone
+from keras_ssm.models.ssm_task import SSMTask
+from keras_ssm.optimizers import ssm_optimizer
+
+
+class ClassifierTask(SSMTask):
+    """Base class of the classifiers: pooling, a linear head, and how they are trained.
+
+    A classifier calls `set_up` first, builds its graph of `backbone`, `pooler`, `head_dropout`
+    and `head`, and passes it on.
+
+    Args:
+        inputs, outputs: symbolic tensors of the functional model.
+        **kwargs: `compile`, `name`, `trainable`.
+    """
+
+    def set_up(self, backbone, num_classes, preprocessor, pooling, dropout, head_dtype):
+        """Checks the arguments and makes the layers of the head."""
+        if not isinstance(backbone, SSMBackbone):
+            raise ValueError(f"`backbone` must be an `SSMBackbone`. Received: {backbone!r}")
+        check_positive(num_classes=num_classes)
+        if preprocessor is None:
+            preprocessor = self.preprocessor_cls(tokens=backbone.vocabulary_size is not None)
+        policy = backbone.dtype_policy
+        self.head_policy = policy if head_dtype is None else keras.dtype_policies.get(head_dtype)
+        self.backbone = backbone
+        self.preprocessor = preprocessor
+        self.pooler = SequencePooling(pooling, dtype=policy, name="pooling")
+        self.head_dropout = keras.layers.Dropout(dropout, dtype=policy, name="head_dropout")
+        self.head = keras.layers.Dense(num_classes, dtype=self.head_policy, name="logits")
+        self.num_classes = num_classes
+        self.pooling = pooling
+        self.dropout = dropout
+        self.head_dtype = None if head_dtype is None else self.head_policy
+
+    def compile(self, optimizer="auto", loss="auto", *, metrics="auto", **kwargs):
+        """Configures training; see `keras.Model.compile`.
+
+        Args:
+            optimizer: `"auto"`, name or optimizer. Defaults to `ssm_optimizer()`.
+            loss: `"auto"`, name or loss. Defaults to sparse cross-entropy on logits.
+            metrics: `"auto"` or metrics. Defaults to accuracy.
+            **kwargs: Further arguments of `keras.Model.compile`.
+        """
+        if isinstance(optimizer, str) and optimizer == "auto":
+            optimizer = ssm_optimizer()
+        if isinstance(loss, str) and loss == "auto":
+            loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+        if isinstance(metrics, str) and metrics == "auto":
+            metrics = ["accuracy"]
+        super().compile(optimizer=optimizer, loss=loss, metrics=metrics, **kwargs)
+
+    def check_targets(self, y):
+        sparse = keras.losses.SparseCategoricalCrossentropy
+        if not isinstance(self.loss, sparse) and self.loss != "sparse_categorical_crossentropy":
+            return
+        steps = 1 if self.pooling is None else 0
+        if y.ndim not in (1 + steps, 2 + steps) or (y.ndim == 2 + steps and y.shape[-1] != 1):
+            expected = "(batch, length)" if steps else "(batch,)"
+            raise ValueError(
+                f"`y` must hold one label for each output, of shape {expected}. "
+                f"Received: y.shape={y.shape}"
+            )
+        ignored = getattr(self.loss, "ignore_class", None)
+        labels = y if ignored is None else y[y != ignored]
+        if labels.size and not (labels.min() >= 0 and labels.max() < self.num_classes):
+            raise ValueError(
+                f"`y` must hold labels from 0 to {self.num_classes - 1}. "
+                f"Received: labels from {labels.min()} to {labels.max()}"
+            )
+
+    def get_config(self):
+        head_dtype = self.head_dtype
+        if self.head.quantization_mode is not None:
+            head_dtype = self.head.dtype_policy
+            if isinstance(head_dtype, keras.dtype_policies.DTypePolicyMap):
+                head_dtype = head_dtype[self.head.path]
+        if head_dtype is not None:
+            head_dtype = keras.dtype_policies.serialize(head_dtype)
+        return {
+            **super().get_config(),
+            "num_classes": self.num_classes,
+            "pooling": self.pooling,
+            "dropout": self.dropout,
+            "head_dtype": head_dtype,
+        }
