@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 from keras import ops
 
+from keras_ssm.layers import S4D
 from keras_ssm.ops import backend, scan
 from keras_ssm.ops.backend.kernel_shapes import padded
 from keras_ssm.ops.backend.switch import fast_paths_enabled
@@ -56,7 +57,7 @@ def interpreter(monkeypatch):
 
         if not torch.cuda.is_available():
             monkeypatch.setenv("TRITON_INTERPRET", "1")
-    monkeypatch.delenv("KERAS_SSM_FAST_PATHS", raising=False)
+    monkeypatch.setenv("KERAS_SSM_FAST_PATHS", "1")
 
 
 def value_and_gradients(function, arrays, weights):
@@ -237,6 +238,25 @@ def test_switch(operation, rng, interpreter, monkeypatch):
     monkeypatch.setenv("KERAS_SSM_FAST_PATHS", "0")
     assert not fast_paths_enabled()
     assert not KERNELS.supported(operation, *arrays, **OPTIONS)
+
+
+@needs_kernels
+def test_a_layer_runs_on_the_kernel(rng, interpreter, monkeypatch):
+    layer = S4D(state_dim=8, chunk_size=16, seed=0)
+    x = ops.convert_to_tensor(rng.standard_normal((2, 48, 3)), "float32")
+    calls, kernel, supported = [], KERNELS.chunk_pass, KERNELS.supported
+
+    def counted(*arrays):
+        calls.append(arrays)
+        return kernel(*arrays, **OPTIONS)
+
+    monkeypatch.setattr(KERNELS, "chunk_pass", counted)
+    monkeypatch.setattr(KERNELS, "supported", lambda *given: supported(*given, **OPTIONS))
+    fused = to_numpy(layer(x))
+    assert len(calls) == 1
+    monkeypatch.setenv("KERAS_SSM_FAST_PATHS", "0")
+    assert relative_error(fused, to_numpy(layer(x))) < 1e-5
+    assert len(calls) == 1
 
 
 @needs_kernels

@@ -96,6 +96,11 @@ def chunked(
         tail, state = _whole_chunks(u[:, length - rest :], short, [state], rest)
         y = ops.concatenate([y, tail], axis=1)
     else:
+        plain = not (return_state or initial or bidirectional or length is None or length % T)
+        if plain and matrices[0].shape[-1] == T and len(matrices[1].shape) == 2:
+            y = backend.fused_chunks(u, *matrices)
+            if y is not None:
+                return y, None
         y, state = _whole_chunks(u, matrices, initial, T)
     return y, ops.transpose(state, (1, 0, 2)) if return_state else None
 

@@ -8,6 +8,7 @@
   `LONGEST_UNROLLED` the number of steps up to which that is better.
 - `map_blocks` is a function of one block after another, `blocks_pay` whether that is faster, and
   `carry_states` a fast form of `ops.carry` or `None`.
+- `fused_chunks` is the chunked evaluation in one GPU kernel, or `None`.
 """
 
 import importlib
@@ -21,6 +22,7 @@ carry_states = _module.carry_states
 compiled = _module.compiled
 concrete = _module.concrete
 exact_einsum = _module.exact_einsum
+fused_chunks = _module.fused_chunks
 map_blocks = getattr(_module, "map_blocks", None)  # where blocks pay
 blocks_pay = _module.blocks_pay
 sequential = _module.sequential

@@ -5,6 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
+from keras_ssm.ops.backend.switch import fast_paths_enabled
+
 # Steps of a recurrence that are written out one after another.
 LONGEST_UNROLLED = 0  # `lax.scan` compiles once
 
@@ -65,3 +67,13 @@ def map_blocks(function, tensors, **static):
 
 def carry_states(transition, inputs, initial, reverse):
     """No form of its own: `lax.scan` serves."""
+
+
+def fused_chunks(x, response, transition, E_in, E_out):
+    """The outputs of `ops.chunked` by a Pallas kernel, or `None` where it does not apply."""
+    from keras_ssm.ops.backend import pallas_kernels
+
+    arrays = (x, response, E_in, transition, E_out)
+    if not fast_paths_enabled() or not pallas_kernels.supported("chunk_pass", *arrays):
+        return None
+    return pallas_kernels.chunk_pass(*arrays)

@@ -22,8 +22,8 @@ def supported(operation, *arrays, interpret=False):
 
     Returns:
         bool. `False` on a CPU outside the interpreter, for other types than float32, for chunks
-        or states larger than 128, for symbolic shapes, without Pallas, and while
-        `KERAS_SSM_FAST_PATHS` is `0`.
+        or states larger than 128, for symbolic shapes, without Pallas, and
+        unless `KERAS_SSM_FAST_PATHS` is `1`.
 
     Raises:
         ValueError: if `operation` is unknown.

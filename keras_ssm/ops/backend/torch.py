@@ -2,6 +2,8 @@
 
 import torch
 
+from keras_ssm.ops.backend.switch import fast_paths_enabled
+
 # Steps of a recurrence that are written out one after another.
 LONGEST_UNROLLED = 10**9  # a loop is a loop
 
@@ -86,3 +88,13 @@ def carry_states(transition, inputs, initial, reverse):
         before[:, :, m] = state
         state = torch.addcmul(s[:, :, m], a, state)
     return torch.cat([before.real, before.imag], dim=-1), torch.cat([state.real, state.imag], -1)
+
+
+def fused_chunks(x, response, transition, E_in, E_out):
+    """The outputs of `ops.chunked` by a Triton kernel, or `None` where it does not apply."""
+    from keras_ssm.ops.backend import triton_kernels
+
+    arrays = (x, response, E_in, transition, E_out)
+    if not fast_paths_enabled() or not triton_kernels.supported("chunk_pass", *arrays):
+        return None
+    return triton_kernels.chunk_pass(*arrays)
