@@ -1,5 +1,9 @@
 """16,384 steps in float32: accuracy, and training without NaN."""
 
+import os
+import subprocess
+import sys
+
 import keras
 import numpy as np
 import pytest
@@ -116,6 +120,52 @@ def test_memory_of_a_training_step_of_s5():
     needed = step.compile().memory_analysis()
     total = needed.temp_size_in_bytes + needed.argument_size_in_bytes + needed.output_size_in_bytes
     assert total <= 8 * (2 * LENGTH * 128 * 4)
+
+
+STEPS = """
+import resource, sys
+import keras
+from keras_ssm.layers import S5
+
+layer = S5(state_dim=64, seed=0)
+layer.build((None, None, 128))
+weights = [v.value for v in layer.trainable_variables]
+x = keras.ops.ones((int(sys.argv[1]), int(sys.argv[2]), 128))
+if keras.config.backend() == "torch":
+    import torch
+
+    x.requires_grad_()
+    step = lambda x: torch.autograd.grad((layer(x) ** 2).sum(), [*weights, x])
+else:
+    import tensorflow as tf
+
+    @tf.function
+    def step(x):
+        with tf.GradientTape() as tape:
+            tape.watch(x)
+            loss = tf.reduce_sum(layer(x) ** 2)
+        return tape.gradient(loss, [weights, x])
+
+found = None
+for _ in range(3):
+    found = step(x)
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(BACKEND == "jax", reason="JAX tells what a compiled step needs, see above")
+def test_resident_memory_of_a_training_step_of_s5():
+    """Input, output, gradients and all else, from the peaks of two batch sizes."""
+    peaks = []
+    for batch in (2, 6):
+        command = [sys.executable, "-c", STEPS, str(batch), str(LENGTH)]
+        # Freed memory goes back at once, instead of staying with the allocator.
+        environment = {**os.environ, "MALLOC_MMAP_THRESHOLD_": "65536"}
+        done = subprocess.run(command, env=environment, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr[-2000:]
+        peaks.append(int(done.stdout.split()[-1]))
+    assert peaks[1] - peaks[0] <= 8 * (4 * LENGTH * 128 * 4)
 
 
 def long_classifier():
