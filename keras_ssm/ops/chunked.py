@@ -202,7 +202,7 @@ def _to_every_length(u, bank, matrices, initial, lengths, T):
 
 
 def even_chunk(length):
-    """A chunk of at most the default size that leaves little padding: 129 steps are 2 of 65."""
+    """A chunk of at most the default size that leaves little padding: 129 steps are 3 of 43."""
     if length is None:
         return DEFAULT_CHUNK_SIZE
     return -(-length // -(-length // DEFAULT_CHUNK_SIZE))
