@@ -4,6 +4,8 @@ import math
 
 import tensorflow as tf
 
+from keras_ssm.benchmark.yardsticks.scan import associative_scan
+
 
 def s4d(w, u):
     """S4D: K[l] = 2 Re sum C B (e^(dt A) - 1) / A e^(dt A l), and a Fourier transform."""
@@ -50,23 +52,14 @@ def s5(w, u):
     dA = tf.exp(Lambda * _real(tf.exp(w["log_dt"])))
     dB = ((dA - 1) / Lambda)[:, None] * _complex(w, "B")
     driven = tf.einsum("blh,ph->blp", _real(u), dB)
-    _, x = _associative_scan(tf.broadcast_to(dA, tf.shape(driven)), driven)
+    gains = tf.broadcast_to(dA, tf.shape(driven))
+    _, x = associative_scan(gains, driven, _concatenate, _interleave)
     y = tf.einsum("blp,hp->blh", x, _complex(w, "C")[0])
     return 2 * tf.math.real(y) + u * w["D"]
 
 
-def _associative_scan(a, b):
-    """(a_i, b_i) o (a_j, b_j) = (a_j a_i, a_j b_i + b_j), odd and even places in turn."""
-    n = a.shape[1]
-    if n < 2:
-        return a, b
-    even, odd = slice(0, n - 1, 2), slice(1, None, 2)
-    odd_a, odd_b = _associative_scan(a[:, odd] * a[:, even], a[:, odd] * b[:, even] + b[:, odd])
-    ends = slice(None, -1) if n % 2 == 0 else slice(None)
-    later = slice(2, None, 2)
-    even_a = tf.concat([a[:, :1], a[:, later] * odd_a[:, ends]], axis=1)
-    even_b = tf.concat([b[:, :1], a[:, later] * odd_b[:, ends] + b[:, later]], axis=1)
-    return _interleave(even_a, odd_a), _interleave(even_b, odd_b)
+def _concatenate(parts):
+    return tf.concat(parts, axis=1)
 
 
 def _interleave(even, odd):

@@ -4,6 +4,8 @@ import math
 
 import torch
 
+from keras_ssm.benchmark.yardsticks.scan import associative_scan
+
 
 def s4d(w, u):
     """S4D: K[l] = 2 Re sum C B (e^(dt A) - 1) / A e^(dt A l), and a Fourier transform."""
@@ -50,22 +52,12 @@ def s5(w, u):
     dA = torch.exp(Lambda * dt)
     dB = ((dA - 1) / Lambda)[:, None] * _complex(w, "B")
     driven = u.to(dB.dtype) @ dB.T
-    _, x = _associative_scan(dA.expand_as(driven), driven)
+    _, x = associative_scan(dA.expand_as(driven), driven, _concatenate, _interleave)
     return 2 * (x @ _complex(w, "C")[0].T).real + u * w["D"]
 
 
-def _associative_scan(a, b):
-    """(a_i, b_i) o (a_j, b_j) = (a_j a_i, a_j b_i + b_j), odd and even places in turn."""
-    n = a.shape[1]
-    if n < 2:
-        return a, b
-    even, odd = slice(0, n - 1, 2), slice(1, None, 2)
-    odd_a, odd_b = _associative_scan(a[:, odd] * a[:, even], a[:, odd] * b[:, even] + b[:, odd])
-    ends = slice(None, -1) if n % 2 == 0 else slice(None)
-    later = slice(2, None, 2)
-    even_a = torch.cat([a[:, :1], a[:, later] * odd_a[:, ends]], dim=1)
-    even_b = torch.cat([b[:, :1], a[:, later] * odd_b[:, ends] + b[:, later]], dim=1)
-    return _interleave(even_a, odd_a), _interleave(even_b, odd_b)
+def _concatenate(parts):
+    return torch.cat(parts, dim=1)
 
 
 def _interleave(even, odd):
