@@ -13,6 +13,8 @@ from keras_ssm import presets
 from keras_ssm.version import __version__
 
 console = Console()
+if not console.is_terminal:
+    console = Console(width=200)  # a pipe or a file: names whole, not cut to 80 columns
 
 BACKENDS = ["jax", "tensorflow", "torch"]
 

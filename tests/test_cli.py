@@ -27,7 +27,7 @@ def test_answers_without_a_backend(arguments):
 
 def test_list_and_info():
     runner = CliRunner()
-    listed = runner.invoke(cli.main, ["list"], env={"COLUMNS": "200"})
+    listed = runner.invoke(cli.main, ["list"])
     shown = runner.invoke(cli.main, ["info", "s4d_digits"])
     assert listed.exit_code == shown.exit_code == 0
     document = presets.list_presets()["s4d_digits"]

@@ -323,7 +323,7 @@ def test_command(tmp_path):
     path, recorded = checkpoint(FIRST), HERE / "golden" / "models" / "a_example_s4d_postnorm.npz"
     arguments = ["convert", str(path), str(tmp_path / "out"), "--set", "prenorm=false"]
     runner = CliRunner()
-    result = runner.invoke(cli.main, [*arguments, "--check", str(recorded)], env={"COLUMNS": "200"})
+    result = runner.invoke(cli.main, [*arguments, "--check", str(recorded)])
     assert result.exit_code == 0, result.output
     for expected in (
         "s4_layers.0.kernel.log_A_real",
