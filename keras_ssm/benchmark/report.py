@@ -33,12 +33,11 @@ def picture(rows, path):
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(11, 4.5), layout="constrained")
-    for axes, key, label, unit in zip(
-        figure.subplots(1, 2),
-        ("step", "memory"),
-        ("training step, microseconds a sample", "peak memory, bytes a number"),
-        (1e6, 1.0),
-        strict=True,
+    panels = [("step", "training step, microseconds a sample", 1e6)]
+    if any(row["memory"] is not None for row in rows):
+        panels.append(("memory", "peak memory, bytes a number", 1.0))
+    for axes, (key, label, unit) in zip(
+        figure.subplots(1, len(panels), squeeze=False)[0], panels, strict=True
     ):
         curves = sorted({(row["backend"], row["layer"]) for row in rows})
         for backend, layer in curves:

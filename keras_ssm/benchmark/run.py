@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+import tempfile
 
 # (batch, length, features, state)
 SHAPES = [(8, 1024, 128, 64), (8, 4096, 128, 64), (2, 16384, 128, 64), (1, 65536, 64, 64)]
@@ -39,14 +40,16 @@ def run(backends, shapes, names, seconds, progress=lambda row: None):
         environment = {**os.environ, "KERAS_BACKEND": backend, "TF_CPP_MIN_LOG_LEVEL": "3"}
         job = json.dumps({"shapes": shapes, "names": names, "seconds": seconds})
         command = [sys.executable, "-m", "keras_ssm.benchmark.worker", job]
-        with subprocess.Popen(
-            command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-        ) as process:
-            for line in process.stdout:
-                if line.startswith("{"):
-                    rows.append(json.loads(line))
-                    progress(rows[-1])
-            errors = process.stderr.read()
-        if process.returncode:
-            raise RuntimeError(f"The benchmark failed on {backend}: {errors[-2000:]}")
+        # Errors go to a file: a pipe that nobody reads would fill and stop the process.
+        with tempfile.TemporaryFile("w+") as errors:
+            with subprocess.Popen(
+                command, env=environment, stdout=subprocess.PIPE, stderr=errors, text=True
+            ) as process:
+                for line in process.stdout:
+                    if line.startswith("{"):
+                        rows.append(json.loads(line))
+                        progress(rows[-1])
+            errors.seek(0)
+            if process.returncode:
+                raise RuntimeError(f"The benchmark failed on {backend}: {errors.read()[-2000:]}")
     return rows

@@ -90,9 +90,7 @@ def chunked(
     if return_state and rest:
         # A short chunk of its own, with slices of the same matrices: padding would move the state.
         y, state = _whole_chunks(u[:, : length - rest], matrices, initial, T)
-        short = [bank.transition(rest) if i == 1 else x for i, x in enumerate(matrices)]
-        channels = matrices[0].shape[-1] // T
-        short = shorten(short, T, rest, channels)
+        short = _shortened(matrices, bank.transition(rest), rest)
         tail, state = _whole_chunks(u[:, length - rest :], short, [state], rest)
         y = ops.concatenate([y, tail], axis=1)
     else:
@@ -180,15 +178,16 @@ def _sizes(x):
     return tuple(-1 if n is None else n for n in x.shape)
 
 
-def shorten(matrices, T, rest, channels):
-    """The matrices of a chunk of `rest` steps, from those of T."""
-    response, transition, E_in, E_out = matrices
+def _shortened(matrices, transition, rest):
+    """The matrices of a chunk of `rest` steps, from those of a whole one."""
+    response, _, E_in, E_out = matrices
+    T = response.shape[1]
 
     def columns(x):
-        x = ops.reshape(x, (*x.shape[:2], channels, T))[..., :rest]
-        return ops.reshape(x, (*x.shape[:2], channels * rest))
+        x = ops.reshape(x, (*x.shape[:2], -1, T))[..., :rest]
+        return ops.reshape(x, (*x.shape[:2], -1))
 
-    return columns(response[:, :rest]), transition, E_in[:, T - rest :], columns(E_out)
+    return [columns(response[:, :rest]), transition, E_in[:, T - rest :], columns(E_out)]
 
 
 def _to_every_length(u, bank, matrices, initial, lengths, T):
