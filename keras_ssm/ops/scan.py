@@ -39,29 +39,26 @@ def scan(dA, inputs, initial, reverse=False):
         [S5](https://arxiv.org/abs/2208.04933), section 2.2.
     """
 
-    @ops.custom_gradient
-    def primitive(dA, inputs, initial):
+    def evaluate(dA, inputs, initial):
         states = forward(dA, inputs, initial, reverse)
+        return states, (dA, states, initial)
 
-        def grad(*args, upstream=None):
-            if upstream is None:
-                (upstream,) = args
-            conjugate = pair.join(pair.conjugate(pair.split(dA)))
-            back = conjugate
-            if dA.shape[-2] != 1:
-                # The adjoint of step t passes through the transition of the step after it.
-                edge = ops.zeros_like(conjugate[..., :1, :])
-                parts = [edge, conjugate[..., :-1, :]] if reverse else [conjugate[..., 1:, :], edge]
-                back = ops.concatenate(parts, axis=-2)
-            d_inputs = forward(back, upstream, ops.zeros_like(initial), not reverse)
-            at = -1 if reverse else 0
-            first = pair.split(d_inputs[..., at, :])
-            d_initial = pair.join(pair.multiply(pair.split(conjugate[..., at, :]), first))
-            return _gradient_of_transition(dA, states, d_inputs, initial, at), d_inputs, d_initial
+    def gradient(kept, upstream):
+        dA, states, initial = kept
+        conjugate = pair.join(pair.conjugate(pair.split(dA)))
+        back = conjugate
+        if dA.shape[-2] != 1:
+            # The adjoint of step t passes through the transition of the step after it.
+            edge = ops.zeros_like(conjugate[..., :1, :])
+            parts = [edge, conjugate[..., :-1, :]] if reverse else [conjugate[..., 1:, :], edge]
+            back = ops.concatenate(parts, axis=-2)
+        d_inputs = forward(back, upstream, ops.zeros_like(initial), not reverse)
+        at = -1 if reverse else 0
+        first = pair.split(d_inputs[..., at, :])
+        d_initial = pair.join(pair.multiply(pair.split(conjugate[..., at, :]), first))
+        return _gradient_of_transition(dA, states, d_inputs, initial, at), d_inputs, d_initial
 
-        return states, grad
-
-    return primitive(dA, inputs, initial)
+    return backend.with_gradient(evaluate, gradient)(dA, inputs, initial)
 
 
 def forward(dA, inputs, initial, reverse=False):
