@@ -210,10 +210,15 @@ class DSS(SISOLayer):
         if self.variant != "softmax" or in_stream or not in_chunks:
             return super().evaluate(x, initial_state, lengths, return_state)
         if length is None:  # chunks of growing modes are counted from the end
-            y, _ = self._convolve(x, None, None, None, False)
-            return y + self._skip(x, self.tensor(self.D)), None
+            return self._convolve(x, None, self.tensor(self.D), None, None, False)
         decaying, growing = self._branches(self._normalised_over(length), length)
-        y, _ = chunked(x, decaying, bidirectional=self.bidirectional, chunk_size=self.chunk_size)
+        y, _ = chunked(
+            x,
+            decaying,
+            bidirectional=self.bidirectional,
+            chunk_size=self.chunk_size,
+            D=self.tensor(self.D),
+        )
         log_decay, C = growing
         channels = self.channels
         past = tuple(part[:channels] for part in C)
@@ -223,7 +228,7 @@ class DSS(SISOLayer):
             later = growing_chunked(ops.flip(x, axis=1), log_decay, future, self.chunk_size)
             later = ops.flip(later, axis=1)[:, 1:]
             y = y + ops.pad(later, [(0, 0), (0, 1), (0, 0)])
-        return y + self._skip(x, self.tensor(self.D)), None
+        return y, None
 
     def convolution_kernel(self, bank, length):
         if self.variant != "softmax":

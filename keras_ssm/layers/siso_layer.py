@@ -99,21 +99,21 @@ class SISOLayer(SSMLayer):
     def evaluate(self, x, initial_state, lengths, return_state):
         bank = self.bank(x.shape[1] or ops.shape(x)[1])
         method = "chunked" if self.method == "auto" else self.method
+        D = self.tensor(self.D)
         if method == "fft" or self.max_kernel_length is not None:
-            y, state = self._convolve(x, bank, initial_state, lengths, return_state)
-        elif method == "recurrent":
-            y, state = self._recur(x, bank, initial_state, lengths)
-        else:
-            y, state = chunked(
-                x,
-                bank,
-                initial_state=initial_state,
-                lengths=lengths,
-                bidirectional=self.bidirectional,
-                chunk_size=self.chunk_size,
-                return_state=return_state,
-            )
-        return y + self._skip(x, self.tensor(self.D)), state
+            return self._convolve(x, bank, D, initial_state, lengths, return_state)
+        if method == "recurrent":
+            return self._recur(x, self.discrete_system(bank, D), initial_state, lengths)
+        return chunked(
+            x,
+            bank,
+            initial_state=initial_state,
+            lengths=lengths,
+            bidirectional=self.bidirectional,
+            chunk_size=self.chunk_size,
+            return_state=return_state,
+            D=D,
+        )
 
     def kernel(self, length):
         """Returns the convolution kernel of each feature.
@@ -165,8 +165,7 @@ class SISOLayer(SSMLayer):
             return x * D[0]
         return ops.concatenate([x * D[c] for c in range(self.channels)], axis=-1)
 
-    def _recur(self, x, bank, initial_state, lengths):
-        system = self.discrete_system(bank, ops.zeros_like(self.tensor(self.D)))
+    def _recur(self, x, system, initial_state, lengths):
         if initial_state is None:
             shape = self.state_shape(self.features)
             initial_state = ops.broadcast_to(0.0 * x[:, 0, :, None], (*x[:, 0].shape, shape[-1]))
@@ -174,12 +173,13 @@ class SISOLayer(SSMLayer):
             x, lambda sample, state: self.advance(sample, state, system), initial_state, lengths
         )
 
-    def _convolve(self, x, bank, initial_state, lengths, return_state):
+    def _convolve(self, x, bank, D, initial_state, lengths, return_state):
         steps = length = x.shape[1] or ops.shape(x)[1]
         if self.max_kernel_length is not None:
             shorter = min if isinstance(length, int) else ops.minimum
             steps = shorter(length, self.max_kernel_length)
-        y = fft_conv(x, self.convolution_kernel(bank, steps), bidirectional=self.bidirectional)
+        K = self.convolution_kernel(bank, steps)
+        y = fft_conv(x, K, bidirectional=self.bidirectional, D=D)
         state = None
         if initial_state is not None:
             y = y + chunked(ops.zeros_like(x), bank, initial_state, chunk_size=self.chunk_size)[0]

@@ -8,15 +8,16 @@ With K the kernel, T the chunk size and x the state before a chunk with inputs U
 The second direction of a bidirectional bank reads the samples after the current one.
 """
 
+import functools
+
 import numpy as np
 from keras import ops
 
 from keras_ssm.ops import backend
 from keras_ssm.ops.backend import exact_einsum
 from keras_ssm.ops.carry import carry
+from keras_ssm.ops.powers import with_skip
 from keras_ssm.ops.toeplitz import toeplitz
-
-DEFAULT_CHUNK_SIZE = 64
 
 # On a CPU, features are computed in blocks of about this many numbers, which fit its caches;
 # below the second size all at once. `docs/performance.md` has the measurements.
@@ -33,6 +34,7 @@ def chunked(
     bidirectional=False,
     chunk_size=None,
     return_state=False,
+    D=None,
 ):
     """Applies a bank of single-input single-output systems to a sequence.
 
@@ -47,6 +49,7 @@ def chunked(
             channels; the current one counts in the first half only.
         chunk_size: int or `None`. Steps in a chunk: speed and memory, not accuracy.
         return_state: bool. Whether the final state is computed.
+        D: tensor `(channels, features)` or `None`. Skip: what a sample adds to its own output.
 
     Returns:
         Tuple `(y, state)`: `(batch, length, channels * features)` and
@@ -71,6 +74,8 @@ def chunked(
     if bidirectional:
         channels = K.shape[1] // 2
         K, earlier = K[:, :channels], ops.flip(K[:, channels:, :-1], axis=-1)
+    if D is not None:
+        K = with_skip(K, ops.transpose(D))
     matrices = [chunk_response(K, earlier)]
     alone = length == T and initial_state is None and not return_state
     if not alone:
@@ -94,12 +99,7 @@ def chunked(
         tail, state = _whole_chunks(u[:, length - rest :], short, [state], rest)
         y = ops.concatenate([y, tail], axis=1)
     else:
-        plain = not (return_state or initial or bidirectional or length is None or length % T)
-        if plain and matrices[0].shape[-1] == T and len(matrices[1].shape) == 2:
-            y = backend.fused_chunks(u, *matrices)
-            if y is not None:
-                return y, None
-        y, state = _whole_chunks(u, matrices, initial, T)
+        y, state = _whole_chunks(u, matrices, initial, T, return_state)
     return y, ops.transpose(state, (1, 0, 2)) if return_state else None
 
 
@@ -129,7 +129,7 @@ def _chunks(u, response, transition, E_in, E_out, others, initial):
     batch = ops.shape(u)[1] if batch == chunks == -1 else batch
     flat = lambda x: ops.reshape(x, (features, -1, x.shape[-1]))  # noqa: E731
     in_chunks = lambda x: ops.reshape(x, (features, batch, chunks, x.shape[-1]))  # noqa: E731
-    u = flat(u)  # once: on PyTorch it is a copy
+    u = backend.contiguous(flat(u))
     y = ops.matmul(u, response)
     if transition is None:
         return in_chunks(y), None, None
@@ -144,12 +144,18 @@ def _chunks(u, response, transition, E_in, E_out, others, initial):
     return in_chunks(y), before, last
 
 
-def _whole_chunks(u, matrices, initial, T):
-    """Outputs `(batch, length, channels * features)` and last state, block by block of features."""
+def _whole_chunks(u, matrices, initial, T, return_state=True):
+    """Outputs `(batch, length, channels * features)`, and the last state where it is wanted."""
+    portable = functools.partial(_in_blocks, T, bool(initial))
+    fused = backend.fused_chunks(u, T, matrices, initial, return_state, portable)
+    return portable(u, *matrices, *initial) if fused is None else fused
+
+
+def _in_blocks(T, initial, u, *tensors):
+    """`_whole_chunks` block by block of features, in operations that every backend has."""
     length = u.shape[1]
     u_chunks = cut(u, T)
-    static = {"initial": bool(initial)}
-    tensors = [u_chunks, *matrices, *initial]
+    static, tensors = {"initial": initial}, [u_chunks, *tensors]
     blocks = _blocks(u)
     if blocks == 1:
         y, state = chunk_pass(*tensors, **static)
@@ -203,8 +209,8 @@ def _to_every_length(u, bank, matrices, initial, lengths, T):
 def even_chunk(length):
     """A chunk of at most the default size that leaves little padding: 129 steps are 3 of 43."""
     if length is None:
-        return DEFAULT_CHUNK_SIZE
-    return -(-length // -(-length // DEFAULT_CHUNK_SIZE))
+        return backend.CHUNK_SIZE
+    return -(-length // -(-length // backend.CHUNK_SIZE))
 
 
 def cut(u, T):

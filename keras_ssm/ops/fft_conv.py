@@ -2,8 +2,10 @@
 
 from keras import ops
 
+from keras_ssm.ops.powers import with_skip
 
-def fft_conv(u, kernel, bidirectional=False):
+
+def fft_conv(u, kernel, bidirectional=False, D=None):
     """Convolves each feature of a sequence with its own kernel.
 
     Args:
@@ -12,6 +14,7 @@ def fft_conv(u, kernel, bidirectional=False):
             bidirectional `(2 channels, features, steps)`, the second half from lag -1
             backwards.
         bidirectional: bool. Whether later samples contribute.
+        D: tensor `(channels, features)` or `None`. Skip: what a sample adds to its own output.
 
     Returns:
         Tensor `(batch, length, channels * features)`.
@@ -28,12 +31,13 @@ def fft_conv(u, kernel, bidirectional=False):
     steps = kernel.shape[-1] or ops.shape(kernel)[-1]
     channels, features = kernel.shape[0] // (2 if bidirectional else 1), kernel.shape[1]
     size = _fft_size(length, steps)
+    past, future = kernel[:channels], ops.flip(kernel[channels:], axis=-1)
+    kernel = past if D is None else with_skip(past, D)
     if bidirectional:
         # Negative lags stand at the end of the circle.
-        past, future = kernel[:channels], ops.flip(kernel[channels:], axis=-1)
         room = size - steps
-        past = ops.pad(past, [(0, 0), (0, 0), (0, room)])
-        kernel = past + ops.pad(future, [(0, 0), (0, 0), (room, 0)])
+        kernel = ops.pad(kernel, [(0, 0), (0, 0), (0, room)])
+        kernel = kernel + ops.pad(future, [(0, 0), (0, 0), (room, 0)])
     u_re, u_im = ops.rfft(ops.transpose(u, (0, 2, 1)), fft_length=size)
     k_re, k_im = ops.rfft(kernel, fft_length=size)
     u_re, u_im = u_re[:, None], u_im[:, None]

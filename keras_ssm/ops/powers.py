@@ -71,3 +71,21 @@ def kernel(bank, length):
     table = exact_einsum("chnr,hnw->chrw", coarse, fine)
     channels, features = table.shape[:2]
     return ops.reshape(table, (channels, features, rows * width))[..., :length]
+
+
+def with_skip(K, D):
+    """A kernel whose entry for the current sample holds the skip as well.
+
+    Args:
+        K: tensor `(..., steps)`. Kernels from lag 0 on.
+        D: tensor `(...)`. What a sample adds to its own output.
+
+    Returns:
+        Tensor `(..., steps)`.
+
+    Example:
+        ```python
+        with_skip(ops.ones((1, 3)), ops.ones((1,)))  # [[2, 1, 1]]
+        ```
+    """
+    return ops.concatenate([K[..., :1] + D[..., None], K[..., 1:]], axis=-1)

@@ -58,6 +58,10 @@ def scan(dA, inputs, initial, reverse=False):
         d_initial = pair.join(pair.multiply(pair.split(conjugate[..., at, :]), first))
         return _gradient_of_transition(dA, states, d_inputs, initial, at), d_inputs, d_initial
 
+    plain = lambda *tensors: forward(*tensors, reverse)  # noqa: E731
+    states = backend.fused_scan(dA, inputs, initial, reverse, plain)
+    if states is not None:
+        return states
     return backend.with_gradient(evaluate, gradient)(dA, inputs, initial)
 
 

@@ -2,6 +2,8 @@
 
 from keras import ops
 
+from keras_ssm.ops import backend
+
 
 def toeplitz(diagonals):
     """Returns matrices with the given diagonals.
@@ -18,6 +20,8 @@ def toeplitz(diagonals):
         toeplitz(ops.convert_to_tensor([[0.0, 1.0, 2.0]]))  # [[[1, 2], [0, 1]]]
         ```
     """
+    if backend.toeplitz is not None:
+        return backend.toeplitz(diagonals)
     width = diagonals.shape[-1] + 1
     n, lead = width // 2, diagonals.shape[:-1]
     padded = ops.pad(diagonals, [(0, 0)] * len(lead) + [(0, 1)])

@@ -8,7 +8,11 @@
   `LONGEST_UNROLLED` the number of steps up to which that is better.
 - `map_blocks` is a function of one block after another, `blocks_pay` whether that is faster, and
   `carry_states` a fast form of `ops.carry` or `None`.
-- `fused_chunks` is the chunked evaluation in one GPU kernel, or `None`.
+- `fused_chunks` is the chunked evaluation in one piece (a GPU kernel, on PyTorch also a function
+  with its own gradient), and `fused_scan` the scan of `ops.scan`; or `None`.
+- `toeplitz` is `ops.toeplitz` where a backend has views of its own, else `None`.
+- `CHUNK_SIZE` is the usual number of steps in a chunk, and `contiguous` a tensor that a batched
+  matmul need not copy.
 """
 
 import importlib
@@ -17,14 +21,18 @@ import keras
 
 _module = importlib.import_module(f"keras_ssm.ops.backend.{keras.config.backend()}")
 
+CHUNK_SIZE = _module.CHUNK_SIZE
 LONGEST_UNROLLED = _module.LONGEST_UNROLLED
 carry_states = _module.carry_states
 compiled = _module.compiled
 concrete = _module.concrete
+contiguous = _module.contiguous
 exact_einsum = _module.exact_einsum
 fused_chunks = _module.fused_chunks
+fused_scan = _module.fused_scan
 map_blocks = getattr(_module, "map_blocks", None)  # where blocks pay
 blocks_pay = _module.blocks_pay
 sequential = _module.sequential
 with_gradient = _module.with_gradient
+toeplitz = getattr(_module, "toeplitz", None)
 written_out = _module.written_out

@@ -5,7 +5,11 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
+from keras_ssm.ops.backend.kernel_shapes import plain
 from keras_ssm.ops.backend.switch import fast_paths_enabled
+
+# Steps in a chunk, measured: see docs/performance.md.
+CHUNK_SIZE = 64
 
 # Steps of a recurrence that are written out one after another.
 LONGEST_UNROLLED = 0  # `lax.scan` compiles once
@@ -51,6 +55,11 @@ def compiled(function):
     return function
 
 
+def contiguous(x):
+    """x, since this backend copies where it has to."""
+    return x
+
+
 def blocks_pay():
     """Whether blocks that fit the caches of a CPU are faster than all features at once."""
     return jax.default_backend() == "cpu"
@@ -69,11 +78,18 @@ def carry_states(transition, inputs, initial, reverse):
     """No form of its own: `lax.scan` serves."""
 
 
-def fused_chunks(x, response, transition, E_in, E_out):
+def fused_scan(dA, inputs, initial, reverse, portable):
+    """No form of its own."""
+
+
+def fused_chunks(u, T, matrices, initial, return_state, portable):
     """The outputs of `ops.chunked` by a Pallas kernel, or `None` where it does not apply."""
+    if not fast_paths_enabled() or not plain(u, T, matrices, initial, return_state):
+        return None
     from keras_ssm.ops.backend import pallas_kernels
 
-    arrays = (x, response, E_in, transition, E_out)
-    if not fast_paths_enabled() or not pallas_kernels.supported("chunk_pass", *arrays):
+    response, transition, E_in, E_out = matrices
+    arrays = (u, response, E_in, transition, E_out)
+    if not pallas_kernels.supported("chunk_pass", *arrays):
         return None
-    return pallas_kernels.chunk_pass(*arrays)
+    return pallas_kernels.chunk_pass(*arrays), None

@@ -88,6 +88,17 @@ def fits(operation, arrays):
     return response.shape[1] <= LARGEST_CHUNK and transition.shape[1] <= LARGEST_STATE
 
 
+def plain(u, T, matrices, initial, return_state):
+    """Whether a chunked evaluation is what the kernels compute, but for sizes and data types.
+
+    That is one direction, one channel, diagonal, from a zero state, in whole chunks, without the
+    last state.
+    """
+    if initial or return_state or len(matrices) != 4 or len(matrices[1].shape) != 2:
+        return False
+    return matrices[0].shape[2] == T and u.shape[1] is not None and u.shape[1] % T == 0
+
+
 def _check_rank(name, array, rank, meaning):
     if len(array.shape) != rank:
         raise ValueError(f"`{name}` must have shape {meaning}. Received: {tuple(array.shape)}")

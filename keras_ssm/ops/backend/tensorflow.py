@@ -4,6 +4,9 @@ import functools
 
 import tensorflow as tf
 
+# Steps in a chunk, measured: see docs/performance.md.
+CHUNK_SIZE = 64
+
 # Steps of a recurrence that are written out one after another.
 LONGEST_UNROLLED = 16  # XLA takes minutes over long unrolled loops
 
@@ -90,6 +93,11 @@ def _unwatched(tensors):
     return tf.nest.map_structure(tf.stop_gradient, tensors)
 
 
+def contiguous(x):
+    """x, since this backend copies where it has to."""
+    return x
+
+
 def blocks_pay():
     """Whether blocks that fit the caches of a CPU are faster than all features at once."""
     return not tf.config.list_logical_devices("GPU")
@@ -141,5 +149,9 @@ def carry_states(transition, inputs, initial, reverse):
     """No form of its own."""
 
 
-def fused_chunks(x, response, transition, E_in, E_out):
+def fused_scan(dA, inputs, initial, reverse, portable):
+    """No form of its own."""
+
+
+def fused_chunks(u, T, matrices, initial, return_state, portable):
     """No kernel of its own: XLA fuses on a GPU."""

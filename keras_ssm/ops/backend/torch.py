@@ -2,7 +2,13 @@
 
 import torch
 
+from keras_ssm.ops.backend.kernel_shapes import plain
 from keras_ssm.ops.backend.switch import fast_paths_enabled
+from keras_ssm.ops.backend.torch_chunks import chunk_outputs
+from keras_ssm.ops.backend.torch_scan import scan
+
+# Steps in a chunk, measured: see docs/performance.md.
+CHUNK_SIZE = 64
 
 # Steps of a recurrence that are written out one after another.
 LONGEST_UNROLLED = 10**9  # a loop is a loop
@@ -65,9 +71,40 @@ def with_gradient(forward, backward):
     return Function.apply
 
 
+def toeplitz(diagonals):
+    """`ops.toeplitz` in one copy; its gradient sums row by row, without a larger tensor."""
+    if torch.compiler.is_compiling():
+        return _rows_of_toeplitz(diagonals)
+    return _Toeplitz.apply(diagonals)
+
+
+def _rows_of_toeplitz(diagonals):
+    n = (diagonals.shape[-1] + 1) // 2
+    return diagonals.unfold(-1, n, 1).flip(-2)
+
+
+class _Toeplitz(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, diagonals):
+        return _rows_of_toeplitz(diagonals)
+
+    @staticmethod
+    def backward(ctx, upstream):
+        n = upstream.shape[-1]
+        total = upstream.new_zeros((*upstream.shape[:-2], 2 * n - 1))
+        for i, row in enumerate(upstream.unbind(-2)):
+            total[..., n - 1 - i : 2 * n - 1 - i] += row
+        return total
+
+
 def compiled(function):
     """The function itself: PyTorch runs eagerly."""
     return function
+
+
+def contiguous(x):
+    """x in the order of its axes: on others a batched matmul is a loop."""
+    return x.contiguous()
 
 
 def blocks_pay():
@@ -90,11 +127,25 @@ def carry_states(transition, inputs, initial, reverse):
     return torch.cat([before.real, before.imag], dim=-1), torch.cat([state.real, state.imag], -1)
 
 
-def fused_chunks(x, response, transition, E_in, E_out):
-    """The outputs of `ops.chunked` by a Triton kernel, or `None` where it does not apply."""
-    from keras_ssm.ops.backend import triton_kernels
-
-    arrays = (x, response, E_in, transition, E_out)
-    if not fast_paths_enabled() or not triton_kernels.supported("chunk_pass", *arrays):
+def fused_scan(dA, inputs, initial, reverse, portable):
+    """The states of `ops.scan`, in place; `None` for changing transitions and while compiling."""
+    if dA.shape[-2] != 1 or inputs.shape[-2] == 1 or torch.compiler.is_compiling():
         return None
-    return triton_kernels.chunk_pass(*arrays)
+    return scan(dA, inputs, initial, reverse, portable)
+
+
+def fused_chunks(u, T, matrices, initial, return_state, portable):
+    """Outputs and last state of `ops.chunked` in one function; `None` while compiling.
+
+    A Triton kernel computes them where it applies and fast paths are switched on.
+    """
+    if torch.compiler.is_compiling() or u.device.type == "meta":
+        return None
+    if fast_paths_enabled() and plain(u, T, matrices, initial, return_state):
+        from keras_ssm.ops.backend import triton_kernels
+
+        response, transition, E_in, E_out = matrices
+        arrays = (u, response, E_in, transition, E_out)
+        if triton_kernels.supported("chunk_pass", *arrays):
+            return triton_kernels.chunk_pass(*arrays), None
+    return chunk_outputs(u, T, matrices, initial, portable)

@@ -1,0 +1,114 @@
+"""PyTorch's own functions for chunks and scans: equal to the portable forms, in every order."""
+
+import functools
+import importlib
+
+import numpy as np
+import pytest
+
+from tests.backend_tools import BACKEND, relative_error
+
+if BACKEND != "torch":
+    pytest.skip("PyTorch only", allow_module_level=True)
+
+import torch
+from torch.autograd import grad
+
+from keras_ssm.ops.backend import torch_chunks, torch_scan, torch_workspace
+
+chunked = importlib.import_module("keras_ssm.ops.chunked")
+scan = importlib.import_module("keras_ssm.ops.scan")
+
+BATCH, LENGTH, FEATURES, T, STATES = 2, 23, 5, 4, 6
+
+
+@pytest.fixture
+def rng():
+    return np.random.default_rng(0)
+
+
+def tensor(rng, *shape, scale=1.0, dtype=torch.float32):
+    # float32 where matmuls of Keras take part: on PyTorch they know no more.
+    return torch.tensor(scale * rng.standard_normal(shape), dtype=dtype, requires_grad=True)
+
+
+def arguments(rng, dense, channels, kind):
+    """The input, the matrices of one or two directions, and perhaps an initial state."""
+    width = channels * T
+    transition = (FEATURES, STATES, STATES) if dense else (FEATURES, STATES)
+    matrices = [
+        tensor(rng, FEATURES, T, width),
+        tensor(rng, *transition, scale=0.2),
+        tensor(rng, FEATURES, T, STATES),
+        tensor(rng, FEATURES, STATES, width),
+    ]
+    if kind == "bidirectional":
+        matrices += [tensor(rng, FEATURES, T, STATES), tensor(rng, FEATURES, STATES, width)]
+    initial = [tensor(rng, FEATURES, BATCH, STATES)] if kind == "initial" else []
+    return tensor(rng, BATCH, LENGTH, FEATURES), matrices, initial
+
+
+@pytest.mark.parametrize("kind", ["plain", "initial", "bidirectional"])
+@pytest.mark.parametrize("channels", [1, 2])
+@pytest.mark.parametrize("dense", [False, True], ids=["diagonal", "dense"])
+def test_chunks(dense, channels, kind, rng, monkeypatch):
+    """In three blocks of features, the last one smaller; gradients of gradients included."""
+    monkeypatch.setattr(torch_workspace, "BLOCK_SAMPLES", 2 * BATCH * 6 * T)
+    u, matrices, initial = arguments(rng, dense, channels, kind)
+    portable = lambda *tensors: chunked._in_blocks(T, bool(initial), *tensors)  # noqa: E731
+    ours = torch_chunks.chunk_outputs(u, T, matrices, initial, portable)
+    expected = portable(u, *matrices, *initial)
+    tensors = [u, *matrices, *initial]
+    cotangents = [tensor(rng, *y.shape) for y in expected]
+    compare(ours, expected, tensors, cotangents, 1e-5)
+
+
+@pytest.mark.parametrize("reverse", [False, True])
+@pytest.mark.parametrize("steps", [2, 3, 16, 23])
+def test_scan(steps, reverse, rng):
+    double = functools.partial(tensor, rng, dtype=torch.float64)
+    tensors = [
+        double(1, 1, STATES, scale=0.5),
+        double(BATCH, steps, STATES),
+        double(BATCH, STATES),
+    ]
+    portable = lambda *tensors: scan.forward(*tensors, reverse)  # noqa: E731
+    ours = torch_scan.scan(*tensors, reverse, portable)
+    compare([ours], [portable(*tensors)], tensors, [double(BATCH, steps, STATES)], 1e-12)
+
+
+def compare(ours, expected, tensors, cotangents, tolerance):
+    """Values, gradients, and gradients of gradients."""
+
+    def agree(found, wanted):
+        for a, b in zip(found, wanted, strict=True):
+            assert relative_error(a.detach(), b.detach()) < tolerance
+
+    agree(ours, expected)
+    wanted = grad(expected, tensors, cotangents, create_graph=True)
+    for create_graph in (False, True):
+        found = grad(ours, tensors, cotangents, create_graph=create_graph, retain_graph=True)
+        agree(found, wanted)
+    second = [
+        grad(sum((g * g).sum() for g in gradients), [*tensors, *cotangents])
+        for gradients in (found, wanted)
+    ]
+    agree(*second)
+
+
+def test_inputs_in_any_layout(rng):
+    u, matrices, _ = arguments(rng, False, 1, "plain")
+    expected, _ = torch_chunks.chunk_outputs(u, T, matrices, [], None)
+    turned = u.detach().transpose(0, 2).contiguous().transpose(0, 2).requires_grad_()
+    y, _ = torch_chunks.chunk_outputs(turned, T, matrices, [], None)
+    torch.testing.assert_close(y, expected)
+    # The gradient of a sum is one number, seen at every place.
+    torch.testing.assert_close(grad(y.sum(), turned)[0], grad(expected.sum(), u)[0])
+
+
+def test_no_gradient_where_none_is_wanted(rng):
+    u, matrices, _ = arguments(rng, False, 1, "plain")
+    y, _ = torch_chunks.chunk_outputs(u.detach(), T, matrices, [], None)
+    assert grad(y.sum(), matrices)[0].shape == matrices[0].shape
+    y, _ = torch_chunks.chunk_outputs(u, T, [m.detach() for m in matrices], [], None)
+    assert grad(y.sum(), u)[0].shape == u.shape
