@@ -67,18 +67,63 @@ def scan(dA, inputs, initial, reverse=False):
 
 def forward(dA, inputs, initial, reverse=False):
     """Returns what `scan` returns, without a gradient rule."""
-    if reverse:
-        dA = dA if dA.shape[-2] == 1 else ops.flip(dA, axis=-2)
-        return ops.flip(forward(dA, ops.flip(inputs, axis=-2), initial), axis=-2)
     steps = inputs.shape[-2]
+    if dA.shape[-2] == 1 and steps is not None:
+        evaluate = _reversed_blocks if reverse else _same_blocks
+        evaluate = evaluate if steps < SHORTEST_COMPILED else backend.compiled(evaluate)
+        return evaluate(dA, inputs, initial)
     if steps is None:
-        return _rolled(dA, inputs, initial)
+        return _rolled(dA, inputs, initial, reverse)
+    if reverse:
+        dA, inputs = ops.flip(dA, axis=-2), ops.flip(inputs, axis=-2)
+        return ops.flip(forward(dA, inputs, initial), axis=-2)
     evaluate = _blocked if steps < SHORTEST_COMPILED else backend.compiled(_blocked)
     return evaluate(dA, inputs, initial)
 
 
+def _same_blocks(dA, inputs, initial, reverse=False):
+    """`_blocked` for a transition that is the same in every step.
+
+    The blocks are scanned from zero; what the states before them contribute is added afterwards.
+    """
+    steps = inputs.shape[-2]
+    if steps <= LONGEST_PLAIN_SCAN:
+        return _within(dA, inputs, initial, reverse)
+    block = int(steps**0.5 + 0.5)
+    blocks = -(-steps // block)
+    lead = tuple(-1 if n is None else n for n in inputs.shape[:-2])
+    size, rest = inputs.shape[-1], blocks * block - steps
+    padding = [(0, 0)] * len(lead) + [(rest, 0) if reverse else (0, rest), (0, 0)]
+    parts = ops.reshape(ops.pad(inputs, padding), (*lead, blocks, block, size))
+    local = _within(dA[..., None, :], parts, ops.zeros_like(parts[..., 0, :]), reverse)
+    ends = local[..., 0 if reverse else -1, :]
+    powers = _powers(dA, block)  # (..., block, 2 modes)
+    ends = _same_blocks(powers[..., -1:, :], ends, initial, reverse)
+    edge = initial[..., None, :]
+    parts = [ends[..., 1:, :], edge] if reverse else [edge, ends[..., :-1, :]]
+    starts = ops.concatenate(parts, axis=-2)[..., None, :]
+    powers = ops.flip(powers, axis=-2) if reverse else powers
+    states = ops.reshape(local + _times(powers[..., None, :, :], starts), (*lead, -1, size))
+    return states[..., rest:, :] if reverse else states[..., :steps, :]
+
+
+def _reversed_blocks(dA, inputs, initial):
+    return _same_blocks(dA, inputs, initial, reverse=True)
+
+
+def _powers(a, count):
+    """a, a^2, ..., a^count along the last axis but one, by doubling."""
+    powers = a
+    while powers.shape[-2] < count:
+        powers = ops.concatenate([powers, _times(powers, powers[..., -1:, :])], axis=-2)
+    return powers[..., :count, :]
+
+
 def _blocked(dA, inputs, initial):
-    """Scans about sqrt(steps) blocks side by side: their ends, the states between, all states."""
+    """Scans about sqrt(steps) blocks side by side: their ends, the states between, all states.
+
+    The transition may change from step to step, so the blocks are read twice.
+    """
     steps = inputs.shape[-2]
     if steps <= LONGEST_PLAIN_SCAN:
         return _within(dA, inputs, initial)
@@ -86,8 +131,6 @@ def _blocked(dA, inputs, initial):
     blocks = -(-steps // block)
 
     def in_blocks(x):
-        if x.shape[-2] == 1:
-            return x[..., None, :]
         lead = tuple(-1 if n is None else n for n in x.shape[:-2])
         padding = [(0, 0)] * len(lead) + [(0, blocks * block - steps), (0, 0)]
         return ops.reshape(ops.pad(x, padding), (*lead, blocks, block, x.shape[-1]))
@@ -102,16 +145,16 @@ def _blocked(dA, inputs, initial):
     return states[..., :steps, :]
 
 
-def _within(dA, inputs, state):
+def _within(dA, inputs, state, reverse=False):
     """The states after each step."""
     steps = inputs.shape[-2]
     if steps is None or steps > backend.LONGEST_UNROLLED:
-        return _rolled(dA, inputs, state)
+        return _rolled(dA, inputs, state, reverse)
     step = lambda state, t: _advance(_at(dA, t), state, inputs[..., t, :])  # noqa: E731
-    return backend.written_out(step, state, steps)
+    return backend.written_out(step, state, steps, reverse)
 
 
-def _rolled(dA, inputs, state):
+def _rolled(dA, inputs, state, reverse=False):
     """`_within` as a loop of the backend."""
     same = None if dA.shape[-2] != 1 else dA[..., 0, :]
 
@@ -120,26 +163,25 @@ def _rolled(dA, inputs, state):
         return state, state
 
     samples = [_steps_first(inputs)] + ([_steps_first(dA)] if same is None else [])
-    _, states = backend.sequential(one, state, samples)
+    _, states = backend.sequential(one, state, samples, reverse=reverse)
     return _steps_last(states)
 
 
 def _fold(dA, inputs):
     """The state after the last step, from zero, and the product of the transitions."""
-    steps, varies = inputs.shape[-2], dA.shape[-2] != 1
+    steps = inputs.shape[-2]
     state, product = inputs[..., 0, :], dA[..., 0, :]
     if steps - 1 <= backend.LONGEST_UNROLLED:
         for t in range(1, steps):
-            state = _advance(_at(dA, t), state, inputs[..., t, :])
-            product = _times(_at(dA, t), product)
+            state = _advance(dA[..., t, :], state, inputs[..., t, :])
+            product = _times(dA[..., t, :], product)
         return state, product
 
     def one(carry, sample):
-        a = sample[1] if varies else dA[..., 0, :]
-        return (_advance(a, carry[0], sample[0]), _times(a, carry[1])), None
+        inputs, a = sample
+        return (_advance(a, carry[0], inputs), _times(a, carry[1])), None
 
-    samples = [_steps_first(inputs[..., 1:, :])]
-    samples += [_steps_first(dA[..., 1:, :])] if varies else []
+    samples = [_steps_first(inputs[..., 1:, :]), _steps_first(dA[..., 1:, :])]
     (state, product), _ = backend.sequential(one, (state, product), samples)
     return state, product
 

@@ -30,13 +30,13 @@ def sequential(advance, carry, samples, reverse=False):
     return lax.scan(advance, carry, samples, reverse=reverse)
 
 
-def written_out(advance, state, steps):
+def written_out(advance, state, steps, reverse=False):
     """The states `(..., steps, size)` of `advance(state, t) -> state`, loop unrolled."""
     states = []
-    for t in range(steps):
+    for t in reversed(range(steps)) if reverse else range(steps):
         state = advance(state, t)
         states.append(state)
-    return jnp.stack(states, axis=-2)
+    return jnp.stack(states[::-1] if reverse else states, axis=-2)
 
 
 def with_gradient(forward, backward):

@@ -38,12 +38,13 @@ def sequential(advance, carry, samples, reverse=False):
     return carry, torch.stack(outputs[::-1] if reverse else outputs)
 
 
-def written_out(advance, state, steps):
+def written_out(advance, state, steps, reverse=False):
     """The states `(..., steps, size)` of `advance(state, t) -> state`, written in place."""
-    state = advance(state, 0)
+    order = range(steps)[::-1] if reverse else range(steps)
+    state = advance(state, order[0])
     states = state.new_empty((*state.shape[:-1], steps, state.shape[-1]))
-    states[..., 0, :] = state
-    for t in range(1, steps):
+    states[..., order[0], :] = state
+    for t in order[1:]:
         state = advance(state, t)
         states[..., t, :] = state
     return states
