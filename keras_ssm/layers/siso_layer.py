@@ -60,6 +60,9 @@ class SISOLayer(SSMLayer):
 
     # What all share
 
+    def chosen_method(self, length):
+        return "fft" if self.max_kernel_length is not None else super().chosen_method(length)
+
     def build_system(self, features):
         rng = self.make_rng()
         self.build_bank(features, rng)
@@ -98,8 +101,8 @@ class SISOLayer(SSMLayer):
 
     def evaluate(self, x, initial_state, lengths, return_state):
         bank = self.bank(x.shape[1] or ops.shape(x)[1])
-        method = "chunked" if self.method == "auto" else self.method
-        if method == "fft" or self.max_kernel_length is not None:
+        method = self.chosen_method(x.shape[1])
+        if method == "fft":
             y, state = self._convolve(x, bank, initial_state, lengths, return_state)
         elif method == "recurrent":
             y, state = self._recur(x, bank, initial_state, lengths)
