@@ -115,10 +115,11 @@ def test_operations_are_counted(name):
     assert arithmetic.count(name, method, (2 * B, L, H, N))[0] > 1.5 * count or name == "S4"
 
 
-def test_evaluations_of_a_length():
-    assert evaluations("S4D", 64, run.METHODS) == ["chunked", "fft", "recurrent"]
-    assert evaluations("S4D", 4096, run.METHODS) == ["chunked", "fft"]
-    assert evaluations("LSTM", 64, run.METHODS) == [None]
+@pytest.mark.parametrize("name", run.SYSTEMS)
+def test_evaluations_of_a_length(name):
+    assert evaluations(name, (8, 64, 128, 64), run.METHODS) == ["chunked", "fft", "recurrent"]
+    assert evaluations(name, (8, 4096, 128, 64), run.METHODS) == ["chunked", "fft"]
+    assert evaluations("LSTM", (8, 64, 128, 64), run.METHODS) == [None]
 
 
 def test_what_does_not_fit_is_left_out():

@@ -56,25 +56,27 @@ def candidates(name, shape, methods):
         return []
     x, g = samples(shape)
     found = []
-    for method in evaluations(name, length, methods):
+    for method in evaluations(name, shape, methods):
         layer = make(name, features, state, method or "auto")
         layer.build(x.shape if name == "MultiHeadAttention" else (None, None, features))
         found.append((layer, method, passes(*layer_function(layer), x, g)))
     return found
 
 
-def evaluations(name, length, methods):
-    """The methods, each once, that a layer is measured with at a length."""
+def evaluations(name, shape, methods):
+    """The methods, each once, that a layer is measured with at a shape."""
     if not hasattr(layers, name):
         return [None]
-    picked = make(name, 1, 2).chosen_method(length)
+    picked = picked_method(name, shape)
     named = dict.fromkeys(picked if method == "auto" else method for method in methods)
-    return [m for m in named if m != "recurrent" or length <= LONGEST_RECURRENT]
+    return [m for m in named if m != "recurrent" or shape[1] <= LONGEST_RECURRENT]
 
 
-def is_picked(name, method, length):
-    """Whether a layer with `method="auto"` evaluates a sequence of this length so."""
-    return hasattr(layers, name) and method == make(name, 1, 2).chosen_method(length)
+def picked_method(name, shape):
+    """What a layer with `method="auto"` evaluates a shape by; `None` outside the family."""
+    if not hasattr(layers, name):
+        return None
+    return make(name, shape[2], shape[3]).chosen_method(shape[1])
 
 
 def published_passes(name, layer, shape):

@@ -4,7 +4,7 @@ import functools
 
 from keras_ssm import layers
 from keras_ssm.benchmark import arithmetic
-from keras_ssm.benchmark.candidates import candidates, is_picked, published_passes
+from keras_ssm.benchmark.candidates import candidates, picked_method, published_passes
 from keras_ssm.benchmark.sections.stream import single_step
 from keras_ssm.benchmark.timing import alternate, matmul_rate
 
@@ -55,7 +55,10 @@ def measure(name, shape, methods, seconds):
     result = []
     for i, (_, method, _) in enumerate(found):
         forward, training = times[2 * i : 2 * i + 2]
-        row = {"method": method, "picked": is_picked(name, method, shape[1])}
+        row = {
+            "method": method,
+            "picked": method is not None and method == picked_method(name, shape),
+        }
         row.update(forward=forward, training=training)
         if theirs is not None:
             row.update(published_forward=times[-2], published=times[-1])

@@ -3,7 +3,7 @@
 import math
 
 from keras_ssm import layers
-from keras_ssm.benchmark.candidates import candidates, is_picked, published_passes
+from keras_ssm.benchmark.candidates import candidates, picked_method, published_passes
 from keras_ssm.benchmark.memory import peak_memory
 
 
@@ -38,7 +38,7 @@ def _row(name, method, shape, both):
         "layer": name,
         "shape": list(shape),
         "method": method,
-        "picked": is_picked(name, method, shape[1]),
+        "picked": method is not None and method == picked_method(name, shape),
         "forward_memory": forward,
         "training_memory": training,
         "working": max(0, training - 2 * activation) / activation,
