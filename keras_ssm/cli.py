@@ -2,11 +2,14 @@
 
 import json
 import os
+import shlex
+import sys
+import time
 from pathlib import Path
 
 import click
 from rich.console import Console
-from rich.progress import Progress
+from rich.progress import Progress, SpinnerColumn
 from rich.table import Table
 
 from keras_ssm import presets
@@ -81,31 +84,89 @@ def demo(preset, out, backend):
 @main.command()
 @click.option("--backend", "backends", multiple=True, type=click.Choice(BACKENDS), help="Repeat.")
 @click.option("--layer", "names", multiple=True, help="S4, S4D, ..., LSTM, GRU; repeat.")
-@click.option("--quick", is_flag=True, help="The shortest length, and less time for each row.")
+@click.option("--method", "methods", multiple=True, help="auto, chunked, fft, recurrent; repeat.")
+@click.option("--quick", is_flag=True, help="The shortest length, what auto picks, less time.")
+@click.option("--layers", is_flag=True, help="Time every layer and method. The default.")
+@click.option("--memory", is_flag=True, help="Count the peak memory of the same.")
+@click.option("--stream", is_flag=True, help="Time a streamed step of six layers.")
+@click.option("--fit", is_flag=True, help="Train a classifier of four blocks.")
+@click.option("--long", is_flag=True, help="Read a million steps.")
+@click.option("--full", is_flag=True, help="All of these.")
 @click.option("--seconds", type=float, help="Time for each function that is measured.")
-@click.option("--out", type=click.Path(path_type=Path), help="Folder for JSON and picture.")
-def benchmark(backends, names, quick, seconds, out):
-    """Times every layer against its published formulation, in one run."""
-    from keras_ssm.benchmark import report, run
+@click.option("--out", type=click.Path(path_type=Path), help="Folder for JSON, page and picture.")
+def benchmark(backends, names, methods, quick, full, seconds, out, **sections):
+    """Times every layer against its published formulation, in one run.
 
-    known = [*run.SYSTEMS, *run.OTHERS]
-    for name in names:
-        if name not in known:
-            raise click.BadParameter(f"{name} is none of {', '.join(known)}", param_hint="--layer")
-    shapes = run.QUICK_SHAPES if quick else run.SHAPES
-    seconds = seconds or (0.3 if quick else 3.0)
-    total = len(backends or BACKENDS) * len(shapes) * len(names or known)
-    with Progress(console=console) as bar:
-        task = bar.add_task("measuring", total=total)
+    With --out, sections that were measured into the same folder before stay beside the new ones.
+    """
+    from keras_ssm.benchmark import machine, memory, report, run
+
+    known = {"--layer": [*run.SYSTEMS, *run.OTHERS], "--method": run.METHODS}
+    for option, given in (("--layer", names), ("--method", methods)):
+        for value in given:
+            if value not in known[option]:
+                raise click.BadParameter(
+                    f"{value} is none of {', '.join(known[option])}", param_hint=option
+                )
+    asked = [section for section in run.SECTIONS if full or sections[section]]
+    if not asked:
+        asked = ["layers", "memory"] if quick and memory.available() else ["layers"]
+    earlier = _earlier_benchmark(out)
+    job = {
+        "shapes": run.QUICK_SHAPES if quick else run.SHAPES,
+        "names": list(names) or known["--layer"],
+        "methods": list(methods) or (["auto"] if quick else run.METHODS),
+        "seconds": seconds or (0.1 if quick else 3.0),
+    }
+    backends, start = list(backends) or BACKENDS, time.perf_counter()
+    with Progress(SpinnerColumn(), *Progress.get_default_columns()[:1], console=console) as bar:
+        task = bar.add_task("measuring", total=None)
         rows = run.run(
-            backends or BACKENDS, shapes, names or known, seconds, lambda row: bar.advance(task)
+            asked,
+            backends,
+            lambda row: bar.update(task, description=_measured(row)),
+            **job,
         )
-        bar.update(task, completed=total)
-    console.print(report.table(rows))
+    for table in report.tables(rows):
+        console.print(table)
     if out is not None:
+        facts = {"command": _command(), "seconds": time.perf_counter() - start}
+        document = run.merge(earlier, rows, backends, machine=machine.describe(), **facts)
         out.mkdir(parents=True, exist_ok=True)
-        (out / "benchmark.json").write_text(json.dumps(rows, indent=1))
-        report.picture(rows, out / "benchmark.png")
+        (out / "benchmark.json").write_text(json.dumps(document, indent=1))
+        (out / "benchmark.md").write_text(report.markdown(document))
+        if {"layers", "memory"} & {row["section"] for row in document["rows"]}:
+            report.picture(document["rows"], out / "benchmark.png")
+
+
+def _earlier_benchmark(out):
+    path = None if out is None else out / "benchmark.json"
+    if path is None or not path.exists():
+        return None
+    try:
+        document = json.loads(path.read_text())
+        document["rows"], document["commands"], document["seconds"]
+    except (ValueError, KeyError, TypeError):
+        raise click.ClickException(
+            "`--out` must be a folder without a benchmark.json, or with one of this command. "
+            f"Received: {path}"
+        ) from None
+    return document
+
+
+def _measured(row):
+    return f"{row['section']}: {row['layer']} on {row['backend']}"
+
+
+def _command():
+    arguments = iter(sys.argv[1:])
+    kept = []
+    for argument in arguments:  # the folder is no part of what was measured
+        if argument == "--out":
+            next(arguments, None)
+        elif not argument.startswith("--out="):
+            kept.append(argument)
+    return shlex.join(["keras-ssm", *kept])
 
 
 @main.command("convert")

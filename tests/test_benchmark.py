@@ -7,16 +7,22 @@ import pytest
 from click.testing import CliRunner
 from keras import ops
 
-from keras_ssm.benchmark import report, run, worker
+from keras_ssm import layers
+from keras_ssm.benchmark import arithmetic, machine, report, run, targets, timing, worker
+from keras_ssm.benchmark.candidates import candidates, evaluations, make, published_passes
+from keras_ssm.benchmark.memory import peak_memory
+from keras_ssm.benchmark.sections import fit
 from keras_ssm.benchmark.yardsticks import published
 from keras_ssm.cli import main
 from keras_ssm.ops import pair
 from tests.backend_tools import BACKEND, relative_error, to_numpy
 
+SHAPES = [(1, 32, 4, 8)]
+
 
 @pytest.mark.parametrize("name", run.SYSTEMS)
 def test_yardsticks_compute_the_same(name, rng):
-    layer = worker.make(name, 4, 8)
+    layer = make(name, 4, 8)
     layer.build((None, None, 4))
     x = rng.standard_normal((2, 50, 4)).astype("float32")
     expected = to_numpy(layer(x))
@@ -36,41 +42,167 @@ def test_yardsticks_compute_the_same(name, rng):
     assert relative_error(y if features_last else y.transpose(0, 2, 1), expected) < 2e-5
 
 
-def test_rows_of_a_benchmark(tmp_path):
-    names = ["S4D", "GRU"]
-    rows = list(worker.rows([(1, 32, 4, 8)], names, seconds=0.0))
-    assert [row["layer"] for row in rows] == names
+def test_rows_of_every_section(tmp_path):
+    job = {"names": ["S4D"], "seconds": 0.0}
+    named = {"shapes": SHAPES, "names": ["S4D", "GRU"], "methods": ["auto", "fft"]}
+    rows = list(worker.rows("layers", seconds=0.0, **named))
+    assert [row["layer"] for row in rows] == ["S4D", "S4D", "GRU"]
+    assert [row["method"] for row in rows] == ["chunked", "fft", None]
+    assert [row["picked"] for row in rows] == [True, False, False]
     for row in rows:
-        assert row["backend"] == BACKEND and row["step"] > 0 and row["matmul_rate"] > 0
-    assert rows[0]["ratio"] == rows[0]["published"] / rows[0]["step"]
-    json.dumps(rows)
-    assert report.table(rows).row_count == 2
+        assert row["backend"] == BACKEND and row["section"] == "layers"
+        assert min(row["training"], row["forward"], row["streamed"], row["matmul_rate"]) > 0
+        expected = 3 * row["operations"] / row["training"] / row["matmul_rate"]
+        assert row["fraction"] == pytest.approx(expected)
+    assert rows[0]["ratio"] == rows[0]["published"] / rows[0]["training"]
+    memory = list(worker.rows("memory", **named))
+    assert [row["method"] for row in memory] == ["chunked", "fft", "published", None]
+    stream = list(worker.rows("stream", features=4, state=8, layers=2, **job))
+    assert [row["form"] for row in stream] == ["step"] + ["loop"] * (BACKEND != "torch")
+    assert all(row["ratio"] == row["step"] / row["lstm"] for row in stream[:1])
+    trained = list(worker.rows("fit", size=(2, 32, 4, 1, 8), **job))
+    assert trained[0]["ratio"] == pytest.approx(trained[0]["rate"] / trained[0]["published_rate"])
+    long = list(worker.rows("long", names=["S4D"], shape=(1, 256, 4, 8)))
+    assert long[0]["process_memory"] > long[0]["forward_memory"] >= 0
+    rows += memory + stream + trained + long
+
+    facts = {"command": "keras-ssm benchmark", "seconds": 1.0, "machine": machine.describe()}
+    document = run.merge(None, rows, [BACKEND], **facts)
+    assert json.loads(json.dumps(document)) == document
+    assert {*report.sheets(rows)} == {*run.SECTIONS, "targets"}
+    page = report.markdown(document)
+    assert page.count(f"| {BACKEND} |") == len(rows) + len(targets.verdicts(rows))
+    assert len(report.tables(rows)) == 6
     report.picture(rows, tmp_path / "picture.png")
     assert (tmp_path / "picture.png").stat().st_size > 1000
 
 
-def test_the_command_refuses_an_unknown_layer():
-    result = CliRunner().invoke(main, ["benchmark", "--layer", "S7"])
-    assert result.exit_code == 2 and "S7 is none of S4" in result.output
+@pytest.mark.parametrize("name", ["S4", "DSS", "S5"])
+def test_the_trained_yardstick_is_the_same_model(name, rng):
+    size = (2, 40, 4, 2, 8)
+    ours = fit.classifier(make(name, 1, 8), size)
+    theirs = fit.classifier(fit.plain(name, size), size)
+    if name == "S4":  # the published one stores C (I - dA^L): other numbers, the same weights
+        assert [v.shape for v in ours.weights] == [v.shape for v in theirs.weights]
+        return
+    theirs.set_weights(ours.get_weights())
+    x = rng.standard_normal((2, 40, 1)).astype("float32")
+    assert relative_error(theirs(x), ours(x)) < 1e-4
+    with pytest.raises(ValueError, match=r"no state.*return_state=True"):
+        theirs.backbone.blocks[0].mixer(np.zeros((1, 3, 4), "float32"), return_state=True)
+
+
+def test_memory_counts_what_a_call_allocates():
+    found = peak_memory(lambda: np.ones(2**24))
+    assert abs(found - 2**27) < 2**21  # the resident rest moves by some pages
+
+
+@pytest.mark.parametrize("name", [*run.SYSTEMS, *run.OTHERS])
+def test_operations_are_counted(name):
+    """Against sums written out for one small shape, and growth with the batch."""
+    shape, method = (2, 128, 8, 16), "chunked" if name in run.SYSTEMS else None
+    count, least = arithmetic.count(name, method, shape)
+    assert 0 < least <= count
+    B, L, H, N = shape
+    T, M = 64, 2
+    expected = {
+        "S4D": 2 * B * H * M * T * (T + 2 * N) + 4 * B * H * M * N + 8 * H * N * T,
+        "S5": 4 * B * L * H * N + 8 * B * L * N,
+        "LSTM": 2 * B * L * (2 * H) * (4 * H),
+        "MultiHeadAttention": 2 * B * L * H * H * 4 + 2 * 2 * B * L * L * H,
+    }
+    assert count == expected.get(name, count)
+    assert arithmetic.count(name, method, (2 * B, L, H, N))[0] > 1.5 * count or name == "S4"
+
+
+@pytest.mark.parametrize("name", run.SYSTEMS)
+def test_evaluations_of_a_length(name):
+    assert evaluations(name, (8, 64, 128, 64), run.METHODS) == ["chunked", "fft", "recurrent"]
+    assert evaluations(name, (8, 4096, 128, 64), run.METHODS) == ["chunked", "fft"]
+    assert evaluations("LSTM", (8, 64, 128, 64), run.METHODS) == [None]
+
+
+def test_what_does_not_fit_is_left_out():
+    assert candidates("MultiHeadAttention", (8, 65536, 4, 8), ["auto"]) == []
+    assert published_passes("S4", layers.S4(), (1, 2**20, 64, 64)) is None
+
+
+def test_targets_compare_the_worst_row():
+    stream = {"section": "stream", "backend": "jax", "form": "step"}
+    rows = [
+        {**stream, "layer": "S4D", "ratio": 0.5},
+        {**stream, "layer": "DSS", "ratio": 1.5},
+        {**stream, "layer": "S4", "ratio": 3.0},
+        {"section": "fit", "backend": "torch", "layer": "S5", "ratio": 4.5},
+    ]
+    for length, value in ((16384, 1.0), (65536, 4.5)):
+        rows.append(
+            {
+                "section": "layers",
+                "backend": "jax",
+                "layer": "S4",
+                "picked": True,
+                "shape": [1, length, 64, 64],
+                "training": value,
+                "forward": 1.0,
+            }
+        )
+    found = {(v.target, v.backend): v for v in targets.verdicts(rows)}
+    assert len(found) == 5
+    diagonal = found["one streamed step of a diagonal layer, over LSTM", "jax"]
+    assert (diagonal.seen, diagonal.where, diagonal.met) == (1.5, "DSS, step", False)
+    assert found["one streamed step of S4, over LSTM", "jax"].met
+    assert found["steps of `fit` a second, over the published formulation", "torch"].met
+    growth = found["time of training from 16,384 to 65,536 steps", "jax"]
+    assert growth.seen == 4.5 and not growth.met
+
+
+def test_new_rows_take_the_place_of_old_ones():
+    facts = {"command": "new", "seconds": 2.0, "machine": {}}
+    row = {"section": "fit", "backend": "jax"}
+    old = {
+        "rows": [
+            {**row, "n": 1},
+            {"section": "fit", "backend": "torch"},
+            {"section": "long", "backend": "jax"},
+        ],
+        "commands": {"fit": "old", "long": "old"},
+        "seconds": {"fit": 1.0, "long": 1.0},
+    }
+    found = run.merge(old, [{**row, "n": 2}], ["jax"], **facts)
+    assert found["rows"] == [*old["rows"][1:], {**row, "n": 2}]
+    assert found["commands"] == {"fit": "new", "long": "old"}
+    assert found["seconds"] == {"fit": 2.0, "long": 1.0}
+
+
+def test_the_command_measures_and_writes(tmp_path):
+    options = ["--backend", BACKEND, "--layer", "S4D", "--quick", "--memory"]
+    result = CliRunner().invoke(main, ["benchmark", *options, "--out", str(tmp_path)])
+    assert result.exit_code == 0, result.output
+    document = json.loads((tmp_path / "benchmark.json").read_text())
+    assert [row["method"] for row in document["rows"]] == ["chunked", "published"]
+    assert "chunked (auto)" in (tmp_path / "benchmark.md").read_text()
+    (tmp_path / "benchmark.json").write_text("[]")
+    result = CliRunner().invoke(main, ["benchmark", *options, "--out", str(tmp_path)])
+    assert result.exit_code == 1 and "Received:" in result.output
+    assert (tmp_path / "benchmark.json").read_text() == "[]"
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "known"), [("--layer", "S7", "S4"), ("--method", "magic", "auto")]
+)
+def test_the_command_refuses_what_it_does_not_know(option, value, known):
+    result = CliRunner().invoke(main, ["benchmark", option, value])
+    assert result.exit_code == 2 and f"{value} is none of {known}" in result.output
 
 
 def test_a_failing_backend_is_told():
+    job = {"shapes": [(1, 32, 4, 7)], "names": ["S4D"], "methods": ["auto"]}  # odd state
     with pytest.raises(RuntimeError, match=f"failed on {BACKEND}"):
-        run.run([BACKEND], [(1, 32, 4, 7)], ["S4D"], seconds=0.0)  # odd state
-
-
-@pytest.mark.skipif(BACKEND != "torch", reason="compiled elsewhere, for the same code")
-def test_the_other_kinds_of_rows():
-    names = ["S5", "MultiHeadAttention", "LSTM"]
-    rows = list(worker.rows([(1, 32, 4, 8)], names, seconds=0.0))
-    assert [row["layer"] for row in rows] == names and rows[0]["ratio"] > 0
-
-
-def test_attention_that_does_not_fit_is_left_out():
-    assert worker.measure("MultiHeadAttention", (8, 65536, 4, 8), 0.0) is None
+        run.run(["memory"], [BACKEND], **job)
 
 
 def test_alternate_runs_in_turn():
     calls = []
-    times = worker.alternate([lambda: calls.append(0), lambda: calls.append(1)], 0.0)
+    times = timing.alternate([lambda: calls.append(0), lambda: calls.append(1)], 0.0)
     assert len(times) == 2 and calls[-6:] == [0, 1] * 3 and np.isfinite(times).all()

@@ -1,5 +1,8 @@
 """What `keras-ssm benchmark` runs: every layer against the published formulations.
 
-`run` starts one process a backend (`worker`), which alternates our layers with their yardsticks
-and with Keras' own layers; `report` makes the table and the picture.
+`run` starts one process for each section and backend (`worker`). Of the `sections`, `layers` times
+every layer and evaluation in turn with its yardsticks, `memory` counts what they take, `stream`
+times single steps, `fit` trains classifiers, and `long` reads a million steps. `arithmetic` counts
+what a row computes, `targets` compares with what the project promises, and `report` makes the
+tables and the picture.
 """

@@ -1,58 +1,189 @@
-"""The table and the picture of a benchmark."""
+"""Tables and the picture of a benchmark."""
 
 from rich.table import Table
 
+from keras_ssm.benchmark.targets import verdicts
 
-def table(rows):
-    """Returns a `rich` table of the rows of `run`."""
-    columns = ["backend", "layer", "batch, length, features, state", "forward", "training step"]
-    columns += ["memory", "published step", "published / ours"]
-    result = Table(*columns, caption="times in ms, memory in MiB; one run, in turn")
-    for row in rows:
-        memory = row["memory"]
-        result.add_row(
-            row["backend"],
-            row["layer"],
-            ", ".join(map(str, row["shape"])),
-            f"{1e3 * row['forward']:.1f}",
-            f"{1e3 * row['step']:.1f}",
-            "" if memory is None else f"{memory / 2**20:.0f}",
-            f"{1e3 * row['published']:.1f}" if "published" in row else "",
-            f"{row['ratio']:.2f}" if "ratio" in row else "",
-        )
-    return result
+MEBIBYTE = 2**20
+TITLES = {
+    "layers": "Time: ms; streamed: microseconds for one step of batch 1",
+    "memory": "Peak memory: MiB; working: the layer's own, in activations",
+    "stream": "One streamed step of a stack, batch 1: microseconds",
+    "fit": "Training steps a second of a classifier",
+    "long": "A forward pass over a million steps",
+    "targets": "Targets",
+}
 
 
-def picture(rows, path):
-    """Draws time and memory of a training step against length, one curve a layer.
+def sheets(rows):
+    """Returns every table of a benchmark as plain text.
 
     Args:
         rows: list of dicts, as `run` returns them.
+
+    Returns:
+        Dict from section to `(columns, lines)`, lists of str and lists of lists of str; the
+        sections that were measured, and `"targets"`.
+    """
+    makers = {
+        "layers": _layers,
+        "memory": _memory,
+        "stream": _stream,
+        "fit": _fit,
+        "long": _long,
+    }
+    found = {}
+    for section, maker in makers.items():
+        mine = [row for row in rows if row["section"] == section]
+        if mine:
+            cells = [
+                {"backend": row["backend"], "layer": row["layer"], **maker(row)} for row in mine
+            ]
+            found[section] = list(cells[0]), [list(line.values()) for line in cells]
+    compared = [
+        [v.target, v.backend, f"{v.limit:g}", f"{v.seen:.2f}", v.where, "yes" if v.met else "no"]
+        for v in verdicts(rows)
+    ]
+    if compared:
+        columns = ["target", "backend", "limit", "worst seen", "of", "met"]
+        found["targets"] = columns, compared
+    return found
+
+
+def tables(rows):
+    """Returns a `rich` table for each sheet."""
+    result = []
+    for section, (columns, lines) in sheets(rows).items():
+        table = Table(*columns, title=TITLES[section])
+        for line in lines:
+            table.add_row(*line)
+        result.append(table)
+    return result
+
+
+def markdown(document):
+    """Returns the page of a benchmark.
+
+    Args:
+        document: dict, as `run.merge` makes it.
+
+    Returns:
+        str. Machine, versions, commands, and a table for each section.
+    """
+    machine = document["machine"]
+    versions = ", ".join(f"{name} {number}" for name, number in machine["versions"].items())
+    parts = [
+        f"{machine['processor']}, {machine['cores']} cores, {machine['memory'] / 2**30:.0f} GiB, "
+        f"{machine['system']}; Python {machine['python']}, {versions}. {document['date']}.",
+    ]
+    rates = {
+        row["backend"]: row["matmul_rate"] for row in document["rows"] if row["section"] == "layers"
+    }
+    if rates:
+        each = ", ".join(f"{1e-9 * rate:.0f} on {backend}" for backend, rate in rates.items())
+        parts.append(f"A 2048 x 2048 product reaches, in GFLOP/s: {each}.")
+    for section, (columns, lines) in sheets(document["rows"]).items():
+        parts.append(f"## {TITLES[section]}")
+        if section in document["commands"]:
+            parts.append(
+                f"`{document['commands'][section]}`, {document['seconds'][section]:.0f} s in all"
+            )
+        cells = [columns, ["---"] * len(columns), *lines]
+        parts.append("\n".join(f"| {' | '.join(line)} |" for line in cells))
+    return "\n\n".join(parts) + "\n"
+
+
+def picture(rows, path):
+    """Draws time and memory of a training pass against length, one curve a layer.
+
+    Args:
+        rows: list of dicts, as `run` returns them, of the sections `layers` or `memory`.
         path: str or `Path` of the image.
     """
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(11, 4.5), layout="constrained")
-    panels = [("step", "training step, microseconds a sample", 1e6)]
-    if any(row["memory"] is not None for row in rows):
-        panels.append(("memory", "peak memory, bytes a number", 1.0))
-    for axes, (key, label, unit) in zip(
+    panels = [
+        ("layers", "training", "training pass, nanoseconds a number", 1e9),
+        ("memory", "training_memory", "peak memory, bytes a number", 1.0),
+    ]
+    panels = [panel for panel in panels if any(row["section"] == panel[0] for row in rows)]
+    figure = Figure(figsize=(5.5 * len(panels), 4.5), layout="constrained")
+    for axes, (section, key, label, unit) in zip(
         figure.subplots(1, len(panels), squeeze=False)[0], panels, strict=True
     ):
-        curves = sorted({(row["backend"], row["layer"]) for row in rows})
-        for backend, layer in curves:
-            points = [
-                (row["shape"][1], unit * row[key] / _count(row, key))
-                for row in rows
-                if (row["backend"], row["layer"]) == (backend, layer) and row[key] is not None
-            ]
-            axes.plot(*zip(*sorted(points), strict=True), marker="o", label=f"{layer} ({backend})")
+        points = {}
+        for row in rows:
+            if row["section"] == section and (row["picked"] or row["method"] is None):
+                batch, length, features, _ = row["shape"]
+                curve = points.setdefault(f"{row['layer']} ({row['backend']})", {})
+                curve[length] = unit * row[key] / (batch * length * features)
+        for label_of_curve, curve in points.items():
+            axes.plot(*zip(*sorted(curve.items()), strict=True), marker="o", label=label_of_curve)
         axes.set(xscale="log", yscale="log", xlabel="length", ylabel=label)
         axes.grid(True, which="both", alpha=0.3)
-    axes.legend(fontsize="x-small", ncols=2)
+        axes.legend(fontsize="x-small", ncols=2)
     figure.savefig(path, dpi=120)
 
 
-def _count(row, key):
-    batch, length, features, _ = row["shape"]
-    return batch * length * (features if key == "memory" else 1)
+def _method(row):
+    if row["method"] is None:
+        return ""
+    return f"{row['method']} (auto)" if row["picked"] else row["method"]
+
+
+def _shape(row):
+    return ", ".join(map(str, row["shape"]))
+
+
+def _layers(row):
+    streamed, published = row["streamed"], row.get("published")
+    return {
+        "method": _method(row),
+        "batch, length, features, state": _shape(row),
+        "forward": f"{1e3 * row['forward']:.1f}",
+        "training": f"{1e3 * row['training']:.1f}",
+        "of the matmul rate": f"{row['fraction']:.0%}",
+        "streamed": "" if streamed is None else f"{1e6 * streamed:.0f}",
+        "published training": "" if published is None else f"{1e3 * published:.1f}",
+        "published / ours": "" if published is None else f"{row['ratio']:.2f}",
+    }
+
+
+def _memory(row):
+    return {
+        "method": _method(row),
+        "batch, length, features, state": _shape(row),
+        "forward": f"{row['forward_memory'] / MEBIBYTE:.0f}",
+        "training": f"{row['training_memory'] / MEBIBYTE:.0f}",
+        "working": f"{row['working']:.1f}",
+    }
+
+
+def _stream(row):
+    return {
+        "layers": str(row["layers"]),
+        "features": str(row["features"]),
+        "form": f"{row['form']} ({row['compiled']})",
+        "ours": f"{1e6 * row['step']:.1f}",
+        "LSTM": f"{1e6 * row['lstm']:.1f}",
+        "ours / LSTM": f"{row['ratio']:.2f}",
+    }
+
+
+def _fit(row):
+    return {
+        "batch, length, width, blocks, state": ", ".join(map(str, row["size"])),
+        "ours": f"{row['rate']:.2f}",
+        "published": f"{row['published_rate']:.2f}",
+        "ours / published": f"{row['ratio']:.2f}",
+    }
+
+
+def _long(row):
+    return {
+        "batch, length, features, state": _shape(row),
+        "method": row["method"],
+        "seconds": f"{row['forward']:.1f}",
+        "pass, MiB": f"{row['forward_memory'] / MEBIBYTE:.0f}",
+        "process, MiB": f"{row['process_memory'] / MEBIBYTE:.0f}",
+    }

@@ -1,55 +1,120 @@
-"""One process a backend: Keras has one backend for a process."""
+"""One process for each section and backend: Keras has one backend for a process."""
 
 import json
 import os
 import subprocess
 import sys
 import tempfile
+import time
 
-# (batch, length, features, state)
-SHAPES = [(8, 1024, 128, 64), (8, 4096, 128, 64), (2, 16384, 128, 64), (1, 65536, 64, 64)]
+from keras_ssm.benchmark.memory import ENVIRONMENT
+
+# (batch, length, features, state); the fourth is there to compare with the fifth.
+SHAPES = [
+    (8, 1024, 128, 64),
+    (8, 4096, 128, 64),
+    (2, 16384, 128, 64),
+    (1, 16384, 64, 64),
+    (1, 65536, 64, 64),
+]
 QUICK_SHAPES = [(8, 1024, 128, 64)]
 SYSTEMS = ["S4", "S4D", "S4PTD", "DSS", "S5", "S5PTD"]
 OTHERS = ["LSTM", "GRU", "MultiHeadAttention"]
+METHODS = ["auto", "chunked", "fft", "recurrent"]
+
+# What each section takes of the job.
+SECTIONS = {
+    "layers": ["shapes", "names", "methods", "seconds"],
+    "memory": ["shapes", "names", "methods"],
+    "stream": ["names", "seconds"],
+    "fit": ["names", "seconds"],
+    "long": ["names"],
+}
+FAMILY_ONLY = ("stream", "fit", "long")
+MEMORY_COUNTED = ("memory", "long")
 
 
-def run(backends, shapes, names, seconds, progress=lambda row: None):
-    """Measures layers on several backends.
+def run(sections, backends, progress=lambda row: None, **job):
+    """Measures on several backends.
 
     Args:
+        sections: list of str. Of `SECTIONS`.
         backends: list of str. Of `"jax"`, `"tensorflow"` and `"torch"`.
-        shapes: list of `(batch, length, features, state)`.
-        names: list of str. Of `SYSTEMS` and `OTHERS`.
-        seconds: float. Time for each pair of functions that alternate.
         progress: function of each row as it is measured.
+        **job: `shapes` (list of `(batch, length, features, state)`), `names` (of `SYSTEMS` and
+            `OTHERS`), `methods` (of `METHODS`), `seconds` (for each function that is timed).
 
     Returns:
         List of dicts, the rows of `worker.rows`.
 
     Raises:
-        RuntimeError: if a backend's process fails, with what it said.
+        RuntimeError: if a process fails, with what it said.
 
     Example:
         ```python
         from keras_ssm.benchmark.run import run
-        rows = run(["jax"], [(1, 64, 4, 8)], ["S4D"], seconds=0.01)
+        job = {"shapes": [(1, 64, 4, 8)], "names": ["S4D"], "methods": ["auto"]}
+        rows = run(["memory"], ["jax"], **job)
         ```
     """
     rows = []
-    for backend in backends:
-        environment = {**os.environ, "KERAS_BACKEND": backend, "TF_CPP_MIN_LOG_LEVEL": "3"}
-        job = json.dumps({"shapes": shapes, "names": names, "seconds": seconds})
-        command = [sys.executable, "-m", "keras_ssm.benchmark.worker", job]
-        # Errors go to a file: a pipe that nobody reads would fill and stop the process.
-        with tempfile.TemporaryFile("w+") as errors:
-            with subprocess.Popen(
-                command, env=environment, stdout=subprocess.PIPE, stderr=errors, text=True
-            ) as process:
-                for line in process.stdout:
-                    if line.startswith("{"):
-                        rows.append(json.loads(line))
-                        progress(rows[-1])
-            errors.seek(0)
-            if process.returncode:
-                raise RuntimeError(f"The benchmark failed on {backend}: {errors.read()[-2000:]}")
+    for section in sections:
+        arguments = {key: job[key] for key in SECTIONS[section]}
+        if section in FAMILY_ONLY:
+            arguments["names"] = [name for name in job["names"] if name in SYSTEMS]
+        for backend in backends:
+            for row in _worker(section, backend, arguments):
+                rows.append(row)
+                progress(row)
     return rows
+
+
+def _worker(section, backend, arguments):
+    environment = {**os.environ, "KERAS_BACKEND": backend, "TF_CPP_MIN_LOG_LEVEL": "3"}
+    if section in MEMORY_COUNTED:
+        environment.update(ENVIRONMENT)
+    job = json.dumps({"section": section, **arguments})
+    command = [sys.executable, "-m", "keras_ssm.benchmark.worker", job]
+    # Errors go to a file: a pipe that nobody reads would fill and stop the process.
+    with tempfile.TemporaryFile("w+") as errors:
+        with subprocess.Popen(
+            command, env=environment, stdout=subprocess.PIPE, stderr=errors, text=True
+        ) as process:
+            for line in process.stdout:
+                if line.startswith("{"):
+                    yield json.loads(line)
+        errors.seek(0)
+        if process.returncode:
+            raise RuntimeError(
+                f"The benchmark failed on {backend} ({section}): {errors.read()[-2000:]}"
+            )
+
+
+def merge(document, rows, backends, **facts):
+    """Puts new rows in the place of those of the same section and backend.
+
+    Args:
+        document: dict or `None`. What an earlier run wrote.
+        rows: list of dicts, as `run` returns them.
+        backends: list of str. Those that were measured.
+        **facts: what else the document says: machine, commands.
+
+    Returns:
+        Dict with `rows` and the facts.
+    """
+    measured = {row["section"] for row in rows}
+    kept = [
+        row
+        for row in (document or {}).get("rows", [])
+        if row["section"] not in measured or row["backend"] not in backends
+    ]
+    commands = {**(document or {}).get("commands", {})}
+    commands.update(dict.fromkeys(sorted(measured), facts["command"]))
+    seconds = {**(document or {}).get("seconds", {}), **dict.fromkeys(measured, facts["seconds"])}
+    return {
+        "machine": facts["machine"],
+        "commands": commands,
+        "seconds": seconds,
+        "date": time.strftime("%Y-%m-%d"),
+        "rows": kept + rows,
+    }

@@ -96,11 +96,12 @@ class S4PTD(S4D):
         self.perturbation = perturbation
         self.perturbation_size = perturbation_size
         self._perturbed = initializers.ptd(state_dim, perturbation, perturbation_size)
+        self._paired = self._perturbed.paired
 
     @property
     def modes(self):
         """Number of eigenvalues that are stored for a feature."""
-        return self.state_dim // 2 if self._perturbed.paired else self.state_dim
+        return self.state_dim // 2 if self._paired else self.state_dim
 
     def initial_system(self, features, copies, rng):
         kept = slice(self.modes)
@@ -108,7 +109,7 @@ class S4PTD(S4D):
         directions = 2 if self.bidirectional else 1
         C = rng.standard_normal((directions * self.channels, features, self.state_dim)) @ V
         # The layer adds the conjugate of every mode: where all are kept, each counts half.
-        C = C if self._perturbed.paired else 0.5 * C
+        C = C if self._paired else 0.5 * C
         return np.tile(A, (copies, 1)), np.tile(B, (copies, 1)), C
 
     def get_config(self):

@@ -60,6 +60,9 @@ class SISOLayer(SSMLayer):
 
     # What all share
 
+    def chosen_method(self, length):
+        return "fft" if self.max_kernel_length is not None else super().chosen_method(length)
+
     def build_system(self, features):
         rng = self.make_rng()
         self.build_bank(features, rng)
@@ -98,9 +101,9 @@ class SISOLayer(SSMLayer):
 
     def evaluate(self, x, initial_state, lengths, return_state):
         bank = self.bank(x.shape[1] or ops.shape(x)[1])
-        method = "chunked" if self.method == "auto" else self.method
+        method = self.chosen_method(x.shape[1])
         D = self.tensor(self.D)
-        if method == "fft" or self.max_kernel_length is not None:
+        if method == "fft":
             return self._convolve(x, bank, D, initial_state, lengths, return_state)
         if method == "recurrent":
             return self._recur(x, self.discrete_system(bank, D), initial_state, lengths)

@@ -83,6 +83,10 @@ class SSMLayer(keras.layers.Layer):
         """Shape of the state of one row."""
         raise NotImplementedError
 
+    def chosen_method(self, length):
+        """Returns the evaluation of a sequence of `length` steps (`None`: not known)."""
+        return "chunked" if self.method == "auto" else self.method
+
     def evaluate(self, x, initial_state, lengths, return_state):
         """Maps float inputs `(batch, length, features)` to `(y, state)`."""
         raise NotImplementedError

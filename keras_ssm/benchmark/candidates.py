@@ -1,0 +1,101 @@
+"""What is measured: layers of the family, each by every evaluation, and Keras' own."""
+
+import keras
+import numpy as np
+
+from keras_ssm import layers
+from keras_ssm.benchmark.stepping import layer_function, passes
+from keras_ssm.benchmark.yardsticks import published
+
+# The largest intermediate results that are tried, in bytes.
+LARGEST_ATTENTION = 2**30
+LARGEST_PUBLISHED = 2**33
+
+# Longer sequences are not read sample by sample: minutes a pass.
+LONGEST_RECURRENT = 1024
+
+
+class CausalAttention(keras.layers.Layer):
+    """Four heads of causal self-attention, with the signature of the other layers."""
+
+    def __init__(self, features):
+        super().__init__()
+        self.attention = keras.layers.MultiHeadAttention(4, features // 4)
+
+    def build(self, input_shape):
+        self.attention.build(input_shape, input_shape)
+
+    def call(self, x):
+        return self.attention(x, x, use_causal_mask=True)
+
+
+def make(name, features, state, method="auto"):
+    """An unbuilt layer of as many outputs as inputs."""
+    if name == "MultiHeadAttention":
+        return CausalAttention(features)
+    if name in ("LSTM", "GRU"):
+        return getattr(keras.layers, name)(features, return_sequences=True)
+    options = {"variant": "exp"} if name == "DSS" else {}
+    return getattr(layers, name)(state_dim=state, method=method, seed=0, **options)
+
+
+def candidates(name, shape, methods):
+    """The layers of a name at a shape, each with its passes.
+
+    Args:
+        name: str. Of `run.SYSTEMS` or `run.OTHERS`.
+        shape: tuple `(batch, length, features, state)`.
+        methods: list of str. Evaluations; `"auto"` is whatever it picks.
+
+    Returns:
+        List of tuples `(layer, method, passes)`, empty where nothing fits; the method is `None`
+        for layers outside the family.
+    """
+    batch, length, features, state = shape
+    if name == "MultiHeadAttention" and batch * 4 * length**2 * 4 > LARGEST_ATTENTION:
+        return []
+    x, g = samples(shape)
+    found = []
+    for method in evaluations(name, shape, methods):
+        layer = make(name, features, state, method or "auto")
+        layer.build(x.shape if name == "MultiHeadAttention" else (None, None, features))
+        found.append((layer, method, passes(*layer_function(layer), x, g)))
+    return found
+
+
+def evaluations(name, shape, methods):
+    """The methods, each once, that a layer is measured with at a shape."""
+    if not hasattr(layers, name):
+        return [None]
+    picked = picked_method(name, shape)
+    named = dict.fromkeys(picked if method == "auto" else method for method in methods)
+    return [m for m in named if m != "recurrent" or shape[1] <= LONGEST_RECURRENT]
+
+
+def picked_method(name, shape):
+    """What a layer with `method="auto"` evaluates a shape by; `None` outside the family."""
+    if not hasattr(layers, name):
+        return None
+    return make(name, shape[2], shape[3]).chosen_method(shape[1])
+
+
+def published_passes(name, layer, shape):
+    """The passes of the published formulation with a layer's weights; `None` if too large."""
+    batch, length, features, state = shape
+    modes = state if name == "DSS" else state // 2
+    # Complex numbers that are kept for the gradient: Cauchy matrices, Vandermonde, or states.
+    sizes = {"S4": 12 * features * modes * length // 2, "S5": 8 * batch * length * modes}
+    numbers = sizes.get(name.replace("PTD", ""), 3 * features * modes * length)
+    if 8 * numbers > LARGEST_PUBLISHED:
+        return None
+    function, features_last = published(name)
+    x, g = samples(shape)
+    if not features_last:
+        x, g = (np.ascontiguousarray(a.transpose(0, 2, 1)) for a in (x, g))
+    weights = {v.name: keras.ops.convert_to_numpy(v) for v in layer.trainable_variables}
+    return passes(function, weights, x, g)
+
+
+def samples(shape):
+    """An input and a cotangent, `(batch, length, features)`."""
+    return np.random.default_rng(0).standard_normal((2, *shape[:3])).astype("float32")

@@ -1,0 +1,67 @@
+"""Times of every layer and evaluation, in turn with the published formulation."""
+
+import functools
+
+from keras_ssm import layers
+from keras_ssm.benchmark import arithmetic
+from keras_ssm.benchmark.candidates import candidates, picked_method, published_passes
+from keras_ssm.benchmark.sections.stream import single_step
+from keras_ssm.benchmark.timing import alternate, matmul_rate
+
+
+def rows(shapes, names, methods, seconds):
+    """Yields a dict for each shape, layer and evaluation: times in seconds, ratios.
+
+    `forward` and `training` (forward and all gradients) are medians; `published` is the training
+    pass of the same system as published, in turn with ours, and `ratio` theirs over ours.
+    `streamed` is one compiled step of batch 1. `fraction` is the arithmetic of the training pass
+    over its time and the rate of a matrix product, measured on the spot.
+
+    Args:
+        shapes: list of `(batch, length, features, state)`.
+        names: list of str.
+        methods: list of str.
+        seconds: float. Time for each function.
+    """
+    step = functools.cache(functools.partial(single_step, seconds=seconds))
+    for shape in map(tuple, shapes):
+        limit = matmul_rate(seconds)
+        for name in names:
+            for row in measure(name, shape, methods, seconds):
+                count, least = arithmetic.count(name, row["method"], shape)
+                yield {
+                    "layer": name,
+                    "shape": list(shape),
+                    **row,
+                    "streamed": step(name, *shape[2:]),
+                    "matmul_rate": limit,
+                    "operations": count,
+                    "least_operations": least,
+                    "fraction": arithmetic.TRAINING * count / row["training"] / limit,
+                    "forward_fraction": count / row["forward"] / limit,
+                }
+
+
+def measure(name, shape, methods, seconds):
+    """The rows of one layer, timed in turn; none for an attention that does not fit."""
+    found = candidates(name, shape, methods)
+    if not found:
+        return []
+    ours = [function for _, _, both in found for function in both]
+    theirs = None
+    if hasattr(layers, name):
+        theirs = published_passes(name, found[0][0], shape)
+    times = alternate([*ours, *(theirs or [])], seconds)
+    result = []
+    for i, (_, method, _) in enumerate(found):
+        forward, training = times[2 * i : 2 * i + 2]
+        row = {
+            "method": method,
+            "picked": method is not None and method == picked_method(name, shape),
+        }
+        row.update(forward=forward, training=training)
+        if theirs is not None:
+            row.update(published_forward=times[-2], published=times[-1])
+            row["ratio"] = times[-1] / training
+        result.append(row)
+    return result

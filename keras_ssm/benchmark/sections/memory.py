@@ -1,0 +1,45 @@
+"""Peak memory of every layer and evaluation, in a process that gives freed memory back."""
+
+import math
+
+from keras_ssm import layers
+from keras_ssm.benchmark.candidates import candidates, picked_method, published_passes
+from keras_ssm.benchmark.memory import peak_memory
+
+
+def rows(shapes, names, methods):
+    """Yields a dict for each shape, layer and evaluation: bytes of a forward and a training pass.
+
+    `working` is that of the training pass less the output and the gradient of the input, in units
+    of one activation (batch x length x features x 4 bytes): what the layer itself needs.
+
+    Args:
+        shapes: list of `(batch, length, features, state)`.
+        names: list of str.
+        methods: list of str.
+    """
+    for shape in map(tuple, shapes):
+        for name in names:
+            theirs = None
+            for layer, method, both in candidates(name, shape, methods):
+                if hasattr(layers, name) and theirs is None:
+                    theirs = published_passes(name, layer, shape)
+                yield _row(name, method, shape, both)
+            if theirs is not None:
+                yield _row(name, "published", shape, theirs)
+
+
+def _row(name, method, shape, both):
+    for function in both:  # once before, to be compiled
+        function()
+    forward, training = (peak_memory(function) for function in both)
+    activation = 4 * math.prod(shape[:3])
+    return {
+        "layer": name,
+        "shape": list(shape),
+        "method": method,
+        "picked": method is not None and method == picked_method(name, shape),
+        "forward_memory": forward,
+        "training_memory": training,
+        "working": max(0, training - 2 * activation) / activation,
+    }

@@ -1,0 +1,201 @@
+"""Single steps of a stream, compiled the way `docs/streaming.md` shows, beside LSTM cells."""
+
+import os
+import shutil
+
+import keras
+import numpy as np
+
+from keras_ssm.benchmark.candidates import make
+from keras_ssm.benchmark.timing import alternate
+
+BACKEND = keras.config.backend()
+CALLS, LOOP = 50, 1000  # steps of one measurement: called one by one, and in a compiled loop
+
+
+def rows(names, seconds, features=128, state=64, layers=6):
+    """Yields a dict for each layer: seconds of a step of a stack of batch 1, and of LSTM cells.
+
+    Both stacks are compiled in the same form and run in turn; `ratio` is ours over theirs. The
+    form `"step"` is a call for each sample; `"loop"`, on JAX and TensorFlow, a compiled loop.
+
+    Args:
+        names: list of str. Layers of the family.
+        seconds: float. Time for each function.
+        features: int. Width.
+        state: int. Size of the state.
+        layers: int. Height of the stack.
+    """
+    for name in names:
+        ours = streams(name, features, state, layers)
+        theirs = streams("LSTM", features, state, layers)
+        for form, (function, steps, how) in ours.items():
+            mine, other = alternate([function, theirs[form][0]], seconds)
+            yield {
+                "layer": name,
+                "form": form,
+                "compiled": how,
+                "features": features,
+                "state": state,
+                "layers": layers,
+                "step": mine / steps,
+                "lstm": other / steps,
+                "ratio": mine / other,
+            }
+
+
+def single_step(name, features, state, seconds):
+    """Seconds of one compiled step of one layer, of batch 1; `None` for attention."""
+    if name == "MultiHeadAttention":
+        return None
+    function, steps, _ = streams(name, features, state, 1, forms=["step"])["step"]
+    return alternate([function], seconds)[0] / steps
+
+
+def streams(name, features, state, layers, forms=("step", "loop")):
+    """Functions that run a stack of layers over samples.
+
+    Args:
+        name: str. A layer of the family, or `"LSTM"` or `"GRU"`.
+        features: int.
+        state: int.
+        layers: int.
+        forms: list of str. Of `"step"` and `"loop"`.
+
+    Returns:
+        Dict of the forms there are on this backend: `(function, steps, how it is compiled)`.
+    """
+    make_stack = _cells if name in ("LSTM", "GRU") else _systems
+    maker = {"jax": _jax, "tensorflow": _tensorflow, "torch": _torch}[BACKEND]
+    x = np.random.default_rng(0).standard_normal((LOOP, 1, features)).astype("float32")
+    return maker(make_stack, (name, features, state, layers), x, forms)
+
+
+def _systems(name, features, state, layers):
+    """`step(x, states, systems)` of a stack, its states and its systems."""
+    stack = [make(name, features, state) for _ in range(layers)]
+    for layer in stack:
+        layer.build((None, None, features))
+
+    def step(x, states, systems):
+        following = []
+        for layer, before, system in zip(stack, states, systems, strict=True):
+            x, after = layer.step(x, before, system)
+            following.append(after)
+        return x, following
+
+    states = [layer.get_initial_state(1) for layer in stack]
+    return step, states, [layer.discretize() for layer in stack]
+
+
+def _cells(name, features, state, layers):
+    """The same of LSTM or GRU cells, whose systems are their weights."""
+    stack = [getattr(keras.layers, f"{name}Cell")(features) for _ in range(layers)]
+    for cell in stack:
+        cell.build((None, features))
+
+    def step(x, states, weights):
+        following = []
+        for cell, before, values in zip(stack, states, weights, strict=True):
+            # `call`, as our layers' `step`: without the work of a Keras call for each sample.
+            if BACKEND == "jax":
+                mapping = list(zip(cell.trainable_variables, values, strict=True))
+                with keras.StatelessScope(state_mapping=mapping):
+                    x, after = cell.call(x, before)
+            else:
+                x, after = cell.call(x, before)
+            following.append(list(after))
+        return x, following
+
+    states = [list(cell.get_initial_state(1)) for cell in stack]
+    return step, states, [[v.value for v in cell.trainable_variables] for cell in stack]
+
+
+def _jax(make_stack, arguments, x, forms):
+    import jax
+
+    step, initial, systems = make_stack(*arguments)
+    samples = jax.numpy.asarray(x)
+    called = jax.jit(step, donate_argnums=1)
+    # Donated buffers are gone after a call: each zero state needs one of its own.
+    kept = [jax.tree.map(jax.numpy.array, initial)]
+
+    def one_by_one():
+        sample = samples[0]
+        for _ in range(CALLS):
+            y, kept[0] = called(sample, kept[0], systems)
+            y.block_until_ready()
+
+    @jax.jit
+    def loop(samples, states, systems):
+        def one(states, sample):
+            y, states = step(sample, states, systems)
+            return states, y
+
+        return jax.lax.scan(one, states, samples)
+
+    found = {
+        "step": (one_by_one, CALLS, "jax.jit"),
+        "loop": (lambda: jax.block_until_ready(loop(samples, initial, systems)), LOOP, "lax.scan"),
+    }
+    return {form: found[form] for form in forms}
+
+
+def _tensorflow(make_stack, arguments, x, forms):
+    import tensorflow as tf
+
+    step, initial, systems = make_stack(*arguments)
+    samples, kept = tf.constant(x), [initial]
+    called = tf.function(step, jit_compile=True, autograph=False)
+
+    def one_by_one():
+        sample = samples[0]
+        for _ in range(CALLS):
+            y, kept[0] = called(sample, kept[0], systems)
+        return y.numpy()
+
+    @tf.function(jit_compile=True, autograph=False)
+    def loop(samples, states, systems):
+        outputs = tf.TensorArray(tf.float32, size=LOOP, element_shape=samples.shape[1:])
+
+        def one(t, states, outputs):
+            y, states = step(samples[t], states, systems)
+            return t + 1, states, outputs.write(t, y)
+
+        _, states, outputs = tf.while_loop(
+            lambda t, *_: t < LOOP, one, (0, states, outputs), maximum_iterations=LOOP
+        )
+        return outputs.stack(), states
+
+    found = {
+        "step": (one_by_one, CALLS, "tf.function, XLA"),
+        "loop": (lambda: loop(samples, initial, systems)[0].numpy(), LOOP, "tf.while_loop, XLA"),
+    }
+    return {form: found[form] for form in forms}
+
+
+def _torch(make_stack, arguments, x, forms):
+    import torch
+
+    if "step" not in forms:
+        return {}
+    device = keras.ops.zeros(()).device
+    sample = torch.from_numpy(x[0]).to(device)
+    with torch.inference_mode():
+        step, initial, systems = make_stack(*arguments)
+    compiles = device.type != "cpu" or shutil.which(os.environ.get("CXX", "g++")) is not None
+    called = step
+    if compiles:
+        torch.compiler.reset()  # or the shapes of the stack before would turn dynamic
+        called = torch.compile(step, fullgraph=True, dynamic=False)
+    kept = [initial]
+
+    @torch.inference_mode()
+    def one_by_one():
+        for _ in range(CALLS):
+            y, kept[0] = called(sample, kept[0], systems)
+        if device.type == "cuda":
+            torch.cuda.synchronize()
+        return y
+
+    return {"step": (one_by_one, CALLS, "torch.compile" if compiles else "eager")}

@@ -1,0 +1,85 @@
+"""What the project promises, beside what was measured."""
+
+from typing import NamedTuple
+
+from keras_ssm.benchmark.run import SYSTEMS
+
+DIAGONAL = [name for name in SYSTEMS if name != "S4"]
+GIBIBYTE = 2**30
+
+
+class Verdict(NamedTuple):
+    """One promise: what was seen at its worst, on which row, and whether it holds."""
+
+    target: str
+    backend: str
+    limit: float
+    seen: float
+    where: str
+    met: bool
+
+
+def verdicts(rows):
+    """Compares rows with the targets, for each backend that was measured.
+
+    Args:
+        rows: list of dicts, as `run` returns them, of any sections.
+
+    Returns:
+        List of `Verdict`, only of what was measured; `seen` is the worst row.
+
+    Example:
+        ```python
+        row = {"section": "fit", "backend": "jax", "layer": "S4D", "ratio": 5.0}
+        verdicts([row])[0].met  # True
+        ```
+    """
+    found = []
+    for backend in dict.fromkeys(row["backend"] for row in rows):
+        mine = [row for row in rows if row["backend"] == backend]
+        for target, limit, least, seen in _measured(mine):
+            if not seen:
+                continue
+            value, where = (min if least else max)(seen)
+            met = value >= limit if least else value <= limit
+            found.append(Verdict(target, backend, limit, value, where, met))
+    return found
+
+
+def _measured(rows):
+    """Yields target, limit, whether that is the least allowed, and pairs (value, row)."""
+    of = lambda section: [row for row in rows if row["section"] == section]  # noqa: E731
+    steps = lambda names: [  # noqa: E731
+        (row["ratio"], f"{row['layer']}, {row['form']}")
+        for row in of("stream")
+        if row["layer"] in names
+    ]
+    fits = [(row["ratio"], row["layer"]) for row in of("fit")]
+    yield "steps of `fit` a second, over the published formulation", 4.0, True, fits
+    yield "one streamed step of a diagonal layer, over LSTM", 1.0, False, steps(DIAGONAL)
+    yield "one streamed step of S4, over LSTM", 4.0, False, steps(["S4"])
+    layers, memory = (
+        [row for row in of(section) if row["picked"]] for section in ("layers", "memory")
+    )
+    label = "from 16,384 to 65,536 steps"
+    yield f"time of training {label}", 4.4, False, _growth(layers, "training")
+    yield f"time of a forward pass {label}", 4.4, False, _growth(layers, "forward")
+    yield f"memory of training {label}", 4.4, False, _growth(memory, "training_memory")
+    yield f"memory of a forward pass {label}", 4.4, False, _growth(memory, "forward_memory")
+    working = [
+        (row["working"], row["layer"]) for row in memory if row["shape"] == [2, 16384, 128, 64]
+    ]
+    yield "memory of training a layer, in activations", 8.0, False, working
+    million = [(row["process_memory"] / GIBIBYTE, row["layer"]) for row in of("long")]
+    yield "process of a forward pass over 1,048,576 steps, GiB", 6.0, False, million
+
+
+def _growth(rows, key):
+    """Ratios of a value at 65,536 steps to that at 16,384, of the same batch and width."""
+    by_shape = {(row["layer"], tuple(row["shape"])): row[key] for row in rows}
+    pairs = []
+    for (layer, shape), value in by_shape.items():
+        shorter = by_shape.get((layer, (shape[0], 16384, *shape[2:])))
+        if shape[1] == 65536 and shorter:
+            pairs.append((value / shorter, layer))
+    return pairs
