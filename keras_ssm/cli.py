@@ -26,15 +26,21 @@ def main():
 
 
 @main.command("list")
-def list_command():
-    """Lists the presets that come with the package."""
-    table = Table("preset", "task", "system", "parameters", "data", "score")
-    for name, info in presets.list_presets().items():
-        score = "; ".join(_score(entry) for entry in info.get("scores", []))
-        data = info.get("data", {}).get("name", "")
-        count = f"{info.get('parameters', 0):,}"
-        table.add_row(name, info.get("task", ""), info.get("system", ""), count, data, score)
+@click.option("--markdown", is_flag=True, help="The table of the README.")
+def list_command(markdown):
+    """Lists the presets that a name loads, and where each stands."""
+    if markdown:
+        click.echo(presets.markdown_table(), nl=False)
+        return
+    known = _explained(presets.list_presets)
+    table = Table(*presets.table.COLUMNS, "from")
+    for row, info in zip(presets.table.rows(known), known.values(), strict=True):
+        table.add_row(*row, _source(info))
     console.print(table)
+    if not any(info["published"] for info in known.values()):
+        console.print(
+            f"None is published yet; on the Hub they will be hf://{presets.ORGANISATION}/<preset>."
+        )
 
 
 @main.command()
@@ -56,7 +62,7 @@ def info(name):
     for key, value in _settings(config):
         table.add_row(key, value)
     for entry in document.get("scores", []):
-        table.add_row("score", f"{_score(entry)}\n[dim]{entry.get('command', '')}[/dim]")
+        table.add_row("score", f"{presets.table.score(entry)}\n[dim]{entry.get('command', '')}[/dim]")
     for key, value in document.get("data", {}).items():
         table.add_row(f"data {key}".replace("data name", "data"), str(value))
     for key, value in document.get("licences", {}).items():
@@ -173,14 +179,16 @@ def _import(source, destination, format, config, ignore, check, overrides):
 
 
 def _export(source, destination, to):
-    directory = presets.resolve(source)
-    from keras_ssm import convert, models
+    from keras_ssm import convert
+    from keras_ssm.models.preset_loading import load_model
 
-    name = presets.read(directory).get("task")
-    task = getattr(models, name or "", None)
-    if task is None:
-        raise ValueError(f"A preset to convert must hold a task model. Received: task={name!r}")
-    remarks = convert.export_checkpoint(task.from_preset(source), destination, to)
+    model = load_model(source)
+    if not hasattr(model, "backbone"):
+        raise ValueError(
+            "A preset to convert must hold a task model. "
+            f"Received: {type(model).__name__} in '{source}'"
+        )
+    remarks = convert.export_checkpoint(model, destination, to)
     for remark in remarks:
         console.print(f"note: {remark}", highlight=False)
     console.print(f"written to {destination}")
@@ -192,15 +200,21 @@ def _choose_backend(backend):
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 
-def _resolve(name):
+def _resolve(name, revision=None):
+    return _explained(lambda: presets.resolve(name, revision))
+
+
+def _explained(action):
     try:
-        return presets.resolve(name)
+        return action()
     except ValueError as error:
         raise click.ClickException(str(error)) from None
 
 
-def _score(entry):
-    return f"{entry['value']:.1%} {entry['metric']}" if "value" in entry else ""
+def _source(info):
+    published = "on the Hub" if info["published"] else "not published yet"
+    places = {"package": "package, " + published, "hub": published}
+    return places.get(info["source"], info["source"])
 
 
 def _settings(config):
