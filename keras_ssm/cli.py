@@ -45,12 +45,13 @@ def list_command(markdown):
 
 @main.command()
 @click.argument("name")
-def info(name):
+@click.option("--revision", help="Branch, tag or commit of a preset on the Hub.")
+def info(name, revision):
     """Shows configuration, size, scores and licences of a preset.
 
     NAME is a built-in name, a directory, or hf://organisation/name.
     """
-    directory = _resolve(name)
+    directory = _resolve(name, revision)
     document = presets.read(directory)
     config = json.loads((directory / "config.json").read_text())["config"]
     table = Table(show_header=False, box=None, padding=(0, 2, 0, 0))
@@ -192,6 +193,57 @@ def _export(source, destination, to):
     for remark in remarks:
         console.print(f"note: {remark}", highlight=False)
     console.print(f"written to {destination}")
+
+
+@main.command()
+@click.argument("preset_dir", required=False)
+@click.argument("repo_id", required=False)
+@click.option("--all", "everything", is_flag=True, help="All presets of the package.")
+@click.option(
+    "--organisation", default=presets.ORGANISATION, show_default=True, help="Where --all goes."
+)
+@click.option("--dry-run", is_flag=True, help="Check, and tell what would be uploaded.")
+@click.option("--private", is_flag=True, help="The repository must be private.")
+@click.option("--revision", help="Branch, made if there is none.  [default: main]")
+@click.option("--token", help="Better set HF_TOKEN, or run `hf auth login`.")
+@click.option("--overwrite", is_flag=True, help="Replace another model in the repository.")
+@click.option("--overwrite-card", is_flag=True, help="Replace a card edited in the repository.")
+@click.option("--show-card", is_flag=True, help="Print the generated card and stop.")
+@click.option("--backend", type=click.Choice(BACKENDS), help="Keras backend.")
+def publish(preset_dir, repo_id, everything, organisation, show_card, backend, **settings):
+    """Publishes a preset on the Hugging Face Hub, with a model card.
+
+    PRESET_DIR is a directory that `save_to_preset` wrote, or an installed preset; REPO_ID is
+    organisation/name. The preset is checked before, and downloaded and compared afterwards.
+    """
+    if everything == bool(preset_dir or repo_id) or bool(preset_dir) != bool(repo_id):
+        raise click.UsageError("Name PRESET_DIR and REPO_ID, or --all.")
+    jobs = [(preset_dir, repo_id)]
+    if everything:
+        known = _explained(presets.list_presets)
+        jobs = [(name, f"{organisation}/{name}") for name, i in known.items() if i["handle"]]
+    _choose_backend(backend)
+    failed = []
+    for source, destination in jobs:
+        try:
+            _publish(source, destination, show_card, settings)
+        except ValueError as error:
+            failed.append(destination)
+            click.echo(f"Error: {error}", err=True)
+    if failed:
+        click.echo(f"not published: {', '.join(failed)}", err=True)
+        raise SystemExit(1)
+
+
+def _publish(source, destination, show_card, settings):
+    directory = presets.resolve(source)
+    from keras_ssm import hub
+
+    if show_card:
+        click.echo(hub.card(directory, destination))
+        return
+    for line in hub.publish(source, destination, **settings).describe():
+        console.print(line, highlight=False, markup=False)
 
 
 def _choose_backend(backend):

@@ -122,7 +122,10 @@ def test_other_formats_are_refused(preset):
 
 
 def test_an_interrupted_exchange_is_no_preset(preset, monkeypatch):
-    monkeypatch.setattr(os, "replace", lambda *args: 1 / 0)
+    def breaks(source, target, replace=os.replace):
+        return 1 / 0 if Path(target).parent == preset else replace(source, target)
+
+    monkeypatch.setattr(os, "replace", breaks)
     with pytest.raises(ZeroDivisionError):
         make_model().save_to_preset(preset)
     with pytest.raises(ValueError, match="broke off"):

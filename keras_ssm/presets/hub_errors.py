@@ -13,12 +13,21 @@ def explained(failure):
     Raises:
         ValueError: in place of every other exception.
     """
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError
+
     try:
         yield
+    except ValueError as error:
+        # This package's own explain themselves.
+        if not isinstance(error, (HfHubHTTPError, HFValidationError)) and "Received" in str(error):
+            raise
+        raise ValueError(_told(failure, error)) from error
     except Exception as error:  # the client lets through those of its changing HTTP libraries
-        raise ValueError(
-            f"{failure} {_advice(error)} Received: {type(error).__name__}: {error}"
-        ) from error
+        raise ValueError(_told(failure, error)) from error
+
+
+def _told(failure, error):
+    return f"{failure} {_advice(error)} Received: {type(error).__name__}: {error}"
 
 
 def _advice(error):

@@ -6,7 +6,6 @@ from keras_ssm.presets.hub_errors import explained
 from keras_ssm.presets.plain_preset import verify_plain
 from keras_ssm.presets.preset_files import (
     PRESET_FILE,
-    READ_ON_LOAD,
     check_document,
     complaints,
     read,
@@ -98,9 +97,7 @@ class _Snapshot:
             )
 
     def fetch_plain(self, revision):
-        # The client's patterns match across "/".
-        patterns = [pattern.replace("**/", "") for pattern in READ_ON_LOAD]
-        directory = self.fetch(revision, patterns)
+        directory = self.fetch(revision, ["*.json", "*.weights.h5", "assets/*"])
         verify_plain(directory)
         return directory
 

@@ -1,6 +1,7 @@
 """Reading and writing of `preset.json`, which vouches for the files beside it."""
 
 import contextlib
+import fnmatch
 import hashlib
 import json
 import os
@@ -15,7 +16,7 @@ PRESET_FILE = "preset.json"
 CARD_FILE = "README.md"
 
 # What keras_hub reads from a preset: none of it may stand there unvouched.
-READ_ON_LOAD = (
+_READ_ON_LOAD = (
     "config.json",
     "task.json",
     "preprocessor.json",
@@ -23,8 +24,8 @@ READ_ON_LOAD = (
     "*_converter.json",
     "model.weights.json",
     "*.weights.h5",
-    "assets/**/*",
 )
+_ASSETS = "assets/"
 
 _INTERRUPTED = "being_written"
 
@@ -151,14 +152,15 @@ def complaints(directory, document):
     return found
 
 
+def is_read_on_load(name):
+    """Whether loading a preset might read the file of this name, relative to its directory."""
+    in_root = "/" not in name and any(fnmatch.fnmatchcase(name, p) for p in _READ_ON_LOAD)
+    return in_root or name.startswith(_ASSETS)
+
+
 def files_read_on_load(directory):
     """Names of the files below a directory that loading a preset might read."""
-    return {
-        path.relative_to(directory).as_posix()
-        for pattern in READ_ON_LOAD
-        for path in Path(directory).glob(pattern)
-        if path.is_file()
-    }
+    return {name for name in _file_names(Path(directory)) if is_read_on_load(name)}
 
 
 def read(directory):
