@@ -2,8 +2,7 @@
 
 import contextlib
 
-import huggingface_hub
-from huggingface_hub import constants
+from huggingface_hub import constants, file_download, hf_api
 from huggingface_hub.utils import _http
 
 from tests.hub_server import WRITE_TOKEN
@@ -24,18 +23,15 @@ class NoWait:
 
 def point_client(monkeypatch, server, cache, token=WRITE_TOKEN):
     """Turns the client of this process to a server and a cache of its own."""
-    from huggingface_hub import file_download, lfs
-
     monkeypatch.setattr(constants, "ENDPOINT", server.endpoint)
     template = server.endpoint + "/{repo_id}/resolve/{revision}/{filename}"
     monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
-    monkeypatch.setattr(huggingface_hub.hf_api.api, "endpoint", server.endpoint)
+    monkeypatch.setattr(hf_api.api, "endpoint", server.endpoint)
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(cache))
     monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True)
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
-    for module in (_http, file_download, lfs):
-        if hasattr(module, "time"):
-            monkeypatch.setattr(module, "time", NoWait(module.time))
+    for module in (_http, file_download):
+        monkeypatch.setattr(module, "time", NoWait(module.time))
     use_token(monkeypatch, token)
 
 

@@ -58,6 +58,7 @@ class HubServer(ThreadingHTTPServer):
     def __init__(self, repositories=(), lfs=()):
         super().__init__(("127.0.0.1", 0), _Handler)
         self.lfs, self.large, self.faults, self.requests = tuple(lfs), {}, {}, []
+        self.ranges = []  # where answers to a Range began
         self.repositories, self.lock = {}, threading.Lock()
         for name, root in dict(repositories).items():
             self.add(name, {p.relative_to(root).as_posix(): p.read_bytes() for p in _files(root)})
@@ -103,12 +104,14 @@ def _files(root):
 class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
     routes = []
+    fault = None
 
     def log_message(self, *args):
         pass
 
     def answer(self):
-        path = unquote(urlsplit(self.path).path)
+        quoted = urlsplit(self.path).path  # a branch may have a "/" in its name
+        path = unquote(quoted)
         self.body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
         with self.server.lock:
             self.server.requests.append((self.command, path))
@@ -117,8 +120,8 @@ class _Handler(BaseHTTPRequestHandler):
             return None
         self.fault = fault
         for pattern, method in self.routes:
-            if match := re.fullmatch(pattern, path):
-                return method(self, *match.groups())
+            if match := re.fullmatch(pattern, quoted):
+                return method(self, *(g and unquote(g) for g in match.groups()))
         return self.error(404, "NoRoute")
 
     do_GET = do_HEAD = do_POST = do_PUT = do_DELETE = answer
@@ -258,6 +261,7 @@ class _Handler(BaseHTTPRequestHandler):
     def send_bytes(self, data, headers=()):
         if match := re.fullmatch(r"bytes=(\d+)-", self.headers.get("Range", "")):
             start = int(match[1])
+            self.server.ranges.append(start)
             span = f"bytes {start}-{len(data) - 1}/{len(data)}"
             return self.reply(206, data[start:], {**dict(headers), "Content-Range": span})
         return self.reply(200, data, headers)
