@@ -63,7 +63,9 @@ def info(name, revision):
     for key, value in _settings(config):
         table.add_row(key, value)
     for entry in document.get("scores", []):
-        table.add_row("score", f"{presets.table.score(entry)}\n[dim]{entry.get('command', '')}[/dim]")
+        table.add_row(
+            "score", f"{presets.table.score(entry)}\n[dim]{entry.get('command', '')}[/dim]"
+        )
     for key, value in document.get("data", {}).items():
         table.add_row(f"data {key}".replace("data name", "data"), str(value))
     for key, value in document.get("licences", {}).items():
@@ -240,7 +242,7 @@ def _publish(source, destination, show_card, settings):
     from keras_ssm import hub
 
     if show_card:
-        click.echo(hub.card(directory, destination))
+        click.echo(hub.card(directory, destination), nl=False)
         return
     for line in hub.publish(source, destination, **settings).describe():
         console.print(line, highlight=False, markup=False)

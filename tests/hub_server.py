@@ -165,7 +165,9 @@ class _Handler(BaseHTTPRequestHandler):
 
     def error(self, code, what, headers=()):
         self.fault = None
-        self.reply(code, {"error": what}, {"X-Error-Code": what, "X-Error-Message": what, **dict(headers)})
+        self.reply(
+            code, {"error": what}, {"X-Error-Code": what, "X-Error-Message": what, **dict(headers)}
+        )
 
     def token(self):
         return (self.headers.get("Authorization") or "").removeprefix("Bearer ")
@@ -277,7 +279,9 @@ class _Handler(BaseHTTPRequestHandler):
             have = repository.files(revision)
             files = [f["path"] for f in json.loads(self.body)["files"]]
             modes = {n: "lfs" if self.server.is_large(n) else "regular" for n in files}
-            oids = {n: digest(d) if self.server.is_large(n) else blob_id(d) for n, d in have.items()}
+            oids = {
+                n: digest(d) if self.server.is_large(n) else blob_id(d) for n, d in have.items()
+            }
             answer = [
                 {"path": n, "uploadMode": modes[n], "shouldIgnore": False, "oid": oids.get(n)}
                 for n in files

@@ -130,7 +130,9 @@ def test_a_download_that_breaks_off_goes_on_where_it_was(hub, small, saved, lfs,
     monkeypatch.setattr(constants, "DOWNLOAD_CHUNK_SIZE", 1)  # the client keeps whole chunks
     hub.lfs = lfs
     size = len(small.files()["model.weights.h5"])
-    place = f"/storage/{presets.sha256(saved[0] / 'model.weights.h5')}" if lfs else "model.weights.h5"
+    place = (
+        f"/storage/{presets.sha256(saved[0] / 'model.weights.h5')}" if lfs else "model.weights.h5"
+    )
     hub.break_(place, "cut", times=2)  # half of what is asked for arrives, twice
     assert files_of(presets.resolve(HANDLE)) == files_of(saved[0])
     assert hub.ranges == [size // 2, size // 2 + (size - size // 2) // 2]
@@ -294,7 +296,7 @@ def with_config(preset, change):
 
 
 FOREIGN = {
-    "unknown": {"class_name": "S9", "registered_name": "keras_ssm>S9", "module": "keras_ssm.layers"},
+    "unknown": {"class_name": "S9", "registered_name": "keras_ssm>S9", "module": "keras_ssm"},
     "foreign": {"class_name": "Popen", "registered_name": None, "module": "subprocess"},
     "utility": {"class_name": "get_file", "registered_name": None, "module": "keras.utils"},
     "lambda": {"class_name": "__lambda__", "registered_name": None, "module": None},

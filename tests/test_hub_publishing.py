@@ -10,7 +10,8 @@ import yaml
 from click.testing import CliRunner
 
 import keras_ssm
-from keras_ssm import cli, hub as hub_package, presets
+from keras_ssm import cli, presets
+from keras_ssm import hub as hub_package
 from keras_ssm.models import SSMBackbone, SSMClassifier
 from tests.backend_tools import relative_error
 from tests.hub_client import environment, use_token
@@ -130,7 +131,9 @@ def test_names_of_repositories_are_checked_first(hub, preset, repo):
     assert not hub.requests
 
 
-@pytest.mark.parametrize("place", ["/create", "/preupload/main", "/commit/main", "/batch", "/storage"])
+@pytest.mark.parametrize(
+    "place", ["/create", "/preupload/main", "/commit/main", "/batch", "/storage"]
+)
 def test_a_failed_upload_leaves_the_repository_as_it_was(hub, preset, place):
     hub.lfs = (".h5",)
     if place == "/storage":
@@ -234,9 +237,11 @@ def test_card(hub, preset, capsys):
     assert {"keras", "keras-hub", "state-space-model", "s4d"} <= set(front["tags"])
     (result,) = front["model-index"][0]["results"]
     assert result["dataset"]["name"] == "noise of two features"
-    assert result["metrics"] == [
-        {"type": "accuracy", "value": 0.5, "name": "accuracy on 3 rows", "verified": False}
-    ] or result["metrics"][0]["value"] == 0.5
+    assert (
+        result["metrics"]
+        == [{"type": "accuracy", "value": 0.5, "name": "accuracy on 3 rows", "verified": False}]
+        or result["metrics"][0]["value"] == 0.5
+    )
     for part in ("# small", "python train.py", "CC0-1.0", "## Limits", "2206.11893", "50.0 %"):
         assert part in text
     assert isinstance(run_snippet(text)["model"], SSMClassifier)

@@ -15,9 +15,6 @@ from tests.backend_tools import BACKEND, relative_error
 from tests.small_preset import INFO, X, alter, make_model, run_python, truncate
 
 
-
-
-
 def test_saved_and_loaded(saved, preset):
     for source in (preset, str(preset)):
         model = SSMClassifier.from_preset(source)

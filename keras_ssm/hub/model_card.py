@@ -127,18 +127,24 @@ def _slug(text):
 
 def _description(document):
     given = document.get("description") or "A state-space model for sequences."
-    return f"{given}\n\n{document.get('parameters', 0):,} parameters, {document.get('system')} layers."
+    return (
+        f"{given}\n\n{document.get('parameters', 0):,} parameters, {document.get('system')} layers."
+    )
 
 
 def _snippet(document, repo_id):
     organisation, _, name = repo_id.partition("/")
     preset = name if organisation == presets.ORGANISATION else presets.SCHEME + repo_id
     cls = document.get("task", document.get("backbone"))
-    example = document.get("example") or _general_example(document)
-    return (
-        "```python\nimport keras_ssm\nimport numpy as np\n\n"
-        f'model = keras_ssm.models.{cls}.from_preset("{preset}")\n{example.strip()}\n```'
-    )
+    lines = [
+        "import keras_ssm",
+        "",
+        f'model = keras_ssm.models.{cls}.from_preset("{preset}")',
+        document.get("example", "").strip(),
+    ]
+    if not lines[-1]:
+        lines[1:] = ["import numpy as np", *lines[1:-1], _general_example(document)]
+    return "```python\n" + "\n".join(lines) + "\n```"
 
 
 def _general_example(document):
@@ -149,8 +155,7 @@ def _general_example(document):
     kind = "(batch, length, features)" if dtype == "float32" else "token ids (batch, length)"
     call = "model.predict(x, verbose=0)" if "task" in document else "model(x)"
     return (
-        f'x = np.zeros({sample.shape}, "{dtype}")  # yours: {kind}\n'
-        f"print(np.asarray({call}).shape)"
+        f'x = np.zeros({sample.shape}, "{dtype}")  # yours: {kind}\nprint(np.asarray({call}).shape)'
     )
 
 
@@ -164,7 +169,7 @@ def _scores(document):
         line = f"- {presets.table.score(entry)}"
         if seeds := entry.get("seeds"):
             each = ", ".join(f"{100 * v:.1f} % (seed {seed})" for seed, v in seeds.items())
-            line += f", by seed {each}; the first is the one that is published"
+            line += f"; {each}; the first is the one that is published"
         if command := entry.get("command"):
             line += f": `{command}`"
         lines.append(line)

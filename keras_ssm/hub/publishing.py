@@ -88,9 +88,7 @@ def publish(
             message = f"Publish {document.get('name', directory.name)} (keras_ssm {__version__})"
             commit = repository.commit(added, deleted, message)
     _compare(repo_id, commit, token, document, outputs)
-    return Publication(
-        repo_id, branch, commit, tuple(sorted(added)), tuple(deleted), kind, error
-    )
+    return Publication(repo_id, branch, commit, tuple(sorted(added)), tuple(deleted), kind, error)
 
 
 def _local(preset_dir):
@@ -139,9 +137,7 @@ def _check_content(repository, document):
     there = None
     if presets.PRESET_FILE in repository.files:
         with tempfile.TemporaryDirectory() as scratch:
-            (Path(scratch) / presets.PRESET_FILE).write_bytes(
-                repository.read(presets.PRESET_FILE)
-            )
+            (Path(scratch) / presets.PRESET_FILE).write_bytes(repository.read(presets.PRESET_FILE))
             there = presets.read(scratch)
     keys = ("name",) if there and "name" in there and "name" in document else ("task", "system")
     if repository.holds_another_model() or (

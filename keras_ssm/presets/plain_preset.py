@@ -56,9 +56,7 @@ def _weights(directory):
             f"Received: weight_map={shards!r}"
         )
     return {
-        name
-        for value in shards.values()
-        for name in ([value] if isinstance(value, str) else value)
+        name for value in shards.values() for name in ([value] if isinstance(value, str) else value)
     }
 
 
