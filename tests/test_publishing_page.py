@@ -34,7 +34,7 @@ def test_the_page(here):
             for line in body.splitlines():
                 result = CliRunner().invoke(cli.main, shlex.split(line)[1:])
                 assert result.exit_code == 0, (line, result.output)
-                shown, commands = result.output, commands + 1
+                shown, commands = result.stdout, commands + 1
         else:  # the output of the last command
             assert VARYING.sub("*", body) == VARYING.sub("*", shown)
             compared += 1
