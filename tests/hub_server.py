@@ -5,8 +5,6 @@ answers fail; `HubServer.requests` is what was asked for.
 """
 
 import base64
-import dataclasses
-import hashlib
 import json
 import re
 import threading
@@ -15,33 +13,9 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
+from tests.hub_repository import Repository, blob_id, digest
+
 WRITE_TOKEN, READ_TOKEN = "hf_write", "hf_read"
-
-
-@dataclasses.dataclass
-class Repository:
-    """Commits by their id, and what the names of branches and tags point to."""
-
-    private: bool = False
-    commits: dict = dataclasses.field(default_factory=dict)
-    branches: dict = dataclasses.field(default_factory=dict)
-    tags: dict = dataclasses.field(default_factory=dict)
-
-    def commit(self, files, branch="main"):
-        """Puts a dict of name to bytes on a branch; returns the commit's id."""
-        listing = [(name, digest(data)) for name, data in sorted(files.items())]
-        oid = hashlib.sha1(json.dumps([listing, len(self.commits)]).encode()).hexdigest()
-        self.commits[oid] = dict(files)
-        self.branches[branch] = oid
-        return oid
-
-    def find(self, revision):
-        """The commit's id of a branch, a tag or a commit, or `None`."""
-        known = {**self.tags, **self.branches, **{oid: oid for oid in self.commits}}
-        return known.get(revision)
-
-    def files(self, revision="main"):
-        return self.commits[self.find(revision)]
 
 
 class HubServer(ThreadingHTTPServer):
@@ -87,14 +61,6 @@ class HubServer(ThreadingHTTPServer):
 
     def handle_error(self, request, client_address):
         pass  # a client that hung up
-
-
-def digest(data):
-    return hashlib.sha256(data).hexdigest()
-
-
-def blob_id(data):
-    return hashlib.sha1(b"blob %d\0" % len(data) + data).hexdigest()
 
 
 def _files(root):

@@ -76,7 +76,7 @@ def test_what_is_saved_has_the_new_version_and_no_migration(renames, tmp_path):
     make_model().save_to_preset(tmp_path / "new")
     document = presets.read(tmp_path / "new")
     assert document["format_version"] == 3 and not presets.migrations.pending(document)
-    with presets.migrated(tmp_path / "new", document) as directory:
+    with presets.migrated(tmp_path / "new", document, document["files"]) as directory:
         assert directory == tmp_path / "new"
     assert outputs_of(SSMClassifier.from_preset(tmp_path / "new"), tmp_path / "new") < 1e-5
 
@@ -92,7 +92,7 @@ def test_shards_and_plain_presets_are_migrated_too(renames, tmp_path):
     keys = ["/layers/block/ssm/vars", "/layers/projection/vars", "/block_1/vars"]
     index = {"metadata": {}, "weight_map": dict.fromkeys(keys, "model_00000.weights.h5")}
     (directory / "model.weights.json").write_text(json.dumps(index))
-    with presets.migrated(directory, None) as copy:
+    with presets.migrated(directory, None, presets.files_read_on_load(directory)) as copy:
         index = json.loads((copy / "model.weights.json").read_text())
     assert list(index["weight_map"]) == [
         "/layers/ssm_block/mixer/vars",

@@ -26,7 +26,8 @@ def opened(preset, revision=None):
     document = None
     if (directory / presets.PRESET_FILE).is_file():
         document = presets.read(directory)
-    with presets.migrated(directory, document) as current:
+    names = presets.files_read_on_load(directory)
+    with presets.migrated(directory, document, names) as current:
         presets.check_classes(current, keras.saving.get_custom_objects())
         try:
             yield current

@@ -5,7 +5,7 @@ from pathlib import Path
 from keras_ssm.presets.preset_files import PRESET_FILE, read_json
 
 # Public modules of Keras whose classes are parts of a model and run nothing of their own.
-_MODULES = {
+_MODULES = (
     "keras",
     "keras.activations",
     "keras.constraints",
@@ -19,10 +19,10 @@ _MODULES = {
     "keras.quantizers",
     "keras.random",
     "keras.regularizers",
-}
+)
 # These wrap code: a Python lambda, or a program from a file.
-_PROGRAMS = {"__lambda__", "Lambda", "TFSMLayer", "JaxLayer", "FlaxLayer", "TorchModuleWrapper"}
-_VALUES = {"__tensor__", "__numpy__", "__bytes__", "__ellipsis__", "__slice__", "__keras_tensor__"}
+_PROGRAMS = ("__lambda__", "Lambda", "TFSMLayer", "JaxLayer", "FlaxLayer", "TorchModuleWrapper")
+_VALUES = ("__tensor__", "__numpy__", "__bytes__", "__ellipsis__", "__slice__", "__keras_tensor__")
 
 
 def check_classes(directory, registered):
@@ -55,19 +55,18 @@ def _entries(value):
 
 def _check(entry, path, registered):
     name, module = entry["class_name"], entry.get("module")
-    known = entry.get("registered_name") or name
-    if name in _VALUES or (isinstance(known, str) and known in registered):
+    known = entry.get("config") if name == "function" else entry.get("registered_name")
+    known = known or name
+    if not all(isinstance(value, str) for value in (name, known)):
+        raise ValueError(f"`{path}` must name classes by strings. Received: {name!r}, {known!r}")
+    if name in _VALUES or known in registered:
         return
     if name in _PROGRAMS:
         raise ValueError(
             f"`{path}` names a class that runs code of the preset, which is never loaded. "
             f"Received: class {name!r}"
         )
-    if name == "function":
-        known = entry.get("config")
-        if module == "builtins" or (isinstance(known, str) and known in registered):
-            return
-    if module not in _MODULES:
+    if not (name == "function" and module == "builtins") and module not in _MODULES:
         raise ValueError(
             f"`{path}` must name classes of Keras, of keras_ssm, or such that are registered "
             "with `keras.saving.register_keras_serializable`; is it from a newer version, or is "

@@ -7,6 +7,7 @@ from keras_ssm.presets.plain_preset import verify_plain
 from keras_ssm.presets.preset_files import (
     PRESET_FILE,
     check_document,
+    check_unlisted,
     complaints,
     read,
     verify,
@@ -50,7 +51,8 @@ def download(repo_id, revision=None, token=None, cache_dir=None):
         snapshot.fetch(directory.name, names)
     if damaged := list(complaints(directory, document)):
         snapshot.fetch_again(directory, damaged)
-    verify(directory)
+        verify(directory)
+    check_unlisted(directory, document)
     return directory
 
 

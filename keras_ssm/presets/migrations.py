@@ -59,12 +59,13 @@ def migrate_document(document):
 
 
 @contextlib.contextmanager
-def migrated(directory, document):
+def migrated(directory, document, names):
     """A preset with the names of today: the directory itself, or a copy that goes afterwards.
 
     Args:
         directory: `Path`. A verified preset; never written to.
         document: dict or `None`. Its `preset.json`.
+        names: collection of str. Its files that loading reads.
 
     Yields:
         `Path` of the preset to load.
@@ -75,8 +76,10 @@ def migrated(directory, document):
         return
     with tempfile.TemporaryDirectory() as scratch:
         copy = Path(scratch) / directory.name
-        shutil.copytree(directory, copy, ignore=shutil.ignore_patterns(".*"))
-        for path in sorted(copy.rglob("*")):
+        for name in sorted(names):
+            path = copy / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(directory / name, path)
             for step in steps:
                 if path.suffix == ".json" and path.parent == copy:
                     _migrate_json(path, step)

@@ -69,13 +69,18 @@ def verify(directory):
     check_document(document, directory)
     for complaint in complaints(directory, document).values():
         raise ValueError(complaint)
+    check_unlisted(directory, document)
+    return document
+
+
+def check_unlisted(directory, document):
+    """Raises a `ValueError` if loading might read a file that `preset.json` does not list."""
     unlisted = sorted(files_read_on_load(directory) - set(document["files"]))
     if unlisted:
         raise ValueError(
             f"Preset '{directory}' must list every file that loading reads. "
             f"Received: unlisted files {unlisted}"
         )
-    return document
 
 
 def check_document(document, directory):
