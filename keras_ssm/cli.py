@@ -52,7 +52,7 @@ def info(name, revision):
     NAME is a built-in name, a directory, or hf://organisation/name.
     """
     directory = _resolve(name, revision)
-    document = presets.read(directory)
+    document = _explained(lambda: presets.read(directory))
     config = json.loads((directory / "config.json").read_text())["config"]
     table = Table(show_header=False, box=None, padding=(0, 2, 0, 0))
     table.add_row("preset", name)

@@ -5,6 +5,7 @@ import shutil
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import h5py
 import numpy as np
 import pytest
 from huggingface_hub import constants
@@ -275,6 +276,26 @@ def test_an_incomplete_plain_preset_is_refused(hub, plain, name, fault):
         hub.break_(name, fault)
     with pytest.raises(ValueError, match="Received"):
         SSMClassifier.from_preset(HANDLE)
+
+
+@pytest.mark.filterwarnings("ignore:.*no preset.json", "ignore:Skipping nested container")
+@pytest.mark.parametrize(
+    ("name", "group"),
+    [
+        ("model.weights.h5", "layers/dense"),
+        ("model.weights.h5", "layers/ssm_block"),
+        ("model.weights.h5", "layers/ssm_block/mixer/vars/8"),
+        ("task.weights.h5", "layers/dense"),
+        ("task.weights.h5", "layers"),
+    ],
+)
+def test_weights_that_lack_a_part_are_refused(preset, name, group):
+    """Keras leaves what is missing as it was initialised, with a warning at most in some cases."""
+    (preset / "preset.json").unlink()
+    with h5py.File(preset / name, "r+") as file:
+        del file[group]
+    with pytest.raises(ValueError, match=r"Received|expected|could not"):
+        SSMClassifier.from_preset(preset)
 
 
 def test_another_librarys_repository_is_refused(hub):

@@ -3,6 +3,7 @@
 import json
 import re
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -246,6 +247,13 @@ def test_card(hub, preset, capsys):
         assert part in text
     assert isinstance(run_snippet(text)["model"], SSMClassifier)
     assert "(1, 3)" in capsys.readouterr().out
+
+
+def test_a_converted_checkpoint_says_where_it_is_from(tmp_path):
+    source = Path(__file__).parent / "golden" / "checkpoints" / "a_example_s4d_postnorm.pth"
+    keras_ssm.convert.convert_checkpoint(source, tmp_path / "converted")
+    text = hub_package.card(tmp_path / "converted", "me/converted")
+    assert f"file `{source.name}`" in text and f"sha256 `{presets.sha256(source)}`" in text
 
 
 def test_a_card_says_nothing_that_was_not_recorded(tmp_path):

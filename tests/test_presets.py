@@ -95,6 +95,20 @@ def test_an_interrupted_exchange_is_no_preset(preset, monkeypatch):
         SSMClassifier.from_preset(preset)
 
 
+@pytest.mark.parametrize(
+    "facts",
+    [{"data": "digits"}, {"scores": {"value": 1}}, {"scores": ["99 %"]}, {"name": 3}],
+    ids=str,
+)
+def test_facts_of_another_type_are_refused(preset, saved, facts):
+    with pytest.raises(ValueError, match=r"facts of preset.*Received"):
+        make_model().save_to_preset(preset, info=facts)
+    assert presets.verify(preset) == presets.read(saved[0])
+    edit(preset, **facts)
+    with pytest.raises(ValueError, match=r"facts of preset.*Received"):
+        SSMClassifier.from_preset(preset)
+
+
 def test_unlisted_files_are_refused(preset):
     (preset / "tokenizer.json").write_text("{}")
     with pytest.raises(ValueError, match=r"tokenizer.json"):

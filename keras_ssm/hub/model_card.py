@@ -178,7 +178,8 @@ def _scores(document):
 
 def _training(document):
     if origin := document.get("converted_from"):
-        return f"Not trained here: converted from `{origin}`."
+        parts = ", ".join(f"{key} `{value}`" for key, value in dict(origin).items())
+        return f"Not trained here: converted from a published checkpoint, {parts}."
     data = document.get("data", {})
     commands = sorted({e["command"] for e in document.get("scores", []) if "command" in e})
     parts = [f"Data: {data['name']}." if "name" in data else ""]

@@ -35,7 +35,7 @@ def _advice(error):
 
     response = getattr(error, "response", None)
     status = getattr(response, "status_code", None)
-    if isinstance(error, (errors.HFValidationError, errors.HfUriError)):
+    if isinstance(error, errors.HFValidationError):
         return "A repository is named 'organisation/name'."
     if isinstance(error, errors.GatedRepoError):
         return "The repository is gated: ask for access on its page, then log in."

@@ -51,10 +51,8 @@ def pending(document):
 def migrate_document(document):
     """Returns `preset.json` with the class names of today."""
     for migration in pending(document):
-        document = {
-            key: migration.classes.get(value, value) if isinstance(value, str) else value
-            for key, value in document.items()
-        }
+        for key in {"task", "system", "backbone"} & set(document):
+            document = {**document, key: migration.classes.get(document[key], document[key])}
     return document
 
 

@@ -29,6 +29,15 @@ _ASSETS = "assets/"
 
 _INTERRUPTED = "being_written"
 
+# What readers of these entries rely on; any entry may be missing, and others may stand beside.
+_FACTS = {
+    **dict.fromkeys(("name", "description", "pipeline_tag", "task", "system", "backbone"), str),
+    **dict.fromkeys(("example", "training", "limits", "citation"), str),
+    **dict.fromkeys(("data", "licences", "sample"), dict),
+    **dict.fromkeys(("scores", "tags"), list),
+    "parameters": int,
+}
+
 # Names that mean the same as a path, as a pattern and in a URL.
 _FILE_NAME = re.compile(r"[\w.-]+(/[\w.-]+)*", re.ASCII)
 
@@ -39,8 +48,12 @@ def describe(directory, facts):
     Args:
         directory: `Path`. A complete preset.
         facts: dict. What else to record: task, system, parameters, licences, scores, a sample.
+
+    Raises:
+        ValueError: if a fact is of another type than its readers expect.
     """
     directory = Path(directory)
+    _check_facts(facts, directory)
     files = {name: sha256(directory / name) for name in sorted(_file_names(directory))}
     write(directory, {**facts, "format_version": migrations.format_version(), "files": files})
 
@@ -170,7 +183,25 @@ def files_read_on_load(directory):
 
 def read(directory):
     """Returns `preset.json` of a directory as a dict, or raises a `ValueError`."""
-    return read_json(Path(directory) / PRESET_FILE)
+    document = read_json(Path(directory) / PRESET_FILE)
+    _check_facts(document, directory)
+    return document
+
+
+def _check_facts(document, directory):
+    for key, kind in _FACTS.items():
+        if key in document and not isinstance(document[key], kind):
+            raise ValueError(
+                f"`{key}` in the facts of preset '{directory}' must be of type {kind.__name__}. "
+                f"Received: {key}={document[key]!r}"
+            )
+    for score in document.get("scores", []):
+        value = score.get("value", 0) if isinstance(score, dict) else None
+        if isinstance(value, bool) or not isinstance(value, (int, float)):
+            raise ValueError(
+                f"`scores` in the facts of preset '{directory}' must hold dicts with `metric` and "
+                f"a number as `value`. Received: {score!r}"
+            )
 
 
 def read_json(path):
