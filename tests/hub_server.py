@@ -5,8 +5,10 @@ answers fail; `HubServer.requests` is what was asked for.
 """
 
 import base64
+import contextlib
 import json
 import re
+import socket
 import threading
 import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -32,7 +34,7 @@ class HubServer(ThreadingHTTPServer):
     def __init__(self, repositories=(), lfs=()):
         super().__init__(("127.0.0.1", 0), _Handler)
         self.lfs, self.large, self.faults, self.requests = tuple(lfs), {}, {}, []
-        self.ranges = []  # where answers to a Range began
+        self.connections, self.ranges = [], []  # where answers to a Range began
         self.repositories, self.lock = {}, threading.Lock()
         for name, root in dict(repositories).items():
             self.add(name, {p.relative_to(root).as_posix(): p.read_bytes() for p in _files(root)})
@@ -52,9 +54,18 @@ class HubServer(ThreadingHTTPServer):
         """Lets requests whose path ends in `name` fail: see `_Handler.fail`."""
         self.faults[name] = [fault, times]
 
+    def get_request(self):
+        connection, address = super().get_request()
+        self.connections.append(connection)
+        return connection, address
+
     def stop(self):
+        """Ends the server and the connections that clients keep open."""
         self.shutdown()
         self.server_close()
+        for connection in self.connections:
+            with contextlib.suppress(OSError):
+                connection.shutdown(socket.SHUT_RDWR)
 
     def is_large(self, name):
         return bool(self.lfs) and name.endswith(self.lfs)
