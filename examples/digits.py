@@ -8,7 +8,6 @@ read once, after training.
 """
 
 import argparse
-import json
 import time
 from functools import partial
 from pathlib import Path
@@ -34,78 +33,32 @@ SYSTEMS = {
     "s5ptd": keras_ssm.layers.S5PTD,
 }
 
-PAPERS = {
-    "s4": """\
-S4: A. Gu, K. Goel, C. Ré, [Efficiently Modeling Long Sequences with Structured State
-Spaces](https://arxiv.org/abs/2111.00396), 2022.""",
-    "s4d": """\
-S4D: A. Gu, A. Gupta, K. Goel, C. Ré, [On the Parameterization and Initialization of
-Diagonal State Space Models](https://arxiv.org/abs/2206.11893), 2022.""",
-    "s4ptd": """\
-S4-PTD: A. Yu, A. Nigmetov, D. Morozov, M. W. Mahoney, N. B. Erichson, [Robustifying
-State-space Models for Long Sequences via Approximate
-Diagonalization](https://arxiv.org/abs/2310.01698), 2024.""",
-    "dss": """\
-DSS: A. Gupta, A. Gu, J. Berant, [Diagonal State Spaces are as Effective as Structured State
-Spaces](https://arxiv.org/abs/2203.14343), 2022.""",
-    "s5": """\
-S5: J. T. H. Smith, A. Warrington, S. W. Linderman, [Simplified State Space Layers for
-Sequence Modeling](https://arxiv.org/abs/2208.04933), 2023.""",
-    "s5ptd": """\
-S5-PTD: A. Yu, A. Nigmetov, D. Morozov, M. W. Mahoney, N. B. Erichson, [Robustifying
-State-space Models for Long Sequences via Approximate
-Diagonalization](https://arxiv.org/abs/2310.01698), 2024.""",
-}
+# What `preset.json` and the model card say beside scores and sizes.
+DESCRIPTION = (
+    "A classifier of handwritten digits that reads an image pixel by pixel. Small enough to learn "
+    "from: it shows loading, streaming, fine-tuning and saving."
+)
 
-CARD = """\
----
-library_name: keras_ssm
-license: apache-2.0
-tags: [keras, keras-hub, state-space-model, {system}, sequence-classification]
-datasets: [optical-recognition-of-handwritten-digits]
-metrics: [accuracy]
----
+EXAMPLE = """\
+(x_train, y_train), (x_test, y_test) = keras_ssm.datasets.digits()  # needs scikit-learn
+print(model.predict(x_test[:5], verbose=0).argmax(axis=-1), y_test[:5])"""
 
-# {name}
+TRAINING = (
+    "`{command}`: {epochs} epochs on 1297 images, each time a little turned, stretched, sheared "
+    "and moved, with `ssm_optimizer` and a cosine schedule. Settings were chosen on 10 % of the "
+    "training part. The 500 test images are `train_test_split(test_size=500, stratify=y, "
+    "random_state=0)`, read once."
+)
 
-A classifier of handwritten digits that reads an image pixel by pixel with {kind} layers,
-{parameters:,} parameters. Small enough to learn from: it shows loading, streaming, fine-tuning and
-saving.
+LIMITS = (
+    "Inputs are 64 pixels from 0 to 16, row after row, dark on light as scikit-learn ships them. "
+    "It knows no other images, and its probabilities are not calibrated."
+)
 
-```python
-import keras_ssm
-from sklearn.datasets import load_digits
-
-digits = load_digits()
-model = keras_ssm.models.SSMClassifier.from_preset("{name}")
-print(model.predict(digits.data[:5]).argmax(axis=-1), digits.target[:5])
-```
-
-## Score
-
-{scores}. The first seed is the one that is published.
-
-## Training
-
-`{command}`: {epochs} epochs on 1297 images, each time a little turned, stretched,
-sheared and moved, with `ssm_optimizer` and a cosine schedule. Settings were chosen on 10 % of the
-training part. The 500
-test images are `train_test_split(test_size=500, stratify=y, random_state=0)`, read once.
-
-## Limits
-
-Inputs are 64 pixels from 0 to 16, row after row, dark on light as scikit-learn ships them. It
-knows no other images, and its probabilities are not calibrated.
-
-## Licences
-
-Weights: Apache-2.0. Data: Optical Recognition of Handwritten Digits, E. Alpaydin and C. Kaynak,
-UCI Machine Learning Repository, CC BY 4.0, as shipped by scikit-learn.
-
-## Citation
-
-{paper}
-"""
+DATA_LICENCE = (
+    "Optical Recognition of Handwritten Digits, E. Alpaydin and C. Kaynak (1998), UCI Machine "
+    "Learning Repository, CC BY 4.0, as shipped by scikit-learn"
+)
 
 
 class WarpedDigits(keras.utils.PyDataset):
@@ -169,17 +122,21 @@ def train(system, seed, validate):
     return model, score
 
 
-def save(model, system, scores, directory):
+def facts(name, system, seeds):
+    """What the preset says of itself; `seeds` maps each seed to its score, the saved one first."""
     command = f"python examples/digits.py --system {system}"
-    seeds = {str(seed): round(score, 4) for seed, score in scores.items()}
-    info = {
-        "name": directory.name,
+    return {
+        "name": name,
+        "description": DESCRIPTION,
+        "pipeline_tag": "image-classification",
+        "tags": ["sequence-classification"],
+        "example": EXAMPLE,
         "data": {
             "name": "handwritten digits",
             "source": "sklearn.datasets.load_digits",
             "split": "train_test_split(test_size=500, stratify=y, random_state=0)",
         },
-        "licences": {"weights": "Apache-2.0", "data": "CC BY 4.0 (UCI, Alpaydin and Kaynak 1998)"},
+        "licences": {"weights": "Apache-2.0", "data": DATA_LICENCE},
         "scores": [
             {
                 "metric": "accuracy on 500 test digits",
@@ -188,28 +145,16 @@ def save(model, system, scores, directory):
                 "command": command,
             }
         ],
+        "training": TRAINING.format(command=command, epochs=EPOCHS),
+        "limits": LIMITS,
     }
-    model.save_to_preset(directory, info=info)
-    write_card(directory, system)
+
+
+def save(model, system, scores, directory):
+    seeds = {str(seed): round(score, 4) for seed, score in scores.items()}
+    model.save_to_preset(directory, info=facts(directory.name, system, seeds))
+    (directory / "README.md").write_text(keras_ssm.hub.card(directory), encoding="utf-8")
     print(f"saved to {directory}")
-
-
-def write_card(directory, system):
-    """Writes the model card from what `preset.json` says."""
-    facts = json.loads((directory / "preset.json").read_text(encoding="utf-8"))
-    score = facts["scores"][0]
-    listed = ", ".join(f"{value:.1%} (seed {seed})" for seed, value in score["seeds"].items())
-    card = CARD.format(
-        name=directory.name,
-        system=system,
-        kind=facts["system"],
-        command=score["command"],
-        paper=PAPERS[system],
-        parameters=facts["parameters"],
-        epochs=EPOCHS,
-        scores=f"Accuracy on 500 test digits: {listed}",
-    )
-    (directory / "README.md").write_text(card, encoding="utf-8")
 
 
 def main():

@@ -9,12 +9,24 @@ from keras_ssm.version import __version__
 # Importing these registers every class with Keras. The command line, whose `--help` must not
 # wait for a backend, imports what a command needs itself.
 if Path(sys.argv[0]).stem != "keras-ssm":
-    from keras_ssm import convert, datasets, initializers, layers, models, ops, optimizers, plotting
+    from keras_ssm import (
+        convert,
+        datasets,
+        hub,
+        initializers,
+        layers,
+        models,
+        ops,
+        optimizers,
+        plotting,
+        presets,
+    )
 
 __all__ = [
     "__version__",
     "convert",
     "datasets",
+    "hub",
     "initializers",
     "layers",
     "list_presets",
@@ -22,4 +34,5 @@ __all__ = [
     "ops",
     "optimizers",
     "plotting",
+    "presets",
 ]

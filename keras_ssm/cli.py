@@ -29,26 +29,33 @@ def main():
 
 
 @main.command("list")
-def list_command():
-    """Lists the presets that come with the package."""
-    table = Table("preset", "task", "system", "parameters", "data", "score")
-    for name, info in presets.list_presets().items():
-        score = "; ".join(_score(entry) for entry in info.get("scores", []))
-        data = info.get("data", {}).get("name", "")
-        count = f"{info.get('parameters', 0):,}"
-        table.add_row(name, info.get("task", ""), info.get("system", ""), count, data, score)
+@click.option("--markdown", is_flag=True, help="The table of the README.")
+def list_command(markdown):
+    """Lists the presets that a name loads, and where each stands."""
+    if markdown:
+        click.echo(presets.markdown_table(), nl=False)
+        return
+    known = _explained(presets.list_presets)
+    table = Table(*presets.table.COLUMNS, "from")
+    for row, info in zip(presets.table.rows(known), known.values(), strict=True):
+        table.add_row(*row, _source(info))
     console.print(table)
+    if not any(info["published"] for info in known.values()):
+        console.print(
+            f"None is published yet; on the Hub they will be hf://{presets.ORGANISATION}/<preset>."
+        )
 
 
 @main.command()
 @click.argument("name")
-def info(name):
+@click.option("--revision", help="Branch, tag or commit of a preset on the Hub.")
+def info(name, revision):
     """Shows configuration, size, scores and licences of a preset.
 
     NAME is a built-in name, a directory, or hf://organisation/name.
     """
-    directory = _resolve(name)
-    document = presets.read(directory)
+    directory = _resolve(name, revision)
+    document = _explained(lambda: presets.read(directory))
     config = json.loads((directory / "config.json").read_text())["config"]
     table = Table(show_header=False, box=None, padding=(0, 2, 0, 0))
     table.add_row("preset", name)
@@ -59,7 +66,9 @@ def info(name):
     for key, value in _settings(config):
         table.add_row(key, value)
     for entry in document.get("scores", []):
-        table.add_row("score", f"{_score(entry)}\n[dim]{entry.get('command', '')}[/dim]")
+        table.add_row(
+            "score", f"{presets.table.score(entry)}\n[dim]{entry.get('command', '')}[/dim]"
+        )
     for key, value in document.get("data", {}).items():
         table.add_row(f"data {key}".replace("data name", "data"), str(value))
     for key, value in document.get("licences", {}).items():
@@ -234,17 +243,70 @@ def _import(source, destination, format, config, ignore, check, overrides):
 
 
 def _export(source, destination, to):
-    directory = presets.resolve(source)
-    from keras_ssm import convert, models
+    from keras_ssm import convert
+    from keras_ssm.models.preset_loading import load_model
 
-    name = presets.read(directory).get("task")
-    task = getattr(models, name or "", None)
-    if task is None:
-        raise ValueError(f"A preset to convert must hold a task model. Received: task={name!r}")
-    remarks = convert.export_checkpoint(task.from_preset(source), destination, to)
+    model = load_model(source)
+    if not hasattr(model, "backbone"):
+        raise ValueError(
+            "A preset to convert must hold a task model. "
+            f"Received: {type(model).__name__} in '{source}'"
+        )
+    remarks = convert.export_checkpoint(model, destination, to)
     for remark in remarks:
         console.print(f"note: {remark}", highlight=False)
     console.print(f"written to {destination}")
+
+
+@main.command()
+@click.argument("preset_dir", required=False)
+@click.argument("repo_id", required=False)
+@click.option("--all", "everything", is_flag=True, help="All presets of the package.")
+@click.option(
+    "--organisation", default=presets.ORGANISATION, show_default=True, help="Where --all goes."
+)
+@click.option("--dry-run", is_flag=True, help="Check, and tell what would be uploaded.")
+@click.option("--private", is_flag=True, help="The repository must be private.")
+@click.option("--revision", help="Branch, made if there is none.  [default: main]")
+@click.option("--token", help="Better set HF_TOKEN, or run `hf auth login`.")
+@click.option("--overwrite", is_flag=True, help="Replace another model in the repository.")
+@click.option("--overwrite-card", is_flag=True, help="Replace a card edited in the repository.")
+@click.option("--show-card", is_flag=True, help="Print the generated card and stop.")
+@click.option("--backend", type=click.Choice(BACKENDS), help="Keras backend.")
+def publish(preset_dir, repo_id, everything, organisation, show_card, backend, **settings):
+    """Publishes a preset on the Hugging Face Hub, with a model card.
+
+    PRESET_DIR is a directory that `save_to_preset` wrote, or an installed preset; REPO_ID is
+    organisation/name. The preset is checked before, and downloaded and compared afterwards.
+    """
+    if everything == bool(preset_dir or repo_id) or bool(preset_dir) != bool(repo_id):
+        raise click.UsageError("Name PRESET_DIR and REPO_ID, or --all.")
+    jobs = [(preset_dir, repo_id)]
+    if everything:
+        known = _explained(presets.list_presets)
+        jobs = [(name, f"{organisation}/{name}") for name, i in known.items() if i["handle"]]
+    _choose_backend(backend)
+    failed = []
+    for source, destination in jobs:
+        try:
+            _publish(source, destination, show_card, settings)
+        except ValueError as error:
+            failed.append(destination)
+            click.echo(f"Error: {error}", err=True)
+    if failed:
+        click.echo(f"not published: {', '.join(failed)}", err=True)
+        raise SystemExit(1)
+
+
+def _publish(source, destination, show_card, settings):
+    directory = presets.resolve(source)
+    from keras_ssm import hub
+
+    if show_card:
+        click.echo(hub.card(directory, destination), nl=False)
+        return
+    for line in hub.publish(source, destination, **settings).describe():
+        console.print(line, highlight=False, markup=False)
 
 
 def _choose_backend(backend):
@@ -253,15 +315,21 @@ def _choose_backend(backend):
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 
-def _resolve(name):
+def _resolve(name, revision=None):
+    return _explained(lambda: presets.resolve(name, revision))
+
+
+def _explained(action):
     try:
-        return presets.resolve(name)
+        return action()
     except ValueError as error:
         raise click.ClickException(str(error)) from None
 
 
-def _score(entry):
-    return f"{entry['value']:.1%} {entry['metric']}" if "value" in entry else ""
+def _source(info):
+    published = "on the Hub" if info["published"] else "not published yet"
+    places = {"package": "package, " + published, "hub": published}
+    return places.get(info["source"], info["source"])
 
 
 def _settings(config):

@@ -2,10 +2,6 @@
 
 import json
 import os
-import shutil
-import subprocess
-import sys
-import threading
 from pathlib import Path
 
 import keras
@@ -14,32 +10,9 @@ import pytest
 
 import keras_ssm
 from keras_ssm import presets
-from keras_ssm.layers import S4D
 from keras_ssm.models import SSMBackbone, SSMClassifier, SSMClassifierPreprocessor
 from tests.backend_tools import BACKEND, relative_error
-from tests.hub_server import HubServer
-
-ROOT = Path(__file__).resolve().parents[1]
-X = np.random.default_rng(0).standard_normal((3, 9, 2)).astype("float32")
-
-
-def make_model():
-    backbone = SSMBackbone(S4D(state_dim=4, seed=0), num_layers=1, hidden_dim=4, input_dim=2)
-    return SSMClassifier(backbone, 3, SSMClassifierPreprocessor(scale=0.5))
-
-
-@pytest.fixture(scope="module")
-def saved(tmp_path_factory):
-    """A preset and the predictions of the model that it holds."""
-    directory = tmp_path_factory.mktemp("presets") / "small"
-    model = make_model()
-    model.save_to_preset(directory, info={"licences": {"weights": "Apache-2.0"}})
-    return directory, model.predict(X, verbose=0)
-
-
-@pytest.fixture
-def preset(saved, tmp_path):
-    return Path(shutil.copytree(saved[0], tmp_path / "preset"))
+from tests.small_preset import INFO, X, alter, make_model, run_python, truncate
 
 
 def test_saved_and_loaded(saved, preset):
@@ -58,7 +31,7 @@ def test_preset_json(preset, saved):
     document = presets.verify(preset)
     assert document["task"] == "SSMClassifier" and document["system"] == "S4D"
     assert document["parameters"] == make_model().count_params()
-    assert document["licences"] == {"weights": "Apache-2.0"}
+    assert document["licences"] == INFO["licences"] and document["scores"] == INFO["scores"]
     assert "model.weights.h5" in document["files"] and "task.weights.h5" in document["files"]
     sample = {k: np.array(v, "float32") for k, v in document["sample"].items()}
     model = SSMClassifier.from_preset(preset)
@@ -70,16 +43,6 @@ def test_a_new_head_and_random_weights(preset):
     model = SSMClassifier.from_preset(preset, num_classes=7)
     assert model.predict(X, verbose=0).shape == (3, 7)
     assert SSMClassifier.from_preset(preset, load_weights=False).count_params()
-
-
-def truncate(path):
-    path.write_bytes(path.read_bytes()[:100])
-
-
-def alter(path):
-    data = bytearray(path.read_bytes())
-    data[-1] ^= 1
-    path.write_bytes(bytes(data))
 
 
 @pytest.mark.parametrize("damage", [Path.unlink, truncate, alter], ids=["gone", "cut", "bad"])
@@ -100,7 +63,7 @@ def edit(preset, **changes):
 
 
 def test_other_formats_are_refused(preset):
-    edit(preset, format_version=presets.FORMAT_VERSION + 1)
+    edit(preset, format_version=presets.format_version() + 1)
     with pytest.raises(ValueError, match="newer keras_ssm"):
         SSMClassifier.from_preset(preset)
     edit(preset, format_version="1.0")
@@ -119,8 +82,30 @@ def test_other_formats_are_refused(preset):
     (preset / "preset.json").write_text("{")
     with pytest.raises(ValueError, match="JSON"):
         SSMClassifier.from_preset(preset)
-    (preset / "preset.json").unlink()
-    with pytest.raises(ValueError, match=r"no file 'preset.json'"):
+
+
+def test_an_interrupted_exchange_is_no_preset(preset, monkeypatch):
+    def breaks(source, target, replace=os.replace):
+        return 1 / 0 if Path(target).parent == preset else replace(source, target)
+
+    monkeypatch.setattr(os, "replace", breaks)
+    with pytest.raises(ZeroDivisionError):
+        make_model().save_to_preset(preset)
+    with pytest.raises(ValueError, match="broke off"):
+        SSMClassifier.from_preset(preset)
+
+
+@pytest.mark.parametrize(
+    "facts",
+    [{"data": "digits"}, {"scores": {"value": 1}}, {"scores": ["99 %"]}, {"name": 3}],
+    ids=str,
+)
+def test_facts_of_another_type_are_refused(preset, saved, facts):
+    with pytest.raises(ValueError, match=r"facts of preset.*Received"):
+        make_model().save_to_preset(preset, info=facts)
+    assert presets.verify(preset) == presets.read(saved[0])
+    edit(preset, **facts)
+    with pytest.raises(ValueError, match=r"facts of preset.*Received"):
         SSMClassifier.from_preset(preset)
 
 
@@ -147,7 +132,7 @@ def test_saving_over_a_preset_keeps_the_card_and_drops_the_rest(preset):
 
 def test_a_failed_save_changes_nothing(preset, saved, monkeypatch):
     model = make_model()
-    monkeypatch.setattr(type(model), "_sample", lambda self: 1 / 0)
+    monkeypatch.setattr(type(model), "record_sample", lambda self: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         model.save_to_preset(preset)
     with pytest.raises(ZeroDivisionError):
@@ -155,67 +140,6 @@ def test_a_failed_save_changes_nothing(preset, saved, monkeypatch):
     assert [p.name for p in preset.parent.iterdir()] == [preset.name]
     model = SSMClassifier.from_preset(preset)
     assert relative_error(model.predict(X, verbose=0), saved[1]) < 1e-6
-
-
-def run_python(code, **environment):
-    environment = {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3", **environment}
-    return subprocess.run(
-        [sys.executable, "-c", code], env=environment, cwd=ROOT, capture_output=True, text=True
-    )
-
-
-LOAD = """
-import sys, numpy as np, keras_ssm
-x = np.random.default_rng(0).standard_normal((3, 9, 2)).astype("float32")
-model = keras_ssm.models.SSMClassifier.from_preset("hf://me/small")
-np.save(sys.argv[1] if len(sys.argv) > 1 else "{out}", model.predict(x, verbose=0))
-"""
-
-
-def serve(directory, broken=()):
-    server = HubServer({"me/small": directory}, broken)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    return server
-
-
-def hub_environment(server, tmp_path):
-    # The client reads these when it is imported: hence a process of its own.
-    return {
-        "HF_ENDPOINT": server.endpoint,
-        "HF_HOME": str(tmp_path / "cache"),
-        "HF_HUB_DISABLE_XET": "1",
-        "HF_HUB_DISABLE_TELEMETRY": "1",
-    }
-
-
-def test_from_the_hub_and_offline_afterwards(saved, tmp_path):
-    server = serve(saved[0])
-    environment = hub_environment(server, tmp_path)
-    for extra in ({}, {"HF_HUB_OFFLINE": "1"}):
-        out = tmp_path / f"logits{len(extra)}.npy"
-        result = run_python(LOAD.format(out=out), **environment, **extra)
-        assert result.returncode == 0, result.stderr[-2000:]
-        assert relative_error(np.load(out), saved[1]) < 1e-6
-        if not extra:
-            server.shutdown()
-
-
-@pytest.mark.parametrize("how", ["500", "missing", "altered"])
-def test_a_bad_download_is_refused(preset, tmp_path, how):
-    broken = ["task.weights.h5"] if how == "500" else []
-    if how == "missing":
-        (preset / "task.weights.h5").unlink()
-    if how == "altered":
-        alter(preset / "task.weights.h5")
-    server = serve(preset, broken)
-    code = (
-        "import sys; sys.argv = ['keras-ssm']  # no backend\nfrom keras_ssm import presets\n"
-        "try:\n    presets.resolve('hf://me/small')\n"
-        "except ValueError as error:\n    print('refused:', error)"
-    )
-    result = run_python(code, **hub_environment(server, tmp_path))
-    server.shutdown()
-    assert "refused:" in result.stdout and "Received" in result.stdout, result.stderr[-2000:]
 
 
 MAKE = """

@@ -5,6 +5,8 @@ import keras
 import numpy as np
 from keras import ops
 
+from keras_ssm.models.preset_loading import PresetTable
+
 
 class SequenceTrainer:
     """What backbone and task models share: inputs of every kind, and a trainer that recovers.
@@ -12,6 +14,8 @@ class SequenceTrainer:
     Data may be arrays, lists, dicts, `tf.data`, a `keras.utils.PyDataset` or a generator. It is
     checked before training starts, and a call that fails leaves a model that works.
     """
+
+    presets = PresetTable()
 
     def __call__(self, inputs, *args, **kwargs):
         return super().__call__(self.as_tensors(inputs), *args, **kwargs)
@@ -31,6 +35,12 @@ class SequenceTrainer:
         inputs = self.standardize(inputs)
         symbolic = any(isinstance(x, keras.KerasTensor) for x in inputs.values())
         return inputs if symbolic else {k: ops.convert_to_tensor(x) for k, x in inputs.items()}
+
+    def record_sample(self):
+        """A short input and its outputs, for whoever checks a copy of the preset."""
+        inputs = self.sample_inputs()
+        outputs = ops.convert_to_numpy(ops.cast(self(inputs), "float32"))
+        return {"inputs": inputs.tolist(), "outputs": outputs.tolist()}
 
     def fit(
         self,

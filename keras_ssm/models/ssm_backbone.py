@@ -15,6 +15,7 @@ from keras_ssm.layers.ssm_block import (
 )
 from keras_ssm.layers.ssm_layer import SSMLayer, check_choice, check_positive, compatible
 from keras_ssm.layers.token_dense import TokenDense
+from keras_ssm.models.preset_loading import opened
 from keras_ssm.models.sequence_trainer import SequenceTrainer, is_tensorflow
 from keras_ssm.version import __version__
 
@@ -285,12 +286,13 @@ class SSMBackbone(SequenceTrainer, Backbone):
         return ["input_dense", "output_dense"]
 
     @classmethod
-    def from_preset(cls, preset, load_weights=True, **kwargs):
-        """Loads a backbone from a preset.
+    def from_preset(cls, preset, load_weights=True, revision=None, **kwargs):
+        """Loads a backbone from a preset, verified as `SSMClassifier.from_preset` does.
 
         Args:
             preset: str or `Path`. A built-in name, a directory, or `hf://organisation/name`.
             load_weights: bool. Whether the trained weights are loaded. Defaults to `True`.
+            revision: str or `None`. Branch, tag or commit of a preset on the Hub.
             **kwargs: Arguments that override the saved configuration, such as `dtype`.
 
         Returns:
@@ -299,24 +301,26 @@ class SSMBackbone(SequenceTrainer, Backbone):
         Raises:
             ValueError: if the preset is unknown, incomplete, altered or of a newer format.
         """
-        directory = presets.resolve(preset)
-        if "dtype" not in kwargs:
-            saved = json.loads((directory / "config.json").read_text())["config"].get("dtype")
-            if "DTypePolicyMap" in str(saved):
-                # Quantised: keras_hub would replace the map by the default policy.
-                kwargs["dtype"] = keras.dtype_policies.get(saved)
-        return super().from_preset(str(directory), load_weights=load_weights, **kwargs)
+        with opened(preset, revision) as directory:
+            if "dtype" not in kwargs:
+                saved = json.loads((directory / "config.json").read_text())["config"].get("dtype")
+                if "DTypePolicyMap" in str(saved):
+                    # Quantised: keras_hub would replace the map by the default policy.
+                    kwargs["dtype"] = keras.dtype_policies.get(saved)
+            return super().from_preset(str(directory), load_weights=load_weights, **kwargs)
 
-    def save_to_preset(self, preset_dir, max_shard_size=10):
+    def save_to_preset(self, preset_dir, max_shard_size=10, info=None):
         """Saves the backbone and its `preset.json` to a directory.
 
         Args:
             preset_dir: str or `Path`. Written whole or not at all.
             max_shard_size: float. Largest weights file, in GB.
+            info: dict or `None`. Facts for `preset.json`; see `SSMClassifier.save_to_preset`.
         """
         with presets.writing(preset_dir) as directory:
             super().save_to_preset(str(directory), max_shard_size=max_shard_size)
-            presets.describe(directory, {**self.facts(), "parameters": self.count_params()})
+            facts = {**self.facts(), "parameters": self.count_params(), **(info or {})}
+            presets.describe(directory, {**facts, "sample": self.record_sample()})
 
     def facts(self):
         """Returns what `preset.json` says of the architecture."""

@@ -3,8 +3,8 @@ import numpy as np
 from keras import ops
 from keras_hub.models import Preprocessor
 
-from keras_ssm import presets
 from keras_ssm.layers.ssm_layer import check_positive
+from keras_ssm.models.preset_loading import opened
 from keras_ssm.models.sequence_trainer import is_tensorflow
 from keras_ssm.models.ssm_backbone import SSMBackbone
 
@@ -75,9 +75,10 @@ class SSMClassifierPreprocessor(Preprocessor):
         return keras.utils.pack_x_y_sample_weight({key: x, "padding_mask": mask}, y, sample_weight)
 
     @classmethod
-    def from_preset(cls, preset, **kwargs):
+    def from_preset(cls, preset, revision=None, **kwargs):
         """Loads the preprocessor of a preset; see `SSMClassifier.from_preset`."""
-        return super().from_preset(str(presets.resolve(preset)), **kwargs)
+        with opened(preset, revision) as directory:
+            return super().from_preset(str(directory), **kwargs)
 
     def get_config(self):
         return {

@@ -5,6 +5,7 @@ import keras
 from keras_hub.models import Task
 
 from keras_ssm import presets
+from keras_ssm.models.preset_loading import opened
 from keras_ssm.models.sequence_trainer import SequenceTrainer
 from keras_ssm.models.ssm_backbone import SSMBackbone
 
@@ -74,13 +75,19 @@ class SSMTask(SequenceTrainer, Task):
             self.optimizer.build(self.trainable_variables)
 
     @classmethod
-    def from_preset(cls, preset, load_weights=True, **kwargs):
+    def from_preset(cls, preset, load_weights=True, revision=None, **kwargs):
         """Loads a task model from a preset.
+
+        A preset of the Hub is loaded from one commit, and only after the checksums of all its
+        files agree with its `preset.json`; no code of a repository runs. Private repositories
+        open with the token of `HF_TOKEN` or of `hf auth login`.
 
         Args:
             preset: str or `Path`. A built-in name (`keras_ssm.list_presets()`), a directory,
                 or `hf://organisation/name`.
             load_weights: bool. Whether the trained weights are loaded. Defaults to `True`.
+            revision: str or `None`. Branch, tag or commit of a preset on the Hub. Defaults to
+                its main branch.
             **kwargs: Arguments that override the saved configuration, such as `dtype`, or
                 `num_classes`, which brings a new head.
 
@@ -88,20 +95,22 @@ class SSMTask(SequenceTrainer, Task):
             The task model, compiled with its defaults.
 
         Raises:
-            ValueError: if the preset is unknown, incomplete, altered or of a newer format.
+            ValueError: if the preset is unknown, incomplete, altered or of a newer format, or
+                could not be downloaded.
 
         Example:
             ```python
             model = keras_ssm.models.SSMClassifier.from_preset("s4d_digits")
             ```
         """
-        directory = presets.resolve(preset)
-        if not (directory / "task.json").is_file() and "num_classes" not in kwargs:
-            raise ValueError(
-                f"Preset '{preset}' holds a backbone without a head: pass `num_classes`, or load "
-                f"it with `SSMBackbone.from_preset`. Received: arguments {sorted(kwargs)}"
-            )
-        return super().from_preset(str(directory), load_weights=load_weights, **kwargs)
+        with opened(preset, revision) as directory:
+            if not (directory / "task.json").is_file() and "num_classes" not in kwargs:
+                raise ValueError(
+                    f"Preset '{preset}' holds a backbone without a head: pass `num_classes`, or "
+                    "load it with `SSMBackbone.from_preset`. "
+                    f"Received: arguments {sorted(kwargs)}"
+                )
+            return super().from_preset(str(directory), load_weights=load_weights, **kwargs)
 
     def save_to_preset(self, preset_dir, max_shard_size=10, info=None):
         """Saves the model as a preset, with a `preset.json` that vouches for its files.
@@ -109,14 +118,14 @@ class SSMTask(SequenceTrainer, Task):
         Args:
             preset_dir: str or `Path`. Written whole or not at all.
             max_shard_size: float. Largest weights file, in GB. Defaults to `10`.
-            info: dict or `None`. Facts for `preset.json`: `name`, `data`, `licences`,
-                `scores`, and the like.
+            info: dict or `None`. Facts for `preset.json` and the model card: `name`, `data`,
+                `licences`, `scores`, and the rest of what `keras_ssm.hub.card` reads.
         """
         with presets.writing(preset_dir) as directory:
             super().save_to_preset(str(directory), max_shard_size=max_shard_size)
             facts = {**self.backbone.facts(), "task": type(self).__name__, **(info or {})}
             facts["parameters"] = self.count_params()
-            presets.describe(directory, {**facts, "sample": self._sample()})
+            presets.describe(directory, {**facts, "sample": self.record_sample()})
 
     def save_task_weights(self, filepath):
         """Saves what the head adds to the backbone; not the optimizer."""
@@ -130,12 +139,6 @@ class SSMTask(SequenceTrainer, Task):
         parts = list(self.backbone._flatten_layers())
         optimizer = getattr(self, "optimizer", None)
         return parts if optimizer is None else [*parts, optimizer]
-
-    def _sample(self):
-        """A short input and its outputs, for whoever checks a copy of the preset."""
-        inputs = self.sample_inputs()
-        outputs = keras.ops.convert_to_numpy(keras.ops.cast(self(inputs), "float32"))
-        return {"inputs": inputs.tolist(), "outputs": outputs.tolist()}
 
     # Adaptation
 

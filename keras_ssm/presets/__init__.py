@@ -1,6 +1,45 @@
 """Presets as files: names, directories, checks. Imports neither keras nor keras_hub."""
 
-from keras_ssm.presets.preset_files import FORMAT_VERSION, describe, read, verify, writing
-from keras_ssm.presets.registry import list_presets, resolve
+from keras_ssm.presets.class_check import check_classes
+from keras_ssm.presets.hub_errors import explained
+from keras_ssm.presets.hub_snapshot import SCHEME, download
+from keras_ssm.presets.migrations import format_version, migrate_document, migrated
+from keras_ssm.presets.preset_files import (
+    CARD_FILE,
+    PRESET_FILE,
+    describe,
+    files_read_on_load,
+    is_read_on_load,
+    read,
+    sha256,
+    verify,
+    write,
+    writing,
+)
+from keras_ssm.presets.registry import ORGANISATION, handle, list_presets, resolve
+from keras_ssm.presets.table import markdown_table
 
-__all__ = ["FORMAT_VERSION", "describe", "list_presets", "read", "resolve", "verify", "writing"]
+__all__ = [
+    "CARD_FILE",
+    "ORGANISATION",
+    "PRESET_FILE",
+    "SCHEME",
+    "check_classes",
+    "describe",
+    "download",
+    "explained",
+    "files_read_on_load",
+    "format_version",
+    "handle",
+    "is_read_on_load",
+    "list_presets",
+    "markdown_table",
+    "migrate_document",
+    "migrated",
+    "read",
+    "resolve",
+    "sha256",
+    "verify",
+    "write",
+    "writing",
+]

@@ -1,19 +1,45 @@
 """Reading and writing of `preset.json`, which vouches for the files beside it."""
 
 import contextlib
+import fnmatch
 import hashlib
 import json
 import os
+import re
 import shutil
 import tempfile
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
-FORMAT_VERSION = 1
+from keras_ssm.presets import migrations
+
 PRESET_FILE = "preset.json"
 CARD_FILE = "README.md"
 
 # What keras_hub reads from a preset: none of it may stand there unvouched.
-_READ_ON_LOAD = ("*.json", "*.weights.h5", "assets/**/*")
+_READ_ON_LOAD = (
+    "config.json",
+    "task.json",
+    "preprocessor.json",
+    "tokenizer.json",
+    "*_converter.json",
+    "model.weights.json",
+    "*.weights.h5",
+)
+_ASSETS = "assets/"
+
+_INTERRUPTED = "being_written"
+
+# What readers of these entries rely on; any entry may be missing, and others may stand beside.
+_FACTS = {
+    **dict.fromkeys(("name", "description", "pipeline_tag", "task", "system", "backbone"), str),
+    **dict.fromkeys(("example", "training", "limits", "citation"), str),
+    **dict.fromkeys(("data", "licences", "sample"), dict),
+    **dict.fromkeys(("scores", "tags"), list),
+    "parameters": int,
+}
+
+# Names that mean the same as a path, as a pattern and in a URL.
+_FILE_NAME = re.compile(r"[\w.-]+(/[\w.-]+)*", re.ASCII)
 
 
 def describe(directory, facts):
@@ -22,13 +48,20 @@ def describe(directory, facts):
     Args:
         directory: `Path`. A complete preset.
         facts: dict. What else to record: task, system, parameters, licences, scores, a sample.
+
+    Raises:
+        ValueError: if a fact is of another type than its readers expect.
     """
     directory = Path(directory)
-    files = {name: _sha256(directory / name) for name in sorted(_file_names(directory))}
-    document = {**facts, "format_version": FORMAT_VERSION, "files": files}
-    (directory / PRESET_FILE).write_text(
-        json.dumps(document, indent=1, default=_plain) + "\n", encoding="utf-8"
-    )
+    _check_facts(facts, directory)
+    files = {name: sha256(directory / name) for name in sorted(_file_names(directory))}
+    write(directory, {**facts, "format_version": migrations.format_version(), "files": files})
+
+
+def write(directory, document):
+    """Writes a dict as the `preset.json` of a directory."""
+    text = json.dumps(document, indent=1, default=_plain) + "\n"
+    (Path(directory) / PRESET_FILE).write_text(text, encoding="utf-8")
 
 
 def verify(directory):
@@ -46,16 +79,49 @@ def verify(directory):
     """
     directory = Path(directory)
     document = read(directory)
-    version = document.get("format_version")
-    if not isinstance(version, int) or version < 1:
+    check_document(document, directory)
+    for complaint in complaints(directory, document).values():
+        raise ValueError(complaint)
+    check_unlisted(directory, document)
+    return document
+
+
+def check_unlisted(directory, document):
+    """Raises a `ValueError` if loading might read a file that `preset.json` does not list."""
+    unlisted = sorted(files_read_on_load(directory) - set(document["files"]))
+    if unlisted:
+        raise ValueError(
+            f"Preset '{directory}' must list every file that loading reads. "
+            f"Received: unlisted files {unlisted}"
+        )
+
+
+def check_document(document, directory):
+    """Checks what a `preset.json` says, without a look at the files that it lists.
+
+    Args:
+        document: dict. The `preset.json`.
+        directory: `Path`. Where it stands, for messages.
+
+    Raises:
+        ValueError: for a format version that is none or newer than this library reads, or a
+            list of files that is incomplete or leaves the directory.
+    """
+    if _INTERRUPTED in document:
+        raise ValueError(
+            f"Preset '{directory}' was being written when something broke off: save it again. "
+            f"Received: {PRESET_FILE} with {_INTERRUPTED!r}"
+        )
+    version, newest = document.get("format_version"), migrations.format_version()
+    if not isinstance(version, int) or isinstance(version, bool) or version < 1:
         raise ValueError(
             f"`format_version` of preset '{directory}' must be a positive integer. "
             f"Received: format_version={version!r}"
         )
-    if version > FORMAT_VERSION:
+    if version > newest:
         raise ValueError(
             f"Preset '{directory}' needs a newer keras_ssm: this one reads format versions up "
-            f"to {FORMAT_VERSION}. Received: format_version={version!r}"
+            f"to {newest}. Received: format_version={version!r}"
         )
     files = document.get("files")
     if not isinstance(files, dict) or not files:
@@ -68,48 +134,86 @@ def verify(directory):
             f"`{PRESET_FILE}` of preset '{directory}' must list {sorted(needed - set(files))}. "
             f"Received: {sorted(files)}"
         )
-    for name, expected in files.items():
-        path = directory / name
-        # By name: the files of a Hub snapshot are links into its cache.
-        if PurePosixPath(name).is_absolute() or ".." in PurePosixPath(name).parts:
+    if not any(name.startswith("model") and name.endswith(".weights.h5") for name in files):
+        raise ValueError(
+            f"`{PRESET_FILE}` of preset '{directory}' must list the weights of the backbone. "
+            f"Received: {sorted(files)}"
+        )
+    for name in files:
+        if not _FILE_NAME.fullmatch(name) or {"..", "."} & set(name.split("/")):
             raise ValueError(f"A preset names files below its directory. Received: file={name!r}")
+
+
+def complaints(directory, document):
+    """Compares the files of a preset with the checksums of its `preset.json`.
+
+    Args:
+        directory: `Path`. The preset.
+        document: dict. Its `preset.json`.
+
+    Returns:
+        Dict of the name of each missing or altered file to what is wrong with it.
+    """
+    found = {}
+    for name, expected in document["files"].items():
+        path = directory / name
         if not path.is_file():
-            raise ValueError(
+            found[name] = (
                 f"Preset '{directory}' is incomplete: download or save it again. "
                 f"Received: no file {name!r}"
             )
-        received = _sha256(path)
-        if received != expected:
-            raise ValueError(
+        elif (received := sha256(path)) != expected:
+            found[name] = (
                 f"File '{name}' of preset '{directory}' is damaged or was altered: its sha256 "
                 f"must be {expected}. Received: {received} ({path.stat().st_size} bytes)"
             )
-    present = {
-        path.relative_to(directory).as_posix()
-        for pattern in _READ_ON_LOAD
-        for path in directory.glob(pattern)
-        if path.is_file()
-    }
-    unlisted = sorted(present - set(files) - {PRESET_FILE})
-    if unlisted:
-        raise ValueError(
-            f"Preset '{directory}' must list every file that loading reads. "
-            f"Received: unlisted files {unlisted}"
-        )
-    return document
+    return found
+
+
+def is_read_on_load(name):
+    """Whether loading a preset might read the file of this name, relative to its directory."""
+    in_root = "/" not in name and any(fnmatch.fnmatchcase(name, p) for p in _READ_ON_LOAD)
+    return in_root or name.startswith(_ASSETS)
+
+
+def files_read_on_load(directory):
+    """Names of the files below a directory that loading a preset might read."""
+    return {name for name in _file_names(Path(directory)) if is_read_on_load(name)}
 
 
 def read(directory):
     """Returns `preset.json` of a directory as a dict, or raises a `ValueError`."""
-    path = Path(directory) / PRESET_FILE
+    document = read_json(Path(directory) / PRESET_FILE)
+    _check_facts(document, directory)
+    return document
+
+
+def _check_facts(document, directory):
+    for key, kind in _FACTS.items():
+        if key in document and not isinstance(document[key], kind):
+            raise ValueError(
+                f"`{key}` in the facts of preset '{directory}' must be of type {kind.__name__}. "
+                f"Received: {key}={document[key]!r}"
+            )
+    for score in document.get("scores", []):
+        value = score.get("value", 0) if isinstance(score, dict) else None
+        if isinstance(value, bool) or not isinstance(value, (int, float)):
+            raise ValueError(
+                f"`scores` in the facts of preset '{directory}' must hold dicts with `metric` and "
+                f"a number as `value`. Received: {score!r}"
+            )
+
+
+def read_json(path):
+    """Returns the object in a JSON file of a preset, or raises a `ValueError`."""
     try:
         document = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise ValueError(
-            f"'{directory}' is no complete preset: `save_to_preset` writes a `{PRESET_FILE}`. "
-            f"Received: no file {PRESET_FILE!r}"
+            f"'{path.parent}' is no complete preset: `save_to_preset` writes a `{path.name}`. "
+            f"Received: no file {path.name!r}"
         ) from None
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+    except (OSError, UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
         raise ValueError(f"`{path}` must be a JSON file. Received: {error}") from None
     if not isinstance(document, dict):
         raise ValueError(f"`{path}` must hold an object. Received: {type(document).__name__}")
@@ -121,8 +225,8 @@ def writing(destination):
     """A scratch directory that becomes `destination` when its writer succeeds.
 
     Where the destination exists, the new files replace those of the same name and those that
-    its old `preset.json` listed; others, such as a model card, stay. `preset.json` goes first
-    and comes last, so that an interrupted exchange never passes for a preset.
+    its old `preset.json` listed; others, such as a model card, stay. Meanwhile a `preset.json`
+    says so, so that an interrupted exchange never passes for a preset.
 
     Args:
         destination: str or `Path`.
@@ -149,7 +253,7 @@ def _exchange(scratch, destination):
         old = set(read(destination).get("files", {}))
     except ValueError:
         old = set()
-    (destination / PRESET_FILE).unlink(missing_ok=True)
+    write(destination, {_INTERRUPTED: True})
     new = _file_names(scratch)
     for name in old - new:
         (destination / name).unlink(missing_ok=True)
@@ -172,6 +276,7 @@ def _file_names(directory):
     return {name for name in names if name not in (PRESET_FILE, CARD_FILE)}
 
 
-def _sha256(path):
+def sha256(path):
+    """The checksum of a file, in hexadecimal."""
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,10 +1,19 @@
-"""Names of presets, and the directory behind a name."""
+"""The table of presets, read from their `preset.json`, and the directory behind a name."""
 
+import os
 from pathlib import Path
 
-from keras_ssm.presets.preset_files import PRESET_FILE, read, verify
+from keras_ssm.presets import hub_snapshot
+from keras_ssm.presets.plain_preset import verify_plain
+from keras_ssm.presets.preset_files import PRESET_FILE, check_document, read, verify
 
-HUB_SCHEME = "hf://"
+# Where the presets of this package are published: `hf://keras-ssm/<name>`.
+ORGANISATION = "keras-ssm"
+
+# Names of the presets that stand there; their table says so of every other.
+PUBLISHED = frozenset()
+
+PATH_VARIABLE = "KERAS_SSM_PRESETS"
 
 
 def zoo():
@@ -16,28 +25,48 @@ def zoo():
 
 
 def list_presets():
-    """Returns the presets that come with the package.
+    """Returns the table of presets: those of `KERAS_SSM_PRESETS` and those of the package.
+
+    `KERAS_SSM_PRESETS` names directories, as `PATH` does, that hold one folder for each preset.
 
     Returns:
-        Dict of name to its `preset.json` as a dict: task, system, parameters, scores, licences.
+        Dict of name to its `preset.json` as a dict (task, system, parameters, data, scores,
+        licences, checksums of the files) with three more entries: `handle`, its name on the Hub
+        or `None`; `published`, whether it stands there; `source`, `"KERAS_SSM_PRESETS"`,
+        `"package"`, or `"hub"` where the package brings the entry without the files.
+
+    Raises:
+        ValueError: if `KERAS_SSM_PRESETS` names no directory, or a `preset.json` is no JSON.
 
     Example:
         ```python
         keras_ssm.list_presets()["s4d_digits"]["system"]  # "S4D"
+        keras_ssm.list_presets()["s4d_digits"]["handle"]  # "hf://keras-ssm/s4d_digits"
         ```
     """
-    found = sorted(path.parent for path in zoo().glob(f"*/{PRESET_FILE}"))
-    return {directory.name: read(directory) for directory in found}
+    return {name: _entry(name, directory) for name, directory in sorted(_directories().items())}
 
 
-def resolve(preset):
+def handle(name):
+    """Name on the Hub of a preset of this package."""
+    return f"{hub_snapshot.SCHEME}{ORGANISATION}/{name}"
+
+
+def resolve(preset, revision=None):
     """Returns the verified directory of a preset.
 
+    A name is looked up in the directories of `KERAS_SSM_PRESETS`, then among the presets of
+    the package, then, where the package knows the name but does not bring the files, on the Hub;
+    a directory of that name comes last.
+
     Args:
-        preset: str or `Path`. A built-in name, a directory, or `hf://organisation/name`.
+        preset: str or `Path`. A name of `list_presets()`, a directory, or
+            `hf://organisation/name`.
+        revision: str or `None`. Branch, tag or commit, for a preset on the Hub.
 
     Returns:
-        `Path` of a directory whose files passed `verify`.
+        `Path` of a directory whose files passed `verify`, or of a preset of keras_hub that is
+        complete.
 
     Raises:
         ValueError: if there is no such preset, it could not be downloaded, or it is damaged.
@@ -45,35 +74,75 @@ def resolve(preset):
     if not isinstance(preset, (str, Path)):
         raise ValueError(f"`preset` must be a str or a Path. Received: preset={preset!r}")
     name = str(preset)
-    if name.startswith(HUB_SCHEME):
-        directory = _download(name.removeprefix(HUB_SCHEME))
-    elif not isinstance(preset, Path) and (zoo() / name / PRESET_FILE).is_file():
-        directory = zoo() / name
+    if isinstance(preset, str) and name.startswith(hub_snapshot.SCHEME):
+        return hub_snapshot.download(name.removeprefix(hub_snapshot.SCHEME), revision)
+    directory = _directories().get(name) if isinstance(preset, str) else None
+    if directory is not None and not _has_files(directory):
+        return _from_the_hub(name, directory, revision)
+    directory = directory or Path(preset).expanduser()
+    if not directory.is_dir():
+        raise ValueError(
+            "`preset` must be a built-in name "
+            f"({', '.join(_directories()) or 'there are none'}), a directory, or "
+            f"'hf://organisation/name'. Received: preset={name!r}"
+        )
+    if revision is not None:
+        raise ValueError(
+            "`revision` goes with a preset on the Hub, 'hf://organisation/name'; this one is the "
+            f"directory '{directory}'. Received: revision={revision!r}"
+        )
+    if not (directory / PRESET_FILE).is_file() and (directory / "config.json").is_file():
+        verify_plain(directory)
     else:
-        directory = Path(preset).expanduser()
-        if not directory.is_dir():
-            raise ValueError(
-                "`preset` must be a built-in name "
-                f"({', '.join(list_presets()) or 'there are none'}), a directory, or "
-                f"'hf://organisation/name'. Received: preset={name!r}"
-            )
-    verify(directory)
+        verify(directory)
     return directory
 
 
-def _download(repo_id):
-    """One snapshot of a Hub repository: every file from the same commit, or an error."""
-    import huggingface_hub
-    from huggingface_hub.errors import HFValidationError
+def _from_the_hub(name, directory, revision):
+    """The files of a preset of which the package brings the `preset.json` alone."""
+    known = read(directory)
+    check_document(known, directory)
+    downloaded = hub_snapshot.download(f"{ORGANISATION}/{name}", revision)
+    if revision is None and read(downloaded).get("files") != known["files"]:
+        raise ValueError(
+            f"Preset '{handle(name)}' is another version than this keras_ssm knows: update "
+            "keras_ssm, or name the version with `revision`. "
+            f"Received: commit {downloaded.name}"
+        )
+    return downloaded
 
-    try:
-        return Path(huggingface_hub.snapshot_download(repo_id))
-    except HFValidationError as error:
-        raise ValueError(
-            f"A Hub preset is named 'hf://organisation/name'. Received: 'hf://{repo_id}'"
-        ) from error
-    except (OSError, huggingface_hub.errors.HfHubHTTPError) as error:
-        raise ValueError(
-            f"Preset 'hf://{repo_id}' could not be downloaded; nothing was loaded. "
-            f"Received: {type(error).__name__}: {error}"
-        ) from error
+
+def _directories():
+    """Dict of each known name to its directory; the first directory that has it wins."""
+    found = {}
+    for root in [*_own_roots(), zoo()]:
+        for path in sorted(root.glob(f"*/{PRESET_FILE}")):
+            found.setdefault(path.parent.name, path.parent)
+    return found
+
+
+def _own_roots():
+    roots = [Path(r).expanduser() for r in os.environ.get(PATH_VARIABLE, "").split(os.pathsep) if r]
+    for root in roots:
+        if not root.is_dir():
+            raise ValueError(
+                f"`{PATH_VARIABLE}` must name directories, separated by '{os.pathsep}'. "
+                f"Received: {root}"
+            )
+    return roots
+
+
+def _entry(name, directory):
+    document = read(directory)
+    if directory.parent != zoo():
+        extra = {"handle": None, "published": False, "source": PATH_VARIABLE}
+    else:
+        source = "package" if _has_files(directory) else "hub"
+        extra = {"handle": handle(name), "published": name in PUBLISHED, "source": source}
+    return {**document, **extra}
+
+
+def _has_files(directory):
+    """Whether any file of a preset is there: if some are missing then, it is damaged."""
+    files = read(directory).get("files")
+    return not isinstance(files, dict) or any((directory / name).is_file() for name in files)

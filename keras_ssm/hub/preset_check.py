@@ -1,0 +1,73 @@
+"""Whether a preset computes what it computed when it was saved."""
+
+import numpy as np
+from keras import ops
+
+from keras_ssm import presets
+from keras_ssm.models.preset_loading import load_model
+
+# Of the largest output. Backends differ by 1e-5; in half or eight bits they round differently.
+_TOLERANCE = {"float32": 1e-4, "float64": 1e-4}
+_COARSE = 3e-2
+
+
+def check(directory):
+    """Loads a preset on the current backend, runs its sample and compares with the record.
+
+    Args:
+        directory: `Path`. A preset.
+
+    Returns:
+        Tuple of the outputs, a NumPy array, and their largest difference from the recorded ones,
+        relative to the largest of these.
+
+    Raises:
+        ValueError: if the preset is not valid, holds no sample, or computes something else.
+    """
+    document = presets.verify(directory)
+    sample = document.get("sample")
+    if not sample:
+        raise ValueError(
+            f"Preset '{directory}' must hold recorded outputs: load it and save it again. "
+            "Received: preset.json without 'sample'"
+        )
+    dtype = _saved_dtype(directory)
+    outputs = run(directory, dtype)
+    expected = np.asarray(sample["outputs"], "float32")
+    tolerance = _TOLERANCE.get(dtype, _COARSE)
+    error = difference(outputs, expected)
+    if not error <= tolerance:
+        raise ValueError(
+            f"Preset '{directory}' must compute its recorded outputs to {tolerance:.0e} of the "
+            f"largest. Received: a difference of {error:.1e}"
+        )
+    return outputs, error
+
+
+def run(directory, dtype=None):
+    """Returns the outputs of a verified preset for its sample.
+
+    Args:
+        directory: `Path`. A preset.
+        dtype: str or `None`. Policy to load it with. Defaults to that it was saved with.
+    """
+    dtype = dtype or _saved_dtype(directory)
+    model = load_model(directory, **({} if dtype == "quantized" else {"dtype": dtype}))
+    inputs = np.asarray(presets.read(directory)["sample"]["inputs"])
+    inputs = inputs.astype("float32" if inputs.dtype.kind == "f" else "int32")
+    return ops.convert_to_numpy(ops.cast(model(inputs), "float32"))
+
+
+def difference(outputs, expected):
+    """Largest difference relative to the largest of the expected; infinite between shapes."""
+    if outputs.shape != expected.shape:
+        return float("inf")
+    scale = np.abs(expected).max() or 1.0
+    return float(np.abs(outputs - expected).max() / scale)
+
+
+def _saved_dtype(directory):
+    policy = presets.preset_files.read_json(directory / "config.json")["config"].get("dtype")
+    if policy is None or isinstance(policy, str):
+        return policy or "float32"
+    return policy["config"]["name"] if policy["class_name"] == "DTypePolicy" else "quantized"

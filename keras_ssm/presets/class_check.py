@@ -1,0 +1,74 @@
+"""Which classes a preset may name: those of Keras, of this package, and those registered here."""
+
+from pathlib import Path
+
+from keras_ssm.presets.preset_files import PRESET_FILE, read_json
+
+# Public modules of Keras whose classes are parts of a model and run nothing of their own.
+_MODULES = (
+    "keras",
+    "keras.activations",
+    "keras.constraints",
+    "keras.dtype_policies",
+    "keras.initializers",
+    "keras.layers",
+    "keras.losses",
+    "keras.metrics",
+    "keras.optimizers",
+    "keras.optimizers.schedules",
+    "keras.quantizers",
+    "keras.random",
+    "keras.regularizers",
+)
+# These wrap code: a Python lambda, or a program from a file.
+_PROGRAMS = ("__lambda__", "Lambda", "TFSMLayer", "JaxLayer", "FlaxLayer", "TorchModuleWrapper")
+_VALUES = ("__tensor__", "__numpy__", "__bytes__", "__ellipsis__", "__slice__", "__keras_tensor__")
+
+
+def check_classes(directory, registered):
+    """Checks every class that the configurations of a preset name, before Keras reads them.
+
+    Args:
+        directory: `Path`. The preset.
+        registered: collection of str. Names registered with Keras.
+
+    Raises:
+        ValueError: for a class that wraps code, or is neither of Keras nor registered.
+    """
+    for path in sorted(Path(directory).glob("*.json")):
+        if path.name != PRESET_FILE:
+            for entry in _entries(read_json(path)):
+                _check(entry, path, registered)
+
+
+def _entries(value):
+    stack = [value]
+    while stack:
+        value = stack.pop()
+        if isinstance(value, dict):
+            if "class_name" in value:
+                yield value
+            stack.extend(value.values())
+        elif isinstance(value, list):
+            stack.extend(value)
+
+
+def _check(entry, path, registered):
+    name, module = entry["class_name"], entry.get("module")
+    known = entry.get("config") if name == "function" else entry.get("registered_name")
+    known = known or name
+    if not all(isinstance(value, str) for value in (name, known)):
+        raise ValueError(f"`{path}` must name classes by strings. Received: {name!r}, {known!r}")
+    if name in _VALUES or known in registered:
+        return
+    if name in _PROGRAMS:
+        raise ValueError(
+            f"`{path}` names a class that runs code of the preset, which is never loaded. "
+            f"Received: class {name!r}"
+        )
+    if not (name == "function" and module == "builtins") and module not in _MODULES:
+        raise ValueError(
+            f"`{path}` must name classes of Keras, of keras_ssm, or such that are registered "
+            "with `keras.saving.register_keras_serializable`; is it from a newer version, or is "
+            f"a package to be imported first? Received: class {known!r} of module {module!r}"
+        )
