@@ -49,7 +49,7 @@ class _ChunkOutputs(torch.autograd.Function):
         ctx.settings = settings
         ctx.save_for_backward(u, *tensors)
         T, has_initial, _ = settings
-        work = Workspace(u, T)
+        u, work = u.contiguous(), Workspace(u, T)
         y = work.sequence(tensors[0].shape[2] // T)
         last = u.new_empty((u.shape[2], u.shape[0], tensors[2].shape[2]))
         for block in work.blocks():
@@ -72,7 +72,7 @@ class _ChunkOutputs(torch.autograd.Function):
         u, *tensors = ctx.saved_tensors
         if torch.is_grad_enabled():
             return None, *by_autograd(plain, ctx.saved_tensors, (d_y, d_last))
-        work = Workspace(u, T)
+        u, d_y, work = u.contiguous(), d_y.contiguous(), Workspace(u, T)
         d_u = work.sequence(1) if ctx.needs_input_grad[1] else None
         gradients = [torch.empty_like(m) for m in tensors]
         for block in work.blocks():
