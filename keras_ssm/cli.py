@@ -125,7 +125,8 @@ def benchmark(backends, names, methods, quick, full, seconds, out, **sections):
         "shapes": run.QUICK_SHAPES if quick else run.SHAPES,
         "names": list(names) or known["--layer"],
         "methods": list(methods) or (["auto"] if quick else run.METHODS),
-        "seconds": seconds or (0.1 if quick else 3.0),
+        "seconds": seconds or (0.05 if quick else 3.0),
+        "quick": quick,
     }
     backends, start = list(backends) or BACKENDS, time.perf_counter()
     with Progress(SpinnerColumn(), *Progress.get_default_columns()[:1], console=console) as bar:

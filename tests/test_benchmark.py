@@ -93,7 +93,7 @@ def test_the_trained_yardstick_is_the_same_model(name, rng):
 
 
 def test_memory_counts_what_a_call_allocates():
-    found = peak_memory(lambda: np.ones(2**24))
+    found = peak_memory(lambda: ops.ones(2**25))
     assert abs(found - 2**27) < 2**21  # the resident rest moves by some pages
 
 
@@ -180,7 +180,7 @@ def test_the_command_measures_and_writes(tmp_path):
     result = CliRunner().invoke(main, ["benchmark", *options, "--out", str(tmp_path)])
     assert result.exit_code == 0, result.output
     document = json.loads((tmp_path / "benchmark.json").read_text())
-    assert [row["method"] for row in document["rows"]] == ["chunked", "published"]
+    assert [row["method"] for row in document["rows"]] == ["chunked"]
     assert "chunked (auto)" in (tmp_path / "benchmark.md").read_text()
     (tmp_path / "benchmark.json").write_text("[]")
     result = CliRunner().invoke(main, ["benchmark", *options, "--out", str(tmp_path)])
@@ -197,7 +197,12 @@ def test_the_command_refuses_what_it_does_not_know(option, value, known):
 
 
 def test_a_failing_backend_is_told():
-    job = {"shapes": [(1, 32, 4, 7)], "names": ["S4D"], "methods": ["auto"]}  # odd state
+    job = {
+        "shapes": [(1, 32, 4, 7)],
+        "names": ["S4D"],
+        "methods": ["auto"],
+        "quick": True,
+    }  # odd state
     with pytest.raises(RuntimeError, match=f"failed on {BACKEND}"):
         run.run(["memory"], [BACKEND], **job)
 

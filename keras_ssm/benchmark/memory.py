@@ -1,15 +1,17 @@
-"""Peak memory of a call, as the operating system counts it."""
+"""Peak memory of a call."""
 
 import ctypes
 import gc
 from pathlib import Path
 
+import keras
+
 STATUS = Path("/proc/self/status")
 RESET = Path("/proc/self/clear_refs")
 
 # For the process: large blocks that are freed go back at once, instead of hiding what the next
-# call takes. TensorFlow's oneDNN brings an allocator that keeps them.
-ENVIRONMENT = {"MALLOC_MMAP_THRESHOLD_": "65536", "TF_ENABLE_ONEDNN_OPTS": "0"}
+# call takes.
+ENVIRONMENT = {"MALLOC_MMAP_THRESHOLD_": "65536"}
 
 
 def available():
@@ -18,10 +20,11 @@ def available():
 
 
 def peak_memory(function):
-    """Returns by how many bytes a call raises the resident memory at its highest.
+    """Returns how many bytes a call takes at its highest.
 
-    Everything the call allocates counts: outputs, gradients and temporary results. Linux only,
-    and exact only in a process started with `ENVIRONMENT`.
+    Everything the call allocates counts: outputs, gradients and temporary results. On
+    TensorFlow its allocator counts, since it keeps freed memory; elsewhere the operating system
+    tells the resident memory. Linux only, and exact only in a process started with `ENVIRONMENT`.
 
     Args:
         function: function without arguments. Call it once before, so that it is compiled.
@@ -34,15 +37,27 @@ def peak_memory(function):
 
     Example:
         ```python
-        peak_memory(lambda: np.ones(2**20))  # about 8 MiB
+        peak_memory(lambda: ops.ones(2**20))  # about 4 MiB
         ```
     """
     gc.collect()
+    if keras.config.backend() == "tensorflow":
+        return _allocated(function)
     ctypes.CDLL("libc.so.6").malloc_trim(0)
     RESET.write_text("5")
     before = _read("VmRSS")
     function()
     return max(0, _read("VmHWM") - before)
+
+
+def _allocated(function):
+    from tensorflow import config
+
+    device = "GPU:0" if config.list_logical_devices("GPU") else "CPU:0"
+    config.experimental.reset_memory_stats(device)
+    before = config.experimental.get_memory_info(device)["current"]
+    function()
+    return config.experimental.get_memory_info(device)["peak"] - before
 
 
 def peak_of_process():

@@ -150,10 +150,11 @@ def _layers(row):
 
 
 def _memory(row):
+    forward = row["forward_memory"]
     return {
         "method": _method(row),
         "batch, length, features, state": _shape(row),
-        "forward": f"{row['forward_memory'] / MEBIBYTE:.0f}",
+        "forward": "" if forward is None else f"{forward / MEBIBYTE:.0f}",
         "training": f"{row['training_memory'] / MEBIBYTE:.0f}",
         "working": f"{row['working']:.1f}",
     }

@@ -6,6 +6,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 from keras_ssm.benchmark.memory import ENVIRONMENT
 
@@ -24,12 +25,18 @@ METHODS = ["auto", "chunked", "fft", "recurrent"]
 
 # What each section takes of the job.
 SECTIONS = {
-    "layers": ["shapes", "names", "methods", "seconds"],
-    "memory": ["shapes", "names", "methods"],
+    "layers": ["shapes", "names", "methods", "seconds", "quick"],
+    "memory": ["shapes", "names", "methods", "quick"],
     "stream": ["names", "seconds"],
     "fit": ["names", "seconds"],
     "long": ["names"],
 }
+
+# A part of the command `keras-ssm`: only what a section needs is imported.
+WORKER = (
+    "import sys; sys.argv[0] = 'keras-ssm'; from keras_ssm.benchmark.worker import main; main()"
+)
+
 FAMILY_ONLY = ("stream", "fit", "long")
 MEMORY_COUNTED = ("memory", "long")
 
@@ -42,7 +49,8 @@ def run(sections, backends, progress=lambda row: None, **job):
         backends: list of str. Of `"jax"`, `"tensorflow"` and `"torch"`.
         progress: function of each row as it is measured.
         **job: `shapes` (list of `(batch, length, features, state)`), `names` (of `SYSTEMS` and
-            `OTHERS`), `methods` (of `METHODS`), `seconds` (for each function that is timed).
+            `OTHERS`), `methods` (of `METHODS`), `seconds` (for each function that is timed),
+            `quick` (bool; see the sections).
 
     Returns:
         List of dicts, the rows of `worker.rows`.
@@ -53,28 +61,38 @@ def run(sections, backends, progress=lambda row: None, **job):
     Example:
         ```python
         from keras_ssm.benchmark.run import run
-        job = {"shapes": [(1, 64, 4, 8)], "names": ["S4D"], "methods": ["auto"]}
+        job = {"shapes": [(1, 64, 4, 8)], "names": ["S4D"], "methods": ["auto"], "quick": True}
         rows = run(["memory"], ["jax"], **job)
         ```
     """
-    rows = []
-    for section in sections:
-        arguments = {key: job[key] for key in SECTIONS[section]}
-        if section in FAMILY_ONLY:
-            arguments["names"] = [name for name in job["names"] if name in SYSTEMS]
-        for backend in backends:
-            for row in _worker(section, backend, arguments):
-                rows.append(row)
-                progress(row)
+    rows, quick = [], job.get("quick", False)
+    with tempfile.TemporaryDirectory() as cache:
+        for section in sections:
+            arguments = {key: job[key] for key in SECTIONS[section]}
+            if section in FAMILY_ONLY or (quick and section == "memory"):
+                arguments["names"] = [name for name in job["names"] if name in SYSTEMS]
+            # What is timed runs alone; long sequences would not fit side by side.
+            together = quick and section in MEMORY_COUNTED
+            with ThreadPoolExecutor(len(backends) if together else 1) as pool:
+                measure = lambda backend: _worker(section, backend, arguments, progress, cache)  # noqa: E731, B023
+                for found in pool.map(measure, backends):
+                    rows += found
     return rows
 
 
-def _worker(section, backend, arguments):
+def _worker(section, backend, arguments, progress, cache):
     environment = {**os.environ, "KERAS_BACKEND": backend, "TF_CPP_MIN_LOG_LEVEL": "3"}
+    # The same program, in another process or of another layer, is compiled once.
+    environment.update(
+        JAX_COMPILATION_CACHE_DIR=cache,
+        JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS="0",
+        JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES="-1",
+    )
     if section in MEMORY_COUNTED:
         environment.update(ENVIRONMENT)
     job = json.dumps({"section": section, **arguments})
-    command = [sys.executable, "-m", "keras_ssm.benchmark.worker", job]
+    command = [sys.executable, "-c", WORKER, job]
+    rows = []
     # Errors go to a file: a pipe that nobody reads would fill and stop the process.
     with tempfile.TemporaryFile("w+") as errors:
         with subprocess.Popen(
@@ -82,12 +100,14 @@ def _worker(section, backend, arguments):
         ) as process:
             for line in process.stdout:
                 if line.startswith("{"):
-                    yield json.loads(line)
+                    rows.append(json.loads(line))
+                    progress(rows[-1])
         errors.seek(0)
         if process.returncode:
             raise RuntimeError(
                 f"The benchmark failed on {backend} ({section}): {errors.read()[-2000:]}"
             )
+    return rows
 
 
 def merge(document, rows, backends, **facts):

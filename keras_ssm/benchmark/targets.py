@@ -80,6 +80,6 @@ def _growth(rows, key):
     pairs = []
     for (layer, shape), value in by_shape.items():
         shorter = by_shape.get((layer, (shape[0], 16384, *shape[2:])))
-        if shape[1] == 65536 and shorter:
+        if shape[1] == 65536 and shorter and value:
             pairs.append((value / shorter, layer))
     return pairs

@@ -8,22 +8,24 @@ import numpy as np
 from keras_ssm.benchmark.stepping import passes
 
 
-def alternate(functions, seconds):
-    """Median time of each function, run in turn, for `seconds` each or three times.
+def alternate(functions, seconds, warm=2, least=3):
+    """Median time of each function, run in turn, for `seconds` each or `least` times.
 
     Args:
-        functions: list of functions without arguments. Each runs twice before it is timed.
+        functions: list of functions without arguments.
         seconds: float.
+        warm: int. Calls of each before it is timed.
+        least: int. Fewest timed calls of each.
 
     Returns:
         List of floats, seconds.
     """
     times = [[] for _ in functions]
     for function in functions:
-        function()
-        function()
+        for _ in range(warm):
+            function()
     end = time.perf_counter() + seconds * len(functions)
-    while len(times[0]) < 3 or time.perf_counter() < end:
+    while len(times[0]) < least or time.perf_counter() < end:
         for function, found in zip(functions, times, strict=True):
             start = time.perf_counter()
             function()

@@ -22,7 +22,3 @@ def rows(section, **arguments):
 def main():
     for row in rows(**json.loads(sys.argv[1])):
         print(json.dumps(row), flush=True)
-
-
-if __name__ == "__main__":
-    main()

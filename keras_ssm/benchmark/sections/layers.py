@@ -9,7 +9,7 @@ from keras_ssm.benchmark.sections.stream import single_step
 from keras_ssm.benchmark.timing import alternate, matmul_rate
 
 
-def rows(shapes, names, methods, seconds):
+def rows(shapes, names, methods, seconds, quick=False):
     """Yields a dict for each shape, layer and evaluation: times in seconds, ratios.
 
     `forward` and `training` (forward and all gradients) are medians; `published` is the training
@@ -22,12 +22,14 @@ def rows(shapes, names, methods, seconds):
         names: list of str.
         methods: list of str.
         seconds: float. Time for each function.
+        quick: bool. Whether to spare time: no forward pass of the published formulation, eager
+            steps on PyTorch, and fewer calls of each function.
     """
-    step = functools.cache(functools.partial(single_step, seconds=seconds))
+    step = functools.cache(functools.partial(single_step, seconds=seconds, eager=quick))
     for shape in map(tuple, shapes):
         limit = matmul_rate(seconds)
         for name in names:
-            for row in measure(name, shape, methods, seconds):
+            for row in measure(name, shape, methods, seconds, quick):
                 count, least = arithmetic.count(name, row["method"], shape)
                 yield {
                     "layer": name,
@@ -42,16 +44,16 @@ def rows(shapes, names, methods, seconds):
                 }
 
 
-def measure(name, shape, methods, seconds):
+def measure(name, shape, methods, seconds, quick=False):
     """The rows of one layer, timed in turn; none for an attention that does not fit."""
     found = candidates(name, shape, methods)
     if not found:
         return []
     ours = [function for _, _, both in found for function in both]
-    theirs = None
-    if hasattr(layers, name):
-        theirs = published_passes(name, found[0][0], shape)
-    times = alternate([*ours, *(theirs or [])], seconds)
+    theirs = published_passes(name, found[0][0], shape) if hasattr(layers, name) else None
+    theirs = theirs[quick:] if theirs else ()
+    repeats = {"warm": 1, "least": 2} if quick else {}
+    times = alternate([*ours, *theirs], seconds, **repeats)
     result = []
     for i, (_, method, _) in enumerate(found):
         forward, training = times[2 * i : 2 * i + 2]
@@ -60,8 +62,9 @@ def measure(name, shape, methods, seconds):
             "picked": method is not None and method == picked_method(name, shape),
         }
         row.update(forward=forward, training=training)
-        if theirs is not None:
-            row.update(published_forward=times[-2], published=times[-1])
-            row["ratio"] = times[-1] / training
+        if theirs:
+            row.update(published=times[-1], ratio=times[-1] / training)
+        if len(theirs) == 2:
+            row["published_forward"] = times[-2]
         result.append(row)
     return result

@@ -7,7 +7,7 @@ from keras_ssm.benchmark.candidates import candidates, picked_method, published_
 from keras_ssm.benchmark.memory import peak_memory
 
 
-def rows(shapes, names, methods):
+def rows(shapes, names, methods, quick=False):
     """Yields a dict for each shape, layer and evaluation: bytes of a forward and a training pass.
 
     `working` is that of the training pass less the output and the gradient of the input, in units
@@ -17,29 +17,30 @@ def rows(shapes, names, methods):
         shapes: list of `(batch, length, features, state)`.
         names: list of str.
         methods: list of str.
+        quick: bool. Whether to leave out the published formulation and the forward pass.
     """
     for shape in map(tuple, shapes):
         for name in names:
             theirs = None
             for layer, method, both in candidates(name, shape, methods):
-                if hasattr(layers, name) and theirs is None:
+                if hasattr(layers, name) and theirs is None and not quick:
                     theirs = published_passes(name, layer, shape)
-                yield _row(name, method, shape, both)
+                yield _row(name, method, shape, both[1:] if quick else both)
             if theirs is not None:
                 yield _row(name, "published", shape, theirs)
 
 
-def _row(name, method, shape, both):
-    for function in both:  # once before, to be compiled
+def _row(name, method, shape, passes):
+    for function in passes:  # once before, to be compiled
         function()
-    forward, training = (peak_memory(function) for function in both)
+    *forward, training = (peak_memory(function) for function in passes)
     activation = 4 * math.prod(shape[:3])
     return {
         "layer": name,
         "shape": list(shape),
         "method": method,
         "picked": method is not None and method == picked_method(name, shape),
-        "forward_memory": forward,
+        "forward_memory": forward[0] if forward else None,
         "training_memory": training,
         "working": max(0, training - 2 * activation) / activation,
     }

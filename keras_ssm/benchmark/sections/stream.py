@@ -44,11 +44,15 @@ def rows(names, seconds, features=128, state=64, layers=6):
             }
 
 
-def single_step(name, features, state, seconds):
-    """Seconds of one compiled step of one layer, of batch 1; `None` for attention."""
+def single_step(name, features, state, seconds, eager=False):
+    """Seconds of one step of one layer, of batch 1; `None` for attention.
+
+    It is compiled; on PyTorch, whose compiler takes many seconds, only if not `eager`.
+    """
     if name == "MultiHeadAttention":
         return None
-    function, steps, _ = streams(name, features, state, 1, forms=["step"])["step"]
+    forms = ["eager"] if eager and BACKEND == "torch" else ["step"]
+    ((function, steps, _),) = streams(name, features, state, 1, forms).values()
     return alternate([function], seconds)[0] / steps
 
 
@@ -60,7 +64,7 @@ def streams(name, features, state, layers, forms=("step", "loop")):
         features: int.
         state: int.
         layers: int.
-        forms: list of str. Of `"step"` and `"loop"`.
+        forms: list of str. Of `"step"`, `"loop"` and, on PyTorch, `"eager"`.
 
     Returns:
         Dict of the forms there are on this backend: `(function, steps, how it is compiled)`.
@@ -177,13 +181,12 @@ def _tensorflow(make_stack, arguments, x, forms):
 def _torch(make_stack, arguments, x, forms):
     import torch
 
-    if "step" not in forms:
-        return {}
     device = keras.ops.zeros(()).device
     sample = torch.from_numpy(x[0]).to(device)
     with torch.inference_mode():
         step, initial, systems = make_stack(*arguments)
-    compiles = device.type != "cpu" or shutil.which(os.environ.get("CXX", "g++")) is not None
+    has_compiler = shutil.which(os.environ.get("CXX", "g++")) is not None
+    compiles = "step" in forms and (device.type != "cpu" or has_compiler)
     called = step
     if compiles:
         torch.compiler.reset()  # or the shapes of the stack before would turn dynamic
@@ -198,4 +201,4 @@ def _torch(make_stack, arguments, x, forms):
             torch.cuda.synchronize()
         return y
 
-    return {"step": (one_by_one, CALLS, "torch.compile" if compiles else "eager")}
+    return {forms[0]: (one_by_one, CALLS, "torch.compile" if compiles else "eager")}
