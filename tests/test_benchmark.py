@@ -157,6 +157,30 @@ def test_targets_compare_the_worst_row():
     assert growth.seen == 4.5 and not growth.met
 
 
+def test_targets_of_training_depend_on_backend_and_length():
+    def row(backend, layer, training, **more):
+        common = {"section": "layers", "forward": 1.0, "shape": [8, 4096, 128, 64]}
+        return {**common, "backend": backend, "layer": layer, "training": training, **more}
+
+    picked = {"picked": True, "fraction": 0.2}
+    rows = [
+        row("torch", "S4D", 1.0, ratio=7.9, **picked),
+        row("torch", "DSS", 3.0, ratio=9.0, **{**picked, "fraction": 0.4}),
+        row("torch", "DSS", 9.0, ratio=1.0, picked=False),
+        row("torch", "LSTM", 2.0, picked=False),
+        row("jax", "S4D", 1.0, ratio=4.1, **picked),
+    ]
+    found = {(v.target, v.backend): v for v in targets.verdicts(rows)}
+    assert len(found) == 5
+    over = "training S4D, DSS, S4PTD over published, 4,096"
+    assert (found[over, "torch"].seen, found[over, "torch"].met) == (7.9, False)
+    assert found[over, "jax"].met
+    lstm = found["training any layer over LSTM, 4,096", "torch"]
+    assert lstm.where == "DSS" and not lstm.met
+    share = found["share of the matmul rate at 4,096 steps, best layer", "torch"]
+    assert (share.seen, share.met) == (0.4, True)
+
+
 def test_new_rows_take_the_place_of_old_ones():
     facts = {"command": "new", "seconds": 2.0, "machine": {}}
     row = {"section": "fit", "backend": "jax"}

@@ -7,6 +7,15 @@ from keras_ssm.benchmark.run import SYSTEMS
 DIAGONAL = [name for name in SYSTEMS if name != "S4"]
 GIBIBYTE = 2**30
 
+# Training over the published formulation on the same backend, at least, by length.
+LENGTHS = (1024, 4096, 16384)
+PUBLISHED = {
+    ("S4D", "DSS", "S4PTD"): {"torch": (5, 8, 20), "jax": (3, 4, 8), "tensorflow": (3, 4, 8)},
+    ("S4",): {"torch": (6, 12, 40)},
+    ("S5", "S5PTD"): {"jax": (4, 4, 4), "torch": (5, 5, 5), "tensorflow": (5, 5, 5)},
+}
+LSTM = (1, 1, 4)
+
 
 class Verdict(NamedTuple):
     """One promise: what was seen at its worst, on which row, and whether it holds."""
@@ -61,6 +70,10 @@ def _measured(rows):
     layers, memory = (
         [row for row in of(section) if row["picked"]] for section in ("layers", "memory")
     )
+    yield from _over_published(layers)
+    yield from _over_lstm(layers, of("layers"))
+    best = [(row["fraction"], row["layer"]) for row in layers if row["shape"] == [8, 4096, 128, 64]]
+    yield "share of the matmul rate at 4,096 steps, best layer", 0.3, True, best and [max(best)]
     label = "from 16,384 to 65,536 steps"
     yield f"time of training {label}", 4.4, False, _growth(layers, "training")
     yield f"time of a forward pass {label}", 4.4, False, _growth(layers, "forward")
@@ -72,6 +85,31 @@ def _measured(rows):
     yield "memory of training a layer, in activations", 8.0, False, working
     million = [(row["process_memory"] / GIBIBYTE, row["layer"]) for row in of("long")]
     yield "process of a forward pass over 1,048,576 steps, GiB", 6.0, False, million
+
+
+def _over_published(rows):
+    for names, limits in PUBLISHED.items():
+        least = limits.get(rows[0]["backend"] if rows else None, ())
+        for length, limit in zip(LENGTHS, least, strict=False):
+            seen = [
+                (row["ratio"], row["layer"])
+                for row in rows
+                if row["layer"] in names and row["shape"][1:3] == [length, 128] and "ratio" in row
+            ]
+            yield f"training {', '.join(names)} over published, {length:,}", limit, True, seen
+
+
+def _over_lstm(rows, all_rows):
+    for length, limit in zip(LENGTHS, LSTM, strict=True):
+        there = {
+            row["layer"]: row["training"] for row in all_rows if row["shape"][1:3] == [length, 128]
+        }
+        seen = [
+            (there["LSTM"] / row["training"], row["layer"])
+            for row in rows
+            if row["layer"] in SYSTEMS and row["shape"][1:3] == [length, 128] and "LSTM" in there
+        ]
+        yield f"training any layer over LSTM, {length:,}", limit, True, seen
 
 
 def _growth(rows, key):
