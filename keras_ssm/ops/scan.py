@@ -103,7 +103,8 @@ def _same_blocks(dA, inputs, initial, reverse=False):
     parts = [ends[..., 1:, :], edge] if reverse else [edge, ends[..., :-1, :]]
     starts = ops.concatenate(parts, axis=-2)[..., None, :]
     powers = ops.flip(powers, axis=-2) if reverse else powers
-    states = ops.reshape(local + _times(powers[..., None, :, :], starts), (*lead, -1, size))
+    states = local + _times(powers[..., None, :, :], starts)
+    states = ops.reshape(states, (*lead, blocks * block, size))
     return states[..., rest:, :] if reverse else states[..., :steps, :]
 
 
