@@ -94,6 +94,7 @@ def demo(preset, out, backend):
 @click.option("--backend", "backends", multiple=True, type=click.Choice(BACKENDS), help="Repeat.")
 @click.option("--layer", "names", multiple=True, help="S4, S4D, ..., LSTM, GRU; repeat.")
 @click.option("--method", "methods", multiple=True, help="auto, chunked, fft, recurrent; repeat.")
+@click.option("--length", "lengths", multiple=True, type=int, help="1024, 4096, ...; repeat.")
 @click.option("--quick", is_flag=True, help="The shortest length, what auto picks, less time.")
 @click.option("--layers", is_flag=True, help="Time every layer and method. The default.")
 @click.option("--memory", is_flag=True, help="Count the peak memory of the same.")
@@ -103,26 +104,31 @@ def demo(preset, out, backend):
 @click.option("--full", is_flag=True, help="All of these.")
 @click.option("--seconds", type=float, help="Time for each function that is measured.")
 @click.option("--out", type=click.Path(path_type=Path), help="Folder for JSON, page and picture.")
-def benchmark(backends, names, methods, quick, full, seconds, out, **sections):
+def benchmark(backends, names, methods, lengths, quick, full, seconds, out, **sections):
     """Times every layer against its published formulation, in one run.
 
     With --out, sections that were measured into the same folder before stay beside the new ones.
     """
     from keras_ssm.benchmark import machine, memory, report, run
 
-    known = {"--layer": [*run.SYSTEMS, *run.OTHERS], "--method": run.METHODS}
-    for option, given in (("--layer", names), ("--method", methods)):
+    shapes = run.QUICK_SHAPES if quick else run.SHAPES
+    known = {
+        "--layer": [*run.SYSTEMS, *run.OTHERS],
+        "--method": run.METHODS,
+        "--length": [shape[1] for shape in shapes],
+    }
+    for option, given in (("--layer", names), ("--method", methods), ("--length", lengths)):
         for value in given:
             if value not in known[option]:
                 raise click.BadParameter(
-                    f"{value} is none of {', '.join(known[option])}", param_hint=option
+                    f"{value} is none of {', '.join(map(str, known[option]))}", param_hint=option
                 )
     asked = [section for section in run.SECTIONS if full or sections[section]]
     if not asked:
         asked = ["layers", "memory"] if quick and memory.available() else ["layers"]
     earlier = _earlier_benchmark(out)
     job = {
-        "shapes": run.QUICK_SHAPES if quick else run.SHAPES,
+        "shapes": [shape for shape in shapes if not lengths or shape[1] in lengths],
         "names": list(names) or known["--layer"],
         "methods": list(methods) or (["auto"] if quick else run.METHODS),
         "seconds": seconds or (0.05 if quick else 3.0),
