@@ -19,6 +19,8 @@ from keras_ssm.ops.carry import carry
 from keras_ssm.ops.powers import with_skip
 from keras_ssm.ops.toeplitz import toeplitz
 
+DEFAULT_CHUNK_SIZE = 64
+
 # On a CPU, features are computed in blocks of about this many numbers, which fit its caches;
 # below the second size all at once. `docs/performance.md` has the measurements.
 BLOCK_SAMPLES = 2**17
@@ -209,8 +211,8 @@ def _to_every_length(u, bank, matrices, initial, lengths, T):
 def even_chunk(length):
     """A chunk of at most the default size that leaves little padding: 129 steps are 3 of 43."""
     if length is None:
-        return backend.CHUNK_SIZE
-    return -(-length // -(-length // backend.CHUNK_SIZE))
+        return DEFAULT_CHUNK_SIZE
+    return -(-length // -(-length // DEFAULT_CHUNK_SIZE))
 
 
 def cut(u, T):

@@ -31,13 +31,14 @@ def fft_conv(u, kernel, bidirectional=False, D=None):
     steps = kernel.shape[-1] or ops.shape(kernel)[-1]
     channels, features = kernel.shape[0] // (2 if bidirectional else 1), kernel.shape[1]
     size = _fft_size(length, steps)
-    past, future = kernel[:channels], ops.flip(kernel[channels:], axis=-1)
-    kernel = past if D is None else with_skip(past, D)
+    kernel, later = kernel[:channels], kernel[channels:]
+    if D is not None:
+        kernel = with_skip(kernel, D)
     if bidirectional:
         # Negative lags stand at the end of the circle.
         room = size - steps
         kernel = ops.pad(kernel, [(0, 0), (0, 0), (0, room)])
-        kernel = kernel + ops.pad(future, [(0, 0), (0, 0), (room, 0)])
+        kernel = kernel + ops.pad(ops.flip(later, axis=-1), [(0, 0), (0, 0), (room, 0)])
     u_re, u_im = ops.rfft(ops.transpose(u, (0, 2, 1)), fft_length=size)
     k_re, k_im = ops.rfft(kernel, fft_length=size)
     u_re, u_im = u_re[:, None], u_im[:, None]

@@ -40,7 +40,7 @@ def scan(dA, inputs, initial, reverse=False):
     """
 
     def evaluate(dA, inputs, initial):
-        states = forward(dA, inputs, initial, reverse)
+        states = portable(dA, inputs, initial)
         return states, (dA, states, initial)
 
     def gradient(kept, upstream):
@@ -58,8 +58,8 @@ def scan(dA, inputs, initial, reverse=False):
         d_initial = pair.join(pair.multiply(pair.split(conjugate[..., at, :]), first))
         return _gradient_of_transition(dA, states, d_inputs, initial, at), d_inputs, d_initial
 
-    plain = lambda *tensors: forward(*tensors, reverse)  # noqa: E731
-    states = backend.fused_scan(dA, inputs, initial, reverse, plain)
+    portable = lambda *tensors: forward(*tensors, reverse)  # noqa: E731
+    states = backend.fused_scan(dA, inputs, initial, reverse, portable)
     if states is not None:
         return states
     return backend.with_gradient(evaluate, gradient)(dA, inputs, initial)

@@ -11,8 +11,7 @@
 - `fused_chunks` is the chunked evaluation in one piece (a GPU kernel, on PyTorch also a function
   with its own gradient), and `fused_scan` the scan of `ops.scan`; or `None`.
 - `toeplitz` is `ops.toeplitz` where a backend has views of its own, else `None`.
-- `CHUNK_SIZE` is the usual number of steps in a chunk, and `contiguous` a tensor that a batched
-  matmul need not copy.
+- `contiguous` is a tensor that a batched matmul need not copy.
 """
 
 import importlib
@@ -21,7 +20,6 @@ import keras
 
 _module = importlib.import_module(f"keras_ssm.ops.backend.{keras.config.backend()}")
 
-CHUNK_SIZE = _module.CHUNK_SIZE
 LONGEST_UNROLLED = _module.LONGEST_UNROLLED
 carry_states = _module.carry_states
 compiled = _module.compiled

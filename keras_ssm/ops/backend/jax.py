@@ -8,9 +8,6 @@ from jax import lax
 from keras_ssm.ops.backend.kernel_shapes import plain
 from keras_ssm.ops.backend.switch import fast_paths_enabled
 
-# Steps in a chunk, measured: see docs/performance.md.
-CHUNK_SIZE = 64
-
 # Steps of a recurrence that are written out one after another.
 LONGEST_UNROLLED = 0  # `lax.scan` compiles once
 

@@ -4,9 +4,6 @@ import functools
 
 import tensorflow as tf
 
-# Steps in a chunk, measured: see docs/performance.md.
-CHUNK_SIZE = 64
-
 # Steps of a recurrence that are written out one after another.
 LONGEST_UNROLLED = 16  # XLA takes minutes over long unrolled loops
 

@@ -1,14 +1,14 @@
 """PyTorch forms of the primitives that differ between backends."""
 
+import functools
+
 import torch
 
 from keras_ssm.ops.backend.kernel_shapes import plain
 from keras_ssm.ops.backend.switch import fast_paths_enabled
 from keras_ssm.ops.backend.torch_chunks import chunk_outputs
+from keras_ssm.ops.backend.torch_precision import exact
 from keras_ssm.ops.backend.torch_scan import scan
-
-# Steps in a chunk, measured: see docs/performance.md.
-CHUNK_SIZE = 64
 
 # Steps of a recurrence that are written out one after another.
 LONGEST_UNROLLED = 10**9  # a loop is a loop
@@ -16,10 +16,7 @@ LONGEST_UNROLLED = 10**9  # a loop is a loop
 
 def exact_einsum(equation, *operands):
     """Einsum that never drops to TF32."""
-    x = operands[0]
-    if x.is_cuda and x.dtype == torch.float32 and torch.backends.cuda.matmul.allow_tf32:
-        return torch.einsum(equation, *(v.double() for v in operands)).float()
-    return torch.einsum(equation, *operands)
+    return exact(functools.partial(torch.einsum, equation), *operands)
 
 
 def concrete(x):

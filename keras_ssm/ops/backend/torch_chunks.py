@@ -7,6 +7,7 @@ computes a block anew, so that nothing but the arguments is kept for it.
 
 import torch
 
+from keras_ssm.ops.backend.torch_precision import exact
 from keras_ssm.ops.backend.torch_workspace import Workspace
 
 
@@ -129,7 +130,7 @@ def _carry(work, name, transition, x, E_in, initial, reverse=False):
             torch.addcmul(added, moving, state, out=target)
         else:
             torch.add(added, state, out=target)
-            target += _exact_product(state, moving)
+            target += exact(torch.bmm, state, moving)
     return before, torch.view_as_real(last).flatten(-2) if diagonal else last
 
 
@@ -147,13 +148,6 @@ def _in_halves(x, axis):
     return x.unflatten(axis, (-1, 2)).transpose(axis, axis + 1).flatten(axis, axis + 1)
 
 
-def _exact_product(a, b):
-    """A batched product that never drops to TF32."""
-    if a.is_cuda and a.dtype == torch.float32 and torch.backends.cuda.matmul.allow_tf32:
-        return torch.bmm(a.double(), b.double()).float()
-    return torch.bmm(a, b)
-
-
 def _adjoint(transition):
     """The transition of the gradient, which runs the other way."""
     if transition.ndim == 3:
@@ -164,7 +158,7 @@ def _adjoint(transition):
 def _gradient_of_transition(transition, before, d_added):
     """Overwrites `before` with the products that it sums."""
     if transition.ndim == 3:
-        return _exact_product(d_added.mT, before)
+        return exact(torch.bmm, d_added.mT, before)
     products = _complex(before).conj_physical_().mul_(_complex(d_added))
     return torch.view_as_real(products.sum(dim=1)).flatten(-2)
 
