@@ -30,7 +30,8 @@ def rows(names, seconds, features=128, state=64, layers=6):
         ours = streams(name, features, state, layers)
         theirs = streams("LSTM", features, state, layers)
         for form, (function, steps, how) in ours.items():
-            mine, other = alternate([function, theirs[form][0]], seconds)
+            times = alternate([function, theirs[form][0]], seconds)
+            mine, other = (time / steps for time in times)
             yield {
                 "layer": name,
                 "form": form,
@@ -38,8 +39,8 @@ def rows(names, seconds, features=128, state=64, layers=6):
                 "features": features,
                 "state": state,
                 "layers": layers,
-                "step": mine / steps,
-                "lstm": other / steps,
+                "step": mine,
+                "lstm": other,
                 "ratio": mine / other,
             }
 
