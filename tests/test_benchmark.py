@@ -93,7 +93,9 @@ def test_the_trained_yardstick_is_the_same_model(name, rng):
 
 
 def test_memory_counts_what_a_call_allocates():
-    found = peak_memory(lambda: ops.ones(2**25))
+    ones = lambda: ops.ones(2**25)  # noqa: E731
+    ones()  # compiled once before, as the function asks
+    found = peak_memory(ones)
     assert abs(found - 2**27) < 2**21  # the resident rest moves by some pages
 
 
