@@ -107,7 +107,7 @@ def demo(preset, out, backend):
 def benchmark(backends, names, methods, lengths, quick, full, seconds, out, **sections):
     """Times every layer against its published formulation, in one run.
 
-    With --out, sections that were measured into the same folder before stay beside the new ones.
+    With --out, what was measured into the same folder before stays beside the new rows.
     """
     from keras_ssm.benchmark import machine, memory, report, run
 
@@ -135,22 +135,31 @@ def benchmark(backends, names, methods, lengths, quick, full, seconds, out, **se
         "quick": quick,
     }
     backends, start = list(backends) or BACKENDS, time.perf_counter()
-    with Progress(SpinnerColumn(), *Progress.get_default_columns()[:1], console=console) as bar:
-        task = bar.add_task("measuring", total=None)
-        rows = run.run(
-            asked,
-            backends,
-            lambda row: bar.update(task, description=_measured(row)),
-            **job,
-        )
-    for table in report.tables(rows):
-        console.print(table)
-    if out is not None:
+    described, rows = machine.describe(), []
+
+    def save():
+        """After every row: what was measured stays, however the command ends."""
         facts = {"command": _command(), "seconds": time.perf_counter() - start}
-        document = run.merge(earlier, rows, backends, machine=machine.describe(), **facts)
+        document = run.merge(earlier, rows, machine=described, **facts)
         out.mkdir(parents=True, exist_ok=True)
         (out / "benchmark.json").write_text(json.dumps(document, indent=1))
         (out / "benchmark.md").write_text(report.markdown(document))
+        return document
+
+    with Progress(SpinnerColumn(), *Progress.get_default_columns()[:1], console=console) as bar:
+        task = bar.add_task("measuring", total=None)
+
+        def keep(row):
+            rows.append(row)
+            bar.update(task, description=_measured(row))
+            if out is not None:
+                save()
+
+        run.run(asked, backends, keep, **job)
+    for table in report.tables(rows):
+        console.print(table)
+    if out is not None:
+        document = save()
         if {"layers", "memory"} & {row["section"] for row in document["rows"]}:
             report.picture(document["rows"], out / "benchmark.png")
 
@@ -161,7 +170,7 @@ def _earlier_benchmark(out):
         return None
     try:
         document = json.loads(path.read_text())
-        document["rows"], document["commands"], document["seconds"]
+        document["rows"], document["runs"]
     except (ValueError, KeyError, TypeError):
         raise click.ClickException(
             "`--out` must be a folder without a benchmark.json, or with one of this command. "

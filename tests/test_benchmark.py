@@ -1,6 +1,7 @@
 """The yardsticks compute what our layers compute, and a benchmark of small shapes runs."""
 
 import json
+import time
 
 import numpy as np
 import pytest
@@ -67,7 +68,7 @@ def test_rows_of_every_section(tmp_path):
     rows += memory + stream + trained + long
 
     facts = {"command": "keras-ssm benchmark", "seconds": 1.0, "machine": machine.describe()}
-    document = run.merge(None, rows, [BACKEND], **facts)
+    document = run.merge(None, rows, **facts)
     assert json.loads(json.dumps(document)) == document
     assert {*report.sheets(rows)} == {*run.SECTIONS, "targets"}
     page = report.markdown(document)
@@ -183,22 +184,15 @@ def test_targets_of_training_depend_on_backend_and_length():
     assert (share.seen, share.met) == (0.4, True)
 
 
-def test_new_rows_take_the_place_of_old_ones():
-    facts = {"command": "new", "seconds": 2.0, "machine": {}}
-    row = {"section": "fit", "backend": "jax"}
-    old = {
-        "rows": [
-            {**row, "n": 1},
-            {"section": "fit", "backend": "torch"},
-            {"section": "long", "backend": "jax"},
-        ],
-        "commands": {"fit": "old", "long": "old"},
-        "seconds": {"fit": 1.0, "long": 1.0},
-    }
-    found = run.merge(old, [{**row, "n": 2}], ["jax"], **facts)
-    assert found["rows"] == [*old["rows"][1:], {**row, "n": 2}]
-    assert found["commands"] == {"fit": "new", "long": "old"}
-    assert found["seconds"] == {"fit": 2.0, "long": 1.0}
+def test_new_rows_take_the_place_of_what_measured_the_same():
+    facts = {"seconds": 2.0, "machine": {}}
+    first = {"section": "fit", "backend": "jax", "layer": "S4D"}
+    others = [{**first, "backend": "torch"}, {**first, "layer": "S5"}]
+    old = run.merge(None, [first], command="a", **facts)
+    old = run.merge(old, others, command="b", **facts)
+    found = run.merge(old, [{**first, "n": 2}], command="c", **facts)
+    assert [each["command"] for each in found["runs"]] == ["b", "c"]
+    assert found["rows"] == [*({**row, "run": 0} for row in others), {**first, "n": 2, "run": 1}]
 
 
 def test_the_command_measures_and_writes(tmp_path):
@@ -237,3 +231,12 @@ def test_alternate_runs_in_turn():
     calls = []
     times = timing.alternate([lambda: calls.append(0), lambda: calls.append(1)], 0.0)
     assert len(times) == 2 and calls[-6:] == [0, 1] * 3 and np.isfinite(times).all()
+
+
+def test_alternate_runs_what_takes_long_once(monkeypatch):
+    monkeypatch.setattr(timing, "LONG", 0.02)
+    calls = []
+    slow = lambda: (time.sleep(0.03), calls.append(0))  # noqa: E731
+    times = timing.alternate([slow, lambda: calls.append(1)], 0.0)
+    assert times[0] > 0.03 > times[1]
+    assert calls == [0, 1, 1, 0, 1, 1, 1]

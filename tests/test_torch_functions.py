@@ -55,7 +55,7 @@ def test_chunks(dense, channels, kind, rng, monkeypatch):
     """In three blocks of features, the last one smaller; gradients of gradients included."""
     monkeypatch.setattr(torch_workspace, "BLOCK_SAMPLES", 2 * BATCH * 6 * T)
     u, matrices, initial = arguments(rng, dense, channels, kind)
-    portable = lambda *tensors: chunked._in_blocks(T, bool(initial), *tensors)  # noqa: E731
+    portable = lambda *tensors: chunked.all_features(T, bool(initial), *tensors)  # noqa: E731
     ours = torch_chunks.chunk_outputs(u, T, matrices, initial, portable)
     expected = portable(u, *matrices, *initial)
     tensors = [u, *matrices, *initial]

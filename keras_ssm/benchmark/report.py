@@ -2,6 +2,7 @@
 
 from rich.table import Table
 
+from keras_ssm.benchmark.run import OTHERS, SECTIONS, SYSTEMS
 from keras_ssm.benchmark.targets import verdicts
 
 MEBIBYTE = 2**20
@@ -74,23 +75,29 @@ def markdown(document):
     versions = ", ".join(f"{name} {number}" for name, number in machine["versions"].items())
     parts = [
         f"{machine['processor']}, {machine['cores']} cores, {machine['memory'] / 2**30:.0f} GiB, "
-        f"{machine['system']}; Python {machine['python']}, {versions}. {document['date']}.",
+        f"{machine['system']}; Python {machine['python']}, {versions}.",
     ]
-    rates = {
-        row["backend"]: row["matmul_rate"] for row in document["rows"] if row["section"] == "layers"
-    }
+    rows = sorted(document["rows"], key=_order)
+    rates = {row["backend"]: row["matmul_rate"] for row in rows if row["section"] == "layers"}
     if rates:
         each = ", ".join(f"{1e-9 * rate:.0f} on {backend}" for backend, rate in rates.items())
         parts.append(f"A 2048 x 2048 product reaches, in GFLOP/s: {each}.")
-    for section, (columns, lines) in sheets(document["rows"]).items():
+    for section, (columns, lines) in sheets(rows).items():
         parts.append(f"## {TITLES[section]}")
-        if section in document["commands"]:
-            parts.append(
-                f"`{document['commands'][section]}`, {document['seconds'][section]:.0f} s in all"
-            )
+        runs = sorted({row["run"] for row in rows if row["section"] == section})
+        for run in (document["runs"][number] for number in runs):
+            parts.append(f"`{run['command']}`, {run['date']}, {run['seconds']:.0f} s in all")
         cells = [columns, ["---"] * len(columns), *lines]
         parts.append("\n".join(f"| {' | '.join(line)} |" for line in cells))
     return "\n\n".join(parts) + "\n"
+
+
+def _order(row):
+    """By section, backend, length, layer: the same page whatever was measured first."""
+    names = [*SYSTEMS, *OTHERS]
+    shape = row.get("shape") or [0, 0, 0, 0]
+    place = names.index(row["layer"]) if row["layer"] in names else len(names)
+    return list(SECTIONS).index(row["section"]), row["backend"], shape[1], -shape[0], place
 
 
 def picture(rows, path):

@@ -110,31 +110,35 @@ def _worker(section, backend, arguments, progress, cache):
     return rows
 
 
-def merge(document, rows, backends, **facts):
-    """Puts new rows in the place of those of the same section and backend.
+# What tells the rows of a section apart.
+KEYS = ("section", "backend", "layer", "shape", "method", "size", "form")
+
+
+def merge(document, rows, **facts):
+    """Puts new rows in the place of those that measured the same.
 
     Args:
         document: dict or `None`. What an earlier run wrote.
         rows: list of dicts, as `run` returns them.
-        backends: list of str. Those that were measured.
-        **facts: what else the document says: machine, commands.
+        **facts: what else is known: `machine` (dict), `command` (str) and `seconds` (float).
 
     Returns:
-        Dict with `rows` and the facts.
+        Dict with `machine`, `rows` and `runs`; the `run` of a row is an index into these.
     """
-    measured = {row["section"] for row in rows}
-    kept = [
-        row
-        for row in (document or {}).get("rows", [])
-        if row["section"] not in measured or row["backend"] not in backends
-    ]
-    commands = {**(document or {}).get("commands", {})}
-    commands.update(dict.fromkeys(sorted(measured), facts["command"]))
-    seconds = {**(document or {}).get("seconds", {}), **dict.fromkeys(measured, facts["seconds"])}
+    earlier = document or {"rows": [], "runs": []}
+    this = {
+        "command": facts["command"],
+        "seconds": facts["seconds"],
+        "date": time.strftime("%Y-%m-%d"),
+    }
+    identity = lambda row: [row.get(key) for key in KEYS]  # noqa: E731
+    new = [identity(row) for row in rows]
+    kept = [row for row in earlier["rows"] if identity(row) not in new]
+    numbers = sorted({row["run"] for row in kept})
+    kept = [{**row, "run": numbers.index(row["run"])} for row in kept]
+    runs = [earlier["runs"][number] for number in numbers]
     return {
         "machine": facts["machine"],
-        "commands": commands,
-        "seconds": seconds,
-        "date": time.strftime("%Y-%m-%d"),
-        "rows": kept + rows,
+        "runs": [*runs, this],
+        "rows": [*kept, *({**row, "run": len(runs)} for row in rows)],
     }

@@ -7,9 +7,14 @@ import numpy as np
 
 from keras_ssm.benchmark.stepping import passes
 
+# Seconds after which a function has been timed often enough, whatever was asked.
+LONG = 20.0
+
 
 def alternate(functions, seconds, warm=2, least=3):
     """Median time of each function, run in turn, for `seconds` each or `least` times.
+
+    Functions that take long run less often: not again after `LONG` seconds in all.
 
     Args:
         functions: list of functions without arguments.
@@ -20,17 +25,28 @@ def alternate(functions, seconds, warm=2, least=3):
     Returns:
         List of floats, seconds.
     """
-    times = [[] for _ in functions]
     for function in functions:
         for _ in range(warm):
-            function()
-    end = time.perf_counter() + seconds * len(functions)
-    while len(times[0]) < least or time.perf_counter() < end:
-        for function, found in zip(functions, times, strict=True):
-            start = time.perf_counter()
-            function()
-            found.append(time.perf_counter() - start)
+            if _timed(function) > LONG / 4:  # the compiler is a small part of that
+                break
+    times = [[] for _ in functions]
+    start, todo = time.perf_counter(), list(zip(functions, times, strict=True))
+    while todo:
+        for function, found in todo:
+            found.append(_timed(function))
+        over = time.perf_counter() - start >= seconds * len(functions)
+        todo = [
+            (function, found)
+            for function, found in todo
+            if sum(found) < LONG and (len(found) < least or not over)
+        ]
     return [float(np.median(found)) for found in times]
+
+
+def _timed(function):
+    start = time.perf_counter()
+    function()
+    return time.perf_counter() - start
 
 
 def matmul_rate(seconds, size=2048):

@@ -6,8 +6,8 @@ from keras_ssm.layers.s4d import S4D
 from keras_ssm.layers.ssm_layer import DiscreteSystem, check_choice, check_positive
 from keras_ssm.ops import pair
 from keras_ssm.ops.dense_bank import DenseBank
-from keras_ssm.ops.dplr import dplr_bilinear, dplr_kernel
-from keras_ssm.ops.recurrent import dense_step
+from keras_ssm.ops.dplr import dplr_bilinear, dplr_factors, dplr_kernel
+from keras_ssm.ops.recurrent import low_rank_step
 
 
 @keras.saving.register_keras_serializable(package="keras_ssm")
@@ -134,10 +134,12 @@ class S4(S4D):
 
     def discrete_system(self, bank, D):
         E, dB, dC = bank.matrices()
-        return DiscreteSystem(E + ops.eye(self.state_dim, dtype=E.dtype), dB, dC, D, E)
+        dt, A, P, _, _ = self.dplr_system()
+        dA = E + ops.eye(self.state_dim, dtype=E.dtype)
+        return DiscreteSystem(dA, dB, dC, D, dplr_factors(A, P, dt))
 
     def advance(self, x, state, system):
-        y, state = dense_step(x, state, system.E, system.dB, system.dC)
+        y, state = low_rank_step(x, state, system.low_rank, system.dB, system.dC)
         return y + self._skip(x, system.D), state
 
     def get_config(self):

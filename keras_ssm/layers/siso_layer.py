@@ -79,8 +79,8 @@ class SISOLayer(SSMLayer):
 
         Returns:
             A `DiscreteSystem`: of a diagonal layer `dA`, `dB` `(features, states)`, `dC`
-            `(channels, features, states)` and `D` `(channels, features)`; of `S4` dense `dA`
-            and `E` `(features, states, states)`.
+            `(channels, features, states)` and `D` `(channels, features)`; of `S4` a dense
+            `dA` `(features, states, states)` and `low_rank`, the factors of dA - I.
 
         Raises:
             ValueError: if the layer has no state.

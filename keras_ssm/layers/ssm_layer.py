@@ -14,15 +14,16 @@ class DiscreteSystem(NamedTuple):
     """The matrices of one step, x' = dA x + dB u and y = dC x' + D u.
 
     Diagonal systems have real parts, then imaginary parts, on the last axis and keep one mode of
-    each conjugate pair, so that y = 2 Re(dC x'). Dense ones are real, and bring E = dA - I, with
-    which they step: rounding dA would lose the digits of a small E.
+    each conjugate pair, so that y = 2 Re(dC x'). Dense ones are real, and bring the factors of
+    dA - I (`ops.dplr_factors`), with which they step: in O(N) operations, and without rounding
+    dA, which would lose the digits of a small difference.
     """
 
     dA: object
     dB: object
     dC: object
     D: object
-    E: object = None
+    low_rank: object = None
 
 
 class SSMLayer(keras.layers.Layer):

@@ -5,12 +5,12 @@ from keras_ssm.ops.chunked import chunked
 from keras_ssm.ops.dense_bank import DenseBank
 from keras_ssm.ops.diagonal_bank import DiagonalBank
 from keras_ssm.ops.discretize import bilinear, zoh
-from keras_ssm.ops.dplr import dplr_bilinear, dplr_kernel
+from keras_ssm.ops.dplr import dplr_bilinear, dplr_factors, dplr_kernel
 from keras_ssm.ops.fft_conv import fft_conv
 from keras_ssm.ops.growing import growing_chunked
 from keras_ssm.ops.naive import convolve, naive, naive_dense, naive_mimo
 from keras_ssm.ops.powers import kernel, powers
-from keras_ssm.ops.recurrent import dense_step, recurrent, step
+from keras_ssm.ops.recurrent import low_rank_step, recurrent, step
 from keras_ssm.ops.scan import scan
 from keras_ssm.ops.toeplitz import toeplitz
 
@@ -21,12 +21,13 @@ __all__ = [
     "carry",
     "chunked",
     "convolve",
-    "dense_step",
     "dplr_bilinear",
+    "dplr_factors",
     "dplr_kernel",
     "fft_conv",
     "growing_chunked",
     "kernel",
+    "low_rank_step",
     "naive",
     "naive_dense",
     "naive_mimo",

@@ -23,7 +23,7 @@ DEFAULT_CHUNK_SIZE = 64
 
 # On a CPU, features are computed in blocks of about this many numbers, which fit its caches;
 # below the second size all at once. `docs/performance.md` has the measurements.
-BLOCK_SAMPLES = 2**17
+BLOCK_SAMPLES = 2**18
 SMALLEST_IN_BLOCKS = 2**19
 USUAL_BATCH = 8  # where the batch is not known in advance
 
@@ -70,6 +70,46 @@ def chunked(
     length = u.shape[1]
     T = chunk_size or even_chunk(length)
     T = T if length is None else min(T, length)
+    to_every_length = return_state and (lengths is not None or length is None)
+    rest = 0 if length is None else length % T
+    if return_state and rest and not to_every_length:
+        # A short chunk of its own: padding would move the state.
+        y, state = chunked(u[:, : length - rest], bank, initial_state, None, False, T, True, D)
+        tail, state = chunked(u[:, length - rest :], bank, state, None, False, rest, True, D)
+        return ops.concatenate([y, tail], axis=1), state
+
+    if initial_state is None and not return_state:
+        bank = bank.normalised()
+    alone = length == T and initial_state is None and not return_state
+    if alone:
+        matrices = chunk_matrices(bank, T, bidirectional, D, alone=True)
+        return glue(chunk_pass(cut(u, T), *matrices)[0], length, T), None
+    initial = [] if initial_state is None else [ops.transpose(initial_state, (1, 0, 2))]
+    block = 0 if to_every_length else block_size(u)
+    if block:
+        y, state = _in_blocks(u, bank, T, bidirectional, D, initial, block)
+    else:
+        matrices = chunk_matrices(bank, T, bidirectional, D)
+        if to_every_length:
+            return _to_every_length(u, bank, matrices, initial, lengths, T)
+        y, state = _at_once(u, matrices, initial, T, return_state)
+    return y, ops.transpose(state, (1, 0, 2)) if return_state else None
+
+
+def chunk_matrices(bank, T, bidirectional=False, D=None, alone=False):
+    """What `chunk_pass` takes after the chunks.
+
+    Args:
+        bank: `DiagonalBank` or `DenseBank`.
+        T: int. Steps in a chunk.
+        bidirectional: bool.
+        D: tensor `(channels, features)` or `None`.
+        alone: bool. Whether there is a single chunk without a state.
+
+    Returns:
+        List of tensors: response, transition, E_in, E_out, and if bidirectional E_in and E_out of
+        the recurrence over later chunks.
+    """
     into_state = bank.into_state(T)  # (features, states, T)
     K = exact_einsum("chn,hnt->hct", bank.readout, into_state)
     earlier = ops.zeros_like(K[..., :-1])
@@ -79,30 +119,15 @@ def chunked(
     if D is not None:
         K = with_skip(K, ops.transpose(D))
     matrices = [chunk_response(K, earlier)]
-    alone = length == T and initial_state is None and not return_state
-    if not alone:
-        E_in = ops.transpose(ops.flip(into_state, axis=-1), (0, 2, 1))
-        rows = bank.from_state(_half(bank.readout, 0, bidirectional), 1, T)
-        matrices += [bank.transition(T), E_in, merge_channels(rows)]
-        if bidirectional:
-            rows = bank.from_state(_half(bank.readout, 1, True), 0, T)
-            matrices += [ops.flip(E_in, axis=1), merge_channels(ops.flip(rows, axis=-1))]
     if alone:
-        return glue(chunk_pass(cut(u, T), *matrices)[0], length, T), None
-
-    initial = [] if initial_state is None else [ops.transpose(initial_state, (1, 0, 2))]
-    rest = 0 if length is None else length % T
-    if return_state and (lengths is not None or length is None):
-        return _to_every_length(u, bank, matrices, initial, lengths, T)
-    if return_state and rest:
-        # A short chunk of its own, with slices of the same matrices: padding would move the state.
-        y, state = _whole_chunks(u[:, : length - rest], matrices, initial, T)
-        short = _shortened(matrices, bank.transition(rest), rest)
-        tail, state = _whole_chunks(u[:, length - rest :], short, [state], rest)
-        y = ops.concatenate([y, tail], axis=1)
-    else:
-        y, state = _whole_chunks(u, matrices, initial, T, return_state)
-    return y, ops.transpose(state, (1, 0, 2)) if return_state else None
+        return matrices
+    E_in = ops.transpose(ops.flip(into_state, axis=-1), (0, 2, 1))
+    rows = bank.from_state(_half(bank.readout, 0, bidirectional), 1, T)
+    matrices += [bank.transition(T), E_in, merge_channels(rows)]
+    if bidirectional:
+        rows = bank.from_state(_half(bank.readout, 1, True), 0, T)
+        matrices += [ops.flip(E_in, axis=1), merge_channels(ops.flip(rows, axis=-1))]
+    return matrices
 
 
 def chunk_pass(u, response, transition=None, E_in=None, E_out=None, *others, initial=False):
@@ -146,56 +171,73 @@ def _chunks(u, response, transition, E_in, E_out, others, initial):
     return in_chunks(y), before, last
 
 
-def _whole_chunks(u, matrices, initial, T, return_state=True):
+def _at_once(u, matrices, initial, T, return_state=True):
     """Outputs `(batch, length, channels * features)`, and the last state where it is wanted."""
-    portable = functools.partial(_in_blocks, T, bool(initial))
+    portable = functools.partial(all_features, T, bool(initial))
     fused = backend.fused_chunks(u, T, matrices, initial, return_state, portable)
     return portable(u, *matrices, *initial) if fused is None else fused
 
 
-def _in_blocks(T, initial, u, *tensors):
-    """`_whole_chunks` block by block of features, in operations that every backend has."""
+def all_features(T, initial, u, *tensors):
+    """`_at_once` in operations that every backend has."""
     length = u.shape[1]
-    u_chunks = cut(u, T)
-    static, tensors = {"initial": initial}, [u_chunks, *tensors]
-    blocks = _blocks(u)
-    if blocks == 1:
-        y, state = chunk_pass(*tensors, **static)
-    else:
-        features = u.shape[2]
-        in_blocks = lambda x: ops.reshape(x, (blocks, features // blocks, *_sizes(x)[1:]))  # noqa: E731
-        y, state = backend.map_blocks(chunk_pass, [in_blocks(x) for x in tensors], **static)
-        y, state = (ops.reshape(x, (features, *_sizes(x)[2:])) for x in (y, state))
+    y, state = chunk_pass(cut(u, T), *tensors, initial=initial)
     return glue(y, ops.shape(u)[1] if length is None else length, T), state
 
 
-def _blocks(u):
-    """The number of blocks of features that are computed one after another."""
+def _in_blocks(u, bank, T, bidirectional, D, initial, size):
+    """`_at_once`, and the matrices before it, for `size` features after another."""
+    length, features = u.shape[1:]
+    tensors, fixed, rebuild = bank.by_feature(T)
+    skip = [] if D is None else [ops.transpose(D)]
+    if rebuild is None:
+        tensors, skip = chunk_matrices(bank, T, bidirectional, D), []
+    static = {"T": T, "bidirectional": bidirectional, "rebuild": rebuild}
+    static.update(skip=len(skip), initial=len(initial))
+    # A transposition that is fused with nothing else is several times as fast.
+    tensors = [ops.transpose(u, (2, 0, 1)), *initial, *skip, *tensors]
+    y, state = backend.map_blocks(_block, tensors, fixed, size, **static)
+    if y.shape[2] == length:
+        return ops.transpose(y, (1, 2, 0)), state
+    y = ops.transpose(ops.reshape(y, (features, -1, y.shape[2] // length, length)), (1, 3, 2, 0))
+    return ops.reshape(y, (-1, length, y.shape[2] * features)), state
+
+
+def _block(tensors, fixed, T, bidirectional, rebuild, skip, initial):
+    """A block of features: `(features, batch, length)` to outputs, channel after channel."""
+    u, *tensors = tensors
+    features, _, length = u.shape
+    initial, D, tensors = tensors[:initial], tensors[initial:][:skip], tensors[initial + skip :]
+    if rebuild is not None:
+        D = ops.transpose(D[0]) if D else None
+        tensors = chunk_matrices(rebuild(tensors, fixed, T), T, bidirectional, D)
+    chunks = -(-length // T)
+    u = ops.pad(u, [(0, 0), (0, 0), (0, chunks * T - length)])
+    u = ops.reshape(u, (features, -1, chunks, T))
+    y, last = chunk_pass(u, *tensors, *initial, initial=bool(initial))
+    channels = y.shape[3] // T
+    if channels > 1:
+        y = ops.transpose(ops.reshape(y, (features, -1, chunks, channels, T)), (0, 1, 3, 2, 4))
+    y = ops.reshape(y, (features, -1, channels, chunks * T))[..., :length]
+    return ops.reshape(y, (features, -1, channels * length)), last
+
+
+def block_size(u):
+    """The number of features that are computed at a time; 0 for all of them."""
     batch, length, features = u.shape
     if length is None or not backend.blocks_pay():
-        return 1
+        return 0
     samples = (batch or USUAL_BATCH) * length
     if samples * features < SMALLEST_IN_BLOCKS:
-        return 1
+        return 0
     wanted = max(1, BLOCK_SAMPLES // samples)
-    return features // max(n for n in range(1, features + 1) if features % n == 0 and n <= wanted)
+    size = max(n for n in range(1, features + 1) if features % n == 0 and n <= wanted)
+    return 0 if size == features else size
 
 
 def _sizes(x):
     """The shape, with -1 for what is not known."""
     return tuple(-1 if n is None else n for n in x.shape)
-
-
-def _shortened(matrices, transition, rest):
-    """The matrices of a chunk of `rest` steps, from those of a whole one."""
-    response, _, E_in, E_out = matrices
-    T = response.shape[1]
-
-    def columns(x):
-        x = ops.reshape(x, (*x.shape[:2], -1, T))[..., :rest]
-        return ops.reshape(x, (*x.shape[:2], -1))
-
-    return [columns(response[:, :rest]), transition, E_in[:, T - rest :], columns(E_out)]
 
 
 def _to_every_length(u, bank, matrices, initial, lengths, T):

@@ -43,6 +43,10 @@ class DenseBank:
         """Returns `(E, dB, C)`."""
         return self._doublings[0], self.dB, self.C
 
+    def normalised(self):
+        """Returns the bank itself."""
+        return self
+
     def into_state(self, steps):
         """Returns dA^t dB for t < steps, `(features, states, steps)`."""
         columns, k = self.dB[..., None], 0
@@ -97,6 +101,10 @@ class DenseBank:
     def transition(self, steps):
         """Returns dA^steps - I as `ops.carry` takes it, `(features, states, states)`."""
         return self.power(steps)
+
+    def by_feature(self, steps):
+        """No tensors and no way back: powers of matrices are better computed all at once."""
+        return [], [], None
 
     def _doubled(self, k):
         """dA^(2^k) - I."""

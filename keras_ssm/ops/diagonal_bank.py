@@ -2,7 +2,7 @@ import numpy as np
 from keras import ops
 
 from keras_ssm.ops import pair
-from keras_ssm.ops.powers import powers
+from keras_ssm.ops.powers import known_powers, powers
 
 
 class DiagonalBank:
@@ -14,7 +14,7 @@ class DiagonalBank:
 
     Args:
         log_dA: pair of tensors `(features, modes)`. Logarithm of the state transition.
-        dB: pair of tensors `(features, modes)`. Discrete input vectors.
+        dB: pair of tensors `(features, modes)`, or `None` for ones. Discrete input vectors.
         C: pair of tensors `(channels, features, modes)`. Output vectors.
 
     Example:
@@ -31,6 +31,7 @@ class DiagonalBank:
     def __init__(self, log_dA, dB, C):
         self.log_dA, self.dB, self.C = log_dA, dB, C
         self._table = None
+        self._single = {}
 
     @property
     def state_size(self):
@@ -46,9 +47,16 @@ class DiagonalBank:
         """Returns `(dA, dB, C)`, real parts then imaginary parts on the last axis."""
         return pair.join(pair.exp(self.log_dA)), pair.join(self.dB), pair.join(self.C)
 
+    def normalised(self):
+        """Returns a bank of the same kernel with dB = 1, whose states are x / dB."""
+        C = pair.multiply(self.C, self.dB)
+        return DiagonalBank(self.log_dA, None, C)
+
     def into_state(self, steps):
         """Returns dA^t dB for t < steps, `(features, states, steps)`."""
-        table = self._consecutive(0, steps)
+        table = self._powers(steps)
+        if self.dB is None:
+            return ops.concatenate(table, axis=1)
         dB = self.dB[0][..., None], self.dB[1][..., None]
         return ops.concatenate(pair.multiply(dB, table), axis=1)
 
@@ -65,12 +73,17 @@ class DiagonalBank:
             Tensor `(channels, features, states, count)`.
         """
         if stride == 1:
-            table = self._consecutive(first, count)
+            table = self._powers(count)
         else:
             order = np.arange(count) if isinstance(count, int) else ops.arange(0, count)
-            table = powers(self.log_dA, first + stride * order)
-        row = tuple(part[..., None] for part in pair.conjugate(pair.split(rows)))
-        return ops.concatenate(pair.conjugate(pair.multiply(row, table)), axis=2)
+            table = powers(self.log_dA, stride * order)
+        row = pair.conjugate(pair.split(rows))
+        if first:
+            row = pair.multiply(row, self._power(first))
+        single = rows.shape[0] == 1  # XLA is slower on an axis that is not needed
+        row = tuple((part[0] if single else part)[..., None] for part in row)
+        result = ops.concatenate(pair.conjugate(pair.multiply(row, table)), axis=-2)
+        return result[None] if single else result
 
     def advance(self, state, steps, most=None):
         """Returns dA^steps x.
@@ -90,10 +103,45 @@ class DiagonalBank:
 
     def transition(self, steps):
         """Returns dA^steps as `ops.carry` takes it, `(features, states)`."""
-        return pair.join(pair.exp(pair.scale(self.log_dA, float(steps))))
+        return pair.join(self._power(steps))
 
-    def _consecutive(self, first, count):
-        """dA^first and the following powers; those of a chunk serve input and output."""
-        if self._table is None or self._table[0].shape[-1] < first + count:
-            self._table = powers(self.log_dA, np.arange(first + count + 1))
-        return tuple(part[..., first : first + count] for part in self._table)
+    def by_feature(self, steps):
+        """What the bank holds, for a part of the features at a time.
+
+        Args:
+            steps: int. Number of consecutive powers that will be asked of it.
+
+        Returns:
+            Tuple `(tensors, fixed, rebuild)`: tensors with the features on the first axis, those
+            of them that need no gradient, and the function that makes a bank of slices of both.
+        """
+        table = [ops.stop_gradient(part) for part in self._powers(steps)]
+        C = tuple(ops.transpose(part, (1, 0, 2)) for part in self.C)
+        single = [*self._power(1), *self._power(steps)]
+        tensors = [*self.log_dA, *single, *C, *(self.dB or ())]
+        return tensors, table, DiagonalBank.of_features
+
+    @staticmethod
+    def of_features(tensors, table, steps):
+        """Returns the bank of slices of what `by_feature` returned, the table or nothing."""
+        log_dA, dA, last, C, dB = (tensors[i : i + 2] for i in range(0, 10, 2))
+        C = tuple(ops.transpose(part, (1, 0, 2)) for part in C)
+        bank = DiagonalBank(log_dA, dB or None, C)
+        if table:
+            bank._table = known_powers(log_dA, table)
+        bank._single = {1: dA, steps: last}
+        return bank
+
+    def _power(self, exponent):
+        """dA^exponent."""
+        if exponent not in self._single:
+            self._single[exponent] = pair.exp(pair.scale(self.log_dA, float(exponent)))
+        return self._single[exponent]
+
+    def _powers(self, count):
+        """dA^l for l < count; those of a chunk serve input and output."""
+        if self._table is None or self._table[0].shape[-1] < count:
+            self._table = powers(self.log_dA, np.arange(count))
+        if self._table[0].shape[-1] == count:
+            return self._table
+        return tuple(part[..., :count] for part in self._table)

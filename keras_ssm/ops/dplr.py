@@ -41,19 +41,48 @@ def dplr_bilinear(A, P, B, dt):
     Reference:
         [S4](https://arxiv.org/abs/2111.00396), equation 3 and appendix C.2.
     """
-    half = pair.scale(A, -0.5 * dt)
-    inverse = pair.divide((ops.ones_like(half[0]), 0.0 * half[1]), (1.0 + half[0], half[1]))
+    diagonal, columns, rows = dplr_factors(A, P, dt)
+    matrix = _rotations(pair.split(diagonal)) - exact_einsum("rhi,rhj->hij", columns, rows)
+    direct = pair.join(pair.multiply(B, _inverse(A, dt)))
+    shared = exact_einsum("rhj,hj->rh", rows, pair.join(B))
+    return matrix, dt * (direct - 0.5 * exact_einsum("rhi,rh->hi", columns, shared))
+
+
+def dplr_factors(A, P, dt):
+    """Discretises as `dplr_bilinear` does, and leaves E = dA - I in its factors.
+
+    Args:
+        A, P, dt: as for `dplr_bilinear`.
+
+    Returns:
+        Tuple `(diagonal, columns, rows)`: `(features, 2 modes)`, complex numbers that multiply
+        the modes, and twice `(rank, features, 2 modes)`: E x is the diagonal times x less
+        columns (rows x), on states of real parts, then imaginary parts.
+
+    Example:
+        ```python
+        one, zero = ops.ones((1, 1)), ops.zeros((1, 1))
+        diagonal, columns, rows = dplr_factors((-one, zero), (zero[None], zero[None]), one)
+        # a mode without coupling: -2/3
+        ```
+
+    Reference:
+        [S4](https://arxiv.org/abs/2111.00396), appendix C.2.
+    """
+    inverse = _inverse(A, dt)
     column = pair.multiply(P, inverse)  # P / D, (rank, features, modes)
     coupling = _inner(P, column) * dt[None, None, :, 0]  # dt G, (rank, rank, features)
     # Re((P / conj D)^H x) = Re(conj(P) x / D), a row on real states.
     row = pair.join(pair.conjugate(pair.multiply(pair.conjugate(P), inverse)))
     solved, _ = _solve((coupling[..., None], 0.0), (row, 0.0))  # (rank, features, 2 modes)
-    diagonal = _rotations(pair.multiply(pair.scale(A, dt), inverse))
-    E = diagonal - 2.0 * dt[..., None] * exact_einsum("rhi,rhj->hij", pair.join(column), solved)
-    direct = pair.join(pair.multiply(B, inverse))
-    shared = exact_einsum("rhj,hj->rh", solved, pair.join(B))
-    correction = exact_einsum("rhi,rh->hi", pair.join(column), shared)
-    return E, dt * (direct - dt * correction)
+    diagonal = pair.join(pair.multiply(pair.scale(A, dt), inverse))
+    return diagonal, 2.0 * dt * pair.join(column), solved
+
+
+def _inverse(A, dt):
+    """1 / (1 - dt A / 2)."""
+    half = pair.scale(A, -0.5 * dt)
+    return pair.divide((ops.ones_like(half[0]), 0.0 * half[1]), (1.0 + half[0], half[1]))
 
 
 def dplr_kernel(A, P, B, C, dt, bank, length):

@@ -27,6 +27,28 @@ def powers(log_dA, exponents):
     return backend.with_gradient(_powers, _gradient_of_powers)(*log_dA, ops.cast(exponents, dtype))
 
 
+def known_powers(log_dA, table):
+    """Returns `table`, the powers dA^l for l from 0 on, with the first gradient of `powers`.
+
+    Args:
+        log_dA: pair of tensors `(features, modes)`.
+        table: pair of tensors `(features, modes, steps)`. What `powers` returned for them.
+
+    Returns:
+        Pair of tensors `(features, modes, steps)`.
+    """
+
+    def forward(real, imag, *table):
+        return table, table
+
+    def backward(table, cotangents):
+        exponents = ops.arange(table[0].shape[-1], dtype=table[0].dtype)
+        none = [ops.zeros_like(part) for part in table]
+        return *_gradient_of_powers((*table, exponents), cotangents)[:2], *none
+
+    return backend.with_gradient(forward, backward)(*log_dA, *table)
+
+
 def _powers(real, imag, exponents):
     re, im = pair.exp((real[..., None] * exponents, imag[..., None] * exponents))
     return (re, im), (re, im, exponents)

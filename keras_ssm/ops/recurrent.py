@@ -38,29 +38,33 @@ def step(u, state, dA, dB, C):
     return ops.reshape(y, (-1, channels * features)), pair.join((re, im))
 
 
-def dense_step(u, state, E, dB, C):
-    """Advances a bank of dense systems by one sample.
+def low_rank_step(u, state, low_rank, dB, C):
+    """Advances a bank of diagonal plus low-rank systems by one sample, without their matrices.
 
     Args:
         u: tensor `(batch, features)`. Inputs.
-        state: tensor `(batch, features, states)`.
-        E: tensor `(features, states, states)`. State transition less the identity.
-        dB: tensor `(features, states)`. Discrete input vectors.
-        C: tensor `(channels, features, states)`. Output vectors.
+        state: tensor `(batch, features, 2 modes)`. Real parts, then imaginary parts.
+        low_rank: the factors of E = dA - I, as `dplr_factors` returns them.
+        dB: tensor `(features, 2 modes)`. Discrete input vectors.
+        C: tensor `(channels, features, 2 modes)`. Output vectors as real rows on real states.
 
     Returns:
-        Tuple `(y, state)`: `(batch, channels * features)` and `(batch, features, states)`.
+        Tuple `(y, state)`: `(batch, channels * features)` and `(batch, features, 2 modes)`.
 
     Example:
         ```python
-        one = ops.ones((1, 1))
-        y, state = dense_step(one, 2.0 * one[None], -0.5 * one[None], one, one[None])  # 2, 2
+        one = ops.ones((1, 2))
+        factors = -0.5 * one, one[None], 0.0 * one[None]
+        y, state = low_rank_step(ops.ones((1, 1)), one[None], factors, one, one[None])
         ```
 
     Reference:
-        [S4](https://arxiv.org/abs/2111.00396), equation 3.
+        [S4](https://arxiv.org/abs/2111.00396), equation 3 and appendix C.2.
     """
-    moved = exact_einsum("hij,bhj->bhi", E, state)
+    diagonal, columns, rows = low_rank
+    moved = pair.join(pair.multiply(pair.split(diagonal), pair.split(state)))
+    shared = exact_einsum("rhn,bhn->rbh", rows, state)
+    moved = moved - exact_einsum("rhn,rbh->bhn", columns, shared)
     state = state + (moved + dB * u[..., None])
     y = exact_einsum("bhn,chn->bch", state, C)
     channels, features = y.shape[1:]

@@ -14,18 +14,18 @@ def rows(shapes, names, methods, seconds, quick=False):
 
     `forward` and `training` (forward and all gradients) are medians; `published` is the training
     pass of the same system as published, in turn with ours, and `ratio` theirs over ours.
-    `streamed` is one compiled step of batch 1. `fraction` is the arithmetic of the training pass
-    over its time and the rate of a matrix product, measured on the spot.
+    `streamed` is one step of batch 1, compiled except on PyTorch. `fraction` is the arithmetic of
+    the training pass over its time and the rate of a matrix product, measured on the spot.
 
     Args:
         shapes: list of `(batch, length, features, state)`.
         names: list of str.
         methods: list of str.
         seconds: float. Time for each function.
-        quick: bool. Whether to spare time: no forward pass of the published formulation, eager
-            steps on PyTorch, and fewer calls of each function.
+        quick: bool. Whether to spare time: no forward pass of the published formulation, and
+            fewer calls of each function.
     """
-    step = functools.cache(functools.partial(single_step, seconds=seconds, eager=quick))
+    step = functools.cache(functools.partial(single_step, seconds=seconds))
     for shape in map(tuple, shapes):
         limit = matmul_rate(seconds)
         for name in names:

@@ -45,14 +45,14 @@ def rows(names, seconds, features=128, state=64, layers=6):
             }
 
 
-def single_step(name, features, state, seconds, eager=False):
+def single_step(name, features, state, seconds):
     """Seconds of one step of one layer, of batch 1; `None` for attention.
 
-    It is compiled; on PyTorch, whose compiler takes many seconds, only if not `eager`.
+    It is compiled, except on PyTorch, whose compiler takes half a minute for each.
     """
     if name == "MultiHeadAttention":
         return None
-    forms = ["eager"] if eager and BACKEND == "torch" else ["step"]
+    forms = ["eager" if BACKEND == "torch" else "step"]
     ((function, steps, _),) = streams(name, features, state, 1, forms).values()
     return alternate([function], seconds)[0] / steps
 

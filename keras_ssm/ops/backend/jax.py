@@ -5,6 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
+from keras_ssm.ops.backend.jax_blocks import map_blocks as map_blocks
+from keras_ssm.ops.backend.jax_carry import carry_states as carry_states
 from keras_ssm.ops.backend.kernel_shapes import plain
 from keras_ssm.ops.backend.switch import fast_paths_enabled
 
@@ -60,19 +62,6 @@ def contiguous(x):
 def blocks_pay():
     """Whether blocks that fit the caches of a CPU are faster than all features at once."""
     return jax.default_backend() == "cpu"
-
-
-def map_blocks(function, tensors, **static):
-    """The two outputs of `function(*slices, **static)` on each slice of the first axis, stacked.
-
-    The gradient computes each block anew: nothing but the tensors is kept for it.
-    """
-    one = jax.checkpoint(lambda slices: function(*slices, **static))
-    return lax.map(one, tuple(tensors))
-
-
-def carry_states(transition, inputs, initial, reverse):
-    """No form of its own: `lax.scan` serves."""
 
 
 def fused_scan(dA, inputs, initial, reverse, portable):

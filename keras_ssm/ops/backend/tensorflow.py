@@ -100,46 +100,69 @@ def blocks_pay():
     return not tf.config.list_logical_devices("GPU")
 
 
-def map_blocks(function, tensors, **static):
-    """The two outputs of `function(*slices, **static)` on each slice of the first axis, stacked.
+def map_blocks(function, tensors, fixed, size, **static):
+    """The outputs of `function(slices, fixed slices, **static)`, written one below the other.
 
     XLA compiles it. The gradient computes each block anew: nothing but the tensors is kept.
+
+    Args:
+        function: maps lists of slices of `tensors` and `fixed`, of `size` rows each, to a tuple
+            of tensors of as many rows.
+        tensors: list of tensors with as many rows.
+        fixed: list of tensors with as many rows, which have no gradient: what the function would
+            compute of the tensors itself, if it had an empty list.
+        size: int. A divisor of the number of rows.
+        **static: hashable arguments of the function.
+
+    Returns:
+        Tuple of tensors.
     """
-    forward, backward = _compiled_blocks(function, tuple(sorted(static.items())))
+    forward, backward = _compiled_blocks(function, size, tuple(sorted(static.items())))
+    fixed = _unwatched(list(fixed))
 
     @tf.custom_gradient
     def mapped(*tensors):
-        kept = _unwatched(tensors)
-        return forward(kept), lambda *cotangents: backward(kept, _unwatched(cotangents))
+        kept = _unwatched(list(tensors))
+        return forward(kept, fixed), lambda *upstream: backward(kept, fixed, _unwatched(upstream))
 
     return mapped(*tensors)
 
 
 @functools.lru_cache
-def _compiled_blocks(function, static):
+def _compiled_blocks(function, size, static):
     """One pair of compiled functions for each kind of block, whoever calls it."""
     static = dict(static)
 
     def in_turn(one, tensors, count):
         signature = (tf.nest.flatten(tensors)[0].dtype,) * count
-        return tf.map_fn(one, tensors, fn_output_signature=signature, parallel_iterations=1)
+        blocks = tf.nest.map_structure(
+            lambda x: tf.reshape(x, (-1, size, *_static_or_dynamic(x)[1:])), tensors
+        )
+        results = tf.map_fn(one, blocks, fn_output_signature=signature, parallel_iterations=1)
+        return tuple(tf.reshape(x, (-1, *_static_or_dynamic(x)[2:])) for x in results)
 
     @tf.function(jit_compile=True, autograph=False)
-    def forward(tensors):
-        return in_turn(lambda slices: function(*slices, **static), tensors, 2)
+    def forward(tensors, fixed):
+        return in_turn(lambda slices: function(*slices, **static), (tensors, fixed), 2)
 
     @tf.function(jit_compile=True, autograph=False)
-    def backward(tensors, cotangents):
-        def one(both):
-            slices, upstream = both
+    def backward(tensors, fixed, cotangents):
+        def one(slices):
+            tensors, fixed, upstream = slices
             with tf.GradientTape() as tape:
-                tape.watch(slices)
-                outputs = function(*slices, **static)
-            return tuple(tape.gradient(outputs, slices, output_gradients=upstream))
+                tape.watch(tensors)
+                outputs = function(tensors, fixed, **static)
+            zeros = tf.UnconnectedGradients.ZERO
+            return tuple(tape.gradient(outputs, tensors, upstream, unconnected_gradients=zeros))
 
-        return in_turn(one, (tensors, cotangents), len(tensors))
+        return in_turn(one, (tensors, fixed, cotangents), len(tensors))
 
     return forward, backward
+
+
+def _static_or_dynamic(x):
+    sizes = tf.shape(x)
+    return [sizes[i] if n is None else n for i, n in enumerate(x.shape)]
 
 
 def carry_states(transition, inputs, initial, reverse):

@@ -1,0 +1,77 @@
+"""A function of one block of features after another, which a CPU's caches hold."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+# Parts of a block that XLA may run side by side: most operations are too small to share.
+PARTS = 2
+
+
+def map_blocks(function, tensors, fixed, size, **static):
+    """The outputs of `function(slices, fixed slices, **static)`, written one below the other.
+
+    The gradient computes each block anew: nothing but the tensors is kept for it.
+
+    Args:
+        function: maps lists of slices of `tensors` and `fixed`, of `size` rows each, to a tuple
+            of tensors of as many rows.
+        tensors: list of tensors with as many rows.
+        fixed: list of tensors with as many rows, which have no gradient: what the function would
+            compute of the tensors itself, if it had an empty list.
+        size: int. A divisor of the number of rows.
+        **static: hashable arguments of the function.
+
+    Returns:
+        Tuple of tensors.
+    """
+    one = functools.partial(function, **static)
+
+    @jax.custom_vjp
+    def mapped(tensors, fixed):
+        return _each(one, size, tensors, fixed)
+
+    def backward(kept, cotangents):
+        tensors, fixed = kept
+        return slopes(tensors, fixed, cotangents), jax.tree.map(jnp.zeros_like, fixed)
+
+    def slope(tensors, fixed, cotangents):
+        return jax.vjp(lambda tensors: one(tensors, fixed), tensors)[1](cotangents)[0]
+
+    @jax.custom_vjp
+    def slopes(tensors, fixed, cotangents):
+        return _each(slope, size, tensors, fixed, cotangents)
+
+    def backward_of_slopes(kept, upstream):
+        # Rarely asked for: all rows at once, and without what is fixed, which hides derivatives.
+        tensors, fixed, cotangents = kept
+        whole = lambda tensors, cotangents: slope(tensors, [], cotangents)  # noqa: E731
+        d_tensors, d_cotangents = jax.vjp(whole, tensors, cotangents)[1](upstream)
+        return d_tensors, jax.tree.map(jnp.zeros_like, fixed), d_cotangents
+
+    mapped.defvjp(lambda *kept: (mapped(*kept), kept), backward)
+    slopes.defvjp(lambda *kept: (slopes(*kept), kept), backward_of_slopes)
+    return mapped(list(tensors), list(fixed))
+
+
+def _each(function, size, *tensors):
+    # Written into place: `lax.map` would stack the outputs, another copy.
+    count = tensors[0][0].shape[0]
+    parts = PARTS if size % PARTS == 0 else 1
+    part = size // parts
+    rows = lambda at: jax.tree.map(lambda x: lax.dynamic_slice_in_dim(x, at, part), tensors)  # noqa: E731
+    shapes = jax.eval_shape(lambda: function(*rows(0)))
+    results = jax.tree.map(lambda x: jnp.zeros((count, *x.shape[1:]), x.dtype), shapes)
+
+    def put(result, output, at):
+        return lax.dynamic_update_slice_in_dim(result, output, at, 0)
+
+    def block(i, results):
+        starts = [i * size + j * part for j in range(parts)]
+        for at, outputs in [(at, function(*rows(at))) for at in starts]:
+            results = jax.tree.map(functools.partial(put, at=at), results, outputs)
+        return results
+
+    return lax.fori_loop(0, count // size, block, results)

@@ -1,0 +1,142 @@
+"""Blocks of features one after another: the same values and gradients as all at once."""
+
+import importlib
+
+import keras
+import numpy as np
+import pytest
+from keras import ops
+
+from keras_ssm import layers
+from tests.backend_tools import BACKEND, gradients, relative_error, to_numpy
+
+if BACKEND == "torch":
+    pytest.skip("PyTorch has blocks of its own", allow_module_level=True)
+
+chunked = importlib.import_module("keras_ssm.ops.chunked")
+
+BATCH, LENGTH, FEATURES = 2, 23, 6
+
+LAYERS = {
+    "S4D": (layers.S4D, {}),
+    "S4D, both directions": (layers.S4D, {"bidirectional": True}),
+    "S4D, two channels, both directions": (
+        layers.S4D,
+        {"channels": 2, "bidirectional": True},
+    ),
+    "DSS": (layers.DSS, {"variant": "exp"}),
+    "S4": (layers.S4, {}),
+}
+
+
+@pytest.fixture
+def blocks(monkeypatch):
+    """A function that makes blocks of some features, and a list of the sizes that were asked."""
+    asked, map_blocks = [], chunked.backend.map_blocks
+
+    def spy(function, tensors, fixed, size, **static):
+        asked.append(size)
+        return map_blocks(function, tensors, fixed, size, **static)
+
+    def set_size(size):
+        monkeypatch.setattr(chunked, "SMALLEST_IN_BLOCKS", 1)
+        monkeypatch.setattr(chunked, "BLOCK_SAMPLES", size * BATCH * LENGTH)
+
+    monkeypatch.setattr(chunked.backend, "map_blocks", spy)
+    set_size.asked = asked
+    return set_size
+
+
+def make(name):
+    cls, options = LAYERS[name]
+    layer = cls(state_dim=8, method="chunked", chunk_size=8, seed=0, dt_min=0.01, **options)
+    layer.build((None, None, FEATURES))
+    return layer
+
+
+def samples(rng, *shape):
+    return rng.standard_normal(shape).astype("float32")
+
+
+def compare(layer, blocks, size, x, initial=None, return_state=False):
+    inputs = [x] if initial is None else [x, initial]
+    rng = np.random.default_rng(1)
+    weigh = {}
+
+    def loss(x, *state):
+        found = layer(x, initial_state=state[0] if state else None, return_state=return_state)
+        found = found if return_state else (found,)
+        total = 0.0
+        for i, y in enumerate(found):
+            weight = weigh.setdefault(i, samples(rng, *y.shape))
+            total = total + ops.sum(y * weight)
+        return total, ops.concatenate([ops.reshape(y, (-1,)) for y in found])
+
+    expected = gradients(loss, layer, *inputs, compile=True)
+    assert not blocks.asked
+    blocks(size)
+    found = gradients(loss, layer, *inputs, compile=True)
+    assert blocks.asked
+    assert relative_error(found[0], expected[0]) < 2e-6
+    for key, gradient in expected[1].items():
+        assert relative_error(found[1][key], gradient) < 1e-5, key
+    for gradient, reference in zip(found[2], expected[2], strict=True):
+        assert relative_error(gradient, reference) < 1e-5
+
+
+@pytest.mark.parametrize("name", LAYERS)
+def test_same_as_all_at_once(name, blocks, rng):
+    compare(make(name), blocks, 2, samples(rng, BATCH, LENGTH, FEATURES))
+
+
+@pytest.mark.parametrize("length", [LENGTH, 16])
+@pytest.mark.parametrize("name", ["S4D", "S4"])
+def test_from_a_state_to_a_state(name, length, blocks, rng):
+    """Also where the length is no multiple of the chunk."""
+    layer = make(name)
+    initial = samples(rng, BATCH, *layer.state_shape(FEATURES))
+    compare(layer, blocks, 2, samples(rng, BATCH, length, FEATURES), initial, True)
+
+
+def test_blocks_that_cannot_be_halved(blocks, rng):
+    compare(make("S4D"), blocks, 3, samples(rng, BATCH, LENGTH, FEATURES))
+
+
+@pytest.mark.skipif(BACKEND != "tensorflow", reason="batches of unknown size: TensorFlow")
+def test_unknown_batch(blocks, rng):
+    import tensorflow as tf
+
+    layer = make("S4D")
+    x = samples(rng, BATCH, LENGTH, FEATURES)
+    expected = to_numpy(layer(x))
+    blocks(2 * chunked.USUAL_BATCH // BATCH)
+    signature = [tf.TensorSpec((None, LENGTH, FEATURES), "float32")]
+    found = tf.function(layer.call, input_signature=signature)(x)
+    assert blocks.asked == [2]
+    assert relative_error(found, expected) < 2e-6
+
+
+@pytest.mark.skipif(BACKEND != "jax", reason="gradients of gradients through a layer: JAX")
+def test_gradient_of_a_gradient(blocks, rng):
+    import jax
+
+    layer = make("S4D")
+    x = samples(rng, BATCH, LENGTH, FEATURES)
+    weight = samples(rng, BATCH, LENGTH, FEATURES)
+
+    def slope(values):
+        mapping = list(zip(layer.trainable_variables, values, strict=True))
+        with keras.StatelessScope(state_mapping=mapping):
+            return ops.sum(layer(x) * weight)
+
+    def steepness(values):
+        return sum(ops.sum(g * g) for g in jax.grad(slope)(values))
+
+    values = [v.value for v in layer.trainable_variables]
+    expected = jax.grad(steepness)(values)
+    blocks(2)
+    found = jax.grad(steepness)(values)
+    assert blocks.asked
+    for gradient, reference in zip(found, expected, strict=True):
+        largest = np.abs(reference).max()  # 0 for D, in which the output is linear
+        assert np.abs(gradient - reference).max() <= 2e-5 * largest
