@@ -14,6 +14,9 @@ LARGEST_PUBLISHED = 2**33
 # Longer sequences are not read sample by sample: minutes a pass.
 LONGEST_RECURRENT = 1024
 
+# The gradient of Keras' LSTM and GRU on PyTorch takes time by the square of the length.
+LONGEST_CELLS = 4096 if keras.config.backend() == "torch" else 65536
+
 
 class CausalAttention(keras.layers.Layer):
     """Four heads of causal self-attention, with the signature of the other layers."""
@@ -53,6 +56,8 @@ def candidates(name, shape, methods):
     """
     batch, length, features, state = shape
     if name == "MultiHeadAttention" and batch * 4 * length**2 * 4 > LARGEST_ATTENTION:
+        return []
+    if name in ("LSTM", "GRU") and length > LONGEST_CELLS:
         return []
     x, g = samples(shape)
     found = []

@@ -25,12 +25,16 @@ def alternate(functions, seconds, warm=2, least=3):
     Returns:
         List of floats, seconds.
     """
-    for function in functions:
-        for _ in range(warm):
-            if _timed(function) > LONG / 4:  # the compiler is a small part of that
-                break
     times = [[] for _ in functions]
-    start, todo = time.perf_counter(), list(zip(functions, times, strict=True))
+    for function, found in zip(functions, times, strict=True):
+        for _ in range(warm):
+            took = _timed(function)
+            if took > LONG:  # the compiler is a small part of that
+                found.append(took)
+            if took > LONG / 4:
+                break
+    start, todo = time.perf_counter(), zip(functions, times, strict=True)
+    todo = [(function, found) for function, found in todo if not found]
     while todo:
         for function, found in todo:
             found.append(_timed(function))

@@ -2,7 +2,7 @@ import numpy as np
 from keras import ops
 
 from keras_ssm.ops import pair
-from keras_ssm.ops.powers import known_powers, powers
+from keras_ssm.ops.powers import known_powers, power, powers
 
 
 class DiagonalBank:
@@ -135,7 +135,7 @@ class DiagonalBank:
     def _power(self, exponent):
         """dA^exponent."""
         if exponent not in self._single:
-            self._single[exponent] = pair.exp(pair.scale(self.log_dA, float(exponent)))
+            self._single[exponent] = power(self.log_dA, float(exponent))
         return self._single[exponent]
 
     def _powers(self, count):

@@ -10,6 +10,9 @@ from keras_ssm.ops.backend import exact_einsum
 # Rows of the two-level table: dA^(a T + b) = dA^(a T) dA^b with b < T.
 TABLE_WIDTH = 128
 
+# Logarithm of 1e-26.
+NEGLIGIBLE = -60.0
+
 
 def powers(log_dA, exponents):
     """Returns dA^l for each exponent, on a new last axis.
@@ -25,6 +28,22 @@ def powers(log_dA, exponents):
     if isinstance(exponents, np.ndarray):
         exponents = ops.convert_to_tensor(exponents.astype(dtype))
     return backend.with_gradient(_powers, _gradient_of_powers)(*log_dA, ops.cast(exponents, dtype))
+
+
+def power(log_dA, exponent):
+    """Returns dA^exponent, and zero where that is smaller than 1e-26.
+
+    Nothing notices such numbers, but processors are slow on the smallest floats.
+
+    Args:
+        log_dA: pair of tensors.
+        exponent: float, or a tensor that broadcasts against them.
+
+    Returns:
+        Pair of tensors.
+    """
+    growth, angle = pair.scale(log_dA, exponent)
+    return pair.exp((ops.where(growth < NEGLIGIBLE, -np.inf, growth), angle))
 
 
 def known_powers(log_dA, table):
@@ -50,7 +69,7 @@ def known_powers(log_dA, table):
 
 
 def _powers(real, imag, exponents):
-    re, im = pair.exp((real[..., None] * exponents, imag[..., None] * exponents))
+    re, im = power((real[..., None], imag[..., None]), exponents)
     return (re, im), (re, im, exponents)
 
 

@@ -7,7 +7,7 @@ from jax import lax
 def carry_states(transition, inputs, initial, reverse):
     """`ops.carry` without its gradient: `lax.scan` would transpose what goes in and out.
 
-    Real and imaginary parts are arrays of their own, which XLA vectorises.
+    Real and imaginary parts are arrays of their own: no number asks which of them it is.
     """
     dense = transition.ndim == 3
     halves = (lambda x: (x,)) if dense else (lambda x: jnp.split(x, 2, axis=-1))
