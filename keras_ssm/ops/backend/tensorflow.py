@@ -103,19 +103,8 @@ def blocks_pay():
 def map_blocks(function, tensors, fixed, size, **static):
     """The outputs of `function(slices, fixed slices, **static)`, written one below the other.
 
-    XLA compiles it. The gradient computes each block anew: nothing but the tensors is kept.
-
-    Args:
-        function: maps lists of slices of `tensors` and `fixed`, of `size` rows each, to a tuple
-            of tensors of as many rows.
-        tensors: list of tensors with as many rows.
-        fixed: list of tensors with as many rows, which have no gradient: what the function would
-            compute of the tensors itself, if it had an empty list.
-        size: int. A divisor of the number of rows.
-        **static: hashable arguments of the function.
-
-    Returns:
-        Tuple of tensors.
+    XLA compiles it. Arguments and gradient are those of `jax_blocks.map_blocks`, but for gradients
+    of gradients, which there are none of.
     """
     forward, backward = _compiled_blocks(function, size, tuple(sorted(static.items())))
     fixed = _unwatched(list(fixed))
