@@ -109,6 +109,7 @@ def benchmark(backends, names, methods, lengths, quick, full, seconds, out, **se
 
     With --out, what was measured into the same folder before stays beside the new rows.
     """
+    from keras_ssm.atomic_file import writing_file
     from keras_ssm.benchmark import machine, memory, report, run
 
     shapes = run.QUICK_SHAPES if quick else run.SHAPES
@@ -141,9 +142,10 @@ def benchmark(backends, names, methods, lengths, quick, full, seconds, out, **se
         """After every row: what was measured stays, however the command ends."""
         facts = {"command": _command(), "seconds": time.perf_counter() - start}
         document = run.merge(earlier, rows, machine=described, **facts)
-        out.mkdir(parents=True, exist_ok=True)
-        (out / "benchmark.json").write_text(json.dumps(document, indent=1))
-        (out / "benchmark.md").write_text(report.markdown(document))
+        pages = {"json": json.dumps(document, indent=1), "md": report.markdown(document)}
+        for suffix, text in pages.items():
+            with writing_file(out / f"benchmark.{suffix}") as scratch:
+                scratch.write_text(text)
         return document
 
     with Progress(SpinnerColumn(), *Progress.get_default_columns()[:1], console=console) as bar:

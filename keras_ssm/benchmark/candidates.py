@@ -4,7 +4,7 @@ import keras
 import numpy as np
 
 from keras_ssm import layers
-from keras_ssm.benchmark.stepping import layer_function, passes
+from keras_ssm.benchmark.stepping import BACKEND, layer_function, passes
 from keras_ssm.benchmark.yardsticks import published
 
 # The largest intermediate results that are tried, in bytes.
@@ -15,7 +15,7 @@ LARGEST_PUBLISHED = 2**32
 LONGEST_RECURRENT = 1024
 
 # The gradient of Keras' LSTM and GRU on PyTorch takes time by the square of the length.
-LONGEST_CELLS = 4096 if keras.config.backend() == "torch" else 65536
+LONGEST_CELLS_ON_TORCH = 4096
 
 
 class CausalAttention(keras.layers.Layer):
@@ -57,7 +57,7 @@ def candidates(name, shape, methods):
     batch, length, features, state = shape
     if name == "MultiHeadAttention" and batch * 4 * length**2 * 4 > LARGEST_ATTENTION:
         return []
-    if name in ("LSTM", "GRU") and length > LONGEST_CELLS:
+    if name in ("LSTM", "GRU") and BACKEND == "torch" and length > LONGEST_CELLS_ON_TORCH:
         return []
     x, g = samples(shape)
     found = []

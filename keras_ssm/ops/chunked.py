@@ -74,8 +74,9 @@ def chunked(
     rest = 0 if length is None else length % T
     if return_state and rest and not to_every_length:
         # A short chunk of its own: padding would move the state.
-        y, state = chunked(u[:, : length - rest], bank, initial_state, None, False, T, True, D)
-        tail, state = chunked(u[:, length - rest :], bank, state, None, False, rest, True, D)
+        part = functools.partial(chunked, bank=bank, return_state=True, D=D)
+        y, state = part(u[:, : length - rest], initial_state=initial_state, chunk_size=T)
+        tail, state = part(u[:, length - rest :], initial_state=state, chunk_size=rest)
         return ops.concatenate([y, tail], axis=1), state
 
     if initial_state is None and not return_state:

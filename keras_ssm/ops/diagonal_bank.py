@@ -48,7 +48,11 @@ class DiagonalBank:
         return pair.join(pair.exp(self.log_dA)), pair.join(self.dB), pair.join(self.C)
 
     def normalised(self):
-        """Returns a bank of the same kernel with dB = 1, whose states are x / dB."""
+        """Returns a bank of the same kernel with dB = 1, whose states are x / dB.
+
+        C dB must be a float: of `DSS` with a softmax, which keeps halves of a huge factor in both,
+        it is not, and no such bank comes here.
+        """
         C = pair.multiply(self.C, self.dB)
         return DiagonalBank(self.log_dA, None, C)
 

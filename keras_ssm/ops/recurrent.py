@@ -31,11 +31,11 @@ def step(u, state, dA, dB, C):
     re, im = pair.multiply(pair.split(dA), pair.split(state))
     dB_re, dB_im = pair.split(dB)
     re, im = re + dB_re * u[..., None], im + dB_im * u[..., None]
-    rows = [pair.split(C[c]) for c in range(C.shape[0])]
-    # Channel by channel: XLA sums slowly where there is one more axis.
-    outputs = [2.0 * ops.sum(re * row[0] - im * row[1], axis=-1) for row in rows]
-    y = outputs[0] if len(outputs) == 1 else ops.concatenate(outputs, axis=-1)
-    return y, pair.join((re, im))
+    C_re, C_im = pair.split(C)
+    # (batch, channels, features)
+    y = 2.0 * ops.sum(re[:, None] * C_re - im[:, None] * C_im, axis=-1)
+    channels, features = y.shape[1:]
+    return ops.reshape(y, (-1, channels * features)), pair.join((re, im))
 
 
 def low_rank_step(u, state, low_rank, dB, C):

@@ -57,7 +57,10 @@ def map_blocks(function, tensors, fixed, size, **static):
 
 
 def _each(function, size, *tensors):
-    # Written into place: `lax.map` would stack the outputs, another copy.
+    """The outputs of `function(*slices of the nests)`, block by block.
+
+    They are written into place: `lax.map` would stack them, another copy.
+    """
     count = tensors[0][0].shape[0]
     parts = PARTS if size % PARTS == 0 else 1
     part = size // parts
