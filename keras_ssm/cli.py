@@ -90,6 +90,10 @@ def demo(preset, out, backend):
     demonstration.run(preset, out, console)
 
 
+# What tells machines apart in a file of the benchmark.
+MACHINE = ("processor", "cores", "system")
+
+
 @main.command()
 @click.option("--backend", "backends", multiple=True, type=click.Choice(BACKENDS), help="Repeat.")
 @click.option("--layer", "names", multiple=True, help="S4, S4D, ..., LSTM, GRU; repeat.")
@@ -107,7 +111,8 @@ def demo(preset, out, backend):
 def benchmark(backends, names, methods, lengths, quick, full, seconds, out, **sections):
     """Times every layer against its published formulation, in one run.
 
-    With --out, what was measured into the same folder before stays beside the new rows.
+    With --out, what was measured into the same folder before, on the same machine, stays beside
+    the new rows.
     """
     from keras_ssm.atomic_file import writing_file
     from keras_ssm.benchmark import machine, memory, report, run
@@ -127,7 +132,8 @@ def benchmark(backends, names, methods, lengths, quick, full, seconds, out, **se
     asked = [section for section in run.SECTIONS if full or sections[section]]
     if not asked:
         asked = ["layers", "memory"] if quick and memory.available() else ["layers"]
-    earlier = _earlier_benchmark(out)
+    described, rows = machine.describe(), []
+    earlier = _earlier_benchmark(out, described)
     job = {
         "shapes": [shape for shape in shapes if not lengths or shape[1] in lengths],
         "names": list(names) or known["--layer"],
@@ -136,7 +142,6 @@ def benchmark(backends, names, methods, lengths, quick, full, seconds, out, **se
         "quick": quick,
     }
     backends, start = list(backends) or BACKENDS, time.perf_counter()
-    described, rows = machine.describe(), []
 
     def save():
         """After every row: what was measured stays, however the command ends."""
@@ -166,18 +171,25 @@ def benchmark(backends, names, methods, lengths, quick, full, seconds, out, **se
             report.picture(document["rows"], out / "benchmark.png")
 
 
-def _earlier_benchmark(out):
+def _earlier_benchmark(out, described):
     path = None if out is None else out / "benchmark.json"
     if path is None or not path.exists():
         return None
     try:
         document = json.loads(path.read_text())
         document["rows"], document["runs"]
+        there = [document["machine"][key] for key in MACHINE]
     except (ValueError, KeyError, TypeError):
         raise click.ClickException(
             "`--out` must be a folder without a benchmark.json, or with one of this command. "
             f"Received: {path}"
         ) from None
+    here = [described[key] for key in MACHINE]
+    if there != here:
+        raise click.ClickException(
+            f"`--out` must be a folder of this machine, {', '.join(map(str, here))}: times of "
+            f"two do not compare. Received: {path}, of {', '.join(map(str, there))}"
+        )
     return document
 
 

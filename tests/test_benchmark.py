@@ -13,6 +13,7 @@ from keras_ssm.benchmark import arithmetic, machine, report, run, targets, timin
 from keras_ssm.benchmark.candidates import candidates, evaluations, make, published_passes
 from keras_ssm.benchmark.memory import peak_memory
 from keras_ssm.benchmark.sections import fit
+from keras_ssm.benchmark.stepping import passes
 from keras_ssm.benchmark.yardsticks import published
 from keras_ssm.cli import main
 from keras_ssm.ops import pair
@@ -206,6 +207,18 @@ def test_the_command_measures_and_writes(tmp_path):
     result = CliRunner().invoke(main, ["benchmark", *options, "--out", str(tmp_path)])
     assert result.exit_code == 1 and "Received:" in result.output
     assert (tmp_path / "benchmark.json").read_text() == "[]"
+    document["machine"]["processor"] = "Abacus"
+    (tmp_path / "benchmark.json").write_text(json.dumps(document))
+    result = CliRunner().invoke(main, ["benchmark", *options, "--out", str(tmp_path)])
+    assert result.exit_code == 1 and "of Abacus" in " ".join(result.output.split())
+    assert json.loads((tmp_path / "benchmark.json").read_text()) == document
+
+
+def test_a_training_pass_returns_the_loss(rng):
+    """A compiler would drop the forward pass of a layer that needs no output for its gradient."""
+    x = rng.standard_normal((2, 3, 4)).astype("float32")
+    _, training = passes(lambda weights, x: weights[0] * x, [np.full(1, 2.0, "float32")], x, x)
+    np.testing.assert_allclose(to_numpy(training()[0]), 2 * (x * x).sum(), rtol=1e-5)
 
 
 @pytest.mark.parametrize(

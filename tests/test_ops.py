@@ -14,7 +14,9 @@ from keras_ssm.ops import (
     fft_conv,
     growing_chunked,
     kernel,
+    pair,
     scan,
+    step,
     toeplitz,
 )
 from tests.backend_tools import BACKEND, compiled, relative_error, to_numpy
@@ -152,6 +154,45 @@ def gradient(loss, arrays, compile):
 
     tensors = [torch.tensor(x, requires_grad=True) for x in arrays]
     return [g.numpy() for g in torch.autograd.grad(loss(*tensors), tensors)]
+
+
+def test_product_of_joined_tensors(rng):
+    a, b = rng.standard_normal((5, 6)), rng.standard_normal((2, 5, 6))
+    found = pair.product(*(ops.convert_to_tensor(x, dtype="float32") for x in (a, b)))
+    complex_a, complex_b = (x[..., :3] + 1j * x[..., 3:] for x in (a, b))
+    expected = complex_a * complex_b
+    expected = np.concatenate([expected.real, expected.imag], axis=-1)
+    assert relative_error(found, expected) < 1e-6
+
+
+@pytest.mark.parametrize(("features", "size"), [(6, 4), (4, 6)])
+def test_project_and_its_gradients(features, size, rng):
+    arrays = [rng.standard_normal(shape) for shape in [(3, 7, features), (features, size)]]
+    arrays.append(rng.standard_normal((3, 7, size)))
+    arrays = [x.astype("float32") for x in arrays]
+    x, matrix, w = arrays
+
+    def loss(x, matrix, w):
+        return ops.sum(backend.project(x, matrix) * w)
+
+    found = gradient(loss, arrays, compile=False)
+    expected = w @ matrix.T, np.einsum("blm,bln->mn", x, w), x @ matrix
+    assert max(map(relative_error, found, expected)) < 1e-5
+    row = to_numpy(backend.project(*map(ops.convert_to_tensor, (x[:, 0], matrix))))
+    np.testing.assert_allclose(row, x[:, 0] @ matrix, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("modes", [3, 32, 33, 48, 64, 100])
+def test_a_step_adds_up_any_number_of_modes(modes, rng):
+    u, state = rng.standard_normal((2, 5)), rng.standard_normal((2, 5, 2 * modes))
+    dA, dB = rng.standard_normal((2, 5, 2 * modes))
+    C = rng.standard_normal((3, 5, 2 * modes))
+    found = step(*(ops.convert_to_tensor(x, dtype="float32") for x in (u, state, dA, dB, C)))
+    split = lambda x: x[..., :modes] + 1j * x[..., modes:]  # noqa: E731
+    after = split(dA) * split(state) + split(dB) * u[..., None]
+    y = 2 * np.einsum("bhn,chn->bch", after, split(C)).real.reshape(2, 15)
+    assert relative_error(found[0], y) < 1e-5
+    assert relative_error(found[1], np.concatenate([after.real, after.imag], axis=-1)) < 1e-6
 
 
 def test_toeplitz(rng):

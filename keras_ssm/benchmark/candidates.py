@@ -14,8 +14,8 @@ LARGEST_PUBLISHED = 2**32
 # Longer sequences are not read sample by sample: minutes a pass.
 LONGEST_RECURRENT = 1024
 
-# The gradient of Keras' LSTM and GRU on PyTorch takes time by the square of the length.
-LONGEST_CELLS_ON_TORCH = 4096
+# The gradient of Keras' LSTM and GRU takes time by the square of the length on two backends.
+LONGEST_CELLS = {"torch": 4096, "tensorflow": 16384}
 
 
 class CausalAttention(keras.layers.Layer):
@@ -57,7 +57,7 @@ def candidates(name, shape, methods):
     batch, length, features, state = shape
     if name == "MultiHeadAttention" and batch * 4 * length**2 * 4 > LARGEST_ATTENTION:
         return []
-    if name in ("LSTM", "GRU") and BACKEND == "torch" and length > LONGEST_CELLS_ON_TORCH:
+    if name in ("LSTM", "GRU") and length > LONGEST_CELLS.get(BACKEND, length):
         return []
     x, g = samples(shape)
     found = []

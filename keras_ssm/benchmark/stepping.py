@@ -11,7 +11,8 @@ def passes(function, weights, x, cotangent):
 
     They are compiled the way `keras.Model.fit` compiles on this backend by itself: by XLA on
     JAX, as a graph on TensorFlow (with XLA where there is a GPU), not at all on PyTorch. Both
-    wait for their results.
+    wait for their results. The loss is returned as well: a compiler would otherwise drop the
+    forward pass of a layer that computes it again for the gradient.
 
     Args:
         function: maps a nest of weights and an input to an output.
@@ -47,7 +48,7 @@ def _jax(function, weights, x, cotangent):
     def loss(weights, x, cotangent):
         return jnp.sum(function(weights, x) * cotangent)
 
-    step = jax.jit(jax.grad(loss, argnums=(0, 1)))
+    step = jax.jit(jax.value_and_grad(loss, argnums=(0, 1)))
     return (
         lambda: jax.block_until_ready(forward(weights, x)),
         lambda: jax.block_until_ready(step(weights, x, cotangent)),
@@ -69,7 +70,7 @@ def _tensorflow(function, weights, x, cotangent):
         with tf.GradientTape() as tape:
             tape.watch(x)
             loss = tf.reduce_sum(function(weights, x) * cotangent)
-        return tape.gradient(loss, [weights, x])
+        return loss, tape.gradient(loss, [weights, x])
 
     return lambda: _finish(forward(x)), lambda: _finish(step(x, cotangent))
 
@@ -99,7 +100,7 @@ def _torch(function, weights, x, cotangent):
 
     def step():
         loss = torch.sum(function(weights, x) * cotangent)
-        return _wait(torch.autograd.grad(loss, leaves, allow_unused=True))
+        return _wait((loss, torch.autograd.grad(loss, leaves, allow_unused=True)))
 
     return forward, step
 

@@ -303,7 +303,8 @@ def get_activation(name):
 
 
 def _gelu(x):
-    if keras.backend.standardize_dtype(x.dtype) == "float64":
+    # On JAX too: its own takes erfc, in more passes over the sequence.
+    if keras.backend.standardize_dtype(x.dtype) == "float64" or keras.backend.backend() == "jax":
         return 0.5 * x * (1.0 + ops.erf(x * 0.5**0.5))
     return keras.activations.gelu(x, approximate=False)
 

@@ -50,3 +50,22 @@ def split(x):
     """Undoes `join`: `(..., 2 modes)` to a pair of `(..., modes)`."""
     modes = x.shape[-1] // 2
     return x[..., :modes], x[..., modes:]
+
+
+def product(a, b):
+    """Returns a b for two joined tensors `(..., 2 modes)`, of which a broadcasts against b.
+
+    Both halves are computed at once, b's read in either order. Put together by a concatenation,
+    every number would ask which half it is in, and XLA's loops on a CPU would not be vectorised.
+    """
+    modes = b.shape[-1] // 2
+    re, im = (part[..., None, :] for part in split(a))
+    b = ops.reshape(b, (*_sizes(b)[:-1], 2, modes))
+    sign = ops.convert_to_tensor([[-1.0], [1.0]], dtype=b.dtype)
+    y = re * b + (im * sign) * ops.flip(b, axis=-2)
+    return ops.reshape(y, (*_sizes(y)[:-2], 2 * modes))
+
+
+def _sizes(x):
+    unknown = ops.shape(x) if None in x.shape else x.shape
+    return tuple(unknown[i] if n is None else n for i, n in enumerate(x.shape))

@@ -11,6 +11,7 @@
 - `fused_chunks` is the chunked evaluation in one piece (a GPU kernel, on PyTorch also a function
   with its own gradient), and `fused_scan` the scan of `ops.scan`; or `None`.
 - `toeplitz` is `ops.toeplitz` where a backend has views of its own, else `None`.
+- `project` is the product of rows and a matrix, with a gradient that suits the backend.
 - `contiguous` is a tensor that a batched matmul need not copy.
 """
 
@@ -30,6 +31,7 @@ fused_chunks = _module.fused_chunks
 fused_scan = _module.fused_scan
 map_blocks = getattr(_module, "map_blocks", None)  # where blocks pay
 blocks_pay = _module.blocks_pay
+project = getattr(_module, "project", keras.ops.matmul)
 sequential = _module.sequential
 with_gradient = _module.with_gradient
 toeplitz = getattr(_module, "toeplitz", None)

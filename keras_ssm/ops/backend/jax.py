@@ -54,6 +54,30 @@ def compiled(function):
     return function
 
 
+def project(x, matrix):
+    """The product of rows `(batch, length, features)` and a matrix.
+
+    On a CPU the gradient of the matrix is summed row by row of the batch, the smaller side first:
+    XLA would transpose the larger one as a whole.
+    """
+    return _project(x, matrix) if blocks_pay() and x.ndim == 3 else jnp.matmul(x, matrix)
+
+
+@jax.custom_vjp
+def _project(x, matrix):
+    return jnp.matmul(x, matrix)
+
+
+def _gradient_of_project(kept, upstream):
+    x, matrix = kept
+    small, large = (x, upstream) if x.shape[-1] <= upstream.shape[-1] else (upstream, x)
+    slope = jnp.sum(jnp.einsum("blm,bln->bmn", small, large), axis=0)
+    return jnp.matmul(upstream, matrix.T), slope if small is x else slope.T
+
+
+_project.defvjp(lambda x, matrix: (_project(x, matrix), (x, matrix)), _gradient_of_project)
+
+
 def contiguous(x):
     """x, since this backend copies where it has to."""
     return x
