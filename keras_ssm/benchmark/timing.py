@@ -14,7 +14,10 @@ LONG = 20.0
 def alternate(functions, seconds, warm=2, least=3):
     """Median time of each function, run in turn, for `seconds` each or `least` times.
 
-    Functions that take long run less often: not again after `LONG` seconds in all.
+    A call that is timed follows one of the same function that is not: what another left behind in
+    caches and memory, where its training would not meet it, does not count. Functions that take
+    long run less often: those of more than `LONG` / 20 seconds only to be timed, and none again
+    after `LONG` seconds in all.
 
     Args:
         functions: list of functions without arguments.
@@ -25,7 +28,7 @@ def alternate(functions, seconds, warm=2, least=3):
     Returns:
         List of floats, seconds.
     """
-    times = [[] for _ in functions]
+    times, short = [[] for _ in functions], []
     for function, found in zip(functions, times, strict=True):
         for _ in range(warm):
             took = _timed(function)
@@ -33,10 +36,14 @@ def alternate(functions, seconds, warm=2, least=3):
                 found.append(took)
             if took > LONG / 4:
                 break
+        if took < LONG / 20:
+            short.append(function)
     start, todo = time.perf_counter(), zip(functions, times, strict=True)
     todo = [(function, found) for function, found in todo if not found]
     while todo:
         for function, found in todo:
+            if function in short:
+                function()
             found.append(_timed(function))
         over = time.perf_counter() - start >= seconds * len(functions)
         todo = [
