@@ -8,7 +8,10 @@ from keras_ssm.benchmark.memory import peak_memory
 
 
 def rows(shapes, names, methods, quick=False):
-    """Yields a dict for each shape, layer and evaluation: bytes of a forward and a training pass.
+    """Yields a dict for each layer, shape and evaluation: bytes of a forward and a training pass.
+
+    Layer by layer: the small arrays of an LSTM's steps leave holes in the memory, and what is
+    measured after them counts for more.
 
     `working` is that of the training pass less the output and the gradient of the input, in units
     of one activation (batch x length x features x 4 bytes): what the layer itself needs.
@@ -19,8 +22,8 @@ def rows(shapes, names, methods, quick=False):
         methods: list of str.
         quick: bool. Whether to leave out the published formulation and the forward pass.
     """
-    for shape in map(tuple, shapes):
-        for name in names:
+    for name in names:
+        for shape in map(tuple, shapes):
             theirs = None
             for layer, method, both in candidates(name, shape, methods):
                 if hasattr(layers, name) and theirs is None and not quick:
