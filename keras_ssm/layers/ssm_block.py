@@ -303,8 +303,9 @@ def get_activation(name):
 
 
 def _gelu(x):
-    # On JAX too: its own takes erfc, in more passes over the sequence.
-    if keras.backend.standardize_dtype(x.dtype) == "float64" or keras.backend.backend() == "jax":
+    dtype = keras.backend.standardize_dtype(x.dtype)
+    # JAX's own takes erfc, in more passes; in half precision 1 + erf would lose digits.
+    if dtype == "float64" or (dtype == "float32" and keras.backend.backend() == "jax"):
         return 0.5 * x * (1.0 + ops.erf(x * 0.5**0.5))
     return keras.activations.gelu(x, approximate=False)
 

@@ -60,12 +60,7 @@ def product(a, b):
     """
     modes = b.shape[-1] // 2
     re, im = (part[..., None, :] for part in split(a))
-    b = ops.reshape(b, (*_sizes(b)[:-1], 2, modes))
+    b = ops.reshape(b, (*ops.shape(b)[:-1], 2, modes))
     sign = ops.convert_to_tensor([[-1.0], [1.0]], dtype=b.dtype)
     y = re * b + (im * sign) * ops.flip(b, axis=-2)
-    return ops.reshape(y, (*_sizes(y)[:-2], 2 * modes))
-
-
-def _sizes(x):
-    unknown = ops.shape(x) if None in x.shape else x.shape
-    return tuple(unknown[i] if n is None else n for i, n in enumerate(x.shape))
+    return ops.reshape(y, (*ops.shape(y)[:-2], 2 * modes))

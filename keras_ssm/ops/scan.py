@@ -207,17 +207,10 @@ def _gradient_of_transition(dA, states, d_inputs, initial, at):
     first = pair.product(pair.join(pair.conjugate(pair.split(initial))), d_inputs[..., at, :])
     x, d = pair.split(states[..., inner, :]), pair.split(d_inputs[..., others, :])
     # All axes at once: XLA takes up to 100 times as long over the steps of a single row.
-    axes = tuple(i for i, n in enumerate(_aligned(dA.shape[:-2], x[0].shape[:-2])) if n == 1)
-    axes = (*axes, len(x[0].shape) - 2)
-    product = lambda a, b: ops.sum(a * b, axis=axes, keepdims=True)  # noqa: E731
+    product = lambda a, b: _sum_to_shape(a * b, dA)  # noqa: E731
     re = product(x[0], d[0]) + product(x[1], d[1])
     im = product(x[0], d[1]) - product(x[1], d[0])
-    return _sum_to_shape(first[..., None, :], dA) + _sum_to_shape(pair.join((re, im)), dA)
-
-
-def _aligned(short, long):
-    """A shape with as many axes as another, of size 1 in front."""
-    return (1,) * (len(long) - len(short)) + tuple(short)
+    return _sum_to_shape(first[..., None, :], dA) + pair.join((re, im))
 
 
 def _steps_first(x):
