@@ -1,5 +1,6 @@
 """Systems applied sample by sample."""
 
+import keras
 from keras import ops
 
 from keras_ssm.ops import pair
@@ -47,7 +48,7 @@ def _sum(x):
     XLA adds a long sum number by number: that was half of a step with 64 modes. Sums of 32 are
     slower in pairs.
     """
-    if x.shape[-1] > 2 * VECTOR:
+    if x.shape[-1] > 2 * VECTOR and keras.backend.backend() != "torch":
         while x.shape[-1] > VECTOR and x.shape[-1] % 2 == 0:
             x = x[..., : x.shape[-1] // 2] + x[..., x.shape[-1] // 2 :]
     return ops.sum(x, axis=-1)

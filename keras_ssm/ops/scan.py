@@ -206,7 +206,6 @@ def _gradient_of_transition(dA, states, d_inputs, initial, at):
         return _sum_to_shape(pair.join(pair.multiply(previous, pair.split(d_inputs))), dA)
     first = pair.product(pair.join(pair.conjugate(pair.split(initial))), d_inputs[..., at, :])
     x, d = pair.split(states[..., inner, :]), pair.split(d_inputs[..., others, :])
-    # All axes at once: XLA takes up to 100 times as long over the steps of a single row.
     product = lambda a, b: _sum_to_shape(a * b, dA)  # noqa: E731
     re = product(x[0], d[0]) + product(x[1], d[1])
     im = product(x[0], d[1]) - product(x[1], d[0])
@@ -228,5 +227,6 @@ def _sum_to_shape(x, like):
     extra = len(x.shape) - len(like.shape)
     if extra:
         x = ops.sum(x, axis=tuple(range(extra)))
-    axes = tuple(i for i, n in enumerate(like.shape) if n == 1 and x.shape[i] != 1)
+    # Axes of size 1 too: XLA takes up to 100 times as long over the steps of a single row.
+    axes = tuple(i for i, n in enumerate(like.shape) if n == 1)
     return ops.sum(x, axis=axes, keepdims=True) if axes else x
