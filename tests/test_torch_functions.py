@@ -14,9 +14,16 @@ if BACKEND != "torch":
 import torch
 from torch.autograd import grad
 
-from keras_ssm.ops.backend import torch_chunks, torch_scan, torch_workspace
+from keras_ssm.ops.backend import (
+    torch_chunks,
+    torch_mimo,
+    torch_products,
+    torch_scan,
+    torch_workspace,
+)
 
 chunked = importlib.import_module("keras_ssm.ops.chunked")
+mimo = importlib.import_module("keras_ssm.ops.mimo")
 scan = importlib.import_module("keras_ssm.ops.scan")
 
 BATCH, LENGTH, FEATURES, T, STATES = 2, 23, 5, 4, 6
@@ -75,6 +82,61 @@ def test_scan(steps, reverse, rng):
     portable = lambda *tensors: scan.forward(*tensors, reverse)  # noqa: E731
     ours = torch_scan.scan(*tensors, reverse, portable)
     compare([ours], [portable(*tensors)], tensors, [double(BATCH, steps, STATES)], 1e-12)
+
+
+@pytest.mark.parametrize("convolved", [False, True], ids=["matmul", "convolution"])
+@pytest.mark.parametrize("directions", [1, 2])
+@pytest.mark.parametrize("batch, steps, features", [(1, 1, 3), (2, 23, 5), (3, 16, 1)])
+def test_mimo(batch, steps, features, directions, convolved, rng, monkeypatch):
+    """Sums over more rows than one turn takes included."""
+    monkeypatch.setattr(torch_products, "FEWEST_MULTIPLICATIONS", 0 if convolved else 10**9)
+    monkeypatch.setattr(torch_mimo, "ROWS", 7)
+    tensors = [
+        tensor(rng, batch, steps, features),
+        tensor(rng, STATES, scale=0.5),
+        tensor(rng, features, STATES),
+        tensor(rng, directions, features, STATES),
+        tensor(rng, features),
+        tensor(rng, batch, STATES),
+    ]
+    monkeypatch.setattr(torch.nn.functional, "conv2d", count(torch.nn.functional.conv2d))
+    ours = torch_mimo.mimo(*tensors, portable_mimo)
+    assert (torch.nn.functional.conv2d.calls > 0) == convolved
+    cotangents = [tensor(rng, *y.shape) for y in ours]
+    compare(ours, portable_mimo(*tensors), tensors, cotangents, 1e-5)
+
+
+def portable_mimo(u, dA, dB, C, D, initial):
+    over_all = lambda *arguments: scan.forward(dA[None, None], *arguments)  # noqa: E731
+    y, states = mimo.read_out(u, u @ dB, C, D, initial, over_all)
+    return y, states[:, -1]
+
+
+def count(function):
+    """The function, with the number of its calls."""
+
+    @functools.wraps(function)
+    def counted(*args, **kwargs):
+        counted.calls += 1
+        return function(*args, **kwargs)
+
+    counted.calls = 0
+    return counted
+
+
+@pytest.mark.parametrize(
+    "batch, steps, inputs, outputs", [(1, 9, 1, 4), (3, 1, 5, 2), (2, 4, 3, 1)]
+)
+def test_products_by_convolution(batch, steps, inputs, outputs, rng, monkeypatch):
+    monkeypatch.setattr(torch_products, "FEWEST_MULTIPLICATIONS", 0)
+    x, matrix = tensor(rng, batch, steps, inputs), tensor(rng, inputs, outputs)
+    y, cotangent = torch_products.project(x, matrix), tensor(rng, batch, steps, outputs)
+    compare([y], [x @ matrix], [x, matrix], [cotangent], 1e-5)
+    assert y.is_contiguous()
+    found = torch_products.sum_of_outer_products(x, cotangent)
+    assert relative_error(found.detach(), grad(x @ matrix, matrix, cotangent)[0]) < 1e-5
+    turned = x.detach().mT.contiguous().mT
+    torch.testing.assert_close(torch_products.project(turned, matrix), y)
 
 
 def compare(ours, expected, tensors, cotangents, tolerance):

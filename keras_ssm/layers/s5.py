@@ -1,3 +1,5 @@
+import functools
+
 import keras
 import numpy as np
 from keras import ops
@@ -13,6 +15,7 @@ from keras_ssm.layers.ssm_layer import (
 from keras_ssm.ops import backend, pair
 from keras_ssm.ops.discretize import RULES
 from keras_ssm.ops.fft_scan import fft_scan
+from keras_ssm.ops.mimo import mimo, read_out
 from keras_ssm.ops.recurrent import recurrent
 from keras_ssm.ops.scan import scan
 
@@ -243,7 +246,9 @@ class S5(SSMLayer):
     def advance(self, x, state, system):
         state = pair.join(pair.multiply(pair.split(system.dA), pair.split(state)))
         state = state + ops.matmul(x, system.dB)
-        return self._read(state, system.dC) + x * system.D, state
+        # The sign of the imaginary parts is changed in the state, which is smaller than dC.
+        y = ops.matmul(self._rows(state), ops.transpose(system.dC))
+        return y + x * system.D, state
 
     def evaluate(self, x, initial_state, lengths, return_state, timesteps=None):
         zero = ops.zeros_like(ops.matmul(x[:, 0], self._input_matrix()))
@@ -252,15 +257,12 @@ class S5(SSMLayer):
             system = self._system(self.tensor(self.D))
             step = lambda sample, state: self.advance(sample, state, system)  # noqa: E731
             return recurrent(x, step, start, lengths)
-        log_dA, v = self._driven(x, timesteps)
-        states = self._scan(log_dA, v, start)
-        C = self._output_matrices()
-        y = self._read(states, C[0])
-        if self.bidirectional:
-            y = y + self._read(self._scan(log_dA, v, zero, reverse=True), C[1])
-        # In rows: XLA takes 100 times as long over the gradient of D where the batch is one.
-        direct = ops.reshape(x, (-1, x.shape[-1])) * self.tensor(self.D)
-        y = y + ops.reshape(direct, ops.shape(x))
+        C, D = self._rows(self._output_matrices()), self.tensor(self.D)
+        if timesteps is None and lengths is None and self.method != "fft":
+            log_dA, dB = self._discrete_matrices()
+            return mimo(x, pair.join(pair.exp(log_dA)), dB, C, D, start)
+        log_dA, driven = self._driven(x, timesteps)
+        y, states = read_out(x, driven, C, D, start, functools.partial(self._scan, log_dA))
         return y, self._final(states, start, lengths) if return_state else None
 
     def get_config(self):
@@ -282,12 +284,15 @@ class S5(SSMLayer):
         return ops.minimum(real, LARGEST_REAL_PART) if self.clip_eigs else real, imag
 
     def _system(self, D):
+        log_dA, dB = self._discrete_matrices()
+        return DiscreteSystem(pair.join(pair.exp(log_dA)), dB, self._output_matrices()[0], D)
+
+    def _discrete_matrices(self):
+        """log dA `(modes,)`, and dB `(features, 2 * modes)`."""
         log_dA, gain = self._discrete(ops.exp(self.tensor(self.log_dt)))
         B = self.tensor(self.B_real), self.tensor(self.B_imag)
-        dB = pair.join(
-            tuple(ops.transpose(p) for p in pair.multiply(tuple(g[:, None] for g in gain), B))
-        )
-        return DiscreteSystem(pair.join(pair.exp(log_dA)), dB, self._output_matrices()[0], D)
+        dB = pair.multiply(tuple(g[:, None] for g in gain), B)
+        return log_dA, ops.transpose(ops.concatenate(dB, axis=0))
 
     def _discrete(self, dt):
         """log dA and the factor of B, for steps `(..., modes)`."""
@@ -307,30 +312,30 @@ class S5(SSMLayer):
 
     def _driven(self, x, timesteps):
         """log dA `(modes,)` or `(batch, length, modes)`, and dB u `(batch, length, 2 modes)`."""
-        dt = ops.exp(self.tensor(self.log_dt))
         if timesteps is None:
-            log_dA, gain = self._discrete(dt)
-            B = self.tensor(self.B_real), self.tensor(self.B_imag)
-            dB = pair.multiply(tuple(g[:, None] for g in gain), B)
-            return log_dA, backend.project(x, ops.transpose(ops.concatenate(dB, axis=0)))
+            log_dA, dB = self._discrete_matrices()
+            return log_dA, backend.project(x, dB)
+        dt = ops.exp(self.tensor(self.log_dt))
         log_dA, gain = self._discrete(dt * timesteps[..., None])
         v = pair.split(backend.project(x, self._input_matrix()))
         return log_dA, pair.join(pair.multiply(gain, v))
 
-    def _scan(self, log_dA, v, start, reverse=False):
+    def _scan(self, log_dA, driven, start, reverse):
         varies = len(log_dA[0].shape) > 1
         if self.method == "fft" and not varies:
             if not reverse:
-                return fft_scan(log_dA, v, start)
-            return ops.flip(fft_scan(log_dA, ops.flip(v, axis=1), start), axis=1)
+                return fft_scan(log_dA, driven, start)
+            return ops.flip(fft_scan(log_dA, ops.flip(driven, axis=1), start), axis=1)
         dA = pair.join(pair.exp(log_dA))
-        return scan(dA if varies else dA[None, None], v, start, reverse)
+        return scan(dA if varies else dA[None, None], driven, start, reverse)
 
-    def _read(self, states, C):
-        """2 Re(C x), or Re(C x) of a system that is not real."""
+    def _rows(self, C):
+        """C so that its product with a state, both as real vectors, is the output.
+
+        That is 2 Re(C x), or Re(C x) of a system that is not real.
+        """
         factor = 2.0 if self.conj_sym else 1.0
-        rows = factor * pair.join(pair.conjugate(pair.split(C)))
-        return backend.project(states, ops.transpose(rows))
+        return factor * pair.join(pair.conjugate(pair.split(C)))
 
     def _final(self, states, start, lengths):
         if lengths is None:

@@ -10,6 +10,7 @@
   `carry_states` a fast form of `ops.carry` or `None`.
 - `fused_chunks` is the chunked evaluation in one piece (a GPU kernel, on PyTorch also a function
   with its own gradient), and `fused_scan` the scan of `ops.scan`; or `None`.
+- `fused_mimo` is a diagonal system of many inputs in one function, or `None`.
 - `toeplitz` is `ops.toeplitz` where a backend has views of its own, else `None`.
 - `project` is the product of rows and a matrix, with a gradient that suits the backend.
 - `contiguous` is a tensor that a batched matmul need not copy.
@@ -28,6 +29,7 @@ concrete = _module.concrete
 contiguous = _module.contiguous
 exact_einsum = _module.exact_einsum
 fused_chunks = _module.fused_chunks
+fused_mimo = getattr(_module, "fused_mimo", lambda *_: None)
 fused_scan = _module.fused_scan
 map_blocks = getattr(_module, "map_blocks", None)  # where blocks pay
 blocks_pay = _module.blocks_pay

@@ -7,7 +7,9 @@ import torch
 from keras_ssm.ops.backend.kernel_shapes import plain
 from keras_ssm.ops.backend.switch import fast_paths_enabled
 from keras_ssm.ops.backend.torch_chunks import chunk_outputs
+from keras_ssm.ops.backend.torch_mimo import mimo
 from keras_ssm.ops.backend.torch_precision import exact
+from keras_ssm.ops.backend.torch_products import project as project
 from keras_ssm.ops.backend.torch_scan import scan
 
 # Steps of a recurrence that are written out one after another.
@@ -130,6 +132,13 @@ def fused_scan(dA, inputs, initial, reverse, portable):
     if dA.shape[-2] != 1 or inputs.shape[-2] == 1 or torch.compiler.is_compiling():
         return None
     return scan(dA, inputs, initial, reverse, portable)
+
+
+def fused_mimo(u, dA, dB, C, D, initial, portable):
+    """Outputs and last state of a diagonal system of many inputs; `None` while compiling."""
+    if torch.compiler.is_compiling() or u.device.type == "meta":
+        return None
+    return mimo(u, dA, dB, C, D, initial, portable)
 
 
 def fused_chunks(u, T, matrices, initial, return_state, portable):

@@ -7,6 +7,7 @@ computes a block anew, so that nothing but the arguments is kept for it.
 
 import torch
 
+from keras_ssm.ops.backend.torch_pairs import as_complex, as_pairs, in_halves, in_pairs
 from keras_ssm.ops.backend.torch_precision import exact
 from keras_ssm.ops.backend.torch_workspace import Workspace
 
@@ -34,12 +35,12 @@ def chunk_outputs(u, T, matrices, initial, portable):
         return [t if axis is None or not diagonal else layout(t, axis) for t, axis in pairs]
 
     def plain(u, *tensors):
-        y, last = portable(u, *change(_in_halves, tensors, state_axes))
-        return y, *change(_in_pairs, [last], [2])
+        y, last = portable(u, *change(in_halves, tensors, state_axes))
+        return y, *change(in_pairs, [last], [2])
 
-    tensors = change(_in_pairs, [*matrices, *initial], state_axes)
+    tensors = change(in_pairs, [*matrices, *initial], state_axes)
     y, last = _ChunkOutputs.apply((T, bool(initial), plain), u, *tensors)
-    return y, *change(_in_halves, [last], [2])
+    return y, *change(in_halves, [last], [2])
 
 
 class _ChunkOutputs(torch.autograd.Function):
@@ -117,8 +118,8 @@ def _carry(work, name, transition, x, E_in, initial, reverse=False):
     inputs, states = added.view(by_chunk), before.view(by_chunk)
     diagonal = transition.ndim == 2
     if diagonal:
-        transition, inputs, states = (_complex(t) for t in (transition, inputs, states))
-        initial = None if initial is None else _complex(initial)
+        transition, inputs, states = (as_complex(t) for t in (transition, inputs, states))
+        initial = None if initial is None else as_complex(initial)
     moving = transition[:, None] if diagonal else transition.mT.contiguous()
     inputs, states = inputs.unbind(2), states.unbind(2)
     if reverse:
@@ -131,36 +132,22 @@ def _carry(work, name, transition, x, E_in, initial, reverse=False):
         else:
             torch.add(added, state, out=target)
             target += exact(torch.bmm, state, moving)
-    return before, torch.view_as_real(last).flatten(-2) if diagonal else last
-
-
-def _complex(x):
-    return torch.view_as_complex(x.unflatten(-1, (-1, 2)))
-
-
-def _in_pairs(x, axis):
-    """Real parts, then imaginary parts, to real and imaginary part of each mode in turn."""
-    return x.unflatten(axis, (2, -1)).transpose(axis, axis + 1).flatten(axis, axis + 1)
-
-
-def _in_halves(x, axis):
-    """Undoes `_in_pairs`."""
-    return x.unflatten(axis, (-1, 2)).transpose(axis, axis + 1).flatten(axis, axis + 1)
+    return before, as_pairs(last) if diagonal else last
 
 
 def _adjoint(transition):
     """The transition of the gradient, which runs the other way."""
     if transition.ndim == 3:
         return transition.mT
-    return torch.view_as_real(_complex(transition).conj().resolve_conj()).flatten(-2)
+    return as_pairs(as_complex(transition).conj().resolve_conj())
 
 
 def _gradient_of_transition(transition, before, d_added):
     """Overwrites `before` with the products that it sums."""
     if transition.ndim == 3:
         return exact(torch.bmm, d_added.mT, before)
-    products = _complex(before).conj_physical_().mul_(_complex(d_added))
-    return torch.view_as_real(products.sum(dim=1)).flatten(-2)
+    products = as_complex(before).conj_physical_().mul_(as_complex(d_added))
+    return as_pairs(products.sum(dim=1))
 
 
 def by_autograd(function, tensors, cotangents):

@@ -31,7 +31,7 @@ class _Scan(torch.autograd.Function):
     @staticmethod
     def forward(ctx, settings, dA, inputs, initial):
         states = _complex(inputs)
-        _in_place(_complex(dA), states, _complex(initial), settings[0])
+        scan_in_place(_complex(dA), states, _complex(initial), settings[0])
         ctx.settings = settings
         ctx.save_for_backward(dA, inputs, initial, states)
         return _real(states)
@@ -44,7 +44,7 @@ class _Scan(torch.autograd.Function):
             return None, *by_autograd(portable, tensors, upstream)
         dA, initial = _complex(tensors[0]), _complex(tensors[2])
         d_inputs = _complex(upstream)
-        _in_place(dA.conj().resolve_conj(), d_inputs, torch.zeros_like(initial), not reverse)
+        scan_in_place(dA.conj().resolve_conj(), d_inputs, torch.zeros_like(initial), not reverse)
         first = d_inputs[..., -1 if reverse else 0, :]
         later, before = slice(1, None), slice(None, -1)
         if reverse:
@@ -63,8 +63,15 @@ def _real(x):
     return torch.cat([x.real, x.imag], dim=-1)
 
 
-def _in_place(a, x, state, reverse):
-    """Replaces inputs `(..., steps, modes)` by states."""
+def scan_in_place(a, x, state, reverse):
+    """Replaces inputs by the states of the recurrence.
+
+    Args:
+        a: complex tensor `(..., 1, modes)`. The transition of every step.
+        x: complex tensor `(..., steps, modes)`. Inputs, then states.
+        state: complex tensor `(..., modes)`. State before the first step.
+        reverse: bool. Whether the recurrence runs from the last step to the first.
+    """
     steps = x.shape[-2]
     T = max(1, int(steps**0.5))
     blocks = steps // T
@@ -85,9 +92,11 @@ def _blocks(a, x, state, reverse):
     over_block = powers[..., -1, :]
     starts = torch.empty_like(samples[-1])
     ends = _in_order(samples[-1].unbind(-2), reverse)
-    for start, end in zip(_in_order(starts.unbind(-2), reverse), ends, strict=True):
-        start.copy_(state)
-        state = torch.addcmul(end, over_block, state)
+    first, *others = _in_order(starts.unbind(-2), reverse)
+    last = torch.empty_like(first)
+    state = first.copy_(state)
+    for end, target in zip(ends, [*others, last], strict=True):
+        state = torch.addcmul(end, over_block, state, out=target)
     powers = powers.flip(-2) if reverse else powers
     x.addcmul_(powers[..., None, :, :], starts[..., None, :])
     return state
