@@ -151,16 +151,20 @@ def _tensorflow(make_stack, arguments, x, forms):
 
     step, initial, systems = make_stack(*arguments)
     samples, kept = tf.constant(x), [initial]
-    called = tf.function(step, jit_compile=True, autograph=False)
+
+    # Closed over, as the cells' variables are: tensors that are arguments cost more than the step.
+    @tf.function(jit_compile=True, autograph=False)
+    def called(sample, states):
+        return step(sample, states, systems)
 
     def one_by_one():
         sample = samples[0]
         for _ in range(CALLS):
-            y, kept[0] = called(sample, kept[0], systems)
+            y, kept[0] = called(sample, kept[0])
         return y.numpy()
 
     @tf.function(jit_compile=True, autograph=False)
-    def loop(samples, states, systems):
+    def loop(samples, states):
         outputs = tf.TensorArray(tf.float32, size=LOOP, element_shape=samples.shape[1:])
 
         def one(t, states, outputs):
@@ -174,7 +178,7 @@ def _tensorflow(make_stack, arguments, x, forms):
 
     found = {
         "step": (one_by_one, CALLS, "tf.function, XLA"),
-        "loop": (lambda: loop(samples, initial, systems)[0].numpy(), LOOP, "tf.while_loop, XLA"),
+        "loop": (lambda: loop(samples, initial)[0].numpy(), LOOP, "tf.while_loop, XLA"),
     }
     return {form: found[form] for form in forms}
 
