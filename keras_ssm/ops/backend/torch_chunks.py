@@ -60,11 +60,11 @@ class _ChunkOutputs(torch.autograd.Function):
             x = work.read("x", u, block)
             out = work.product("y", x, response)
             before, last[block] = _carry(work, "x", transition, x, E_in, initial)
-            out.baddbmm_(before, E_out)
+            out += work.product("read", before, E_out)
             if others:
                 E_in, E_out = others
                 before, _ = _carry(work, "x", transition, x, E_in, None, reverse=True)
-                out.baddbmm_(before, E_out)
+                out += work.product("read", before, E_out)
             work.write(y, out, block)
         return work.finished(y), last
 
@@ -105,7 +105,7 @@ def _direction(work, x, dy, dx, transition, E_in, E_out, initial, d_last, revers
     adjoint = _adjoint(transition)
     d_added, d_initial = _carry(work, "dy", adjoint, dy, E_out.mT, d_last, not reverse)
     if dx is not None:
-        dx.baddbmm_(d_added, E_in.mT)
+        dx += work.product("read", d_added, E_in.mT)
     d_E_in, d_E_out = torch.bmm(x.mT, d_added), torch.bmm(before.mT, dy)
     return _gradient_of_transition(transition, before, d_added), d_E_in, d_E_out, d_initial
 
@@ -113,7 +113,7 @@ def _direction(work, x, dy, dx, transition, E_in, E_out, initial, d_last, revers
 def _carry(work, name, transition, x, E_in, initial, reverse=False):
     """`ops.carry` of x E_in: states before the chunks, as rows of a matrix, and the last one."""
     added = work.product("added", x, E_in)
-    before = work.buffer(f"before {name}", added.shape)
+    before = work.rows(f"before {name}", added)
     by_chunk = (added.shape[0], work.batch, -1, added.shape[2])
     inputs, states = added.view(by_chunk), before.view(by_chunk)
     diagonal = transition.ndim == 2
@@ -126,13 +126,16 @@ def _carry(work, name, transition, x, E_in, initial, reverse=False):
         inputs, states = inputs[::-1], states[::-1]
     last = torch.empty_like(inputs[0])
     states[0].zero_() if initial is None else states[0].copy_(initial)
-    for added, state, target in zip(inputs, states, (*states[1:], last), strict=True):
-        if diagonal:
+    if diagonal:
+        for added, state, target in zip(inputs, states, (*states[1:], last), strict=True):
             torch.addcmul(added, moving, state, out=target)
-        else:
-            torch.add(added, state, out=target)
-            target += exact(torch.bmm, state, moving)
-    return before, as_pairs(last) if diagonal else last
+        return before, as_pairs(last)
+    # A state of its own: rows far apart in memory make a product slow.
+    state = states[0].contiguous()
+    for added, target in zip(inputs, (*states[1:], last), strict=True):
+        state = exact(torch.bmm, state, moving).add_(state).add_(added)
+        target.copy_(state)
+    return before, last
 
 
 def _adjoint(transition):

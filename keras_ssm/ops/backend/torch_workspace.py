@@ -2,6 +2,8 @@
 
 import torch
 
+from keras_ssm.ops.backend.torch_products import product_by_feature
+
 # Numbers in a buffer, measured: see docs/performance.md.
 BLOCK_SAMPLES = 2**20
 
@@ -37,8 +39,22 @@ class Workspace:
         return self._memory[name][:size].view(shape)
 
     def product(self, name, a, b):
-        """The batched product of two tensors, in the buffer of this name."""
-        return torch.bmm(a, b, out=self.buffer(name, (*a.shape[:2], b.shape[2])))
+        """The product of rows and the matrices of each feature, laid out as `read` does.
+
+        Args:
+            name: str. Buffer that takes it where it can.
+            a: tensor `(features, batch * chunks, inputs)`, laid out as `read` does.
+            b: tensor `(features, inputs, outputs)`.
+
+        Returns:
+            Tensor `(features, batch * chunks, outputs)`.
+        """
+        return product_by_feature(a, b, lambda shape: self.buffer(name, shape))
+
+    def rows(self, name, like):
+        """A buffer of the shape of such a product, laid out as it is."""
+        features, rows, size = like.shape
+        return self.buffer(name, (rows, features, size)).transpose(0, 1)
 
     def sequence(self, channels):
         """New memory `(batch, whole chunks, channels * features)` for `write`."""
