@@ -7,8 +7,10 @@ computes a block anew, so that nothing but the arguments is kept for it.
 
 import torch
 
+from keras_ssm.ops.backend.torch_autograd import by_autograd
 from keras_ssm.ops.backend.torch_pairs import as_complex, as_pairs, in_halves, in_pairs
 from keras_ssm.ops.backend.torch_precision import exact
+from keras_ssm.ops.backend.torch_scan import scan_in_place
 from keras_ssm.ops.backend.torch_workspace import Workspace
 
 
@@ -116,26 +118,33 @@ def _carry(work, name, transition, x, E_in, initial, reverse=False):
     before = work.rows(f"before {name}", added)
     by_chunk = (added.shape[0], work.batch, -1, added.shape[2])
     inputs, states = added.view(by_chunk), before.view(by_chunk)
-    diagonal = transition.ndim == 2
-    if diagonal:
-        transition, inputs, states = (as_complex(t) for t in (transition, inputs, states))
-        initial = None if initial is None else as_complex(initial)
-    moving = transition[:, None] if diagonal else transition.mT.contiguous()
+    if transition.ndim == 2:
+        a, inputs, states = (as_complex(t) for t in (transition[:, None, None], inputs, states))
+        initial = 0.0 if initial is None else as_complex(initial)
+        return before, as_pairs(_states_before(a, inputs, states, initial, reverse))
+    moving = transition.mT.contiguous()
     inputs, states = inputs.unbind(2), states.unbind(2)
     if reverse:
         inputs, states = inputs[::-1], states[::-1]
-    last = torch.empty_like(inputs[0])
     states[0].zero_() if initial is None else states[0].copy_(initial)
-    if diagonal:
-        for added, state, target in zip(inputs, states, (*states[1:], last), strict=True):
-            torch.addcmul(added, moving, state, out=target)
-        return before, as_pairs(last)
     # A state of its own: rows far apart in memory make a product slow.
-    state = states[0].contiguous()
+    state, last = states[0].contiguous(), torch.empty_like(inputs[0])
     for added, target in zip(inputs, (*states[1:], last), strict=True):
         state = exact(torch.bmm, state, moving).add_(state).add_(added)
         target.copy_(state)
     return before, last
+
+
+def _states_before(a, inputs, states, initial, reverse):
+    """Fills in the complex states before each of the inputs; returns the one after the last."""
+    first, others, sooner = 0, slice(1, None), slice(None, -1)
+    if reverse:
+        first, others, sooner = -1, sooner, others
+    states[:, :, others] = inputs[:, :, sooner]
+    states[:, :, first] = initial
+    scan_in_place(a, states, torch.zeros_like(states[:, :, 0]), reverse)
+    end = 0 if reverse else -1
+    return torch.addcmul(inputs[:, :, end], a[:, 0], states[:, :, end])
 
 
 def _adjoint(transition):
@@ -151,14 +160,3 @@ def _gradient_of_transition(transition, before, d_added):
         return exact(torch.bmm, d_added.mT, before)
     products = as_complex(before).conj_physical_().mul_(as_complex(d_added))
     return as_pairs(products.sum(dim=1))
-
-
-def by_autograd(function, tensors, cotangents):
-    """The gradients of each tensor as functions that autograd can take gradients of."""
-    needed = [t for t in tensors if t.requires_grad]
-    with torch.enable_grad():
-        found = torch.autograd.grad(
-            function(*tensors), needed, cotangents, create_graph=True, allow_unused=True
-        )
-    found = iter(found)
-    return [next(found) if t.requires_grad else None for t in tensors]

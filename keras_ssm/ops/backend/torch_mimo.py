@@ -2,7 +2,7 @@
 
 import torch
 
-from keras_ssm.ops.backend.torch_chunks import by_autograd
+from keras_ssm.ops.backend.torch_autograd import by_autograd
 from keras_ssm.ops.backend.torch_pairs import as_complex, as_pairs, in_halves, in_pairs
 from keras_ssm.ops.backend.torch_products import project, sum_of_outer_products
 from keras_ssm.ops.backend.torch_scan import scan_in_place

@@ -4,7 +4,7 @@ import itertools
 
 import torch
 
-from keras_ssm.ops.backend.torch_chunks import by_autograd
+from keras_ssm.ops.backend.torch_autograd import by_autograd
 
 
 def scan(dA, inputs, initial, reverse, portable):
