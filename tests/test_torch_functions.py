@@ -16,6 +16,7 @@ from torch.autograd import grad
 
 from keras_ssm.ops.backend import (
     torch_chunks,
+    torch_dense_scan,
     torch_mimo,
     torch_products,
     torch_scan,
@@ -60,6 +61,7 @@ def arguments(rng, dense, channels, kind):
 @pytest.mark.parametrize("dense", [False, True], ids=["diagonal", "dense"])
 def test_chunks(dense, channels, kind, rng, monkeypatch):
     """In three blocks of features, the last one smaller; gradients of gradients included."""
+    monkeypatch.setattr(torch_dense_scan, "STEPS_FOR_BLOCKS", 0)
     monkeypatch.setattr(torch_workspace, "BLOCK_SAMPLES", 2 * BATCH * 6 * T)
     u, matrices, initial = arguments(rng, dense, channels, kind)
     portable = lambda *tensors: chunked.all_features(T, bool(initial), *tensors)  # noqa: E731
@@ -68,6 +70,22 @@ def test_chunks(dense, channels, kind, rng, monkeypatch):
     tensors = [u, *matrices, *initial]
     cotangents = [tensor(rng, *y.shape) for y in expected]
     compare(ours, expected, tensors, cotangents, 1e-5)
+
+
+@pytest.mark.parametrize("reverse", [False, True])
+@pytest.mark.parametrize("steps", [1, 3, 16, 23])
+def test_dense_scan(steps, reverse, rng, monkeypatch):
+    """In blocks, the last of which is not whole, and one by one."""
+    E, inputs = 0.2 * torch.randn(FEATURES, 3, 3), torch.randn(FEATURES, BATCH, steps, 3)
+    expected, state = inputs.clone(), torch.zeros(FEATURES, BATCH, 3)
+    for t in range(steps)[:: -1 if reverse else 1]:
+        state = state + state @ E + inputs[:, :, t]
+        expected[:, :, t] = state
+    for steps_for_blocks in (0, 10**9):
+        monkeypatch.setattr(torch_dense_scan, "STEPS_FOR_BLOCKS", steps_for_blocks)
+        found = inputs.clone()
+        torch_dense_scan.dense_scan_in_place(E, found, reverse)
+        torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.parametrize("reverse", [False, True])
@@ -156,6 +174,25 @@ def compare(ours, expected, tensors, cotangents, tolerance):
         for gradients in (found, wanted)
     ]
     agree(*second)
+
+
+@pytest.mark.parametrize("T, states, fits", [(16, 32, True), (16, 6, True), (8, 6, False)])
+def test_chunks_by_convolution(T, states, fits, rng, monkeypatch):
+    """Grouped convolutions where groups fill registers, batched products where they do not."""
+    monkeypatch.setattr(torch_products, "FEWEST_MULTIPLICATIONS", 0)
+    monkeypatch.setattr(torch.nn.functional, "conv2d", count(torch.nn.functional.conv2d))
+    tensors = [
+        tensor(rng, BATCH, LENGTH, FEATURES),
+        tensor(rng, FEATURES, T, T),
+        tensor(rng, FEATURES, states, scale=0.2),
+        tensor(rng, FEATURES, T, states),
+        tensor(rng, FEATURES, states, T),
+    ]
+    portable = lambda *tensors: chunked.all_features(T, False, *tensors)  # noqa: E731
+    ours = torch_chunks.chunk_outputs(tensors[0], T, tensors[1:], [], portable)
+    assert (torch.nn.functional.conv2d.calls > 0) == fits
+    expected = portable(*tensors)
+    compare(ours, expected, tensors, [tensor(rng, *y.shape) for y in expected], 1e-5)
 
 
 def test_inputs_in_any_layout(rng):

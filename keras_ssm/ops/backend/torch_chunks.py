@@ -8,6 +8,7 @@ computes a block anew, so that nothing but the arguments is kept for it.
 import torch
 
 from keras_ssm.ops.backend.torch_autograd import by_autograd
+from keras_ssm.ops.backend.torch_dense_scan import dense_scan_in_place
 from keras_ssm.ops.backend.torch_pairs import as_complex, as_pairs, in_halves, in_pairs
 from keras_ssm.ops.backend.torch_precision import exact
 from keras_ssm.ops.backend.torch_scan import scan_in_place
@@ -122,29 +123,23 @@ def _carry(work, name, transition, x, E_in, initial, reverse=False):
         a, inputs, states = (as_complex(t) for t in (transition[:, None, None], inputs, states))
         initial = 0.0 if initial is None else as_complex(initial)
         return before, as_pairs(_states_before(a, inputs, states, initial, reverse))
-    moving = transition.mT.contiguous()
-    inputs, states = inputs.unbind(2), states.unbind(2)
-    if reverse:
-        inputs, states = inputs[::-1], states[::-1]
-    states[0].zero_() if initial is None else states[0].copy_(initial)
-    # A state of its own: rows far apart in memory make a product slow.
-    state, last = states[0].contiguous(), torch.empty_like(inputs[0])
-    for added, target in zip(inputs, (*states[1:], last), strict=True):
-        state = exact(torch.bmm, state, moving).add_(state).add_(added)
-        target.copy_(state)
-    return before, last
+    initial = 0.0 if initial is None else initial
+    return before, _states_before(transition.mT, inputs, states, initial, reverse)
 
 
 def _states_before(a, inputs, states, initial, reverse):
-    """Fills in the complex states before each of the inputs; returns the one after the last."""
+    """Fills in the states before each of the inputs; returns the one after the last."""
     first, others, sooner = 0, slice(1, None), slice(None, -1)
     if reverse:
         first, others, sooner = -1, sooner, others
     states[:, :, others] = inputs[:, :, sooner]
     states[:, :, first] = initial
-    scan_in_place(a, states, torch.zeros_like(states[:, :, 0]), reverse)
-    end = 0 if reverse else -1
-    return torch.addcmul(inputs[:, :, end], a[:, 0], states[:, :, end])
+    end = -1 - first
+    if a.is_complex():
+        scan_in_place(a, states, torch.zeros_like(states[:, :, 0]), reverse)
+        return torch.addcmul(inputs[:, :, end], a[:, 0], states[:, :, end])
+    dense_scan_in_place(a, states, reverse)
+    return inputs[:, :, end] + states[:, :, end] + exact(torch.bmm, states[:, :, end], a)
 
 
 def _adjoint(transition):
