@@ -14,6 +14,7 @@ from keras_ssm.ops import (
     fft_conv,
     growing_chunked,
     kernel,
+    mimo,
     pair,
     scan,
     step,
@@ -180,6 +181,33 @@ def test_project_and_its_gradients(features, size, rng):
     assert max(map(relative_error, found, expected)) < 1e-5
     row = to_numpy(backend.project(*map(ops.convert_to_tensor, (x[:, 0], matrix))))
     np.testing.assert_allclose(row, x[:, 0] @ matrix, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("length", [1, 2, 13])
+@pytest.mark.parametrize("directions", [1, 2])
+def test_mimo(directions, length, rng):
+    """Against the recurrence in NumPy, one sample at a time."""
+    modes, features = 3, 4
+    u, initial = rng.standard_normal((2, length, features)), rng.standard_normal((2, 2 * modes))
+    dA, dB = 0.5 * rng.standard_normal(2 * modes), rng.standard_normal((features, 2 * modes))
+    C, D = rng.standard_normal((directions, features, 2 * modes)), rng.standard_normal(features)
+    arrays = (u, dA, dB, C, D, initial)
+    y, last = mimo(*(ops.convert_to_tensor(x, dtype="float32") for x in arrays))
+
+    def scanned(steps, state):
+        for t in steps:
+            re, im = pair.multiply(pair.split(dA), pair.split(state))
+            state = np.concatenate([re, im], axis=-1) + u[:, t] @ dB
+            yield t, state
+
+    expected = u * D
+    for t, state in scanned(range(length), initial):
+        expected[:, t] += state @ C[0].T
+    assert relative_error(last, state) < 1e-5
+    if directions == 2:
+        for t, state in scanned(reversed(range(length)), np.zeros_like(initial)):
+            expected[:, t] += state @ C[1].T
+    assert relative_error(y, expected) < 1e-5
 
 
 @pytest.mark.parametrize("modes", [3, 32, 33, 48, 64, 100])

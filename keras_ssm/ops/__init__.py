@@ -8,6 +8,7 @@ from keras_ssm.ops.discretize import bilinear, zoh
 from keras_ssm.ops.dplr import dplr_bilinear, dplr_factors, dplr_kernel
 from keras_ssm.ops.fft_conv import fft_conv
 from keras_ssm.ops.growing import growing_chunked
+from keras_ssm.ops.mimo import mimo
 from keras_ssm.ops.naive import convolve, naive, naive_dense, naive_mimo
 from keras_ssm.ops.powers import kernel, powers
 from keras_ssm.ops.recurrent import low_rank_step, recurrent, step
@@ -28,6 +29,7 @@ __all__ = [
     "growing_chunked",
     "kernel",
     "low_rank_step",
+    "mimo",
     "naive",
     "naive_dense",
     "naive_mimo",

@@ -7,6 +7,7 @@ from jax import lax
 
 from keras_ssm.ops.backend.jax_blocks import map_blocks as map_blocks
 from keras_ssm.ops.backend.jax_carry import carry_states as carry_states
+from keras_ssm.ops.backend.jax_scan import SHORTEST_IN_BLOCKS, scan
 from keras_ssm.ops.backend.kernel_shapes import plain
 from keras_ssm.ops.backend.switch import fast_paths_enabled
 
@@ -89,7 +90,10 @@ def blocks_pay():
 
 
 def fused_scan(dA, inputs, initial, reverse, portable):
-    """No form of its own."""
+    """The states of `ops.scan` by loops; `None` for changing transitions and short sequences."""
+    if dA.shape[-2] != 1 or inputs.shape[-2] is None or inputs.shape[-2] < SHORTEST_IN_BLOCKS:
+        return None
+    return scan(dA, inputs, initial, reverse)
 
 
 def fused_chunks(u, T, matrices, initial, return_state, portable):
