@@ -48,21 +48,21 @@ def sum_of_outer_products(a, b):
 
 
 def product_by_feature(a, b, out):
-    """A batched product, of which a lies in memory row by row, as does the result.
+    """A batched product, by a grouped convolution where that is faster.
 
     Args:
-        a: tensor `(features, rows, inputs)`, the transpose of contiguous memory
-            `(rows, features, inputs)`.
+        a: tensor `(features, rows, inputs)`. It need not be copied where it is the transpose of
+            contiguous memory `(rows, features, inputs)`.
         b: tensor `(features, inputs, outputs)`.
-        out: function of a shape `(rows, features, outputs)`. New memory, where it is needed.
+        out: function of a shape, memory for a product that is no convolution.
 
     Returns:
-        Tensor `(features, rows, outputs)`, laid out as a is.
+        Tensor `(features, rows, outputs)`; of a convolution the transpose of contiguous memory.
     """
     features, rows, inputs = a.shape
     outputs = b.shape[2]
     if not _convolves(a, outputs) or inputs % VECTOR or outputs % VECTOR:
-        return torch.bmm(a, b, out=out((rows, features, outputs)).transpose(0, 1))
+        return torch.bmm(a, b, out=out((features, rows, outputs)))
     image = a.transpose(0, 1).reshape(1, 1, rows, -1).permute(0, 3, 1, 2)
     matrices = b.mT.reshape(-1, inputs, 1, 1)
     image = functional.conv2d(image, matrices, groups=features)
@@ -75,6 +75,7 @@ def _convolves(x, outputs):
         and x.ndim == 3
         and x.dtype == torch.float32
         and torch.backends.mkldnn.is_available()
+        and torch.backends.mkldnn.enabled
         and not torch.compiler.is_compiling()
         and x.numel() * outputs >= FEWEST_MULTIPLICATIONS
     )

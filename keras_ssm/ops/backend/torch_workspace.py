@@ -39,21 +39,24 @@ class Workspace:
         return self._memory[name][:size].view(shape)
 
     def product(self, name, a, b):
-        """The product of rows and the matrices of each feature, laid out as `read` does.
+        """The product of rows and the matrices of each feature.
 
         Args:
             name: str. Buffer that takes it where it can.
-            a: tensor `(features, batch * chunks, inputs)`, laid out as `read` does.
+            a: tensor `(features, batch * chunks, inputs)`.
             b: tensor `(features, inputs, outputs)`.
 
         Returns:
-            Tensor `(features, batch * chunks, outputs)`.
+            Tensor `(features, batch * chunks, outputs)`, of a large product laid out as `read`
+            does.
         """
         return product_by_feature(a, b, lambda shape: self.buffer(name, shape))
 
     def rows(self, name, like):
-        """A buffer of the shape of such a product, laid out as it is."""
+        """A buffer of the shape of a `product`, laid out as it is: small ones are fastest whole."""
         features, rows, size = like.shape
+        if like.is_contiguous():
+            return self.buffer(name, like.shape)
         return self.buffer(name, (rows, features, size)).transpose(0, 1)
 
     def sequence(self, channels):
