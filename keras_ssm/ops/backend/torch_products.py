@@ -1,13 +1,13 @@
 """Products of many rows and one matrix on PyTorch.
 
-On a CPU PyTorch multiplies matrices by MKL and convolves by oneDNN, which is up to 2.5 times as
-fast on processors of other makers than Intel: a convolution of width 1 is the same product.
+On a CPU PyTorch multiplies matrices by MKL and convolves by oneDNN, which was measured up to 2.5
+times as fast on an AMD processor: a convolution of width 1 is the same product.
 """
 
 import torch
 from torch.nn import functional
 
-# Float32 numbers in the widest register of a CPU: groups of other sizes are convolved slowly.
+# Float32 numbers in the widest register of a CPU, of which the groups of a convolution are made.
 VECTOR = 16
 
 # Multiplications from which a convolution is faster, measured: see docs/performance.md.
