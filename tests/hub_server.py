@@ -116,7 +116,12 @@ class _Handler(BaseHTTPRequestHandler):
         return None
 
     def fail(self, fault):
-        """An int is an HTTP error, a float a delay in seconds; "cut", "changed": see `reply`."""
+        """An int is an HTTP error, a float a delay in seconds; "cut", "changed": see `reply`.
+
+        A callable waits for whatever it needs to have happened and returns one of these.
+        """
+        if callable(fault):
+            fault = fault()
         if isinstance(fault, float):
             time.sleep(fault)
         elif isinstance(fault, int):
