@@ -85,11 +85,7 @@ def _adjoint(transition):
 def _gradient_of_transition(transition, before, d_inputs):
     if len(transition.shape) == 3:
         return exact_einsum("hbmi,hbmj->hij", d_inputs, before)
-    x, d = pair.split(before), pair.split(d_inputs)
-    product = lambda a, b: ops.sum(a * b, axis=(1, 2))  # noqa: E731
-    return pair.join(
-        (
-            product(x[0], d[0]) + product(x[1], d[1]),
-            product(x[0], d[1]) - product(x[1], d[0]),
-        )
-    )
+    product = pair.multiplier(pair.rows(before), conjugate=True)(pair.rows(d_inputs))
+    product = ops.reshape(product, (before.shape[0], -1, before.shape[-1]))
+    # A product with ones: XLA sums rows no faster than one number a nanosecond.
+    return exact_einsum("hr,hrn->hn", ops.ones_like(product[..., 0]), product)

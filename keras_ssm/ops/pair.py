@@ -53,18 +53,29 @@ def split(x):
     return x[..., :modes], x[..., modes:]
 
 
-def product(a, b):
-    """Returns a b for two joined tensors `(..., 2 modes)`, of which a broadcasts against b.
+def rows(x):
+    """Returns a joined tensor `(..., 2 modes)` as `(..., 2, modes)`."""
+    return ops.reshape(x, (*ops.shape(x)[:-1], 2, x.shape[-1] // 2))
 
-    Both halves are computed at once, b's read in either order. Put together by a concatenation,
+
+def from_rows(x):
+    """Undoes `rows`."""
+    return ops.reshape(x, (*ops.shape(x)[:-2], 2 * x.shape[-1]))
+
+
+def multiplier(a, conjugate=False):
+    """Returns the function that multiplies `(..., 2, modes)` by a, which broadcasts against it.
+
+    Both rows are computed at once, of b read in either order. Put together by a concatenation,
     every number would ask which half it is in, and XLA's loops on a CPU would not be vectorised.
-    PyTorch, which has no such loops, takes six times as long over it.
     """
-    if keras.backend.backend() == "torch":
+    re, im = a[..., :1, :], a[..., 1:, :]
+    im = im * ops.convert_to_tensor([[1.0], [-1.0]] if conjugate else [[-1.0], [1.0]], im.dtype)
+    return lambda b: re * b + im * ops.flip(b, axis=-2)
+
+
+def product(a, b):
+    """Returns a b for two joined tensors `(..., 2 modes)`, of which a broadcasts against b."""
+    if keras.backend.backend() == "torch":  # six times as long by `multiplier`
         return join(multiply(split(a), split(b)))
-    modes = b.shape[-1] // 2
-    re, im = (part[..., None, :] for part in split(a))
-    b = ops.reshape(b, (*ops.shape(b)[:-1], 2, modes))
-    sign = ops.convert_to_tensor([[-1.0], [1.0]], dtype=b.dtype)
-    y = re * b + (im * sign) * ops.flip(b, axis=-2)
-    return ops.reshape(y, (*ops.shape(y)[:-2], 2 * modes))
+    return from_rows(multiplier(rows(a))(rows(b)))

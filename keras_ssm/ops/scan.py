@@ -7,12 +7,10 @@ with real parts, then imaginary parts, on the last axis; the steps are on the la
 from keras import ops
 
 from keras_ssm.ops import backend, pair
+from keras_ssm.ops.sum_to import sum_to
 
 # Steps scanned one after another; longer recurrences run blocks of them side by side.
 LONGEST_PLAIN_SCAN = 128 if backend.LONGEST_UNROLLED == 0 else 8
-
-# On TensorFlow, XLA compiles scans from this many steps on: less memory, and no copies between.
-SHORTEST_COMPILED = 1024
 
 
 def scan(dA, inputs, initial, reverse=False):
@@ -68,16 +66,13 @@ def forward(dA, inputs, initial, reverse=False):
     """Returns what `scan` returns, without a gradient rule."""
     steps = inputs.shape[-2]
     if dA.shape[-2] == 1 and steps is not None:
-        evaluate = _reversed_blocks if reverse else _same_blocks
-        evaluate = evaluate if steps < SHORTEST_COMPILED else backend.compiled(evaluate)
-        return evaluate(dA, inputs, initial)
+        return _same_blocks(dA, inputs, initial, reverse)
     if steps is None:
         return _rolled(dA, inputs, initial, reverse)
     if reverse:
         dA, inputs = ops.flip(dA, axis=-2), ops.flip(inputs, axis=-2)
         return ops.flip(forward(dA, inputs, initial), axis=-2)
-    evaluate = _blocked if steps < SHORTEST_COMPILED else backend.compiled(_blocked)
-    return evaluate(dA, inputs, initial)
+    return backend.compiled(_blocked, steps)(dA, inputs, initial)
 
 
 def _same_blocks(dA, inputs, initial, reverse=False):
@@ -105,10 +100,6 @@ def _same_blocks(dA, inputs, initial, reverse=False):
     states = local + pair.product(powers[..., None, :, :], starts)
     states = ops.reshape(states, (*lead, blocks * block, size))
     return states[..., rest:, :] if reverse else states[..., :steps, :]
-
-
-def _reversed_blocks(dA, inputs, initial):
-    return _same_blocks(dA, inputs, initial, reverse=True)
 
 
 def _powers(a, count):
@@ -203,13 +194,13 @@ def _gradient_of_transition(dA, states, d_inputs, initial, at):
         edge = initial[..., None, :]
         parts = [states[..., inner, :], edge] if at else [edge, states[..., inner, :]]
         previous = pair.conjugate(pair.split(ops.concatenate(parts, axis=-2)))
-        return _sum_to_shape(pair.join(pair.multiply(previous, pair.split(d_inputs))), dA)
+        return sum_to(pair.join(pair.multiply(previous, pair.split(d_inputs))), dA.shape)
     first = pair.product(pair.join(pair.conjugate(pair.split(initial))), d_inputs[..., at, :])
     x, d = pair.split(states[..., inner, :]), pair.split(d_inputs[..., others, :])
-    product = lambda a, b: _sum_to_shape(a * b, dA)  # noqa: E731
+    product = lambda a, b: sum_to(a * b, dA.shape)  # noqa: E731
     re = product(x[0], d[0]) + product(x[1], d[1])
     im = product(x[0], d[1]) - product(x[1], d[0])
-    return _sum_to_shape(first[..., None, :], dA) + pair.join((re, im))
+    return sum_to(first[..., None, :], dA.shape) + pair.join((re, im))
 
 
 def _steps_first(x):
@@ -220,13 +211,3 @@ def _steps_first(x):
 def _steps_last(x):
     rank = len(x.shape)
     return ops.transpose(x, (*range(1, rank - 1), 0, rank - 1))
-
-
-def _sum_to_shape(x, like):
-    """Sums out the axes over which `like` was broadcast."""
-    extra = len(x.shape) - len(like.shape)
-    if extra:
-        x = ops.sum(x, axis=tuple(range(extra)))
-    # Axes of size 1 too: XLA takes up to 100 times as long over the steps of a single row.
-    axes = tuple(i for i, n in enumerate(like.shape) if n == 1)
-    return ops.sum(x, axis=axes, keepdims=True) if axes else x

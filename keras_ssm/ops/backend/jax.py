@@ -5,14 +5,17 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
+from keras_ssm.ops.backend import xla_scan
 from keras_ssm.ops.backend.jax_blocks import map_blocks as map_blocks
-from keras_ssm.ops.backend.jax_carry import carry_states as carry_states
-from keras_ssm.ops.backend.jax_scan import SHORTEST_IN_BLOCKS, scan
 from keras_ssm.ops.backend.kernel_shapes import plain
 from keras_ssm.ops.backend.switch import fast_paths_enabled
+from keras_ssm.ops.backend.xla_carry import carry_states as carry_states
 
 # Steps of a recurrence that are written out one after another.
 LONGEST_UNROLLED = 0  # `lax.scan` compiles once
+
+# Steps from which blocks side by side are faster than one loop.
+SHORTEST_IN_BLOCKS = 128
 
 
 def exact_einsum(equation, *operands):
@@ -50,7 +53,7 @@ def with_gradient(forward, backward):
     return function
 
 
-def compiled(function):
+def compiled(function, steps):
     """The function itself: whoever calls compiles the whole."""
     return function
 
@@ -91,9 +94,16 @@ def blocks_pay():
 
 def fused_scan(dA, inputs, initial, reverse, portable):
     """The states of `ops.scan` by loops; `None` for changing transitions and short sequences."""
-    if dA.shape[-2] != 1 or inputs.shape[-2] is None or inputs.shape[-2] < SHORTEST_IN_BLOCKS:
+    steps = inputs.shape[-2]
+    if dA.shape[-2] != 1 or steps is None or steps < SHORTEST_IN_BLOCKS:
         return None
-    return scan(dA, inputs, initial, reverse)
+
+    def evaluate(dA, inputs, initial):
+        states, kept = xla_scan.forward(dA, inputs, initial, reverse)
+        return states, (dA, kept, initial)
+
+    gradient = lambda kept, upstream: xla_scan.backward(*kept, upstream, reverse)  # noqa: E731
+    return with_gradient(evaluate, gradient)(dA, inputs, initial)
 
 
 def fused_chunks(u, T, matrices, initial, return_state, portable):

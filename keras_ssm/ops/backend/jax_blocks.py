@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from jax import lax
 
 # Parts of a block that XLA may run side by side: most operations are too small to share.
-PARTS = 2
+PARTS = 4
 
 
 def map_blocks(function, tensors, fixed, size, **static):

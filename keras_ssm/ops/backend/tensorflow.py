@@ -1,11 +1,20 @@
 """TensorFlow forms of the primitives that differ between backends."""
 
+import contextvars
 import functools
 
 import tensorflow as tf
 
+from keras_ssm.ops.backend import xla_carry, xla_scan
+
+# Whether what is traced is a program of XLA, for operations that nothing else has.
+_IN_XLA = contextvars.ContextVar("in_xla", default=False)
+
 # Steps of a recurrence that are written out one after another.
 LONGEST_UNROLLED = 16  # XLA takes minutes over long unrolled loops
+
+# Steps from which XLA compiles scans: less memory, and no copies between.
+SHORTEST_COMPILED = 1024
 
 
 def exact_einsum(equation, *operands):
@@ -72,18 +81,33 @@ def with_gradient(forward, backward):
     return function
 
 
-def compiled(function):
-    """The function of tensors compiled by XLA, also inside a graph that is not.
+def compiled(function, steps):
+    """A function of a long sequence compiled by XLA, also inside a graph that is not.
 
     No gradient flows through it: a tape that saw its loops would ask for what XLA does not keep.
     """
-    run = _compiled(function)
+    if steps < SHORTEST_COMPILED:
+        return function
+    run = _by_xla_once(function)
     return lambda *tensors: run(*_unwatched(tensors))
 
 
 @functools.lru_cache
-def _compiled(function):
-    return tf.function(function, jit_compile=True, autograph=False)
+def _by_xla_once(function):
+    return _by_xla(function)
+
+
+def _by_xla(function):
+    """The function compiled by XLA; while it is traced, `_IN_XLA` says so."""
+
+    def traced(*tensors):
+        before = _IN_XLA.set(True)
+        try:
+            return function(*tensors)
+        finally:
+            _IN_XLA.reset(before)
+
+    return tf.function(traced, jit_compile=True, autograph=False)
 
 
 def _unwatched(tensors):
@@ -130,11 +154,11 @@ def _compiled_blocks(function, size, static):
         results = tf.map_fn(one, blocks, fn_output_signature=signature, parallel_iterations=1)
         return tuple(tf.reshape(x, (-1, *_static_or_dynamic(x)[2:])) for x in results)
 
-    @tf.function(jit_compile=True, autograph=False)
+    @_by_xla
     def forward(tensors, fixed):
         return in_turn(lambda slices: function(*slices, **static), (tensors, fixed), 2)
 
-    @tf.function(jit_compile=True, autograph=False)
+    @_by_xla
     def backward(tensors, fixed, cotangents):
         def one(slices):
             tensors, fixed, upstream = slices
@@ -155,11 +179,37 @@ def _static_or_dynamic(x):
 
 
 def carry_states(transition, inputs, initial, reverse):
-    """No form of its own."""
+    """The states of `ops.carry` in place inside a program of XLA, else `None`."""
+    if not _IN_XLA.get() or inputs.shape[2] is None:
+        return None
+    return xla_carry.carry_states(transition, inputs, initial, reverse)
 
 
 def fused_scan(dA, inputs, initial, reverse, portable):
-    """No form of its own."""
+    """The states of `ops.scan` by loops that XLA compiles, for long sequences and one transition.
+
+    There are no gradients of its gradients.
+    """
+    steps = inputs.shape[-2]
+    if dA.shape[-2] != 1 or steps is None or steps < SHORTEST_COMPILED:
+        return None
+    forward, backward = _compiled_scan(reverse)
+
+    @tf.custom_gradient
+    def states(*tensors):
+        dA, inputs, initial = _unwatched(tensors)
+        states, kept = forward(dA, inputs, initial)
+        return states, lambda upstream: backward(dA, kept, initial, _unwatched(upstream))
+
+    return states(dA, inputs, initial)
+
+
+@functools.lru_cache
+def _compiled_scan(reverse):
+    return tuple(
+        _by_xla(functools.partial(function, reverse=reverse))
+        for function in (xla_scan.forward, xla_scan.backward)
+    )
 
 
 def fused_chunks(u, T, matrices, initial, return_state, portable):

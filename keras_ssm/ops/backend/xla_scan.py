@@ -1,0 +1,123 @@
+"""The scan of `ops.scan` in a program of XLA: loops over blocks side by side, in place."""
+
+import math
+
+from keras import ops
+
+from keras_ssm.ops import pair
+from keras_ssm.ops.sum_to import sum_to
+
+
+def forward(dA, inputs, initial, reverse):
+    """The states of `ops.scan` for a transition that is the same in every step.
+
+    Blocks are read twice: for the state that each adds, and with the right state before it. What
+    a loop returns XLA computes once; what it can fuse, such as powers times the state before
+    a block, it computes again for each array that is made of the states. Nothing is transposed,
+    and real and imaginary parts are rows of their own, as in `pair.product`, throughout.
+
+    Args:
+        dA: tensor `(..., 1, 2 modes)`.
+        inputs: tensor `(..., steps, 2 modes)`.
+        initial: tensor `(..., 2 modes)`.
+        reverse: bool. Whether the recurrence runs from the last step to the first.
+
+    Returns:
+        Tuple `(states, kept)`: tensor `(..., steps, 2 modes)`, and the same states in blocks, for
+        the gradient.
+    """
+    a = pair.rows(dA[..., 0, :])
+    x = _in_blocks(inputs, reverse)
+    times_a = pair.multiplier(a[..., None, :, :])
+
+    def one(t, x, state):
+        state = times_a(state) + _at(x, t)
+        return _put(x, state, t), state
+
+    x, _ = _over_steps(one, reverse, x, _before_blocks(a, x, pair.rows(initial), reverse))
+    return _joined(x, inputs.shape[-2], reverse), x
+
+
+def backward(dA, states, initial, upstream, reverse):
+    """The gradients of `dA`, `inputs` and `initial`, given the states in blocks."""
+    a = pair.rows(pair.join(pair.conjugate(pair.split(dA[..., 0, :]))))
+    x = _in_blocks(upstream, reverse)
+    later = _before_blocks(a, x, ops.zeros_like(pair.rows(initial)), not reverse)
+    times_a = pair.multiplier(a[..., None, :, :])
+
+    def one(t, x, later, total):
+        # The adjoint of the step after meets the state before it.
+        total = total + pair.multiplier(_at(states, t), conjugate=True)(later)
+        later = times_a(later) + _at(x, t)
+        return _put(x, later, t), later, total
+
+    x, _, total = _over_steps(one, not reverse, x, later, ops.zeros_like(later))
+    d_inputs = _joined(x, upstream.shape[-2], reverse)
+    first = pair.rows(d_inputs[..., -1 if reverse else 0, :])
+    total = ops.sum(total, axis=-3) + pair.multiplier(pair.rows(initial), conjugate=True)(first)
+    d_dA = pair.from_rows(total)[..., None, :]
+    return sum_to(d_dA, dA.shape), d_inputs, pair.from_rows(pair.multiplier(a)(first))
+
+
+def _before_blocks(a, x, initial, reverse):
+    """The state before each block, `(..., blocks, 2, modes)`."""
+    blocks, steps = x.shape[-4:-2]
+    times_a = pair.multiplier(a[..., None, :, :])
+
+    def one(t, state):
+        return (times_a(state) + _at(x, t),)
+
+    (ends,) = _over_steps(one, reverse, ops.zeros_like(x[..., 0, :, :]), steps=steps)
+    over_block = a
+    for _ in range(steps.bit_length() - 1):
+        over_block = pair.multiplier(over_block)(over_block)
+    times_block = pair.multiplier(over_block)
+
+    def follow(m, ends, state):
+        state = times_block(state) + _at(ends, m)
+        return _put(ends, state, m), state
+
+    ends, _ = _over_steps(follow, reverse, ends, initial, steps=blocks)
+    start = initial[..., None, :, :]
+    parts = [ends[..., 1:, :, :], start] if reverse else [start, ends[..., :-1, :, :]]
+    return ops.concatenate(parts, axis=-3)
+
+
+def _over_steps(one, reverse, *carry, steps=None):
+    """Runs `carry = one(t, *carry)` over the last axis but two of its first tensor, in place."""
+    steps = carry[0].shape[-3] if steps is None else steps
+    at = lambda i: steps - 1 - i if reverse else i  # noqa: E731
+    return ops.fori_loop(0, steps, lambda i, carry: one(at(i), *carry), carry)
+
+
+def _at(x, t):
+    shape = (*ops.shape(x)[:-3], 1, *x.shape[-2:])
+    return ops.squeeze(ops.slice(x, _place(x, t), shape), axis=-3)
+
+
+def _put(x, part, t):
+    return ops.slice_update(x, _place(x, t), ops.expand_dims(part, axis=-3))
+
+
+def _place(x, t):
+    return (*[0] * (len(x.shape) - 3), t, 0, 0)
+
+
+def _in_blocks(x, reverse):
+    """`(..., steps, 2 modes)` to `(..., blocks, steps in a block, 2, modes)`, zeros at the end."""
+    steps = x.shape[-2]
+    # A quarter of the square root: measured, but half or twice as much is hardly slower.
+    T = 2 ** max(0, round(math.log2(steps) / 2) - 2)
+    blocks = -(-steps // T)
+    rest = blocks * T - steps
+    padding = [(0, 0)] * (len(x.shape) - 2) + [(rest, 0) if reverse else (0, rest), (0, 0)]
+    x = pair.rows(ops.pad(x, padding))
+    return ops.reshape(x, (*ops.shape(x)[:-3], blocks, T, *x.shape[-2:]))
+
+
+def _joined(x, steps, reverse):
+    """Undoes `_in_blocks`."""
+    blocks, T = x.shape[-4:-2]
+    x = pair.from_rows(x)
+    x = ops.reshape(x, (*ops.shape(x)[:-3], blocks * T, x.shape[-1]))
+    return x[..., blocks * T - steps :, :] if reverse else x[..., :steps, :]
