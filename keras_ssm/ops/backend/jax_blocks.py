@@ -1,13 +1,15 @@
 """A function of one block of features after another, which a CPU's caches hold."""
 
 import functools
+import math
 
 import jax
 import jax.numpy as jnp
 from jax import lax
 
-# Parts of a block that XLA may run side by side: most operations are too small to share.
-PARTS = 4
+# Parts of a block that XLA may run side by side: most operations are too small to share. Those of
+# a block that makes its own matrices are the smallest, and it may have more parts.
+PARTS, MOST_PARTS, FEWEST_ROWS = 2, 4, 4
 
 
 def map_blocks(function, tensors, fixed, size, **static):
@@ -59,10 +61,12 @@ def map_blocks(function, tensors, fixed, size, **static):
 def _each(function, size, *tensors):
     """The outputs of `function(*slices of the nests)`, block by block.
 
+    The nests are `tensors` and `fixed` of `map_blocks`, and whatever else.
     They are written into place: `lax.map` would stack them, another copy.
     """
     count = tensors[0][0].shape[0]
-    parts = PARTS if size % PARTS == 0 else 1
+    many = tensors[1] and size >= MOST_PARTS * FEWEST_ROWS
+    parts = math.gcd(size, MOST_PARTS if many else PARTS)
     part = size // parts
     rows = lambda at: jax.tree.map(lambda x: lax.dynamic_slice_in_dim(x, at, part), tensors)  # noqa: E731
     shapes = jax.eval_shape(lambda: function(*rows(0)))
