@@ -17,7 +17,7 @@ def describe():
         except importlib.metadata.PackageNotFoundError:
             continue
     return {
-        "processor": _line("/proc/cpuinfo", "model name") or platform.processor(),
+        "processor": _processor(),
         "cores": len(os.sched_getaffinity(0))
         if hasattr(os, "sched_getaffinity")
         else os.cpu_count(),
@@ -26,6 +26,13 @@ def describe():
         "python": platform.python_version(),
         "versions": versions,
     }
+
+
+def _processor():
+    """Its name; on Linux with the numbers that tell processors of one name apart."""
+    name = _line("/proc/cpuinfo", "model name") or platform.processor()
+    numbers = [_line("/proc/cpuinfo", key) for key in ("cpu family", "model\t")]
+    return f"{name}, family {numbers[0]}, model {numbers[1]}" if all(numbers) else name
 
 
 def _line(path, key):
