@@ -88,15 +88,11 @@ def compiled(function, steps):
     """
     if steps < SHORTEST_COMPILED:
         return function
-    run = _by_xla_once(function)
+    run = _by_xla(function)
     return lambda *tensors: run(*_unwatched(tensors))
 
 
 @functools.lru_cache
-def _by_xla_once(function):
-    return _by_xla(function)
-
-
 def _by_xla(function):
     """The function compiled by XLA; while it is traced, `_IN_XLA` says so."""
 

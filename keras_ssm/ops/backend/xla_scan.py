@@ -5,6 +5,7 @@ import math
 from keras import ops
 
 from keras_ssm.ops import pair
+from keras_ssm.ops.backend.xla_loops import at_step, over_steps, states_before, with_step
 from keras_ssm.ops.sum_to import sum_to
 
 
@@ -31,10 +32,11 @@ def forward(dA, inputs, initial, reverse):
     times_a = pair.multiplier(a[..., None, :, :])
 
     def one(t, x, state):
-        state = times_a(state) + _at(x, t)
-        return _put(x, state, t), state
+        state = times_a(state) + at_step(x, t)
+        return with_step(x, state, t), state
 
-    x, _ = _over_steps(one, reverse, x, _before_blocks(a, x, pair.rows(initial), reverse))
+    before = _before_blocks(a, x, pair.rows(initial), reverse)
+    x, _ = over_steps(one, x.shape[-3], reverse, x, before)
     return _joined(x, inputs.shape[-2], reverse), x
 
 
@@ -47,11 +49,12 @@ def backward(dA, states, initial, upstream, reverse):
 
     def one(t, x, later, total):
         # The adjoint of the step after meets the state before it.
-        total = total + pair.multiplier(_at(states, t), conjugate=True)(later)
-        later = times_a(later) + _at(x, t)
-        return _put(x, later, t), later, total
+        total = total + pair.multiplier(at_step(states, t), conjugate=True)(later)
+        later = times_a(later) + at_step(x, t)
+        return with_step(x, later, t), later, total
 
-    x, _, total = _over_steps(one, not reverse, x, later, ops.zeros_like(later))
+    total = ops.zeros_like(later)
+    x, _, total = over_steps(one, x.shape[-3], not reverse, x, later, total)
     d_inputs = _joined(x, upstream.shape[-2], reverse)
     first = pair.rows(d_inputs[..., -1 if reverse else 0, :])
     total = ops.sum(total, axis=-3) + pair.multiplier(pair.rows(initial), conjugate=True)(first)
@@ -61,46 +64,17 @@ def backward(dA, states, initial, upstream, reverse):
 
 def _before_blocks(a, x, initial, reverse):
     """The state before each block, `(..., blocks, 2, modes)`."""
-    blocks, steps = x.shape[-4:-2]
+    steps = x.shape[-3]
     times_a = pair.multiplier(a[..., None, :, :])
 
     def one(t, state):
-        return (times_a(state) + _at(x, t),)
+        return (times_a(state) + at_step(x, t),)
 
-    (ends,) = _over_steps(one, reverse, ops.zeros_like(x[..., 0, :, :]), steps=steps)
+    (ends,) = over_steps(one, steps, reverse, ops.zeros_like(x[..., 0, :, :]))
     over_block = a
     for _ in range(steps.bit_length() - 1):
         over_block = pair.multiplier(over_block)(over_block)
-    times_block = pair.multiplier(over_block)
-
-    def follow(m, ends, state):
-        state = times_block(state) + _at(ends, m)
-        return _put(ends, state, m), state
-
-    ends, _ = _over_steps(follow, reverse, ends, initial, steps=blocks)
-    start = initial[..., None, :, :]
-    parts = [ends[..., 1:, :, :], start] if reverse else [start, ends[..., :-1, :, :]]
-    return ops.concatenate(parts, axis=-3)
-
-
-def _over_steps(one, reverse, *carry, steps=None):
-    """Runs `carry = one(t, *carry)` over the last axis but two of its first tensor, in place."""
-    steps = carry[0].shape[-3] if steps is None else steps
-    at = lambda i: steps - 1 - i if reverse else i  # noqa: E731
-    return ops.fori_loop(0, steps, lambda i, carry: one(at(i), *carry), carry)
-
-
-def _at(x, t):
-    shape = (*ops.shape(x)[:-3], 1, *x.shape[-2:])
-    return ops.squeeze(ops.slice(x, _place(x, t), shape), axis=-3)
-
-
-def _put(x, part, t):
-    return ops.slice_update(x, _place(x, t), ops.expand_dims(part, axis=-3))
-
-
-def _place(x, t):
-    return (*[0] * (len(x.shape) - 3), t, 0, 0)
+    return states_before(pair.multiplier(over_block), ends, initial, reverse)[0]
 
 
 def _in_blocks(x, reverse):
