@@ -10,14 +10,19 @@ from keras_ssm.benchmark.stepping import passes
 # Seconds after which a function has been timed often enough, whatever was asked.
 LONG = 20.0
 
+# The share of a function's time for which the next one runs before it is timed.
+SETTLES = 0.2
+
 
 def alternate(functions, seconds, warm=2, least=3):
     """Median time of each function, run in turn, for `seconds` each or `least` times.
 
-    A call that is timed follows one of the same function that is not: what another left behind in
-    caches and memory, where its training would not meet it, does not count. Functions that take
-    long run less often: those of more than `LONG` / 20 seconds only to be timed, and none again
-    after `LONG` seconds in all.
+    A call that is timed follows others of the same function that are not, for a fifth of the time
+    of the function before it: what that left behind in caches and memory, where a training would
+    not meet it, does not count. (XLA frees what a pass worked in after its result is there, and
+    whoever asks for memory waits: 0.1 seconds for a gigabyte.) Functions that take long run less
+    often: those of more than `LONG` / 20 seconds only to be timed, and none again after `LONG`
+    seconds in all.
 
     Args:
         functions: list of functions without arguments.
@@ -40,11 +45,13 @@ def alternate(functions, seconds, warm=2, least=3):
             short.append(function)
     start, todo = time.perf_counter(), zip(functions, times, strict=True)
     todo = [(function, found) for function, found in todo if not found]
+    before = 0.0
     while todo:
         for function, found in todo:
             if function in short:
-                function()
-            found.append(_timed(function))
+                _settle(function, SETTLES * before)
+            before = _timed(function)
+            found.append(before)
         over = time.perf_counter() - start >= seconds * len(functions)
         todo = [
             (function, found)
@@ -52,6 +59,13 @@ def alternate(functions, seconds, warm=2, least=3):
             if sum(found) < LONG and (len(found) < least or not over)
         ]
     return [float(np.median(found)) for found in times]
+
+
+def _settle(function, seconds):
+    end = time.perf_counter() + seconds
+    function()
+    while time.perf_counter() < end:
+        function()
 
 
 def _timed(function):
