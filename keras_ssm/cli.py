@@ -136,7 +136,7 @@ def benchmark(backends, names, methods, lengths, quick, full, seconds, out, **se
     earlier = _earlier_benchmark(out, described)
     job = {
         "shapes": [shape for shape in shapes if not lengths or shape[1] in lengths],
-        "names": list(names) or known["--layer"],
+        "names": list(names) or (run.QUICK_NAMES if quick else known["--layer"]),
         "methods": list(methods) or (["auto"] if quick else run.METHODS),
         "seconds": seconds or (0.05 if quick else 3.0),
         "quick": quick,

@@ -21,6 +21,7 @@ SHAPES = [
 QUICK_SHAPES = [(8, 1024, 128, 64)]
 SYSTEMS = ["S4", "S4D", "S4PTD", "DSS", "S5", "S5PTD"]
 OTHERS = ["LSTM", "GRU", "MultiHeadAttention"]
+QUICK_NAMES = [*SYSTEMS, "LSTM"]
 METHODS = ["auto", "chunked", "fft", "recurrent"]
 
 # What each section takes of the job.
