@@ -2,6 +2,7 @@
 
 import json
 import time
+import types
 
 import numpy as np
 import pytest
@@ -240,7 +241,8 @@ def test_a_failing_backend_is_told():
         run.run(["memory"], [BACKEND], **job)
 
 
-def test_alternate_runs_in_turn():
+def test_alternate_runs_in_turn(monkeypatch):
+    monkeypatch.setattr(timing, "SETTLES", 0.0)
     calls = []
     times = timing.alternate([lambda: calls.append(0), lambda: calls.append(1)], 0.0)
     assert len(times) == 2 and calls[-12:] == [0, 0, 1, 1] * 3 and np.isfinite(times).all()
@@ -248,8 +250,26 @@ def test_alternate_runs_in_turn():
 
 def test_alternate_runs_what_takes_long_once(monkeypatch):
     monkeypatch.setattr(timing, "LONG", 0.02)
+    monkeypatch.setattr(timing, "SETTLES", 0.0)
     calls = []
     slow = lambda: (time.sleep(0.03), calls.append(0))  # noqa: E731
     times = timing.alternate([slow, lambda: calls.append(1)], 0.0)
     assert times[0] > 0.03 > times[1]
     assert calls == [0, *[1] * (2 + 2 * 3)]
+
+
+def test_what_follows_a_long_call_is_not_timed_at_once(monkeypatch):
+    now, calls = [0.0], []
+    monkeypatch.setattr(timing, "time", types.SimpleNamespace(perf_counter=lambda: now[0]))
+
+    def taking(seconds):
+        def function():
+            now[0] += seconds
+            calls.append(seconds)
+
+        return function
+
+    times = timing.alternate([taking(0.5), taking(0.03)], 0.0)
+    np.testing.assert_allclose(times, [0.5, 0.03])
+    # A fifth of half a second: four calls of the short one that are not timed.
+    assert calls[4:] == [0.5, 0.5, *[0.03] * 5] * 3

@@ -210,7 +210,7 @@ def test_mimo(directions, length, rng):
     assert relative_error(y, expected) < 1e-5
 
 
-@pytest.mark.parametrize("modes", [3, 32, 33, 48, 64, 100])
+@pytest.mark.parametrize("modes", [3, 16, 20, 32, 33, 48, 64, 100])
 def test_a_step_adds_up_any_number_of_modes(modes, rng):
     u, state = rng.standard_normal((2, 5)), rng.standard_normal((2, 5, 2 * modes))
     dA, dB = rng.standard_normal((2, 5, 2 * modes))
