@@ -62,6 +62,7 @@ def alternate(functions, seconds, warm=2, least=3):
 
 
 def _settle(function, seconds):
+    """Runs a function once, and again until the time is over."""
     end = time.perf_counter() + seconds
     function()
     while time.perf_counter() < end:

@@ -12,8 +12,8 @@ def over_steps(one, steps, reverse, *carry):
     return ops.fori_loop(0, steps, lambda i, carry: one(at(i), *carry), carry)
 
 
-def states_before(times_a, added, initial, reverse):
-    """The states of x' = a x + added, before each step and after the last.
+def states_after(times_a, added, initial, reverse):
+    """The states of x' = a x + added, after each step and after the last.
 
     A state takes the place of what was added to it, which has been read by then: XLA sees that
     nothing has to be copied.
@@ -25,14 +25,19 @@ def states_before(times_a, added, initial, reverse):
         reverse: bool. Whether the recurrence runs from the last step to the first.
 
     Returns:
-        Tuple `(before, last)`: tensors of the shapes of `added` and `initial`.
+        Tuple `(after, last)`: tensors of the shapes of `added` and `initial`.
     """
 
     def one(t, after, state):
         state = times_a(state) + at_step(after, t)
         return with_step(after, state, t), state
 
-    after, last = over_steps(one, added.shape[-3], reverse, added, initial)
+    return over_steps(one, added.shape[-3], reverse, added, initial)
+
+
+def states_before(times_a, added, initial, reverse):
+    """The same states, before each step and after the last."""
+    after, last = states_after(times_a, added, initial, reverse)
     start = initial[..., None, :, :]
     parts = [after[..., 1:, :, :], start] if reverse else [start, after[..., :-1, :, :]]
     return ops.concatenate(parts, axis=-3), last

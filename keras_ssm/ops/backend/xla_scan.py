@@ -5,7 +5,13 @@ import math
 from keras import ops
 
 from keras_ssm.ops import pair
-from keras_ssm.ops.backend.xla_loops import at_step, over_steps, states_before, with_step
+from keras_ssm.ops.backend.xla_loops import (
+    at_step,
+    over_steps,
+    states_after,
+    states_before,
+    with_step,
+)
 from keras_ssm.ops.sum_to import sum_to
 
 
@@ -15,7 +21,7 @@ def forward(dA, inputs, initial, reverse):
     Blocks are read twice: for the state that each adds, and with the right state before it. What
     a loop returns XLA computes once; what it can fuse, such as powers times the state before
     a block, it computes again for each array that is made of the states. Nothing is transposed,
-    and real and imaginary parts are rows of their own, as in `pair.product`, throughout.
+    and real and imaginary parts are rows of their own, as in `pair.multiplier`, throughout.
 
     Args:
         dA: tensor `(..., 1, 2 modes)`.
@@ -29,14 +35,8 @@ def forward(dA, inputs, initial, reverse):
     """
     a = pair.rows(dA[..., 0, :])
     x = _in_blocks(inputs, reverse)
-    times_a = pair.multiplier(a[..., None, :, :])
-
-    def one(t, x, state):
-        state = times_a(state) + at_step(x, t)
-        return with_step(x, state, t), state
-
     before = _before_blocks(a, x, pair.rows(initial), reverse)
-    x, _ = over_steps(one, x.shape[-3], reverse, x, before)
+    x, _ = states_after(pair.multiplier(a[..., None, :, :]), x, before, reverse)
     return _joined(x, inputs.shape[-2], reverse), x
 
 
