@@ -15,8 +15,9 @@ from keras_ssm.layers.ssm_block import (
 )
 from keras_ssm.layers.ssm_layer import SSMLayer, check_choice, check_positive, compatible
 from keras_ssm.layers.token_dense import TokenDense
+from keras_ssm.models.data_trainer import is_tensorflow
 from keras_ssm.models.preset_loading import opened
-from keras_ssm.models.sequence_trainer import SequenceTrainer, is_tensorflow
+from keras_ssm.models.sequence_trainer import SequenceTrainer
 from keras_ssm.version import __version__
 
 TOKEN_ENCODERS = {"embedding": keras.layers.Embedding, "one_hot": TokenDense}

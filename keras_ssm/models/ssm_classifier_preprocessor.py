@@ -4,8 +4,8 @@ from keras import ops
 from keras_hub.models import Preprocessor
 
 from keras_ssm.layers.ssm_layer import check_positive
+from keras_ssm.models.data_trainer import is_tensorflow
 from keras_ssm.models.preset_loading import opened
-from keras_ssm.models.sequence_trainer import is_tensorflow
 from keras_ssm.models.ssm_backbone import SSMBackbone
 
 
