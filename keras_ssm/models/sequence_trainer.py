@@ -1,6 +1,7 @@
 import keras
 from keras import ops
 
+from keras_ssm.layers.ssm_layer import compatible
 from keras_ssm.models.data_trainer import DataTrainer
 from keras_ssm.models.preset_loading import PresetTable
 
@@ -14,12 +15,22 @@ class SequenceTrainer(DataTrainer):
 
     presets = PresetTable()
 
-    def __call__(self, inputs, *args, **kwargs):
-        return super().__call__(self.as_tensors(inputs), *args, **kwargs)
+    # A signature that Keras reads: by it the trainers pass `training`, and layers their mask.
 
-    def call(self, inputs, *args, **kwargs):
+    def __call__(self, inputs, training=None, mask=None, **kwargs):
+        self._refuse_unknown(kwargs)
+        if training is not None:  # a `None` would hide what an outer model was called with
+            kwargs["training"] = training
+        return super().__call__(self.as_tensors(inputs, mask), **kwargs)
+
+    def call(self, inputs, training=None, mask=None, **kwargs):
+        self._refuse_unknown(kwargs)
         # Again, since Keras also calls this directly: on JAX and when nothing is traced.
-        return super().call(self.as_tensors(inputs), *args, **kwargs)
+        return super().call(self.as_tensors(inputs, mask), training=training, **kwargs)
+
+    def compute_output_spec(self, inputs, training=None, mask=None, **kwargs):
+        self._refuse_unknown(kwargs)
+        return super().compute_output_spec(self.as_tensors(inputs, mask), training=training)
 
     def compute_output_shape(self, input_shape):
         if not isinstance(input_shape, dict):
@@ -27,14 +38,64 @@ class SequenceTrainer(DataTrainer):
             input_shape = {self.input_key: tuple(input_shape), "padding_mask": mask}
         return super().compute_output_shape(input_shape)
 
-    def as_tensors(self, inputs):
-        """Returns `standardize(inputs)` as tensors of the backend; symbolic ones stay."""
-        inputs = self.standardize(inputs)
+    def as_tensors(self, inputs, mask=None):
+        """Returns `standardize(inputs)` as tensors of the backend; symbolic ones stay.
+
+        A step is valid where the `padding_mask`, a `mask` of the call and the mask that a layer
+        left on the inputs all say so.
+        """
+        inputs = self.standardize(with_masks(inputs, mask, self.input_key))
         symbolic = any(isinstance(x, keras.KerasTensor) for x in inputs.values())
         return inputs if symbolic else {k: ops.convert_to_tensor(x) for k, x in inputs.items()}
+
+    def _refuse_unknown(self, arguments):
+        unknown = sorted(set(arguments) - set(self._call_context_args))
+        if unknown:
+            raise ValueError(
+                f"A call of {self.name} takes `inputs`, `training` and `mask`. "
+                f"Received: {', '.join(unknown)}"
+            )
+
+    # The classes of keras_hub set attributes past PyTorch while a model is built. This one it
+    # must see: it holds the weights.
+    def __setattr__(self, name, value):
+        if name == "_torch_params":
+            keras.Model.__setattr__(self, name, value)
+        else:
+            super().__setattr__(name, value)
 
     def record_sample(self):
         """A short input and its outputs, for whoever checks a copy of the preset."""
         inputs = self.sample_inputs()
         outputs = ops.convert_to_numpy(ops.cast(self(inputs), "float32"))
         return {"inputs": inputs.tolist(), "outputs": outputs.tolist()}
+
+
+def with_masks(inputs, mask, key):
+    """The inputs as a dict, what masks them beside its `padding_mask` added to that."""
+    given = dict(inputs) if isinstance(inputs, dict) else {key: inputs}
+    masks = dict(mask) if isinstance(mask, dict) else {key: mask}
+    attached = getattr(given.get(key), "_keras_mask", None)
+    if attached is not None:
+        # A copy has none: what the blocks see is the `padding_mask` alone.
+        given[key] = ops.copy(given[key])
+    for found in (masks.pop(key, None), attached):
+        if found is None:
+            continue
+        found = ops.cast(found, "bool")
+        present = given.get("padding_mask")
+        if present is not None:
+            present = ops.cast(present, "bool")
+            if not compatible(tuple(found.shape), tuple(present.shape)):
+                raise ValueError(
+                    "`mask` must have the shape of `padding_mask`, "
+                    f"{tuple(present.shape)}. Received: mask.shape={tuple(found.shape)}"
+                )
+            found = ops.logical_and(present, found)
+        given["padding_mask"] = found
+    if any(value is not None for value in masks.values()):
+        raise ValueError(
+            f"`mask` must mask {key!r}. Received: masks of "
+            f"{sorted(k for k, v in masks.items() if v is not None)}"
+        )
+    return given
