@@ -1,26 +1,10 @@
 """State-space models for Keras 3: layers, task models and pretrained presets."""
 
+import importlib
 import sys
-from pathlib import Path
 
 from keras_ssm.presets import list_presets
 from keras_ssm.version import __version__
-
-# Importing these registers every class with Keras. The command line, whose `--help` must not
-# wait for a backend, imports what a command needs itself.
-if Path(sys.argv[0]).stem != "keras-ssm":
-    from keras_ssm import (
-        convert,
-        datasets,
-        hub,
-        initializers,
-        layers,
-        models,
-        ops,
-        optimizers,
-        plotting,
-        presets,
-    )
 
 __all__ = [
     "__version__",
@@ -36,3 +20,40 @@ __all__ = [
     "plotting",
     "presets",
 ]
+
+
+def __getattr__(name):
+    if name in __all__:
+        return importlib.import_module(f"{__name__}.{name}")
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__():
+    return sorted({*globals(), *__all__})
+
+
+def _is_the_command():
+    """Whether this process was started as `keras-ssm` or as `python -m keras_ssm`."""
+    if "keras_ssm_command" in sys.modules:
+        return True
+    # While Python looks for the module that `-m` names, "-m" stands in the place of its path.
+    arguments = getattr(sys, "argv", [])
+    asked = sys.orig_argv[-len(arguments)] if arguments[:1] == ["-m"] else ""
+    return asked.removeprefix("-m") == __name__
+
+
+# Keras finds the classes of a saved model by the names under which they are registered, so all
+# are imported here. The command imports what it is asked for: help must not wait for Keras.
+if not _is_the_command():
+    from keras_ssm import (
+        convert,
+        datasets,
+        hub,
+        initializers,
+        layers,
+        models,
+        ops,
+        optimizers,
+        plotting,
+        presets,
+    )

@@ -214,7 +214,7 @@ def test_twenty_parallel_loads_into_one_cache(hub, small, saved):
     assert len(set(directories)) == 1 and files_of(directories[0]) == files_of(saved[0])
 
 
-NO_KERAS = "import sys; sys.argv[0] = 'keras-ssm'\nfrom keras_ssm import presets\n"
+NO_KERAS = "import keras_ssm_command\nfrom keras_ssm import presets\n"
 
 
 def test_parallel_processes(saved, tmp_path):

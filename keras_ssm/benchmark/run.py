@@ -34,9 +34,7 @@ SECTIONS = {
 }
 
 # A part of the command `keras-ssm`: only what a section needs is imported.
-WORKER = (
-    "import sys; sys.argv[0] = 'keras-ssm'; from keras_ssm.benchmark.worker import main; main()"
-)
+WORKER = "import keras_ssm_command; from keras_ssm.benchmark.worker import main; main()"
 
 FAMILY_ONLY = ("stream", "fit", "long")
 MEMORY_COUNTED = ("memory", "long")

@@ -20,6 +20,11 @@ import importlib
 
 import keras
 
+if keras.config.backend() not in ("jax", "tensorflow", "torch"):
+    raise ImportError(
+        "`KERAS_BACKEND` must be jax, tensorflow or torch. "
+        f"Received: KERAS_BACKEND={keras.config.backend()!r}"
+    )
 _module = importlib.import_module(f"keras_ssm.ops.backend.{keras.config.backend()}")
 
 LONGEST_UNROLLED = _module.LONGEST_UNROLLED

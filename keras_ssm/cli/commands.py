@@ -1,31 +1,26 @@
-"""The command `keras-ssm`. Each command imports what it needs: help must not load a backend."""
+"""The commands. Each imports what it needs: help must not load a backend."""
 
 import json
 import os
-import shlex
-import sys
-import time
 from pathlib import Path
 
 import click
-from rich.console import Console
-from rich.progress import Progress, SpinnerColumn
 from rich.table import Table
 
 from keras_ssm import presets
+from keras_ssm.cli.benchmark import benchmark
+from keras_ssm.cli.command_group import CommandGroup, check_installed, load_keras
+from keras_ssm.cli.console import BACKENDS, console
 from keras_ssm.version import __version__
 
-console = Console()
-if not console.is_terminal:
-    console = Console(width=200)  # a pipe or a file: names whole, not cut to 80 columns
 
-BACKENDS = ["jax", "tensorflow", "torch"]
-
-
-@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(cls=CommandGroup, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, prog_name="keras-ssm")
 def main():
     """State-space models for Keras 3."""
+
+
+main.add_command(benchmark)
 
 
 @main.command("list")
@@ -56,7 +51,7 @@ def info(name, revision):
     """
     directory = _resolve(name, revision)
     document = _explained(lambda: presets.read(directory))
-    config = json.loads((directory / "config.json").read_text())["config"]
+    config = json.loads((directory / "config.json").read_text(encoding="utf-8"))["config"]
     table = Table(show_header=False, box=None, padding=(0, 2, 0, 0))
     table.add_row("preset", name)
     for key in ("task", "system", "library_version"):
@@ -85,127 +80,11 @@ def demo(preset, out, backend):
     """Classifies, streams, fine-tunes, saves and plots, on real digits."""
     _choose_backend(backend)
     _resolve(preset)
+    check_installed("matplotlib", "sklearn")
+    load_keras()
     from keras_ssm import demo as demonstration
 
     demonstration.run(preset, out, console)
-
-
-# What tells machines apart in a file of the benchmark.
-MACHINE = ("processor", "cores", "system")
-
-
-@main.command()
-@click.option("--backend", "backends", multiple=True, type=click.Choice(BACKENDS), help="Repeat.")
-@click.option("--layer", "names", multiple=True, help="S4, S4D, ..., LSTM, GRU; repeat.")
-@click.option("--method", "methods", multiple=True, help="auto, chunked, fft, recurrent; repeat.")
-@click.option("--length", "lengths", multiple=True, type=int, help="1024, 4096, ...; repeat.")
-@click.option("--quick", is_flag=True, help="The shortest length, what auto picks, and LSTM.")
-@click.option("--layers", is_flag=True, help="Time every layer and method. The default.")
-@click.option("--memory", is_flag=True, help="Count the peak memory of the same.")
-@click.option("--stream", is_flag=True, help="Time a streamed step of six layers.")
-@click.option("--fit", is_flag=True, help="Train a classifier of four blocks.")
-@click.option("--long", is_flag=True, help="Read a million steps.")
-@click.option("--full", is_flag=True, help="All of these.")
-@click.option("--seconds", type=float, help="Time for each function that is measured.")
-@click.option("--out", type=click.Path(path_type=Path), help="Folder for JSON, page and picture.")
-def benchmark(backends, names, methods, lengths, quick, full, seconds, out, **sections):
-    """Times every layer against its published formulation, in one run.
-
-    With --out, what was measured into the same folder before, on the same machine, stays beside
-    the new rows.
-    """
-    from keras_ssm.atomic_file import writing_file
-    from keras_ssm.benchmark import machine, memory, report, run
-
-    shapes = run.QUICK_SHAPES if quick else run.SHAPES
-    known = {
-        "--layer": [*run.SYSTEMS, *run.OTHERS],
-        "--method": run.METHODS,
-        "--length": [shape[1] for shape in shapes],
-    }
-    for option, given in (("--layer", names), ("--method", methods), ("--length", lengths)):
-        for value in given:
-            if value not in known[option]:
-                raise click.BadParameter(
-                    f"{value} is none of {', '.join(map(str, known[option]))}", param_hint=option
-                )
-    asked = [section for section in run.SECTIONS if full or sections[section]]
-    if not asked:
-        asked = ["layers", "memory"] if quick and memory.available() else ["layers"]
-    described, rows = machine.describe(), []
-    earlier = _earlier_benchmark(out, described)
-    job = {
-        "shapes": [shape for shape in shapes if not lengths or shape[1] in lengths],
-        "names": list(names) or (run.QUICK_NAMES if quick else known["--layer"]),
-        "methods": list(methods) or (["auto"] if quick else run.METHODS),
-        "seconds": seconds or (0.05 if quick else 3.0),
-        "quick": quick,
-    }
-    backends, start = list(backends) or BACKENDS, time.perf_counter()
-
-    def save():
-        """After every row: what was measured stays, however the command ends."""
-        facts = {"command": _command(), "seconds": time.perf_counter() - start}
-        document = run.merge(earlier, rows, machine=described, **facts)
-        pages = {"json": json.dumps(document, indent=1), "md": report.markdown(document)}
-        for suffix, text in pages.items():
-            with writing_file(out / f"benchmark.{suffix}") as scratch:
-                scratch.write_text(text)
-        return document
-
-    with Progress(SpinnerColumn(), *Progress.get_default_columns()[:1], console=console) as bar:
-        task = bar.add_task("measuring", total=None)
-
-        def keep(row):
-            rows.append(row)
-            bar.update(task, description=_measured(row))
-            if out is not None:
-                save()
-
-        run.run(asked, backends, keep, **job)
-    for table in report.tables(rows):
-        console.print(table)
-    if out is not None:
-        document = save()
-        if {"layers", "memory"} & {row["section"] for row in document["rows"]}:
-            report.picture(document["rows"], out / "benchmark.png")
-
-
-def _earlier_benchmark(out, described):
-    path = None if out is None else out / "benchmark.json"
-    if path is None or not path.exists():
-        return None
-    try:
-        document = json.loads(path.read_text())
-        document["rows"], document["runs"]
-        there = [document["machine"][key] for key in MACHINE]
-    except (ValueError, KeyError, TypeError):
-        raise click.ClickException(
-            "`--out` must be a folder without a benchmark.json, or with one of this command. "
-            f"Received: {path}"
-        ) from None
-    here = [described[key] for key in MACHINE]
-    if there != here:
-        raise click.ClickException(
-            f"`--out` must be a folder of this machine, {', '.join(map(str, here))}: times of "
-            f"two do not compare. Received: {path}, of {', '.join(map(str, there))}"
-        )
-    return document
-
-
-def _measured(row):
-    return f"{row['section']}: {row['layer']} on {row['backend']}"
-
-
-def _command():
-    arguments = iter(sys.argv[1:])
-    kept = []
-    for argument in arguments:  # the folder is no part of what was measured
-        if argument == "--out":
-            next(arguments, None)
-        elif not argument.startswith("--out="):
-            kept.append(argument)
-    return shlex.join(["keras-ssm", *kept])
 
 
 @main.command("convert")
@@ -229,6 +108,7 @@ def convert_command(source, destination, format, to, settings, config, ignore, c
     With --to, SOURCE is a preset and DESTINATION becomes a checkpoint of the official classes.
     """
     _choose_backend(backend)
+    load_keras()
     try:
         overrides = dict(map(_setting, settings))
         if to and (overrides or config or ignore or check or format != "auto"):
@@ -239,7 +119,7 @@ def convert_command(source, destination, format, to, settings, config, ignore, c
             _export(source, destination, to)
         else:
             _import(source, destination, format, config, ignore, check, overrides)
-    except (ValueError, ImportError, OSError) as error:
+    except ValueError as error:
         raise click.ClickException(str(error)) from None
 
 
@@ -330,6 +210,7 @@ def publish(preset_dir, repo_id, everything, organisation, show_card, backend, *
 
 def _publish(source, destination, show_card, settings):
     directory = presets.resolve(source)
+    load_keras()
     from keras_ssm import hub
 
     if show_card:
@@ -369,7 +250,3 @@ def _settings(config):
         for key, value in values.items():
             if key not in ("name", "trainable", "dtype", "mixer", "seed") and value is not None:
                 yield prefix + key, str(value)
-
-
-if __name__ == "__main__":
-    main()

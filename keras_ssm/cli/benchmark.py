@@ -1,0 +1,149 @@
+"""`keras-ssm benchmark`."""
+
+import importlib.util
+import json
+import shlex
+import sys
+import time
+from pathlib import Path
+
+import click
+from rich.progress import Progress, SpinnerColumn
+
+from keras_ssm.cli.command_group import check_installed
+from keras_ssm.cli.console import BACKENDS, console
+
+# What tells machines apart in a file of the benchmark.
+MACHINE = ("processor", "cores", "system")
+
+
+@click.command()
+@click.option("--backend", "backends", multiple=True, type=click.Choice(BACKENDS), help="Repeat.")
+@click.option("--layer", "names", multiple=True, help="S4, S4D, ..., LSTM, GRU; repeat.")
+@click.option("--method", "methods", multiple=True, help="auto, chunked, fft, recurrent; repeat.")
+@click.option("--length", "lengths", multiple=True, type=int, help="1024, 4096, ...; repeat.")
+@click.option("--quick", is_flag=True, help="The shortest length, what auto picks, and LSTM.")
+@click.option("--layers", is_flag=True, help="Time every layer and method. The default.")
+@click.option("--memory", is_flag=True, help="Count the peak memory of the same.")
+@click.option("--stream", is_flag=True, help="Time a streamed step of six layers.")
+@click.option("--fit", is_flag=True, help="Train a classifier of four blocks.")
+@click.option("--long", is_flag=True, help="Read a million steps.")
+@click.option("--full", is_flag=True, help="All of these.")
+@click.option("--seconds", type=float, help="Time for each function that is measured.")
+@click.option("--out", type=click.Path(path_type=Path), help="Folder for JSON, page and picture.")
+def benchmark(backends, names, methods, lengths, quick, full, seconds, out, **sections):
+    """Times every layer against its published formulation, in one run.
+
+    With --out, what was measured into the same folder before, on the same machine, stays beside
+    the new rows.
+    """
+    backends = _installed(backends)
+    if out is not None:
+        check_installed("matplotlib")
+    from keras_ssm.atomic_file import writing_file
+    from keras_ssm.benchmark import machine, memory, report, run
+
+    shapes = run.QUICK_SHAPES if quick else run.SHAPES
+    known = {
+        "--layer": [*run.SYSTEMS, *run.OTHERS],
+        "--method": run.METHODS,
+        "--length": [shape[1] for shape in shapes],
+    }
+    for option, given in (("--layer", names), ("--method", methods), ("--length", lengths)):
+        for value in given:
+            if value not in known[option]:
+                raise click.BadParameter(
+                    f"{value} is none of {', '.join(map(str, known[option]))}", param_hint=option
+                )
+    asked = [section for section in run.SECTIONS if full or sections[section]]
+    if not asked:
+        asked = ["layers", "memory"] if quick and memory.available() else ["layers"]
+    described, rows = machine.describe(), []
+    earlier = _earlier_benchmark(out, described)
+    job = {
+        "shapes": [shape for shape in shapes if not lengths or shape[1] in lengths],
+        "names": list(names) or (run.QUICK_NAMES if quick else known["--layer"]),
+        "methods": list(methods) or (["auto"] if quick else run.METHODS),
+        "seconds": seconds or (0.05 if quick else 3.0),
+        "quick": quick,
+    }
+    start = time.perf_counter()
+
+    def save():
+        """After every row: what was measured stays, however the command ends."""
+        facts = {"command": _command(), "seconds": time.perf_counter() - start}
+        document = run.merge(earlier, rows, machine=described, **facts)
+        pages = {"json": json.dumps(document, indent=1), "md": report.markdown(document)}
+        for suffix, text in pages.items():
+            with writing_file(out / f"benchmark.{suffix}") as scratch:
+                scratch.write_text(text)
+        return document
+
+    with Progress(SpinnerColumn(), *Progress.get_default_columns()[:1], console=console) as bar:
+        task = bar.add_task("measuring", total=None)
+
+        def keep(row):
+            rows.append(row)
+            bar.update(task, description=_measured(row))
+            if out is not None:
+                save()
+
+        try:
+            run.run(asked, backends, keep, **job)
+        except RuntimeError as error:
+            raise click.ClickException(str(error)) from None
+    for table in report.tables(rows):
+        console.print(table)
+    if out is not None:
+        document = save()
+        if {"layers", "memory"} & {row["section"] for row in document["rows"]}:
+            report.picture(document["rows"], out / "benchmark.png")
+
+
+def _installed(backends):
+    """The backends asked for, which must be there, or all that are."""
+    check_installed(*backends)
+    found = backends or [name for name in BACKENDS if importlib.util.find_spec(name)]
+    if not found:
+        raise click.ClickException(
+            "A backend is needed: pip install 'keras-ssm[jax]', or tensorflow, or torch. "
+            "Received: none of them is installed"
+        )
+    return list(found)
+
+
+def _earlier_benchmark(out, described):
+    path = None if out is None else out / "benchmark.json"
+    if path is None or not path.exists():
+        return None
+    try:
+        document = json.loads(path.read_text())
+        document["rows"], document["runs"]
+        there = [document["machine"][key] for key in MACHINE]
+    except (ValueError, KeyError, TypeError):
+        raise click.ClickException(
+            "`--out` must be a folder without a benchmark.json, or with one of this command. "
+            f"Received: {path}"
+        ) from None
+    here = [described[key] for key in MACHINE]
+    if there != here:
+        raise click.ClickException(
+            f"`--out` must be a folder of this machine, {', '.join(map(str, here))}: times of "
+            f"two do not compare. Received: {path}, of {', '.join(map(str, there))}"
+        )
+    return document
+
+
+def _measured(row):
+    return f"{row['section']}: {row['layer']} on {row['backend']}"
+
+
+def _command():
+    arguments = iter(sys.argv[1:])
+    kept = []
+    for argument in arguments:  # the folder is no part of what was measured
+        if argument == "--out":
+            next(arguments, None)
+        elif not argument.startswith("--out="):
+            kept.append(argument)
+    return shlex.join(["keras-ssm", *kept])

@@ -1,0 +1,121 @@
+"""Commands that end in one line, not in a traceback, where a machine is not as they need it."""
+
+import contextlib
+import errno
+import importlib.util
+import os
+import sys
+
+import click
+
+from keras_ssm.cli.console import BACKENDS
+
+# Libraries that come with an extra of the package, by the names under which they are imported.
+EXTRAS = {
+    "jax": "jax",
+    "matplotlib": "demo",
+    "msgpack": "convert",
+    "safetensors": "convert",
+    "sklearn": "demo",
+    "tensorflow": "tensorflow",
+    "torch": "torch",
+    "tqdm": "demo",
+    "yaml": "convert",
+}
+
+
+class CommandGroup(click.Group):
+    """A group of commands for which missing libraries and failing outputs are no accident."""
+
+    def invoke(self, context):
+        try:
+            return super().invoke(context)
+        except ImportError as error:
+            raise click.ClickException(explain_missing(error)) from error
+        except OSError as error:
+            if error.errno == errno.EPIPE:
+                raise  # click ends without a word: nobody reads
+            raise click.ClickException(_one_line(error)) from error
+
+    def main(self, *args, **kwargs):
+        try:
+            return super().main(*args, **kwargs)
+        except OSError as error:  # of an error message
+            raise SystemExit(_failed(error)) from None
+        finally:
+            # Here rather than when Python ends, which would print the exception.
+            codes = [_flush(stream) for stream in (sys.stdout, sys.stderr)]
+            if any(codes):
+                raise SystemExit(max(codes))
+
+
+def explain_missing(error):
+    """Says in one line which library is missing, and what to install.
+
+    Args:
+        error: `ImportError`.
+
+    Returns:
+        str.
+    """
+    name = (getattr(error, "name", None) or "").partition(".")[0]
+    if not isinstance(error, ModuleNotFoundError) or name not in EXTRAS:
+        return _one_line(error)
+    return (
+        f"This needs {name}: pip install 'keras-ssm[{EXTRAS[name]}]'. Received: no module '{name}'"
+    )
+
+
+def check_installed(*names):
+    """Raises a `ModuleNotFoundError` for the first of these libraries that is not installed."""
+    for name in names:
+        if importlib.util.find_spec(name) is None:
+            raise ModuleNotFoundError(f"No module named '{name}'", name=name)
+
+
+def load_keras():
+    """Imports Keras, whose backend may be missing or unknown.
+
+    Raises:
+        click.ClickException: if it cannot be imported, with what to do.
+    """
+    try:
+        import keras
+
+        found = None
+        if keras.config.backend() not in BACKENDS:
+            found = "a backend for which this package is not made"
+    except Exception as error:  # of whatever kind a backend raises
+        found = _one_line(error)
+    if found is not None:
+        chosen = os.environ.get("KERAS_BACKEND")
+        raise click.ClickException(
+            "Keras needs a backend that is installed: set `--backend` or KERAS_BACKEND to jax, "
+            "tensorflow or torch, and pip install 'keras-ssm[jax]' (or that one). "
+            f"Received: {f'KERAS_BACKEND={chosen}' if chosen else 'no KERAS_BACKEND'}, {found}"
+        )
+
+
+def _flush(stream):
+    """Writes what is left; returns the exit code that a failure asks for, else 0."""
+    try:
+        if stream is not None:
+            stream.flush()
+    except (OSError, ValueError) as error:
+        # What cannot be written must not be tried again.
+        with contextlib.suppress(OSError, ValueError):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+        return _failed(error)
+    return 0
+
+
+def _failed(error):
+    """Says why an output failed, where somebody may read it; returns the exit code."""
+    if getattr(error, "errno", None) != errno.EPIPE:
+        with contextlib.suppress(OSError, ValueError):
+            print(f"Error: {_one_line(error)}", file=sys.stderr, flush=True)
+    return 1
+
+
+def _one_line(error):
+    return " ".join(str(error).split()) or type(error).__name__
