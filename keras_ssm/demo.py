@@ -7,7 +7,6 @@ import numpy as np
 from keras import ops
 
 from keras_ssm import datasets, plotting
-from keras_ssm.layers import SISOLayer
 from keras_ssm.models import SSMClassifier
 from keras_ssm.optimizers import ssm_optimizer
 
@@ -63,11 +62,9 @@ def run(preset, out, console):
         "streaming.png": plotting.plot_streaming(
             x_test[shown].reshape(-1, 8, 8), _softmax(history), y_test[shown]
         ),
-        "eigenvalues.png": plotting.plot_eigenvalues([b.mixer for b in model.backbone.blocks]),
+        "eigenvalues.png": plotting.plot_eigenvalues(model),
+        "kernels.png": plotting.plot_kernels(model.backbone.blocks[0].mixer),
     }
-    first = model.backbone.blocks[0].mixer
-    if isinstance(first, SISOLayer):  # one kernel a feature
-        pictures["kernels.png"] = plotting.plot_kernels(first)
     for name, figure in pictures.items():
         figure.savefig(out / name, dpi=120)
     console.print(f"pictures: {', '.join(str(out / name) for name in pictures)}")

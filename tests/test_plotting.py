@@ -3,10 +3,12 @@
 import numpy as np
 import pytest
 from keras import ops
+from keras.layers import Dense
 
 from keras_ssm import plotting
 from keras_ssm.initializers import diagonal
-from keras_ssm.layers import DSS, S4, S4D, S4PTD, S5, S5PTD, SSMBlock
+from keras_ssm.layers import DSS, S4, S4D, S4PTD, S5, S5PTD
+from keras_ssm.models import SSMBackbone, SSMClassifier
 
 pytest.importorskip("matplotlib")
 
@@ -79,19 +81,73 @@ def test_eigenvalues_of_s4_are_those_of_the_dense_matrix():
     assert distance(mapped, discrete) < 1e-3
 
 
-def test_frequency_response_is_that_of_the_layer():
+def answers(layer, length):
+    """What the layer makes of an impulse in each input, without the skip D.
+
+    Returns an array `(outputs, inputs, 2 * length)`, with the impulse at step `length`.
+    """
+    impulses = np.zeros((FEATURES, 2 * length, FEATURES), "float32")
+    impulses[range(FEATURES), length, range(FEATURES)] = 1.0
+    layer.D.assign(ops.zeros_like(layer.D))
+    return ops.convert_to_numpy(layer(impulses)).transpose(2, 0, 1)
+
+
+BOTH = [("s4d", False), ("s4d", True), ("s5", False), ("s5", True), ("s5_ptd", False)]
+
+
+@pytest.mark.parametrize(("name", "bidirectional"), BOTH)
+def test_frequency_response_is_that_of_the_layer(name, bidirectional):
     length = 64
-    layer = built("s4d", bidirectional=True, dt_min=0.2, dt_max=0.4)
-    impulse = np.zeros((1, 2 * length, FEATURES), "float32")
-    impulse[:, length] = 1.0
-    y = (ops.convert_to_numpy(layer(impulse)) - impulse * ops.convert_to_numpy(layer.D))[0]
+    layer = built(name, bidirectional=bidirectional, dt_min=0.2, dt_max=0.4)
+    y = answers(layer, length)
     frequencies = np.fft.rfftfreq(length)[1:]
-    wave = np.exp(-2j * np.pi * frequencies[:, None] * np.arange(len(y)))
-    expected = np.abs(wave @ y).T  # (features, frequencies)
-    figure = plotting.plot_frequency_response([layer], length=length, features=FEATURES)
+    wave = np.exp(-2j * np.pi * frequencies[:, None] * np.arange(2 * length))
+    expected = np.linalg.norm(y @ wave.T, axis=1)  # (features, frequencies)
+    figure = plotting.plot_frequency_response(layer, length=length, features=FEATURES)
     *single, mean = (line.get_ydata() for line in figure.axes[0].lines)
     assert np.allclose(single, expected, atol=2e-4 * expected.max())
     assert np.allclose(mean, np.sqrt(np.mean(expected**2, axis=0)), rtol=1e-2)
+
+
+@pytest.mark.parametrize(("name", "bidirectional"), BOTH)
+def test_kernels_are_those_of_the_layer(name, bidirectional):
+    length = 8
+    layer = built(name, bidirectional=bidirectional)
+    y = answers(layer, length)
+    figure = plotting.plot_kernels(layer, length=length, features=FEATURES)
+    assert len(figure.axes) == FEATURES
+    for output, axis in enumerate(figure.axes):
+        *others, own = axis.lines[1:]  # the first is the axis itself
+        lags = own.get_xdata()
+        assert lags[-1] == length - 1 and (lags[0] < 0) == bidirectional
+        expected = y[output][:, lags + length]
+        close = {"rtol": 0, "atol": 1e-5 * np.abs(y).max()}
+        np.testing.assert_allclose(own.get_ydata(), expected[output], **close)
+        if name.startswith("s5"):
+            drawn = [line.get_ydata() for line in others]
+            np.testing.assert_allclose(drawn, np.delete(expected, output, axis=0), **close)
+        else:
+            assert not others
+
+
+def test_a_layer_a_list_or_a_model():
+    backbone = SSMBackbone(S5(state_dim=4), num_layers=3, hidden_dim=4)
+    mixers = [block.mixer for block in backbone.blocks]
+    for number, mixer in enumerate(mixers):
+        mixer.log_dt.assign(mixer.log_dt - number)  # to tell them apart
+    task = SSMClassifier(backbone, num_classes=2)
+    expected = [points_of(plotting.plot_eigenvalues(mixer)) for mixer in mixers]
+    for given in (mixers, backbone, task, backbone.blocks, [backbone.blocks[0], *mixers[1:]]):
+        figure = plotting.plot_eigenvalues(given, labels=["a", "b", "c"])
+        for collection, points in zip(figure.axes[1].collections, expected, strict=True):
+            np.testing.assert_array_equal(collection.get_offsets(), points[0])
+    single = plotting.plot_frequency_response(task, length=16).axes[0].lines
+    assert [line.get_label() for line in single] == ["layer 0", "layer 1", "layer 2"]
+    assert len(plotting.plot_kernels(task, length=4, features=2).axes) == 3 * 2
+
+
+def points_of(figure):
+    return [collection.get_offsets() for collection in figure.axes[1].collections]
 
 
 def test_initializations():
@@ -108,18 +164,14 @@ def test_initializations():
         (lambda: plotting.plot_eigenvalues([]), "built"),
         (lambda: plotting.plot_eigenvalues([S4D()]), "built"),
         (lambda: plotting.plot_eigenvalues([built("s4d")], ["a", "b"]), "labels"),
-        (lambda: plotting.plot_frequency_response([built("s5")]), "S5"),
-        (lambda: plotting.plot_kernels(built("s5_ptd")), "S5"),
+        (lambda: plotting.plot_kernels(S5()), "built"),
+        (lambda: plotting.plot_kernels(built("s5"), length=0), "length"),
+        (lambda: plotting.plot_frequency_response(built("s5"), length=3), "length"),
+        (lambda: plotting.plot_frequency_response(Dense(2)), "layer"),
+        (lambda: plotting.plot_kernels("s5"), "layer"),
         (lambda: plotting.plot_initializations(["none"]), "init"),
     ],
 )
 def test_errors(plot, match):
     with pytest.raises(ValueError, match=f"{match}(.|\n)*Received: "):
         plot()
-
-
-def test_a_block_has_no_eigenvalues():
-    block = SSMBlock(S4D(state_dim=8))
-    block.build((None, None, FEATURES))
-    with pytest.raises(ValueError, match="Received: "):
-        plotting.plot_eigenvalues([block])

@@ -1,0 +1,14 @@
+"""Pictures of systems and predictions, as matplotlib figures."""
+
+from keras_ssm.plotting.eigenvalues import plot_eigenvalues
+from keras_ssm.plotting.initializations import plot_initializations
+from keras_ssm.plotting.responses import plot_frequency_response, plot_kernels
+from keras_ssm.plotting.streaming import plot_streaming
+
+__all__ = [
+    "plot_eigenvalues",
+    "plot_frequency_response",
+    "plot_initializations",
+    "plot_kernels",
+    "plot_streaming",
+]

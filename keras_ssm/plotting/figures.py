@@ -1,0 +1,57 @@
+"""What the pictures share: which layers are meant, and figures without a display."""
+
+import keras
+
+from keras_ssm.layers import SSMLayer
+
+
+def layers_and_labels(layers, labels):
+    """The state-space layers that are meant, in order, and their names.
+
+    Args:
+        layers: layer, block, model, or a list of them.
+        labels: list of str, str or `None`.
+
+    Returns:
+        Tuple of two lists.
+
+    Raises:
+        ValueError: for something else, layers that are not built, or another number of labels.
+    """
+    given = list(layers) if isinstance(layers, (list, tuple)) else [layers]
+    found = []
+    for thing in given:
+        inside = _inside(thing) if isinstance(thing, keras.layers.Layer) else []
+        if not inside or not all(layer.built for layer in inside):
+            raise ValueError(
+                "`layers` must be a built state-space layer, a model of such, or a list of them. "
+                f"Received: layers={layers}"
+            )
+        found += inside
+    if not found:
+        raise ValueError(f"`layers` must hold at least one built layer. Received: layers={layers}")
+    if labels is None:
+        return found, [f"layer {number}" for number in range(len(found))]
+    labels = [labels] if isinstance(labels, str) else list(labels)
+    if len(labels) != len(found):
+        raise ValueError(f"`labels` must name {len(found)} layers. Received: labels={labels}")
+    return found, labels
+
+
+def _inside(layer):
+    """The state-space layers of a layer or model, in their order, each once."""
+    if isinstance(layer, SSMLayer):
+        return [layer]
+    parts = layer._flatten_layers(include_self=False, recursive=False)
+    found = [inner for part in parts for inner in _inside(part)]
+    return list({id(inner): inner for inner in found}.values())
+
+
+def subplots(rows, columns, **kwargs):
+    """A figure that needs no display, and an array of its axes."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(**{key: kwargs.pop(key) for key in ("figsize",) if key in kwargs})
+    FigureCanvasAgg(figure)
+    return figure, figure.subplots(rows, columns, squeeze=False, **kwargs)
