@@ -1,3 +1,4 @@
+import contextlib
 import shutil
 from pathlib import Path
 
@@ -8,6 +9,9 @@ import pytest
 from tests.hub_client import point_client
 from tests.hub_server import HubServer
 from tests.small_preset import INFO, X, make_model
+
+# TensorFlow is compared with the float64 recordings, which tell the same.
+collect_ignore = ["test_float64.py"] if keras.config.backend() == "tensorflow" else []
 
 
 @pytest.fixture(autouse=True)
@@ -25,14 +29,21 @@ def rng():
 
 @pytest.fixture
 def float64():
-    """A float64 policy, where keras.ops keep float64 throughout: on TensorFlow."""
-    if keras.config.backend() != "tensorflow":
-        pytest.skip("keras.ops lose float64 on this backend")
+    """A float64 policy; on JAX also its mode in which there is a float64."""
     keras.config.set_dtype_policy("float64")
     keras.config.set_floatx("float64")
-    yield
+    with _x64():
+        yield
     keras.config.set_floatx("float32")
     keras.config.set_dtype_policy("float32")
+
+
+def _x64():
+    if keras.config.backend() != "jax":
+        return contextlib.nullcontext()
+    import jax
+
+    return jax.enable_x64(True)
 
 
 @pytest.fixture(scope="session")

@@ -10,6 +10,7 @@ import pytest
 from keras import ops
 
 from keras_ssm.layers import DSS, S4, S4D, S4PTD, S5, S5PTD
+from keras_ssm.ops import backend
 from keras_ssm.ops.naive import (
     convolve,
     discretize,
@@ -92,7 +93,7 @@ def dss_continuous(layer):
     if layer.variant.startswith("exp"):
         real = -ops.exp(tensor(layer.log_A_real))
     elif layer.variant.startswith("clip"):
-        real = ops.minimum(tensor(layer.A_real), 1e-4)
+        real = backend.minimum(tensor(layer.A_real), 1e-4)
     else:
         real = tensor(layer.A_real)
     imag = layer.log_A_imag if layer.variant == "exp-re-im" else layer.A_imag
@@ -107,7 +108,7 @@ def naive_dss(layer, x, initial_state=None):
     dA = ops.exp(z)
     dB = ops.ones_like(dA)
     if not layer.variant.endswith("no-scale"):
-        dB = ops.divide(ops.subtract(dA, 1), A)
+        dB = (dA - 1) / A
     state = None if initial_state is None else as_complex(initial_state)
     y, state = naive(x, dA, dB, C, state, layer.bidirectional, conjugates=False)
     return y + skip_of(layer, x), as_real(state)
@@ -122,12 +123,12 @@ def softmax_weights(layer, length):
     shift = ops.cast(ops.where(grows, L - 1.0, 0.0), A.dtype)
     # As published, that shift is held fixed in the gradient.
     fixed = to_complex(ops.stop_gradient(ops.real(z)), ops.stop_gradient(ops.imag(z)))
-    signed = ops.multiply(sign, z)
-    numerator = ops.subtract(ops.exp(signed), 1)
-    below = ops.multiply(ops.subtract(ops.exp(ops.multiply(signed, L)), 1), A)
-    guard = ops.add(ops.multiply(below, ops.conj(below)), 1e-7)
-    weights = ops.multiply(numerator, ops.divide(ops.conj(below), guard))
-    return ops.multiply(fixed, shift), weights
+    signed = sign * z
+    numerator = ops.exp(signed) - 1
+    below = (ops.exp(signed * L) - 1) * A
+    guard = below * ops.conj(below) + 1e-7
+    weights = numerator * (ops.conj(below) / guard)
+    return fixed * shift, weights
 
 
 def softmax_kernel(layer, length):
@@ -135,8 +136,8 @@ def softmax_kernel(layer, length):
     _, z, C = dss_continuous(layer)
     shift, weights = softmax_weights(layer, length)
     lags = ops.cast(np.arange(length), z.dtype)
-    exponent = ops.subtract(ops.multiply(z[..., None], lags), shift[..., None])
-    terms = ops.multiply(ops.multiply(C, weights)[..., None], ops.exp(exponent))
+    exponent = z[..., None] * lags - shift[..., None]
+    terms = (C * weights)[..., None] * ops.exp(exponent)
     return ops.real(ops.sum(terms, axis=2))  # (channels, features, length)
 
 
@@ -144,13 +145,13 @@ def naive_fixed_softmax(layer, x, initial_state=None):
     """The recurrence of a softmax over a given length; B and C take half of the shift each."""
     _, z, C = dss_continuous(layer)
     shift, weights = softmax_weights(layer, layer.softmax_length)
-    half = ops.exp(ops.multiply(shift, -0.5))
+    half = ops.exp(-0.5 * shift)
     state = None if initial_state is None else as_complex(initial_state)
     y, state = naive(
         tensor(x),
         ops.exp(z),
-        ops.multiply(weights, half),
-        ops.multiply(C, half),
+        weights * half,
+        C * half,
         state,
         conjugates=False,
     )
@@ -172,7 +173,7 @@ def naive_softmax(layer, x, initial_state=None):
 
 def naive_s5(layer, x, initial_state=None, timesteps=None):
     real = tensor(layer.Lambda_real)
-    real = ops.minimum(real, -1e-4) if layer.clip_eigs else real
+    real = backend.minimum(real, -1e-4) if layer.clip_eigs else real
     A = to_complex(real, tensor(layer.Lambda_imag))
     dt = ops.exp(tensor(layer.log_dt)) * tensor(layer.step_scale)
     if timesteps is not None:
@@ -180,7 +181,7 @@ def naive_s5(layer, x, initial_state=None, timesteps=None):
     dA, gain = discretize(A, ops.ones_like(A), ops.cast(dt, A.dtype), layer.discretization)
     B = to_complex(layer.B_real, layer.B_imag)
     C = to_complex(layer.C_real, layer.C_imag)
-    dB = ops.multiply(gain[..., None], B)
+    dB = gain[..., None] * B
     state = None if initial_state is None else as_complex(initial_state)
     real = {"conjugates": layer.conj_sym}
     y, state = naive_mimo(x, dA, dB, C[0], state, **real)

@@ -9,6 +9,7 @@ import pytest
 from keras import ops
 
 from keras_ssm.layers.ssm_block import get_activation
+from keras_ssm.ops import backend
 from tests.backend_tools import BACKEND, compiled, gradients, relative_error, to_numpy
 from tests.shared_data import golden
 
@@ -164,7 +165,7 @@ class Recording:
         stem = "output_linear.0" if sequential else "output_linear"
         weight, bias = (self.sd(f"{stem}.{key}").astype(self.dtype) for key in ("weight", "bias"))
         weight = weight.reshape(len(weight), -1).T  # of a convolution or a linear layer
-        z = ops.matmul(y, ops.convert_to_tensor(weight)) + ops.convert_to_tensor(bias)
+        z = backend.matmul(y, ops.convert_to_tensor(weight)) + ops.convert_to_tensor(bias)
         if not glu:
             return z
         first, second = ops.split(z, 2, axis=-1)

@@ -5,7 +5,7 @@ from keras import ops
 from keras_ssm import initializers
 from keras_ssm.layers.siso_layer import SISOLayer
 from keras_ssm.layers.ssm_layer import check_choice, check_positive
-from keras_ssm.ops import pair
+from keras_ssm.ops import backend, pair
 from keras_ssm.ops.chunked import chunked
 from keras_ssm.ops.diagonal_bank import DiagonalBank
 from keras_ssm.ops.growing import growing_chunked
@@ -179,7 +179,7 @@ class DSS(SISOLayer):
         if self.variant.startswith("exp"):
             real = -ops.exp(self.tensor(self.log_A_real))
         elif self.variant.startswith("clip"):
-            real = ops.minimum(self.tensor(self.A_real), LARGEST_REAL_PART)
+            real = backend.minimum(self.tensor(self.A_real), LARGEST_REAL_PART)
         else:
             real = self.tensor(self.A_real)
         if self.variant == "exp-re-im":
@@ -282,7 +282,7 @@ class DSS(SISOLayer):
 
     def _held(self, A, z):
         """(e^z - 1) / A, guarded as published."""
-        square = ops.maximum(A[0] * A[0] + A[1] * A[1], EPSILON)
+        square = backend.maximum(A[0] * A[0] + A[1] * A[1], EPSILON)
         inverse = A[0] / square, -A[1] / square
         return pair.multiply(pair.expm1(z), inverse)
 

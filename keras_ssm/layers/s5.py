@@ -245,13 +245,13 @@ class S5(SSMLayer):
 
     def advance(self, x, state, system):
         state = pair.join(pair.multiply(pair.split(system.dA), pair.split(state)))
-        state = state + ops.matmul(x, system.dB)
+        state = state + backend.matmul(x, system.dB)
         # The sign of the imaginary parts is changed in the state, which is smaller than dC.
-        y = ops.matmul(self._rows(state), ops.transpose(system.dC))
+        y = backend.matmul(self._rows(state), ops.transpose(system.dC))
         return y + x * system.D, state
 
     def evaluate(self, x, initial_state, lengths, return_state, timesteps=None):
-        zero = ops.zeros_like(ops.matmul(x[:, 0], self._input_matrix()))
+        zero = ops.zeros_like(backend.matmul(x[:, 0], self._input_matrix()))
         start = zero if initial_state is None else initial_state
         if self.method == "recurrent" and timesteps is None:
             system = self._system(self.tensor(self.D))
@@ -281,7 +281,7 @@ class S5(SSMLayer):
     def eigenvalues(self):
         """Returns the pair Lambda, `(modes,)`."""
         real, imag = self.tensor(self.Lambda_real), self.tensor(self.Lambda_imag)
-        return ops.minimum(real, LARGEST_REAL_PART) if self.clip_eigs else real, imag
+        return backend.minimum(real, LARGEST_REAL_PART) if self.clip_eigs else real, imag
 
     def _system(self, D):
         log_dA, dB = self._discrete_matrices()

@@ -1,6 +1,8 @@
 import keras
 from keras import ops
 
+from keras_ssm.ops import backend
+
 
 @keras.saving.register_keras_serializable(package="keras_ssm")
 class ScalarNormalization(keras.layers.Layer):
@@ -39,8 +41,8 @@ class ScalarNormalization(keras.layers.Layer):
         # Sums of squares leave the range of half precision.
         dtype = "float64" if self.compute_dtype == "float64" else "float32"
         y = ops.cast(x, dtype)
-        y = y - ops.mean(y, axis=-1, keepdims=True)
-        std = ops.sqrt(ops.mean(y * y, axis=-1, keepdims=True))
+        y = y - backend.mean(y, axis=-1, keepdims=True)
+        std = ops.sqrt(backend.mean(y * y, axis=-1, keepdims=True))
         y = ops.cast(self.gamma, dtype) * (y + ops.cast(self.beta, dtype)) / std
         return ops.cast(y, self.compute_dtype)
 

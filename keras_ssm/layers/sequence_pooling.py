@@ -1,6 +1,8 @@
 import keras
 from keras import ops
 
+from keras_ssm.ops import backend
+
 POOLINGS = ("mean", "last", None)
 
 
@@ -45,7 +47,7 @@ class SequencePooling(keras.layers.Layer):
         # Thousands of steps do not add up in half precision.
         y = x if self.compute_dtype == "float64" else ops.cast(x, "float32")
         if mask is None:
-            y = ops.mean(y, axis=1) if self.pooling == "mean" else y[:, -1]
+            y = backend.mean(y, axis=1) if self.pooling == "mean" else y[:, -1]
             return ops.cast(y, self.compute_dtype)
         mask = ops.cast(mask, "bool")
         count = ops.sum(ops.cast(mask, "int32"), axis=1, keepdims=True)

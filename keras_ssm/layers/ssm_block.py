@@ -4,6 +4,7 @@ from keras import ops
 
 from keras_ssm.layers.scalar_normalization import ScalarNormalization
 from keras_ssm.layers.ssm_layer import SSMLayer, check_choice
+from keras_ssm.ops import backend
 
 GATES = (None, "linear", "glu", "full_glu", "half_glu1", "half_glu2")
 NORMS = (None, "layer", "batch", "scalar")
@@ -268,9 +269,9 @@ class _BatchNormalization(keras.layers.BatchNormalization):
     """
 
     def _moments(self, inputs, mask):
-        mean = ops.mean(inputs, axis=self._reduction_axes)
+        mean = backend.mean(inputs, axis=self._reduction_axes)
         centered = inputs - mean
-        return mean, ops.mean(centered * centered, axis=self._reduction_axes)
+        return mean, backend.mean(centered * centered, axis=self._reduction_axes)
 
 
 def normalize(norm, x, training):
@@ -312,5 +313,5 @@ def _gelu(x):
 
 def _gelu_tanh(x):
     if keras.backend.standardize_dtype(x.dtype) == "float64":
-        return 0.5 * x * (1.0 + ops.tanh((2.0 / np.pi) ** 0.5 * (x + 0.044715 * x**3)))
+        return 0.5 * x * (1.0 + backend.tanh((2.0 / np.pi) ** 0.5 * (x + 0.044715 * x**3)))
     return keras.activations.gelu(x, approximate=True)

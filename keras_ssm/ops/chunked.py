@@ -158,17 +158,17 @@ def _chunks(u, response, transition, E_in, E_out, others, initial):
     flat = lambda x: ops.reshape(x, (features, -1, x.shape[-1]))  # noqa: E731
     in_chunks = lambda x: ops.reshape(x, (features, batch, chunks, x.shape[-1]))  # noqa: E731
     u = backend.contiguous(flat(u))
-    y = ops.matmul(u, response)
+    y = backend.matmul(u, response)
     if transition is None:
         return in_chunks(y), None, None
-    added = in_chunks(ops.matmul(u, E_in))
+    added = in_chunks(backend.matmul(u, E_in))
     start = others[0] if initial else ops.zeros_like(added[:, :, 0])
     before, last = carry(transition, added, start)
-    y = y + ops.matmul(flat(before), E_out)
+    y = y + backend.matmul(flat(before), E_out)
     if others and not initial:
-        added = in_chunks(ops.matmul(u, others[0]))
+        added = in_chunks(backend.matmul(u, others[0]))
         later, _ = carry(transition, added, start, reverse=True)
-        y = y + ops.matmul(flat(later), others[1])
+        y = y + backend.matmul(flat(later), others[1])
     return in_chunks(y), before, last
 
 

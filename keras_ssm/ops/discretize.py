@@ -3,7 +3,7 @@
 import numpy as np
 from keras import ops
 
-from keras_ssm.ops import pair
+from keras_ssm.ops import backend, pair
 
 
 def zoh(A, B, dt):
@@ -64,10 +64,10 @@ def bilinear(A, B, dt):
     tiny = float(np.finfo(np.float32).tiny)
     real = 0.5 * ops.where(
         strong,
-        ops.log(ops.maximum(ops.where(strong, numerator / denominator, 1.0), tiny)),
+        ops.log(backend.maximum(ops.where(strong, numerator / denominator, 1.0), tiny)),
         ops.log1p(ops.where(strong, 0.0, change)),
     )
-    imag = ops.arctan2(y, 1.0 - 0.25 * x * x - quarter)
+    imag = backend.arctan2(y, 1.0 - 0.25 * x * x - quarter)
     ones = ops.ones_like(x)
     dB = pair.multiply(pair.scale(B, dt), pair.divide((ones, 0.0 * y), (1.0 - 0.5 * x, -0.5 * y)))
     return (real, imag), dB

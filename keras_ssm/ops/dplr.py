@@ -7,7 +7,7 @@ Of each conjugate pair one mode is kept: the system acts on (x, conj x) with (A,
 import numpy as np
 from keras import ops
 
-from keras_ssm.ops import pair
+from keras_ssm.ops import backend, pair
 from keras_ssm.ops.backend import exact_einsum
 
 
@@ -151,7 +151,7 @@ def _half_angles(length, dtype):
         angle = np.pi * np.arange(length // 2 + 1) / length
         return tuple(ops.convert_to_tensor(f(angle), dtype=dtype) for f in (np.cos, np.sin))
     angle = np.pi * ops.cast(ops.arange(0, length // 2 + 1), dtype) / ops.cast(length, dtype)
-    return ops.cos(angle), ops.sin(angle)
+    return backend.cos(angle), backend.sin(angle)
 
 
 def _inner(P, Q):

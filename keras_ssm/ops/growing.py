@@ -3,7 +3,7 @@
 import numpy as np
 from keras import ops
 
-from keras_ssm.ops import pair
+from keras_ssm.ops import backend, pair
 from keras_ssm.ops.backend import exact_einsum
 from keras_ssm.ops.chunked import chunk_response, cut, even_chunk, glue, merge_channels
 from keras_ssm.ops.powers import powers
@@ -45,7 +45,7 @@ def growing_chunked(u, log_decay, C, chunk_size=None):
     late = powers(log_decay, length - 1.0 - np.arange(T))
     K = _rows(C, late)  # (channels, features, 2 modes, T)
     K = ops.transpose(ops.sum(K[:, :, : log_decay[0].shape[-1]], axis=2), (1, 0, 2))
-    y = ops.einsum("hbmt,htk->hbmk", u_chunks, chunk_response(K, ops.zeros_like(K[..., :-1])))
+    y = backend.einsum("hbmt,htk->hbmk", u_chunks, chunk_response(K, ops.zeros_like(K[..., :-1])))
     if length == T:
         return glue(y, length, T)
 
@@ -54,15 +54,15 @@ def growing_chunked(u, log_decay, C, chunk_size=None):
     added = pair.split(exact_einsum("hbmt,htn->hbmn", u_chunks, E_in))
     starts = np.arange(u_chunks.shape[2]) * T
     added = pair.multiply(added, _by_chunk(log_decay, starts))
-    carried = tuple(ops.cumsum(part, axis=2) - part for part in added)
+    carried = tuple(backend.cumsum(part, axis=2) - part for part in added)
     weights = _by_chunk(log_decay, np.maximum(length - T - starts, 0))
     carried = pair.join(pair.multiply(carried, weights))
     E_out = ops.flip(_rows(C, table), axis=-1)
-    read = ops.einsum("hbmn,hnk->hbmk", carried[:, :, :whole], merge_channels(E_out))
+    read = backend.einsum("hbmn,hnk->hbmk", carried[:, :, :whole], merge_channels(E_out))
     if rest:
         padding = [(0, 0)] * 3 + [(0, T - rest)]
         tail = merge_channels(ops.pad(E_out[..., T - rest :], padding))
-        last = ops.einsum("hbmn,hnk->hbmk", carried[:, :, whole:], tail)
+        last = backend.einsum("hbmn,hnk->hbmk", carried[:, :, whole:], tail)
         read = ops.concatenate([read, last], axis=2)
     return glue(y + read, length, T)
 

@@ -3,12 +3,13 @@
 import numpy as np
 from keras import ops
 
+from keras_ssm.ops import backend
 from keras_ssm.ops.backend import sequential
 
 
 def to_complex(re, im):
     """Returns re + i im as a complex tensor."""
-    return ops.view_as_complex(ops.stack([re, im], axis=-1))
+    return backend.complex_of(ops.convert_to_tensor(re), ops.convert_to_tensor(im))
 
 
 def discretize(A, B, dt, discretization):
@@ -22,13 +23,13 @@ def discretize(A, B, dt, discretization):
     Returns:
         Tuple of complex tensors `(features, modes)`.
     """
-    z = ops.multiply(dt, A)
+    z = dt * A
     if discretization == "zoh":
         dA = ops.exp(z)
-        return dA, ops.divide(ops.multiply(ops.subtract(dA, 1), B), A)
-    half = ops.divide(z, 2)
-    below = ops.subtract(1, half)
-    return ops.divide(ops.add(1, half), below), ops.divide(ops.multiply(dt, B), below)
+        return dA, (dA - 1) * B / A
+    half = z / 2
+    below = 1 - half
+    return (1 + half) / below, dt * B / below
 
 
 def naive(u, dA, dB, C, initial_state=None, bidirectional=False, conjugates=True):
@@ -47,11 +48,11 @@ def naive(u, dA, dB, C, initial_state=None, bidirectional=False, conjugates=True
         `(batch, features, modes)`.
     """
     samples = ops.transpose(ops.cast(u, dA.dtype), (1, 0, 2))  # (length, batch, features)
-    zero = ops.zeros_like(ops.multiply(samples[0][..., None], dB))
+    zero = ops.zeros_like(samples[0][..., None] * dB)
     channels = C.shape[0] // 2 if bidirectional else C.shape[0]
 
     def advance(state, sample):
-        return ops.add(ops.multiply(dA, state), ops.multiply(dB, sample[..., None]))
+        return dA * state + dB * sample[..., None]
 
     def forwards(state, sample):
         state = advance(state, sample)
@@ -63,7 +64,7 @@ def naive(u, dA, dB, C, initial_state=None, bidirectional=False, conjugates=True
     state, y = sequential(forwards, zero if initial_state is None else initial_state, samples)
     if bidirectional:
         _, earlier = sequential(backwards, zero, ops.flip(samples, axis=0))
-        y = ops.add(y, ops.flip(earlier, axis=0))
+        y = y + ops.flip(earlier, axis=0)
     return ops.transpose(y, (1, 0, 2)), state
 
 
@@ -123,14 +124,14 @@ def naive_mimo(u, dA, dB, C, initial_state=None, reverse=False, conjugates=True)
         Tuple `(y, state)`: real `(batch, length, features)`, complex `(batch, modes)`.
     """
     samples = ops.transpose(ops.cast(u, dA.dtype), (1, 0, 2))  # (length, batch, features)
-    driven = ops.sum(ops.multiply(dB, samples[..., None, :]), axis=-1)  # (length, batch, modes)
-    gains = ops.add(dA, ops.zeros_like(driven))
+    driven = ops.sum(dB * samples[..., None, :], axis=-1)  # (length, batch, modes)
+    gains = dA + ops.zeros_like(driven)
     steps = ops.stack([gains, driven], axis=1)
     steps = ops.flip(steps, axis=0) if reverse else steps
 
     def advance(state, step):
-        state = ops.add(ops.multiply(step[0], state), step[1])
-        y = ops.real(ops.sum(ops.multiply(C, state[:, None]), axis=-1))
+        state = step[0] * state + step[1]
+        y = ops.real(ops.sum(C * state[:, None], axis=-1))
         return state, 2.0 * y if conjugates else y
 
     start = ops.zeros_like(driven[0]) if initial_state is None else initial_state
@@ -158,6 +159,6 @@ def convolve(u, K):
 
 
 def _readout(C, state, conjugates):
-    y = ops.real(ops.sum(ops.multiply(C, state[:, None]), axis=-1))
+    y = ops.real(ops.sum(C * state[:, None], axis=-1))
     y = 2.0 * y if conjugates else y
     return ops.reshape(y, (-1, y.shape[1] * y.shape[2]))

@@ -6,6 +6,8 @@ Complex tensors train, export and compile unevenly across backends; real pairs d
 import keras
 from keras import ops
 
+from keras_ssm.ops import backend
+
 
 def multiply(a, b):
     """Returns a b for two pairs of broadcastable tensors."""
@@ -32,14 +34,14 @@ def divide(a, b):
 def exp(a):
     """Returns e^a."""
     modulus = ops.exp(a[0])
-    return modulus * ops.cos(a[1]), modulus * ops.sin(a[1])
+    return modulus * backend.cos(a[1]), modulus * backend.sin(a[1])
 
 
 def expm1(a):
     """Returns e^a - 1 without cancellation near a = 0."""
-    modulus, half_sine = ops.exp(a[0]), ops.sin(0.5 * a[1])
+    modulus, half_sine = ops.exp(a[0]), backend.sin(0.5 * a[1])
     real = ops.expm1(a[0]) - 2.0 * modulus * half_sine * half_sine
-    return real, modulus * ops.sin(a[1])
+    return real, modulus * backend.sin(a[1])
 
 
 def join(a):

@@ -1,6 +1,10 @@
 """What differs between backends: one module each, with the same function names.
 
 - `exact_einsum` keeps full float32 whatever the device's fast mode.
+- `matmul` and `einsum` are for products of large tensors: full float32 too, unless a fast mode was
+  chosen by name (JAX and PyTorch; `docs/performance.md`).
+- `arctan2`, `cos`, `sin`, `tanh`, `maximum`, `minimum`, `cumsum`, `mean`, `complex_of` keep float64
+  where keras.ops of some backend do not; the second argument of `maximum` may be a number.
 - `concrete` is the value of a tensor outside a traced graph.
 - `with_gradient` is a function with its own gradient, `compiled` one that XLA compiles where that
   is not done anyway.
@@ -25,6 +29,7 @@ if keras.config.backend() not in ("jax", "tensorflow", "torch"):
         "`KERAS_BACKEND` must be jax, tensorflow or torch. "
         f"Received: KERAS_BACKEND={keras.config.backend()!r}"
     )
+_numbers = importlib.import_module(f"keras_ssm.ops.backend.{keras.config.backend()}_numbers")
 _module = importlib.import_module(f"keras_ssm.ops.backend.{keras.config.backend()}")
 
 LONGEST_UNROLLED = _module.LONGEST_UNROLLED
@@ -38,8 +43,20 @@ fused_mimo = getattr(_module, "fused_mimo", lambda *_: None)
 fused_scan = _module.fused_scan
 map_blocks = getattr(_module, "map_blocks", None)  # where blocks pay
 blocks_pay = _module.blocks_pay
-project = getattr(_module, "project", keras.ops.matmul)
+project = getattr(_module, "project", _numbers.matmul)
 sequential = _module.sequential
 with_gradient = _module.with_gradient
 toeplitz = getattr(_module, "toeplitz", None)
 written_out = _module.written_out
+
+arctan2 = _numbers.arctan2
+complex_of = _numbers.complex_of
+cos = _numbers.cos
+cumsum = _numbers.cumsum
+einsum = _numbers.einsum
+matmul = _numbers.matmul
+maximum = _numbers.maximum
+mean = _numbers.mean
+minimum = _numbers.minimum
+sin = _numbers.sin
+tanh = _numbers.tanh

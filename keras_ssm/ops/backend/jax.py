@@ -7,6 +7,7 @@ from jax import lax
 
 from keras_ssm.ops.backend import xla_scan
 from keras_ssm.ops.backend.jax_blocks import map_blocks as map_blocks
+from keras_ssm.ops.backend.jax_numbers import einsum, matmul
 from keras_ssm.ops.backend.kernel_shapes import plain
 from keras_ssm.ops.backend.switch import fast_paths_enabled
 from keras_ssm.ops.backend.xla_carry import carry_states as carry_states
@@ -64,19 +65,19 @@ def project(x, matrix):
     On a CPU the gradient of the matrix is summed row by row of the batch, the smaller side first:
     XLA would transpose the larger one as a whole.
     """
-    return _project(x, matrix) if blocks_pay() and x.ndim == 3 else jnp.matmul(x, matrix)
+    return _project(x, matrix) if blocks_pay() and x.ndim == 3 else matmul(x, matrix)
 
 
 @jax.custom_vjp
 def _project(x, matrix):
-    return jnp.matmul(x, matrix)
+    return matmul(x, matrix)
 
 
 def _gradient_of_project(kept, upstream):
     x, matrix = kept
     small, large = (x, upstream) if x.shape[-1] <= upstream.shape[-1] else (upstream, x)
-    slope = jnp.sum(jnp.einsum("blm,bln->bmn", small, large), axis=0)
-    return jnp.matmul(upstream, matrix.T), slope if small is x else slope.T
+    slope = jnp.sum(einsum("blm,bln->bmn", small, large), axis=0)
+    return matmul(upstream, matrix.T), slope if small is x else slope.T
 
 
 _project.defvjp(lambda x, matrix: (_project(x, matrix), (x, matrix)), _gradient_of_project)

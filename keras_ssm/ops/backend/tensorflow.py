@@ -6,6 +6,7 @@ import functools
 import tensorflow as tf
 
 from keras_ssm.ops.backend import xla_carry, xla_scan
+from keras_ssm.ops.backend.tensorflow_numbers import einsum as exact_einsum  # noqa: F401
 
 # Whether what is traced is a program of XLA, for operations that nothing else has.
 _IN_XLA = contextvars.ContextVar("in_xla", default=False)
@@ -15,15 +16,6 @@ LONGEST_UNROLLED = 16  # XLA takes minutes over long unrolled loops
 
 # Steps from which XLA compiles scans: less memory, and no copies between.
 SHORTEST_COMPILED = 1024
-
-
-def exact_einsum(equation, *operands):
-    """Einsum that never drops to TF32."""
-    tf32 = tf.config.experimental.tensor_float_32_execution_enabled()
-    if operands[0].dtype == tf.float32 and tf32 and tf.config.list_logical_devices("GPU"):
-        doubles = (tf.cast(v, tf.float64) for v in operands)
-        return tf.cast(tf.einsum(equation, *doubles), tf.float32)
-    return tf.einsum(equation, *operands)
 
 
 def concrete(x):

@@ -1,0 +1,43 @@
+"""Functions that keras.ops round to float32 on PyTorch, in the dtype of their arguments."""
+
+import torch
+
+arctan2 = torch.arctan2
+cos = torch.cos
+sin = torch.sin
+tanh = torch.tanh
+
+
+def matmul(a, b):
+    """The matrix product: full float32, unless PyTorch was told to allow TF32."""
+    return torch.matmul(a, b)
+
+
+def einsum(equation, *operands):
+    """Einsum of large operands, as exact as `matmul`."""
+    return torch.einsum(equation, *operands)
+
+
+def maximum(x, y):
+    """The larger of a tensor and a tensor or number."""
+    return torch.maximum(x, torch.as_tensor(y, dtype=x.dtype, device=x.device))
+
+
+def minimum(x, y):
+    """The smaller of a tensor and a tensor or number."""
+    return torch.minimum(x, torch.as_tensor(y, dtype=x.dtype, device=x.device))
+
+
+def cumsum(x, axis):
+    """The sum of the entries up to each one."""
+    return torch.cumsum(x, dim=axis)
+
+
+def mean(x, axis, keepdims=False):
+    """The mean over an axis or a tuple of axes."""
+    return torch.mean(x, dim=axis, keepdim=keepdims)
+
+
+def complex_of(re, im):
+    """re + i im."""
+    return torch.complex(re, im)
