@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from keras import ops
 
+from keras_ssm.layers import S4D, SequencePooling, SSMBlock
 from tests.backend_tools import BACKEND, gradients, relative_error, to_numpy, with_cheap_loops
 from tests.layer_cases import CASES
 
@@ -82,3 +83,26 @@ def test_kernel_is_the_impulse_response(case, float64):
     response = to_numpy(response(ops.convert_to_tensor(impulse)))[0].T.reshape(shape)
     kernel = to_numpy(with_cheap_loops(lambda: layer.kernel(LENGTH))()).reshape(-1, *shape)[0]
     assert relative_error(kernel, response) < 1e-12
+
+
+@pytest.mark.parametrize("norm", ["layer", "batch", "scalar"])
+def test_blocks(norm, rng, float64):
+    """A block and its parts, against NumPy."""
+    block = SSMBlock(S4D(4, seed=1), activation="gelu_tanh", gate="linear", norm=norm, prenorm=True)
+    x = rng.standard_normal((3, 7, 4))
+    y = to_numpy(block(x, training=True))
+    axes = (0, 1) if norm == "batch" else -1
+    mean, variance = (f(x, axis=axes, keepdims=True) for f in (np.mean, np.var))
+    z = (x - mean) / np.sqrt(variance + (0 if norm == "scalar" else block.norm_epsilon))
+    z = to_numpy(block.mixer(z))
+    z = 0.5 * z * (1 + np.tanh(np.sqrt(2 / np.pi) * (z + 0.044715 * z**3)))
+    kernel = to_numpy(block.output_dense.kernel)
+    assert relative_error(y, x + z @ kernel) < 1e-12
+    if norm == "batch":
+        assert relative_error(block.norm.moving_mean, 0.1 * mean[0, 0]) < 1e-12
+        y, state = to_numpy(block(x)), [to_numpy(v) for v in block.norm.non_trainable_variables]
+        z = to_numpy(block.mixer((x - state[0]) / np.sqrt(state[1] + block.norm_epsilon)))
+        z = 0.5 * z * (1 + np.tanh(np.sqrt(2 / np.pi) * (z + 0.044715 * z**3)))
+        assert relative_error(y, x + z @ kernel) < 1e-12
+    pooled = SequencePooling()(x, mask=np.ones((3, 7), "bool"))
+    assert relative_error(pooled, x.mean(axis=1)) < 1e-12

@@ -2,6 +2,7 @@ import keras
 import numpy as np
 from keras import ops
 
+from keras_ssm.layers.exact_layers import Dense, LayerNormalization
 from keras_ssm.layers.scalar_normalization import ScalarNormalization
 from keras_ssm.layers.ssm_layer import SSMLayer, check_choice
 from keras_ssm.ops import backend
@@ -121,9 +122,7 @@ class SSMBlock(keras.layers.Layer):
             self.norm.build(input_shape)
         if self.gate is not None:
             units = 2 * features if self.gate in ("glu", "full_glu") else features
-            self.output_dense = keras.layers.Dense(
-                units, dtype=self.dtype_policy, name="output_dense"
-            )
+            self.output_dense = Dense(units, dtype=self.dtype_policy, name="output_dense")
             self.output_dense.build(wide)
         self.built = True
 
@@ -255,7 +254,7 @@ def make_norm(kind, epsilon, momentum, **kwargs):
     """Returns the norm layer of that name, or `None`."""
     check_choice("norm", kind, NORMS)
     if kind == "layer":
-        return keras.layers.LayerNormalization(epsilon=epsilon, **kwargs)
+        return LayerNormalization(epsilon=epsilon, **kwargs)
     if kind == "batch":
         return _BatchNormalization(epsilon=epsilon, momentum=momentum, **kwargs)
     return ScalarNormalization(**kwargs) if kind == "scalar" else None
@@ -272,6 +271,20 @@ class _BatchNormalization(keras.layers.BatchNormalization):
         mean = backend.mean(inputs, axis=self._reduction_axes)
         centered = inputs - mean
         return mean, backend.mean(centered * centered, axis=self._reduction_axes)
+
+    def call(self, inputs, training=None, mask=None):
+        if self.compute_dtype != "float64":  # of which Keras makes float32
+            return super().call(inputs, training=training, mask=mask)
+        gamma, beta, mean, variance = map(
+            ops.convert_to_tensor, (self.gamma, self.beta, self.moving_mean, self.moving_variance)
+        )
+        if training and self.trainable:
+            kept, new = self.momentum, 1.0 - self.momentum
+            old_mean, old_variance = mean, variance
+            mean, variance = self._moments(inputs, mask)
+            self.moving_mean.assign(kept * old_mean + new * mean)
+            self.moving_variance.assign(kept * old_variance + new * variance)
+        return (inputs - mean) * ops.rsqrt(variance + self.epsilon) * gamma + beta
 
 
 def normalize(norm, x, training):
@@ -313,5 +326,6 @@ def _gelu(x):
 
 def _gelu_tanh(x):
     if keras.backend.standardize_dtype(x.dtype) == "float64":
-        return 0.5 * x * (1.0 + backend.tanh((2.0 / np.pi) ** 0.5 * (x + 0.044715 * x**3)))
+        tanh = ops.tanh if isinstance(x, keras.KerasTensor) else backend.tanh
+        return 0.5 * x * (1.0 + tanh((2.0 / np.pi) ** 0.5 * (x + 0.044715 * x**3)))
     return keras.activations.gelu(x, approximate=True)

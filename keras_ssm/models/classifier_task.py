@@ -1,5 +1,6 @@
 import keras
 
+from keras_ssm.layers.exact_layers import Dense
 from keras_ssm.layers.sequence_pooling import SequencePooling
 from keras_ssm.layers.ssm_layer import check_positive
 from keras_ssm.models.ssm_backbone import SSMBackbone
@@ -31,7 +32,7 @@ class ClassifierTask(SSMTask):
         self.preprocessor = preprocessor
         self.pooler = SequencePooling(pooling, dtype=policy, name="pooling")
         self.head_dropout = keras.layers.Dropout(dropout, dtype=policy, name="head_dropout")
-        self.head = keras.layers.Dense(num_classes, dtype=self.head_policy, name="logits")
+        self.head = Dense(num_classes, dtype=self.head_policy, name="logits")
         self.num_classes = num_classes
         self.pooling = pooling
         self.dropout = dropout

@@ -6,6 +6,7 @@ from keras import ops
 from keras_hub.models import Backbone
 
 from keras_ssm import presets
+from keras_ssm.layers.exact_layers import Dense
 from keras_ssm.layers.ssm_block import (
     SSMBlock,
     clone_mixer,
@@ -125,7 +126,7 @@ class SSMBackbone(SequenceTrainer, Backbone):
         # === Layers ===
         first = None
         if kind == "linear":
-            first = keras.layers.Dense(hidden_dim, dtype=dtype, name="input_dense")
+            first = Dense(hidden_dim, dtype=dtype, name="input_dense")
         elif kind in TOKEN_ENCODERS:
             first = TOKEN_ENCODERS[kind](
                 vocabulary_size, hidden_dim, dtype=dtype, name="token_embedding"

@@ -2,6 +2,7 @@ import keras
 import numpy as np
 from keras import ops
 
+from keras_ssm.layers.exact_layers import Dense
 from keras_ssm.layers.ssm_block import get_activation
 from keras_ssm.models.classifier_task import ClassifierTask
 from keras_ssm.models.ssm_backbone import full_mask
@@ -79,9 +80,7 @@ class SSMPairClassifier(ClassifierTask):
         self.head_dim = backbone.hidden_dim if head_dim is None else head_dim
         self.head_activation = head_activation
         activate = get_activation(head_activation)
-        self.pair_dense = keras.layers.Dense(
-            self.head_dim, dtype=self.head_policy, name="pair_dense"
-        )
+        self.pair_dense = Dense(self.head_dim, dtype=self.head_policy, name="pair_dense")
         key, x = backbone.input_key, backbone.input[backbone.input_key]
         inputs = {
             key: keras.Input((2, *x.shape[1:]), dtype=x.dtype, name=key),

@@ -1,0 +1,39 @@
+"""Layers of Keras with all the digits of their dtype.
+
+Those of Keras multiply in TF32 on a GPU under JAX and TensorFlow, and compute float64 in float32.
+Names of classes and weights are the same, on which files rest.
+"""
+
+import keras
+from keras import ops
+
+from keras_ssm.ops import backend
+
+EXACT = ("float32", "float64")
+
+
+@keras.saving.register_keras_serializable(package="keras_ssm")
+class Dense(keras.layers.Dense):
+    """`keras.layers.Dense` with `ops.backend.matmul`."""
+
+    def call(self, inputs, training=None):
+        if self.compute_dtype not in EXACT:
+            return super().call(inputs, training=training)
+        y = backend.matmul(inputs, ops.convert_to_tensor(self.kernel))
+        y = y if self.bias is None else y + ops.convert_to_tensor(self.bias)
+        return y if self.activation is None else self.activation(y)
+
+    def quantize(self, mode=None, type_check=True, config=None):
+        return super().quantize(mode, type_check=False, config=config)
+
+
+@keras.saving.register_keras_serializable(package="keras_ssm")
+class LayerNormalization(keras.layers.LayerNormalization):
+    """`keras.layers.LayerNormalization` over the last axis."""
+
+    def call(self, inputs):
+        if self.compute_dtype != "float64":
+            return super().call(inputs)
+        y = inputs - backend.mean(inputs, axis=-1, keepdims=True)
+        y = y * ops.rsqrt(backend.mean(y * y, axis=-1, keepdims=True) + self.epsilon)
+        return y * ops.convert_to_tensor(self.gamma) + ops.convert_to_tensor(self.beta)
