@@ -35,7 +35,7 @@ class DataTrainer:
         elif validation_data is not None:
             validation_data = self._prepare(validation_data)[0]
         with self._left_intact():
-            return keras.Model.fit(
+            history = keras.Model.fit(
                 self,
                 x=x,
                 y=y,
@@ -50,6 +50,11 @@ class DataTrainer:
                 sample_weight=sample_weight,
                 **kwargs,
             )
+        if keras.config.backend() == "jax":
+            # Averages that became the weights share their buffers, which a step gives away.
+            for variable in self.trainable_variables:
+                variable.assign(ops.copy(variable.value))
+        return history
 
     def evaluate(
         self, x=None, y=None, batch_size=None, verbose="auto", sample_weight=None, **kwargs
@@ -75,6 +80,24 @@ class DataTrainer:
         with self._left_intact():
             return keras.Model.predict(self, x, batch_size=batch_size, verbose=verbose, **kwargs)
 
+    def train_on_batch(self, x, y=None, sample_weight=None, class_weight=None, **kwargs):
+        """Trains on one batch; the arguments of `keras.Model.train_on_batch`."""
+        batch = self._batch(x, y, sample_weight)
+        with self._left_intact():
+            return keras.Model.train_on_batch(self, *batch, class_weight=class_weight, **kwargs)
+
+    def test_on_batch(self, x, y=None, sample_weight=None, **kwargs):
+        """Evaluates one batch; the arguments of `keras.Model.test_on_batch`."""
+        batch = self._batch(x, y, sample_weight)
+        with self._left_intact():
+            return keras.Model.test_on_batch(self, *batch, **kwargs)
+
+    def predict_on_batch(self, x):
+        """Returns the outputs of one batch as NumPy arrays."""
+        batch = self._batch(x)
+        with self._left_intact():
+            return keras.Model.predict_on_batch(self, batch[0])
+
     def preprocess(self, x, y=None, sample_weight=None):
         """Returns the data as `(x, y, sample_weight)`, preprocessed if the model does that."""
         return x, y, sample_weight
@@ -92,6 +115,13 @@ class DataTrainer:
         if isinstance(y, np.ndarray):
             self.check_targets(y)
         return x, y, sample_weight
+
+    def _batch(self, x, y=None, sample_weight=None):
+        """One batch, converted as `fit` does, as tensors."""
+        return keras.tree.map_structure(
+            lambda part: None if part is None else ops.convert_to_tensor(part),
+            self._convert(x, y, sample_weight),
+        )
 
     def _convert_batch(self, *batch):
         return _packed(*self._convert(*keras.utils.unpack_x_y_sample_weight(batch)))
