@@ -1,32 +1,36 @@
 import contextlib
 import os
-import tempfile
+import shutil
 from pathlib import Path
+
+from keras_ssm.scratch import scratch_beside, sync
 
 
 @contextlib.contextmanager
 def writing_file(destination):
     """A scratch file that becomes `destination` when its writer succeeds.
 
+    At every moment the old file or the whole new one stands there, also after the process was
+    killed or the power failed. A link is replaced, never what it points to.
+
     Args:
         destination: str or `Path`. Replaced if it is there; its directory is made.
 
     Yields:
-        `Path` of the scratch file.
+        `Path` of the scratch file, empty, with the name of the destination.
 
     Raises:
-        ValueError: if the destination is a directory.
+        ValueError: if the destination is a directory, or lies in a cache of the Hub.
     """
     destination = Path(destination).expanduser().absolute()
     if destination.is_dir():
         raise ValueError(f"The destination must be a file. Received: the directory '{destination}'")
-    destination.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(prefix=f".{destination.name}.", dir=destination.parent)
-    os.close(handle)
-    scratch = Path(name)
-    try:
-        yield scratch
-        scratch.chmod(0o644)
-        os.replace(scratch, destination)
-    finally:
-        scratch.unlink(missing_ok=True)
+    with scratch_beside(destination) as scratch:
+        file = scratch / destination.name
+        file.touch()
+        yield file
+        if destination.exists():
+            shutil.copymode(destination, file)
+        sync(file)
+        os.replace(file, destination)
+        sync(destination.parent)

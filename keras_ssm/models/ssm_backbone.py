@@ -3,6 +3,7 @@ import json
 import keras
 import numpy as np
 from keras import ops
+from keras.src.models.functional import Functional
 from keras_hub.models import Backbone
 
 from keras_ssm import presets
@@ -17,7 +18,8 @@ from keras_ssm.layers.ssm_block import (
 from keras_ssm.layers.ssm_layer import SSMLayer, check_choice, check_positive, compatible
 from keras_ssm.layers.token_dense import TokenDense
 from keras_ssm.models.data_trainer import is_tensorflow
-from keras_ssm.models.preset_loading import opened
+from keras_ssm.models.model_files import ModelFiles
+from keras_ssm.models.preset_loading import load
 from keras_ssm.models.sequence_trainer import SequenceTrainer
 from keras_ssm.version import __version__
 
@@ -26,7 +28,7 @@ ENCODERS = ("auto", "linear", *TOKEN_ENCODERS, None)
 
 
 @keras.saving.register_keras_serializable(package="keras_ssm")
-class SSMBackbone(SequenceTrainer, Backbone):
+class SSMBackbone(ModelFiles, SequenceTrainer, Backbone, Functional):
     """Stack of state-space blocks over an encoder: sequences in, hidden sequences out.
 
     Any layer of the family can be the mixer, the way `keras.layers.RNN` takes a cell. The
@@ -288,13 +290,21 @@ class SSMBackbone(SequenceTrainer, Backbone):
         return ["input_dense", "output_dense"]
 
     @classmethod
-    def from_preset(cls, preset, load_weights=True, revision=None, **kwargs):
+    def from_preset(
+        cls,
+        preset,
+        load_weights=True,
+        revision=None,
+        check_sample=True,
+        step_scale=None,
+        **kwargs,
+    ):
         """Loads a backbone from a preset, verified as `SSMClassifier.from_preset` does.
 
         Args:
             preset: str or `Path`. A built-in name, a directory, or `hf://organisation/name`.
             load_weights: bool. Whether the trained weights are loaded. Defaults to `True`.
-            revision: str or `None`. Branch, tag or commit of a preset on the Hub.
+            revision, check_sample, step_scale: as there.
             **kwargs: Arguments that override the saved configuration, such as `dtype`.
 
         Returns:
@@ -303,13 +313,16 @@ class SSMBackbone(SequenceTrainer, Backbone):
         Raises:
             ValueError: if the preset is unknown, incomplete, altered or of a newer format.
         """
-        with opened(preset, revision) as directory:
-            if "dtype" not in kwargs:
+
+        def build(directory, **arguments):
+            if "dtype" not in arguments:
                 saved = json.loads((directory / "config.json").read_text())["config"].get("dtype")
                 if "DTypePolicyMap" in str(saved):
                     # Quantised: keras_hub would replace the map by the default policy.
-                    kwargs["dtype"] = keras.dtype_policies.get(saved)
-            return super().from_preset(str(directory), load_weights=load_weights, **kwargs)
+                    arguments["dtype"] = keras.dtype_policies.get(saved)
+            return super(SSMBackbone, cls).from_preset(str(directory), **arguments)
+
+        return load(build, preset, revision, load_weights, check_sample, step_scale, **kwargs)
 
     def save_to_preset(self, preset_dir, max_shard_size=10, info=None):
         """Saves the backbone and its `preset.json` to a directory.

@@ -2,15 +2,19 @@ import functools
 import warnings
 
 import keras
+from keras.src.models.functional import Functional
 from keras_hub.models import Task
 
 from keras_ssm import presets
-from keras_ssm.models.preset_loading import opened
+from keras_ssm.models.model_files import ModelFiles
+from keras_ssm.models.preset_loading import load
 from keras_ssm.models.sequence_trainer import SequenceTrainer
 from keras_ssm.models.ssm_backbone import SSMBackbone
 
 
-class SSMTask(SequenceTrainer, Task):
+# `Functional` stands there by name, or Keras and keras_hub rewrite the bases of these classes
+# whenever a model is made, under the feet of other threads.
+class SSMTask(ModelFiles, SequenceTrainer, Task, Functional):
     """Base class of the task models: a backbone with a head, a preprocessor and a trainer.
 
     Data may be arrays, lists of arrays of different lengths, a dict with a `padding_mask`,
@@ -75,7 +79,15 @@ class SSMTask(SequenceTrainer, Task):
             self.optimizer.build(self.trainable_variables)
 
     @classmethod
-    def from_preset(cls, preset, load_weights=True, revision=None, **kwargs):
+    def from_preset(
+        cls,
+        preset,
+        load_weights=True,
+        revision=None,
+        check_sample=True,
+        step_scale=None,
+        **kwargs,
+    ):
         """Loads a task model from a preset.
 
         A preset of the Hub is loaded from one commit, and only after the checksums of all its
@@ -88,6 +100,10 @@ class SSMTask(SequenceTrainer, Task):
             load_weights: bool. Whether the trained weights are loaded. Defaults to `True`.
             revision: str or `None`. Branch, tag or commit of a preset on the Hub. Defaults to
                 its main branch.
+            check_sample: bool. Whether the outputs for a short input are compared with those
+                that were recorded when the model was saved. Defaults to `True`. Where an
+                argument such as `dtype` or `num_classes` changes them, they never are.
+            step_scale: float or `None`. Factor on every dt. Defaults to the saved one.
             **kwargs: Arguments that override the saved configuration, such as `dtype`, or
                 `num_classes`, which brings a new head.
 
@@ -95,7 +111,8 @@ class SSMTask(SequenceTrainer, Task):
             The task model, compiled with its defaults.
 
         Raises:
-            ValueError: if the preset is unknown, incomplete, altered or of a newer format, or
+            ValueError: if the preset is unknown, incomplete, altered or of a newer format, holds
+                weights that are no finite floats, gives other outputs than those recorded, or
                 could not be downloaded.
 
         Example:
@@ -103,23 +120,30 @@ class SSMTask(SequenceTrainer, Task):
             model = keras_ssm.models.SSMClassifier.from_preset("s4d_digits")
             ```
         """
-        with opened(preset, revision) as directory:
-            if not (directory / "task.json").is_file() and "num_classes" not in kwargs:
+
+        def build(directory, **arguments):
+            if not (directory / "task.json").is_file() and "num_classes" not in arguments:
                 raise ValueError(
                     f"Preset '{preset}' holds a backbone without a head: pass `num_classes`, or "
                     "load it with `SSMBackbone.from_preset`. "
                     f"Received: arguments {sorted(kwargs)}"
                 )
-            return super().from_preset(str(directory), load_weights=load_weights, **kwargs)
+            return super(SSMTask, cls).from_preset(str(directory), **arguments)
+
+        return load(build, preset, revision, load_weights, check_sample, step_scale, **kwargs)
 
     def save_to_preset(self, preset_dir, max_shard_size=10, info=None):
         """Saves the model as a preset, with a `preset.json` that vouches for its files.
 
         Args:
-            preset_dir: str or `Path`. Written whole or not at all.
+            preset_dir: str or `Path`. Written whole or not at all: at every moment the old
+                preset or the new one loads. Files that are no part of a preset stay.
             max_shard_size: float. Largest weights file, in GB. Defaults to `10`.
             info: dict or `None`. Facts for `preset.json` and the model card: `name`, `data`,
                 `licences`, `scores`, and the rest of what `keras_ssm.hub.card` reads.
+
+        Raises:
+            ValueError: if `preset_dir` is a file, or lies in a cache of the Hub.
         """
         with presets.writing(preset_dir) as directory:
             super().save_to_preset(str(directory), max_shard_size=max_shard_size)

@@ -1,6 +1,7 @@
 """Presets as files: names, directories, checks. Imports neither keras nor keras_hub."""
 
 from keras_ssm.presets.class_check import check_classes
+from keras_ssm.presets.config_check import check_agreement, check_sizes, is_quantised
 from keras_ssm.presets.hub_errors import explained
 from keras_ssm.presets.hub_snapshot import SCHEME, download
 from keras_ssm.presets.migrations import format_version, migrate_document, migrated
@@ -18,19 +19,24 @@ from keras_ssm.presets.preset_files import (
 )
 from keras_ssm.presets.registry import ORGANISATION, handle, list_presets, resolve
 from keras_ssm.presets.table import markdown_table
+from keras_ssm.presets.weights_check import check_weights
 
 __all__ = [
     "CARD_FILE",
     "ORGANISATION",
     "PRESET_FILE",
     "SCHEME",
+    "check_agreement",
     "check_classes",
+    "check_sizes",
+    "check_weights",
     "describe",
     "download",
     "explained",
     "files_read_on_load",
     "format_version",
     "handle",
+    "is_quantised",
     "is_read_on_load",
     "list_presets",
     "markdown_table",

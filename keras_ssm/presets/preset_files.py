@@ -2,14 +2,14 @@
 
 import contextlib
 import fnmatch
+import functools
 import hashlib
 import json
-import os
 import re
-import shutil
-import tempfile
 from pathlib import Path
 
+from keras_ssm.atomic_directory import writing_directory
+from keras_ssm.atomic_file import writing_file
 from keras_ssm.presets import migrations
 
 PRESET_FILE = "preset.json"
@@ -27,6 +27,7 @@ _READ_ON_LOAD = (
 )
 _ASSETS = "assets/"
 
+# What earlier versions wrote while they replaced a preset file by file.
 _INTERRUPTED = "being_written"
 
 # What readers of these entries rely on; any entry may be missing, and others may stand beside.
@@ -59,9 +60,10 @@ def describe(directory, facts):
 
 
 def write(directory, document):
-    """Writes a dict as the `preset.json` of a directory."""
+    """Writes a dict as the `preset.json` of a directory; a link there is replaced."""
     text = json.dumps(document, indent=1, default=_plain) + "\n"
-    (Path(directory) / PRESET_FILE).write_text(text, encoding="utf-8")
+    with writing_file(Path(directory) / PRESET_FILE) as file:
+        file.write_text(text, encoding="utf-8")
 
 
 def verify(directory):
@@ -222,48 +224,40 @@ def read_json(path):
 
 @contextlib.contextmanager
 def writing(destination):
-    """A scratch directory that becomes `destination` when its writer succeeds.
+    """A scratch directory that becomes the preset `destination` when its writer succeeds.
 
-    Where the destination exists, the new files replace those of the same name and those that
-    its old `preset.json` listed; others, such as a model card, stay. Meanwhile a `preset.json`
-    says so, so that an interrupted exchange never passes for a preset.
+    At every moment the old preset or the new one loads; see `writing_directory`. Files of the
+    old directory that are no part of a preset, such as a model card, stay.
 
     Args:
         destination: str or `Path`.
 
     Yields:
         `Path` of the scratch directory.
+
+    Raises:
+        ValueError: if the destination is a file, or lies in a cache of the Hub.
     """
-    destination = Path(destination).expanduser().absolute()
-    destination.parent.mkdir(parents=True, exist_ok=True)
-    scratch = Path(tempfile.mkdtemp(prefix=f".{destination.name}.", dir=destination.parent))
-    try:
+    with writing_directory(destination, _Extras(Path(destination).expanduser())) as scratch:
         yield scratch
-        if destination.exists():
-            _exchange(scratch, destination)
-        else:
-            scratch.chmod(0o755)
-            os.rename(scratch, destination)
-    finally:
-        shutil.rmtree(scratch, ignore_errors=True)
 
 
-def _exchange(scratch, destination):
-    try:
-        old = set(read(destination).get("files", {}))
-    except ValueError:
-        old = set()
-    write(destination, {_INTERRUPTED: True})
-    new = _file_names(scratch)
-    for name in old - new:
-        (destination / name).unlink(missing_ok=True)
-    for name in sorted(new):
-        target = destination / name
-        target.parent.mkdir(parents=True, exist_ok=True)
-        os.replace(scratch / name, target)
-    for name in (CARD_FILE, PRESET_FILE):
-        if (scratch / name).exists():
-            os.replace(scratch / name, destination / name)
+class _Extras:
+    """Whether a file of an old preset's directory stays beside a new preset."""
+
+    def __init__(self, directory):
+        self.directory = directory
+
+    @functools.cached_property
+    def listed(self):
+        try:
+            files = read(self.directory).get("files", {})
+        except ValueError:
+            files = {}
+        return {PRESET_FILE, *files}
+
+    def __call__(self, name):
+        return name not in self.listed and not is_read_on_load(name)
 
 
 def _plain(value):

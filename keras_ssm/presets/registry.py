@@ -3,6 +3,7 @@
 import os
 from pathlib import Path
 
+from keras_ssm.atomic_directory import directories, standing
 from keras_ssm.presets import hub_snapshot
 from keras_ssm.presets.plain_preset import verify_plain
 from keras_ssm.presets.preset_files import PRESET_FILE, check_document, read, verify
@@ -79,7 +80,7 @@ def resolve(preset, revision=None):
     directory = _directories().get(name) if isinstance(preset, str) else None
     if directory is not None and not _has_files(directory):
         return _from_the_hub(name, directory, revision)
-    directory = directory or Path(preset).expanduser()
+    directory = standing(directory or Path(preset).expanduser())
     if not directory.is_dir():
         raise ValueError(
             "`preset` must be a built-in name "
@@ -91,11 +92,25 @@ def resolve(preset, revision=None):
             "`revision` goes with a preset on the Hub, 'hf://organisation/name'; this one is the "
             f"directory '{directory}'. Received: revision={revision!r}"
         )
-    if not (directory / PRESET_FILE).is_file() and (directory / "config.json").is_file():
-        verify_plain(directory)
-    else:
-        verify(directory)
+    _verify(directory)
     return directory
+
+
+def _verify(directory):
+    document = directory / PRESET_FILE
+    if not document.is_file() and (directory / "config.json").is_file():
+        verify_plain(directory)
+        return
+    for attempts_left in (4, 3, 2, 1, 0):
+        before = document.read_bytes() if document.is_file() else None
+        try:
+            verify(directory)
+            return
+        except ValueError:
+            # One that is replaced meanwhile is read once more.
+            now = document.read_bytes() if document.is_file() else None
+            if now == before or not attempts_left:
+                raise
 
 
 def _from_the_hub(name, directory, revision):
@@ -116,8 +131,9 @@ def _directories():
     """Dict of each known name to its directory; the first directory that has it wins."""
     found = {}
     for root in [*_own_roots(), zoo()]:
-        for path in sorted(root.glob(f"*/{PRESET_FILE}")):
-            found.setdefault(path.parent.name, path.parent)
+        for name, directory in directories(root).items():
+            if (directory / PRESET_FILE).is_file():
+                found.setdefault(name, directory)
     return found
 
 

@@ -1,0 +1,91 @@
+"""The outputs of a loaded model, compared with those that were recorded when it was saved."""
+
+import json
+
+import keras
+import numpy as np
+
+from keras_ssm import presets
+
+# Largest difference over the largest output. Backends and processors differ by 1e-5 at most, the
+# fast products of a GPU by 1e-4.
+_TOLERANCE = 1e-3
+_ROUNDED_TOLERANCE = 0.1  # where layers compute with half the bits, or with integers
+
+# Arguments that change no output, and those of a head that leave its backbone alone.
+_HARMLESS = {"name", "trainable", "compile", "preprocessor", "dropout", "tie_dropout"}
+_OF_A_HEAD = {"num_classes", "pooling", "head_dtype", "head_dim", "head_activation"}
+
+
+def check(model, directory, preset, given):
+    """Compares the outputs of a model with the `sample` in its `preset.json`.
+
+    Where arguments of the caller change the outputs, or the sample is that of another model,
+    there is nothing to compare.
+
+    Args:
+        model: the model.
+        directory: `Path` of the preset.
+        preset: str or `Path`. Its name, for messages.
+        given: collection of str. Arguments of the caller.
+
+    Raises:
+        ValueError: if the sample is none, or the outputs differ.
+    """
+    if not (directory / presets.PRESET_FILE).is_file():
+        return
+    document = presets.migrate_document(presets.read(directory))
+    given = set(given) - _HARMLESS
+    recorded = document.get("task", document.get("backbone"))
+    if type(model).__name__ != recorded:
+        model, given = getattr(model, "backbone", model), given - _OF_A_HEAD
+    if "sample" not in document or given or type(model).__name__ != recorded:
+        return
+    exact = _is_exact(model.dtype_policy) and _is_exact(_saved_policy(directory))
+    tolerance = _TOLERANCE if exact else _ROUNDED_TOLERANCE
+    difference = compare(model, document["sample"], f"preset '{preset}'")
+    if not difference <= tolerance:
+        raise ValueError(
+            f"Preset '{preset}' must give the outputs that were recorded when it was saved: its "
+            "weights or its configuration were altered, or mean something else to this version. "
+            "`check_sample=False` loads it all the same. "
+            f"Received: outputs that differ by {difference:.1g} of the largest"
+        )
+
+
+def compare(model, sample, source):
+    """Returns the largest difference of a model's outputs from recorded ones, over the largest.
+
+    Args:
+        model: a backbone or a task model.
+        sample: dict of `inputs` and `outputs`, nested lists.
+        source: str. Where it is from, for messages.
+
+    Raises:
+        ValueError: if these are no inputs and outputs of the model.
+    """
+    try:
+        inputs, expected = np.array(sample["inputs"]), np.array(sample["outputs"], "float64")
+        inputs = inputs.astype("int32" if inputs.dtype.kind in "iu" else "float32")
+        found = keras.ops.convert_to_numpy(keras.ops.cast(model(inputs), "float32"))
+    except (ValueError, TypeError, KeyError, OverflowError) as error:
+        raise ValueError(
+            f"`sample` of {source} must hold `inputs` and `outputs` of the model. "
+            f"Received: {type(error).__name__}: {error}"
+        ) from error
+    if found.shape != expected.shape:
+        raise ValueError(
+            f"`sample` of {source} must hold outputs of shape {found.shape}. "
+            f"Received: shape {expected.shape}"
+        )
+    return float(np.abs(found - expected).max() / max(np.abs(expected).max(), 1e-6))
+
+
+def _is_exact(policy):
+    quantised = isinstance(policy, keras.dtype_policies.DTypePolicyMap)
+    return not quantised and policy.compute_dtype in ("float32", "float64")
+
+
+def _saved_policy(directory):
+    config = json.loads((directory / "config.json").read_text(encoding="utf-8"))["config"]
+    return keras.dtype_policies.get(config.get("dtype"))

@@ -1,0 +1,102 @@
+"""What the configurations of a preset say, compared with each other and with the weights."""
+
+import json
+from pathlib import Path
+
+from keras_ssm.presets.preset_files import read_json
+
+_WEIGHTS = ".weights.h5"
+
+
+def is_quantised(directory):
+    """Whether the configuration of a preset names dtype policies of quantised layers."""
+    text = json.dumps(read_json(Path(directory) / "config.json"))
+    return any(f'"{kind}' in text for kind in ("DTypePolicyMap", "Quantized", "int8", "int4"))
+
+
+def check_agreement(directory):
+    """Checks that the files of a preset describe one and the same model.
+
+    The task's file holds the configurations of its backbone and its preprocessor once more, and
+    Keras reads one or the other.
+
+    Raises:
+        ValueError: if they differ.
+    """
+    directory = Path(directory)
+    if not (directory / "task.json").is_file():
+        return
+    task = _config(read_json(directory / "task.json"))
+    for key, name in (("backbone", "config.json"), ("preprocessor", "preprocessor.json")):
+        beside = read_json(directory / name) if (directory / name).is_file() else None
+        inside = task.get(key)
+        inside, beside = (_described(value) for value in (inside, beside))
+        if inside != beside:
+            differing = sorted(k for k in {*inside, *beside} if inside.get(k) != beside.get(k))
+            raise ValueError(
+                f"`task.json` and `{name}` of preset '{directory}' must describe the same {key}. "
+                f"Received: another {', '.join(map(repr, differing))}"
+            )
+
+
+def _described(entry):
+    """Class and arguments of a configuration, without what names no weight or number."""
+    entry = entry if isinstance(entry, dict) else {}
+    left_out = ("name", "trainable", "dtype")
+    arguments = {k: v for k, v in _config(entry).items() if k not in left_out}
+    return {"class_name": entry.get("registered_name", entry.get("class_name")), **arguments}
+
+
+def check_sizes(directory, numbers, given=()):
+    """Checks that a model of these sizes can have its weights in the files of a preset.
+
+    A size that the weights contradict is refused before the model takes memory.
+
+    Args:
+        directory: `Path`. A preset.
+        numbers: int. Numbers that its weights files hold.
+        given: collection of str. Arguments that the caller sets instead.
+
+    Raises:
+        ValueError: if the smallest weights of such a model are more than there are.
+    """
+    directory = Path(directory)
+    task = {}
+    if (directory / "task.json").is_file():
+        task = _config(read_json(directory / "task.json"))
+    backbone = task.get("backbone") or read_json(directory / "config.json")
+    backbone = _config(backbone)
+    mixer = _config(backbone.get("mixer"))
+    sizes = {
+        name: max(1, value)
+        for config in (mixer, backbone, task)
+        for name, value in config.items()
+        if isinstance(value, int) and name not in given
+    }
+    width, layers = sizes.get("hidden_dim", 1), sizes.get("num_layers", 1)
+    head = sizes.get("head_dim", width)
+    smallest = {
+        "num_layers": layers,
+        "hidden_dim": layers * width,
+        # Each of the conjugate pairs has two numbers in C.
+        "state_dim": layers * width * sizes.get("state_dim", 1) // 2,
+        "vocabulary_size": width * sizes.get("vocabulary_size", 1),
+        "num_classes": head * sizes.get("num_classes", 1),
+        "num_outputs": head * sizes.get("num_outputs", 1),
+        "head_dim": head,
+    }
+    if backbone.get("encoder", "auto") is not None:
+        smallest["input_dim"] = width * sizes.get("input_dim", 1)
+    if backbone.get("gate", "glu") is not None:
+        smallest["hidden_dim"] = layers * width * width * sizes.get("channels", 1)
+    for name, count in smallest.items():
+        if name in sizes and count > numbers:
+            raise ValueError(
+                f"`{name}` in the configuration of preset '{directory}' must fit its weights, "
+                f"which are {numbers:,} numbers. Received: {name}={sizes[name]}"
+            )
+
+
+def _config(entry):
+    config = entry.get("config") if isinstance(entry, dict) else None
+    return config if isinstance(config, dict) else {}
