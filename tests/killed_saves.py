@@ -11,9 +11,8 @@ import signal
 import sys
 from pathlib import Path
 
-sys.argv[0] = "keras-ssm"  # imports no backend
-
-from keras_ssm import atomic_directory, list_presets, presets  # noqa: E402
+import keras_ssm_command  # noqa: F401  (first: then the package imports no backend)
+from keras_ssm import atomic_directory, list_presets, presets
 
 os.fsync = lambda handle: None  # a kill is no power failure
 EVENTS = ("mkdir", "rename", "replace", "link", "unlink", "rmdir", "fsync")
