@@ -112,7 +112,8 @@ def test_mnist_score():
 
 
 def test_second_version():
-    model, report = read_model(shared("checkpoints/s4_v2_format_sample.pth"))
+    path = shared("checkpoints/s4_v2_format_sample.pth")
+    model, report = read_model(path, overrides={"prenorm": False})
     mixer = model.backbone.blocks[3].mixer
     assert mixer.bidirectional and mixer.state_dim == 64
     assert any(name.endswith("omega") for name in report.dropped)
@@ -194,11 +195,11 @@ def test_the_same_tensors_in_other_containers(tmp_path):
     safetensors = pytest.importorskip("safetensors.numpy")
     metadata = {"config": json.dumps({"prenorm": False})}
     safetensors.save_file(torch_file.tensors, tmp_path / "a.safetensors", metadata)
-    parallel = {f"module.{name}": value for name, value in torch_file.tensors.items()}
-    np.savez(tmp_path / "a.npz", **parallel)
-    expected = load_checkpoint(checkpoint(FIRST)).get_weights()
+    np.savez(tmp_path / "a.npz", **torch_file.tensors)
+    expected = load_checkpoint(checkpoint(FIRST), prenorm=False).get_weights()
     for path in (tmp_path / "a.safetensors", tmp_path / "a.npz"):
-        model, report = read_model(path)
+        given = {} if path.suffix == ".safetensors" else {"prenorm": False}
+        model, report = read_model(path, overrides=given)
         if path.suffix == ".safetensors":
             assert report.settings["prenorm"] == (False, "file", True)
         for found, value in zip(model.get_weights(), expected, strict=True):
@@ -229,7 +230,7 @@ def test_older_files_of_pytorch(tmp_path):
 
 
 def file_of(tensors, **hyper_parameters):
-    return CheckpointFile(tensors, hyper_parameters, [], "test")
+    return CheckpointFile(tensors, {"prenorm": False, **hyper_parameters}, [], "test")
 
 
 @pytest.fixture
@@ -264,6 +265,91 @@ def test_names_left_over_or_missing(tensors):
     refused(tensors, "`format` must be one of", format="s6")
 
 
+# Wrappers of PyTorch, attributes of a Lightning module, and both, in any order.
+WRAPPED = [
+    "module.{}",
+    "_orig_mod.module.{}",
+    "module._orig_mod.module.{}",
+    "model.{}",
+    "net.module.{}",
+    "module.student.net.{}",
+    "_forward_module._fsdp_wrapped_module.model.{}",
+]
+
+
+@pytest.mark.parametrize("names", WRAPPED)
+@pytest.mark.parametrize("name", ["b_example_s4block_dplr.pth", "c_s4_lra_listops_v3layout.ckpt"])
+def test_names_in_wrappers(name, names):
+    file = read_checkpoint_file(checkpoint(name))
+    given = {"overrides": {"prenorm": False}} if name in OVERRIDES else {}
+    tensors = {names.format(n): v for n, v in file.tensors.items()}
+    tensors |= {"criterion.weight": np.zeros(3), "module.count": np.zeros(())}
+    with pytest.raises(ValueError, match=r"Received: 2 left over: count, criterion\.weight"):
+        build_model(file._replace(tensors=tensors), **given)
+    ignore = ["criterion.*", "module.count"]
+    model, report = build_model(file._replace(tensors=tensors), ignore=ignore, **given)
+    assert {"criterion.weight", "module.count"} <= set(report.dropped)
+    expected, _ = build_model(file, **given)
+    for found, value in zip(model.get_weights(), expected.get_weights(), strict=True):
+        np.testing.assert_array_equal(found, value)
+
+
+def test_wrappers_inside_and_two_models(tensors):
+    expected = build_model(file_of(tensors))[0].get_weights()
+    inside = {n.replace("s4_layers.0.", "s4_layers.0._orig_mod."): v for n, v in tensors.items()}
+    teacher = {f"teacher.{n}": v * 2 for n, v in tensors.items()}
+    student = {f"student.module.{n}": v for n, v in tensors.items()}
+    refused({**teacher, **student}, r"one model.*Received: models at student\., teacher\.")
+    refused({**teacher, **tensors}, "left over: teacher")
+    refused({**tensors, "module.norms.1.bias": np.zeros(16)}, "stand for 'norms.1.bias'")
+    for file, ignore in (
+        ({**teacher, **student}, "teacher.*"),
+        ({**teacher, **tensors}, ["teacher.*"]),
+        (inside, ()),
+    ):
+        found = build_model(file_of(file), ignore=ignore)[0].get_weights()
+        for value, wanted in zip(found, expected, strict=True):
+            np.testing.assert_array_equal(value, wanted)
+
+
+def test_a_flax_model_inside_another(tmp_path):
+    file = read_checkpoint_file(checkpoint("s5_last_ln_post.msgpack"))
+    expected = build_model(file)[0].get_weights()
+    outer = {f"state/{n}": v for n, v in file.tensors.items()}
+    inner = {n.replace("/", "/model/", 1): v for n, v in file.tensors.items()}
+    for tensors in (outer, inner):
+        np.savez(tmp_path / "a.npz", **tensors, **{"state/opt_state/0/mu": np.zeros(3)})
+        found = read_checkpoint_file(tmp_path / "a.npz")
+        model, _ = build_model(found._replace(hyper_parameters=file.hyper_parameters))
+        for value, wanted in zip(model.get_weights(), expected, strict=True):
+            np.testing.assert_array_equal(value, wanted)
+
+
+@pytest.mark.parametrize(
+    ("name", "setting", "value"),
+    [
+        ("s5_listops.msgpack", "prenorm", None),
+        ("s5_listops.msgpack", "prenorm", 1),
+        ("s5_listops.msgpack", "tokens_onehot", None),
+        ("s5_listops.msgpack", "tokens_onehot", 1e-320),
+        ("b_example_s4block_dplr.pth", "prenorm", None),
+    ],
+)
+def test_what_decides_the_numbers_is_asked_for(name, setting, value):
+    """And not assumed where the file does not say it, or says it in another type."""
+    file = read_checkpoint_file(checkpoint(name))
+    known = {"prenorm": True, **file.hyper_parameters}
+    known |= {setting: value}
+    if value is None:
+        del known[setting]
+    ours = "encoder" if setting == "tokens_onehot" else setting
+    with pytest.raises(ValueError, match=rf"`{ours}` cannot be seen.*--set {ours}=.*Received: "):
+        build_model(file._replace(hyper_parameters=known))
+    given = "one_hot" if ours == "encoder" else True
+    model, report = build_model(file._replace(hyper_parameters=known), overrides={ours: given})
+    assert getattr(model.backbone, ours) == given and report.settings[ours][1] == "given"
+
+
 def test_settings_are_checked(tensors):
     refused(tensors, "Received: prenrm", overrides={"prenrm": True})
     refused(tensors, "`state_dim` must be 16", overrides={"state_dim": 64})
@@ -284,7 +370,8 @@ def test_a_configuration_in_a_file(tensors, tmp_path):
     (tmp_path / "config.json").write_text('{"prenorm": true, "dt_transform": "softplus"}')
     for name, origin in (("config.yaml", "config"), ("config.json", "given")):
         config = read_configuration(tmp_path / name)
-        model, report = build_model(file_of(tensors), config=config)
+        file = file_of(tensors)._replace(hyper_parameters={})
+        model, report = build_model(file, config=config)
         assert report.settings["prenorm"] == (True, "given", False)
         assert report.settings["dt_transform"] == ("softplus", origin, False)
         assert model.backbone.prenorm
@@ -315,7 +402,7 @@ def test_options_without_counterpart(tensors, layer_args):
 
 def test_untied_Q_is_refused():
     tensors = dict(read_checkpoint_file(shared("checkpoints/s4_v2_format_sample.pth")).tensors)
-    name = "s4_layers.0.kernel.kernel.Q"
+    name = next(n for n in tensors if n.endswith("s4_layers.0.kernel.kernel.Q"))
     refused({**tensors, name: 2 * tensors[name]}, "must be the conjugate of P")
 
 
@@ -353,7 +440,7 @@ def test_a_failed_conversion_writes_nothing(tmp_path):
     )
     assert result.exit_code == 1 and "nothing was written" in result.output
     with pytest.raises(ValueError, match="Received: prenrm"):
-        convert_checkpoint(path, tmp_path / "out", prenrm=True)
+        convert_checkpoint(path, tmp_path / "out", prenorm=True, prenrm=True)
     assert not list(tmp_path.iterdir())
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "notes.txt").write_text("keep")

@@ -39,9 +39,9 @@ def official(name, **settings):
 @pytest.mark.parametrize(
     ("name", "to", "settings"),
     [
-        ("a_example_s4d_postnorm.pth", "s4-example", {}),
+        ("a_example_s4d_postnorm.pth", "s4-example", {"prenorm": False}),
         ("b_example_s4block_diag.pth", "s4-block", {"prenorm": True}),
-        ("b_example_s4block_dplr.pth", "s4-block", {}),
+        ("b_example_s4block_dplr.pth", "s4-block", {"prenorm": False}),
         ("s5_last_ln_post.msgpack", "s5-flax", {}),
         ("s5_listops.msgpack", "s5-flax", {}),
         ("s5_pathx.msgpack", "s5-flax", {}),

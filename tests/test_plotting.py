@@ -88,7 +88,7 @@ def answers(layer, length):
     """
     impulses = np.zeros((FEATURES, 2 * length, FEATURES), "float32")
     impulses[range(FEATURES), length, range(FEATURES)] = 1.0
-    layer.D.assign(ops.zeros_like(layer.D))
+    layer.D.assign(np.zeros(layer.D.shape, "float32"))
     return ops.convert_to_numpy(layer(impulses)).transpose(2, 0, 1)
 
 

@@ -94,7 +94,9 @@ def demo(preset, out, backend):
 @click.option("--to", help="Write a checkpoint: s4-example, s4-block or s5-flax.")
 @click.option("--set", "settings", multiple=True, metavar="NAME=VALUE", help="See below.")
 @click.option("--config", type=click.Path(path_type=Path), help="YAML or JSON of the training run.")
-@click.option("--ignore", multiple=True, metavar="NAME", help="Tensor or weight to leave aside.")
+@click.option(
+    "--ignore", multiple=True, metavar="PATTERN", help="Tensors or weights to leave aside; repeat."
+)
 @click.option("--check", type=click.Path(path_type=Path), help="npz of recorded inputs and logits.")
 @click.option("--backend", type=click.Choice(BACKENDS), help="Keras backend.")
 def convert_command(source, destination, format, to, settings, config, ignore, check, backend):

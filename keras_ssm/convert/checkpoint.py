@@ -10,6 +10,7 @@ from keras_ssm.convert.checkpoint_file import read_checkpoint_file, read_configu
 from keras_ssm.convert.report import Report
 from keras_ssm.convert.settings import Settings
 from keras_ssm.convert.tensors import Tensors
+from keras_ssm.convert.wrapped_names import unwrap
 from keras_ssm.layers.ssm_layer import check_choice
 from keras_ssm.models import SSMBackbone
 
@@ -25,7 +26,7 @@ def load_checkpoint(path, format="auto", config=None, ignore=(), **overrides):
     """Loads a published checkpoint as a task model that computes the same numbers.
 
     Nothing in the file is run: pickles are read by an unpickler that knows no classes, and
-    neither PyTorch nor flax is needed.
+    neither PyTorch nor flax is needed. Wrappers in front of the names of tensors do not matter.
 
     Args:
         path: str or `Path`. A checkpoint of state-spaces/s4 (`example.py`, Lightning, bare state
@@ -36,8 +37,9 @@ def load_checkpoint(path, format="auto", config=None, ignore=(), **overrides):
         config: dict, str or `Path`, or `None`. The configuration of the training run by its
             official names, or a JSON or YAML file of it, over what the checkpoint says; or
             arguments of our classes, as in `overrides`.
-        ignore: sequence of str. Names, or patterns such as `"ema.*"`, of tensors that are left
-            aside, and of weights that keep their initial values.
+        ignore: str or sequence of str. Names, or patterns such as `"ema.*"`, of tensors that are
+            left aside (with the wrappers in front of them or without), and of weights that keep
+            their initial values.
         **overrides: Arguments of our classes, such as `prenorm=True` or `pooling="last"`, that
             the file cannot say, or says otherwise; and `real_transform`, `imag_transform` of S4.
 
@@ -46,8 +48,9 @@ def load_checkpoint(path, format="auto", config=None, ignore=(), **overrides):
 
     Raises:
         ValueError: for a damaged, unsafe or unknown file, tensors that are missing, left over
-            or of other shapes, an option of the official code that has no counterpart here, or
-            an unknown or contradicted override.
+            or of other shapes, several models in one file, an option of the official code that
+            has no counterpart here, an unknown or contradicted override, or no `prenorm` (of S5
+            also no `encoder`) where neither the file nor a configuration says it.
         ImportError: if a library that the file needs is not installed.
 
     Example:
@@ -88,6 +91,7 @@ def build_model(file, source="tensors", format="auto", config=None, ignore=(), o
         overrides: dict or `None`. As in `load_checkpoint`.
     """
     check_choice("format", format, ["auto", *FORMATS])
+    ignore = [ignore] if isinstance(ignore, str) else list(ignore)
     try:
         return _build(file, source, format, config, ignore, overrides or {})
     except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
@@ -109,8 +113,9 @@ def find_weight(model, target):
 
 
 def _build(file, source, format, config, ignore, overrides):
-    ignored = {n for n in file.tensors if _named(n, ignore)}
-    tensors = Tensors({n: v for n, v in file.tensors.items() if n not in ignored})
+    bare = unwrap([name for name in file.tensors if not _named(name, ignore)])
+    tensors = Tensors({b: file.tensors[n] for n, b in bare.items() if not _named(b, ignore)})
+    ignored = {name for name in file.tensors if bare.get(name) not in tensors}
     if format == "auto":
         format = _recognised(tensors, source)
     elif not FORMATS[format].recognises(tensors):

@@ -11,7 +11,6 @@ from keras_ssm.convert import flax_msgpack, torch_file
 
 # Where a file of PyTorch keeps its tensors, unless it is a state dict itself.
 STATE_DICTS = ("state_dict", "model_state_dict", "model", "net")
-PREFIXES = ("module.", "_orig_mod.")
 
 # Trained numbers hardly compress; a small file that unpacks to more than this is no checkpoint.
 LARGEST_RATIO = 100
@@ -60,9 +59,6 @@ def read_checkpoint_file(path):
             f"'{path}' must be a complete and plain {container} file; nothing was written. "
             f"Received: {error or type(error).__name__}"
         ) from error
-    for prefix in PREFIXES:
-        while tensors and all(name.startswith(prefix) for name in tensors):
-            tensors = {name.removeprefix(prefix): value for name, value in tensors.items()}
     beside = path.with_name(path.name + ".json")
     if beside.is_file():
         hyper_parameters = {**hyper_parameters, **read_configuration(beside)}
@@ -201,10 +197,11 @@ def _from_tree(tree):
             others.append(prefix)
 
     walk("", tree)
-    state = [name for name in flat if name.partition("/")[0] in ("opt_state", "step")]
+    parts = {name: name.split("/") for name in flat}
+    state = [n for n, path in parts.items() if path[0] == "step" or "opt_state" in path]
     for name in state:
         del flat[name]
-    others += sorted({name.partition("/")[0] for name in state})
+    others += sorted({parts[name][0] for name in state})
     flat = {name.removeprefix("variables/"): value for name, value in flat.items()}
     if flat and not any(name.startswith("params/") for name in flat) and "encoder" in tree:
         flat = {f"params/{name}": value for name, value in flat.items()}

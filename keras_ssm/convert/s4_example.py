@@ -34,7 +34,7 @@ def read(tensors, settings):
         "activation": torch_model.activation(settings, hyper),
         "gate": torch_model.find_gate(tensors, settings, LAYER.format(0), features, hyper),
         "norm": settings.derive("norm", torch_model.find_norm(tensors, NORM.format(0))),
-        "prenorm": settings.choose("prenorm", False, settings.hyper("prenorm")),
+        "prenorm": settings.ask("prenorm", settings.hyper("prenorm")),
         "dropout": settings.choose("dropout", 0.1, settings.hyper("dropout")),
         # Only later versions of the layer zero the padding of their inputs.
         "mask_inputs": settings.published("mask_inputs", version in ("v3", "v4")),

@@ -42,7 +42,7 @@ def read(tensors, settings):
         "activation": settings.published("activation", "gelu_tanh"),
         "gate": _gate(tensors, settings),
         "norm": settings.derive("norm", "batch" if batch_norm else "layer"),
-        "prenorm": settings.choose("prenorm", True, settings.hyper("prenorm")),
+        "prenorm": settings.ask("prenorm", settings.hyper("prenorm")),
         "dropout": settings.choose("dropout", 0.0, _either(settings, "dropout", "p_dropout")),
         "norm_epsilon": settings.published("norm_epsilon", 1e-5 if batch_norm else 1e-6),
         "norm_momentum": settings.choose("norm_momentum", 0.95, settings.hyper("bn_momentum")),
@@ -87,9 +87,12 @@ def _mixer(tensors, settings, modes):
 def _encoder(tensors, settings):
     inputs = tensors.shape(f"{ROOT}encoder/kernel")[0]
     file = settings.hyper("tokens_onehot")
-    if file is not UNSET:
+    if isinstance(file, bool):
         file = "one_hot" if file else "linear"
-    kind = settings.choose("encoder", "linear", file)
+    if inputs == 1:
+        kind = settings.choose("encoder", "linear", file)  # there is no vocabulary of one token
+    else:
+        kind = settings.ask("encoder", file, ("linear", "one_hot"))
     if kind == "one_hot":
         return {
             "encoder": kind,

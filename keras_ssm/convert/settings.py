@@ -80,6 +80,25 @@ class Settings:
         self.rows[name] = value, origin, in_file
         return value
 
+    def ask(self, name, file=UNSET, choices=(True, False)):
+        """The value of a name that decides the numbers: given, or in the file, never assumed.
+
+        Args:
+            name: str. The constructor name.
+            file: what the hyper-parameters say, or `UNSET`.
+            choices: tuple. The values that there are.
+        """
+        value = self.choose(name, UNSET, file)
+        if type(value) in map(type, choices) and value in choices:
+            return value
+        listed = " or ".join(f"{name}={choice!r}" for choice in choices)
+        received = f"no {name}" if value is UNSET else f"{name}={value!r}"
+        raise ValueError(
+            f"`{name}` cannot be seen in the tensors, and with another value the model computes "
+            f"other numbers: give {listed} (on the command line --set {name}=...), or the "
+            f"configuration of the training run. Received: {received}"
+        )
+
     def published(self, name, value):
         """The value that every model of this format has, unless another is given or written."""
         file = self.hyper(name)

@@ -1,0 +1,68 @@
+"""Names of tensors without what wrappers put around a model."""
+
+import re
+
+# Parts of names under which wrappers of PyTorch keep the model, or one of its layers.
+WRAPPERS = (
+    "module",  # DataParallel, DistributedDataParallel, AveragedModel
+    "_orig_mod",  # torch.compile
+    "_fsdp_wrapped_module",
+    "_fpw_module",
+    "_checkpoint_wrapped_module",
+    "_forward_module",  # Lightning Fabric
+)
+_WRAPPER = re.compile(rf"(?<![^.])(?:{'|'.join(WRAPPERS)})\.")
+
+# What a model of each kind has; before it stands the attribute of whatever holds the model.
+_ANCHOR = re.compile(r"(?:^|.*?\.)(?=s4_layers\.0\.|model\.layers\.0\.layer\.)")
+_FLAX_ANCHOR = re.compile(r"(|.*?/)params/(|.*?/)encoder/layers_0/")
+
+
+def unwrap(names):
+    """Takes the wrappers of a model off the names of its tensors.
+
+    Wrappers of PyTorch go wherever they stand, in any order and number. What is left in front of
+    the whole model, such as the `model.` of a Lightning module, goes from every name that has it.
+
+    Args:
+        names: collection of str. Names in a file; foreign ones may stand among them.
+
+    Returns:
+        Dict of each name to that without wrappers.
+
+    Raises:
+        ValueError: if several models are there, or two tensors of the same name.
+    """
+    bare = {name: _WRAPPER.sub("", name) for name in names}
+    prefixes = sorted({found for name in bare.values() if (found := _prefix(name)) is not None})
+    if len(prefixes) > 1 and "" not in prefixes:
+        raise ValueError(
+            "The tensors must be those of one model: ignore the others by name, such as "
+            f"'{prefixes[-1]}*'. Received: models at {', '.join(prefixes)}"
+        )
+    if prefixes and "" not in prefixes:
+        bare = {name: _without(value, prefixes[0]) for name, value in bare.items()}
+    origins = {}
+    for name, value in bare.items():
+        if origins.setdefault(value, name) != name:
+            raise ValueError(
+                f"One tensor must stand for '{value}': ignore the other by name. "
+                f"Received: {origins[value]}, {name}"
+            )
+    return bare
+
+
+def _prefix(name):
+    """What stands before a model of which this may be the first layer, or `None`."""
+    if found := _FLAX_ANCHOR.match(name):
+        return "*".join(found.groups()).removesuffix("*")  # before and after the collection
+    found = _ANCHOR.match(name)
+    return found and found.group()
+
+
+def _without(name, prefix):
+    if "/" not in prefix:
+        return name.removeprefix(prefix)
+    before, _, after = prefix.partition("*")
+    collection, _, rest = name.removeprefix(before).partition("/")
+    return f"{collection}/{rest.removeprefix(after)}"
