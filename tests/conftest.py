@@ -10,7 +10,6 @@ from tests.hub_client import point_client
 from tests.hub_server import HubServer
 from tests.small_preset import INFO, X, make_model
 
-
 collect_ignore = [] if keras.config.backend() == "jax" else ["test_jax_precision.py"]
 
 
