@@ -2,11 +2,13 @@
 PYTHON ?= python3
 BACKEND ?= jax
 BACKENDS ?= jax tensorflow torch
+GPU_BACKENDS ?= jax torch
+GPU_WORKERS ?= 4
 VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: demo test test-all lint clean
+.PHONY: demo test test-all test-gpu lint clean
 
 demo: $(VENV)/.demo-$(BACKEND)
 	KERAS_BACKEND=$(BACKEND) $(BIN)/keras-ssm demo --out out
@@ -16,6 +18,10 @@ test: $(VENV)/.tests
 
 test-all: $(VENV)/.tests
 	$(BIN)/python tools/run_suite.py $(BACKENDS) --slow
+
+# With the Python that is there, whose PyTorch or JAX finds the GPU: nothing is installed.
+test-gpu:
+	$(PYTHON) tools/run_suite.py $(GPU_BACKENDS) --gpu --workers $(GPU_WORKERS)
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff check .

@@ -1,4 +1,7 @@
 import contextlib
+import importlib.util
+import inspect
+import re
 import shutil
 from pathlib import Path
 
@@ -10,18 +13,26 @@ from tests.hub_client import point_client
 from tests.hub_server import HubServer
 from tests.small_preset import INFO, X, make_model
 
+IMPORTS_TENSORFLOW = re.compile("^    import tensorflow", re.MULTILINE)
+
 collect_ignore = [] if keras.config.backend() == "jax" else ["test_jax_precision.py"]
 
 
 def pytest_collection_modifyitems(items):
-    """Recordings are compared in float64 on PyTorch, which compiles nothing, and `test_float64`
-    on each backend."""
-    if keras.config.backend() != "torch":
-        items[:] = [
-            item
-            for item in items
-            if "float64" not in item.fixturenames or item.path.name == "test_float64.py"
-        ]
+    """Leaves out what this backend, or this environment, has no need of or cannot run."""
+    items[:] = [item for item in items if _tells_something(item)]
+
+
+def _tells_something(item):
+    if "float64" in item.fixturenames and keras.config.backend() != "torch":
+        # PyTorch, which compiles nothing, is compared with the recordings in float64.
+        return item.path.name == "test_float64.py"
+    # Data of TensorFlow on any backend, and models handed to it: a GPU machine may lack it.
+    needs_tensorflow = (
+        any(name in item.name for name in ("tensorflow", "tf.data", "tf_data"))
+        or IMPORTS_TENSORFLOW.search(inspect.getsource(item.function)) is not None
+    )
+    return not needs_tensorflow or importlib.util.find_spec("tensorflow") is not None
 
 
 @pytest.fixture(autouse=True)

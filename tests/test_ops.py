@@ -153,8 +153,8 @@ def gradient(loss, arrays, compile):
         return [g.numpy() for g in function(*map(tf.constant, arrays))]
     import torch
 
-    tensors = [torch.tensor(x, requires_grad=True) for x in arrays]
-    return [g.numpy() for g in torch.autograd.grad(loss(*tensors), tensors)]
+    tensors = [ops.convert_to_tensor(x).requires_grad_() for x in arrays]
+    return [to_numpy(g) for g in torch.autograd.grad(loss(*tensors), tensors)]
 
 
 def test_product_of_joined_tensors(rng):

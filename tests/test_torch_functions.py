@@ -3,6 +3,7 @@
 import functools
 import importlib
 
+import keras
 import numpy as np
 import pytest
 
@@ -35,9 +36,16 @@ def rng():
     return np.random.default_rng(0)
 
 
-def tensor(rng, *shape, scale=1.0, dtype=torch.float32):
-    # float32 where matmuls of Keras take part: on PyTorch they know no more.
-    return torch.tensor(scale * rng.standard_normal(shape), dtype=dtype, requires_grad=True)
+@pytest.fixture
+def on_cpu():
+    """The device on which products are convolutions."""
+    with keras.device("cpu"):
+        yield
+
+
+def tensor(rng, *shape, scale=1.0, dtype="float32"):
+    values = scale * rng.standard_normal(shape)
+    return keras.ops.convert_to_tensor(values, dtype=dtype).requires_grad_()
 
 
 def arguments(rng, dense, channels, kind):
@@ -76,8 +84,9 @@ def test_chunks(dense, channels, kind, rng, monkeypatch):
 @pytest.mark.parametrize("steps", [1, 3, 16, 23])
 def test_dense_scan(steps, reverse, rng, monkeypatch):
     """In blocks, the last of which is not whole, and one by one."""
-    E, inputs = 0.2 * torch.randn(FEATURES, 3, 3), torch.randn(FEATURES, BATCH, steps, 3)
-    expected, state = inputs.clone(), torch.zeros(FEATURES, BATCH, 3)
+    E, inputs = tensor(rng, FEATURES, 3, 3, scale=0.2), tensor(rng, FEATURES, BATCH, steps, 3)
+    E, inputs = E.detach(), inputs.detach()
+    expected, state = inputs.clone(), inputs.new_zeros(FEATURES, BATCH, 3)
     for t in range(steps)[:: -1 if reverse else 1]:
         state = state + state @ E + inputs[:, :, t]
         expected[:, :, t] = state
@@ -91,7 +100,7 @@ def test_dense_scan(steps, reverse, rng, monkeypatch):
 @pytest.mark.parametrize("reverse", [False, True])
 @pytest.mark.parametrize("steps", [2, 3, 16, 23])
 def test_scan(steps, reverse, rng):
-    double = functools.partial(tensor, rng, dtype=torch.float64)
+    double = functools.partial(tensor, rng, dtype="float64")
     tensors = [
         double(1, 1, STATES, scale=0.5),
         double(BATCH, steps, STATES),
@@ -105,7 +114,7 @@ def test_scan(steps, reverse, rng):
 @pytest.mark.parametrize("convolved", [False, True], ids=["matmul", "convolution"])
 @pytest.mark.parametrize("directions", [1, 2])
 @pytest.mark.parametrize("batch, steps, features", [(1, 1, 3), (2, 23, 5), (3, 16, 1)])
-def test_mimo(batch, steps, features, directions, convolved, rng, monkeypatch):
+def test_mimo(batch, steps, features, directions, convolved, rng, monkeypatch, on_cpu):
     """Sums over more rows than one turn takes included."""
     monkeypatch.setattr(torch_products, "FEWEST_MULTIPLICATIONS", 0 if convolved else 10**9)
     monkeypatch.setattr(torch_mimo, "ROWS", 7)
@@ -145,7 +154,7 @@ def count(function):
 @pytest.mark.parametrize(
     "batch, steps, inputs, outputs", [(1, 9, 1, 4), (3, 1, 5, 2), (2, 4, 3, 1)]
 )
-def test_products_by_convolution(batch, steps, inputs, outputs, rng, monkeypatch):
+def test_products_by_convolution(batch, steps, inputs, outputs, rng, monkeypatch, on_cpu):
     monkeypatch.setattr(torch_products, "FEWEST_MULTIPLICATIONS", 0)
     x, matrix = tensor(rng, batch, steps, inputs), tensor(rng, inputs, outputs)
     y, cotangent = torch_products.project(x, matrix), tensor(rng, batch, steps, outputs)
@@ -177,7 +186,7 @@ def compare(ours, expected, tensors, cotangents, tolerance):
 
 
 @pytest.mark.parametrize("T, states, fits", [(16, 32, True), (16, 6, True), (8, 6, False)])
-def test_chunks_by_convolution(T, states, fits, rng, monkeypatch):
+def test_chunks_by_convolution(T, states, fits, rng, monkeypatch, on_cpu):
     """Grouped convolutions where groups fill registers, batched products where they do not."""
     monkeypatch.setattr(torch_products, "FEWEST_MULTIPLICATIONS", 0)
     monkeypatch.setattr(torch.nn.functional, "conv2d", count(torch.nn.functional.conv2d))

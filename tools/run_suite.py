@@ -1,6 +1,7 @@
 """Runs the tests once for each backend, each in its own process, and sums up.
 
 python tools/run_suite.py jax tensorflow torch [--slow]
+python tools/run_suite.py jax torch --gpu [--workers 4]
 """
 
 import argparse
@@ -14,18 +15,50 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 # Most of the time on JAX is compilation of small graphs: cheap code, the same arithmetic.
 XLA_FLAGS = "--xla_backend_optimization_level=0 --xla_cpu_use_fusion_emitters=false"
+# What has nothing to do with a device, or measures the processor.
+NOT_ON_GPU = ("benchmark", "cli", "convert*", "docs", "hub_*", "initializers", "migrations")
+NOT_ON_GPU += ("plotting", "publishing_page", "registry")
 CLOSING = re.compile(r"\d+ (passed|failed|error|skipped).* in [\d.]+s")
 
 
-def run(backend, slow):
-    """Runs pytest on one backend; returns its exit code, closing line and duration."""
-    command = [sys.executable, "-m", "pytest", "-q", "-n", "2", "--durations", "5"]
+def command_of(slow, gpu, workers):
+    command = [sys.executable, "-m", "pytest", "-q", "-n", str(workers), "--durations", "5"]
     command += [] if slow else ["-m", "not slow"]
+    return command + [f"--ignore-glob=tests/test_{name}.py" for name in NOT_ON_GPU if gpu]
+
+
+def environment_of(backend, gpu):
     environment = {**os.environ, "KERAS_BACKEND": backend, "TF_CPP_MIN_LOG_LEVEL": "3"}
     for name in ("OMP_NUM_THREADS", "TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS"):
-        environment.setdefault(name, "1")  # two processes share the cores already
-    if backend == "jax":
+        environment.setdefault(name, "1")  # the processes share the cores already
+    if gpu:
+        environment.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")  # and the memory
+    elif backend == "jax":
         environment.setdefault("XLA_FLAGS", XLA_FLAGS)
+    return environment
+
+
+def device_of(backend):
+    """The GPU that this backend would take, or `None`."""
+    code = {
+        "jax": "import jax; print(jax.devices()[0].device_kind if "
+        "jax.default_backend() == 'gpu' else '')",
+        "tensorflow": "import tensorflow as tf; print(*tf.config.list_physical_devices('GPU'))",
+        "torch": "import torch; print(torch.cuda.get_device_name() if "
+        "torch.cuda.is_available() else '')",
+    }[backend]
+    found = subprocess.run(
+        [sys.executable, "-c", code],
+        capture_output=True,
+        text=True,
+        env=environment_of(backend, True),
+    )
+    return found.stdout.strip() or None
+
+
+def run(backend, slow, gpu, workers):
+    """Runs pytest on one backend; returns its exit code, closing line and duration."""
+    command, environment = command_of(slow, gpu, workers), environment_of(backend, gpu)
     start, closing = time.time(), "no closing line"
     with subprocess.Popen(
         command,
@@ -45,11 +78,16 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("backends", nargs="+", choices=["jax", "tensorflow", "torch"])
     parser.add_argument("--slow", action="store_true", help="include the tests marked slow")
+    parser.add_argument("--gpu", action="store_true", help="the tests that a device can change")
+    parser.add_argument("--workers", type=int, default=2, help="processes side by side")
     args = parser.parse_args()
     results = {}
     for backend in args.backends:
-        print(f"\n##### {backend}", flush=True)
-        results[backend] = run(backend, args.slow)
+        device = device_of(backend) if args.gpu else None
+        if args.gpu and device is None:
+            sys.exit(f"{backend} finds no GPU")
+        print(f"\n##### {backend}{f' on {device}' if device else ''}", flush=True)
+        results[backend] = run(backend, args.slow, args.gpu, args.workers)
     print()
     for backend, (code, closing, seconds) in results.items():
         print(f"{backend:<10} {'ok' if code == 0 else 'FAILED'} in {seconds:.0f} s")
