@@ -32,7 +32,7 @@ def opened(preset, revision=None, weights=False, given=()):
             finite floats, or does not fit them.
     """
     directory = presets.resolve(preset, revision)
-    before = _vouching(directory)
+    before = presets.vouching(directory)
     try:
         document = presets.read(directory) if before else None
         names = presets.files_read_on_load(directory)
@@ -49,7 +49,7 @@ def opened(preset, revision=None, weights=False, given=()):
             yield current
     # Files of strangers make Keras, h5py and the backends raise whatever they find fit.
     except Exception as error:
-        if _vouching(directory) != before:
+        if presets.vouching(directory) != before:
             raise _ReplacedMeanwhileError(
                 f"Preset '{preset}' was replaced while it was read: load it again. "
                 f"Received: {type(error).__name__}: {error}"
@@ -60,18 +60,11 @@ def opened(preset, revision=None, weights=False, given=()):
             f"Preset '{preset}' could not be loaded: its configuration, its weights and the "
             f"arguments must go together. Received: {type(error).__name__}: {error}"
         ) from error
-    if _vouching(directory) != before:
+    if presets.vouching(directory) != before:
         raise _ReplacedMeanwhileError(
             f"Preset '{preset}' was replaced while it was read: load it again. "
             "Received: another preset.json"
         )
-
-
-def _vouching(directory):
-    """What vouches for the files of a preset: another after it was replaced."""
-    with contextlib.suppress(OSError):
-        return (directory / presets.PRESET_FILE).read_bytes()
-    return None
 
 
 def load(build, preset, revision=None, load_weights=True, check_sample=True, step_scale=None, **kw):

@@ -41,10 +41,9 @@ def check(model, directory, preset, given):
         model, given = getattr(model, "backbone", model), given - _OF_A_HEAD
     if "sample" not in document or given or type(model).__name__ != recorded:
         return
-    exact = _is_exact(model.dtype_policy) and _is_exact(_saved_policy(directory))
-    tolerance = _TOLERANCE if exact else _ROUNDED_TOLERANCE
+    exact = is_exact(model.dtype_policy) and is_exact(_saved_policy(directory))
     difference = compare(model, document["sample"], f"preset '{preset}'")
-    if not difference <= tolerance:
+    if not difference <= tolerance(exact):
         raise ValueError(
             f"Preset '{preset}' must give the outputs that were recorded when it was saved: its "
             "weights or its configuration were altered, or mean something else to this version. "
@@ -81,7 +80,13 @@ def compare(model, sample, source):
     return float(np.abs(found - expected).max() / max(np.abs(expected).max(), 1e-6))
 
 
-def _is_exact(policy):
+def tolerance(exact):
+    """The largest difference that passes, where all bits of a float32 count or not."""
+    return _TOLERANCE if exact else _ROUNDED_TOLERANCE
+
+
+def is_exact(policy):
+    """Whether layers of a dtype policy compute with all bits of a float32."""
     quantised = isinstance(policy, keras.dtype_policies.DTypePolicyMap)
     return not quantised and policy.compute_dtype in ("float32", "float64")
 

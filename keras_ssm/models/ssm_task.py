@@ -6,6 +6,7 @@ from keras.src.models.functional import Functional
 from keras_hub.models import Task
 
 from keras_ssm import presets
+from keras_ssm.models.adapters import Adapters
 from keras_ssm.models.model_files import ModelFiles
 from keras_ssm.models.preset_loading import load
 from keras_ssm.models.sequence_trainer import SequenceTrainer
@@ -14,7 +15,7 @@ from keras_ssm.models.ssm_backbone import SSMBackbone
 
 # `Functional` stands there by name, or Keras and keras_hub rewrite the bases of these classes
 # whenever a model is made, under the feet of other threads.
-class SSMTask(ModelFiles, SequenceTrainer, Task, Functional):
+class SSMTask(Adapters, ModelFiles, SequenceTrainer, Task, Functional):
     """Base class of the task models: a backbone with a head, a preprocessor and a trainer.
 
     Data may be arrays, lists of arrays of different lengths, a dict with a `padding_mask`,
@@ -177,6 +178,10 @@ class SSMTask(ModelFiles, SequenceTrainer, Task, Functional):
                 to `["input_dense", "output_dense"]`.
 
         Saving merges the updates into the weights: what is loaded trains as a whole.
+        `save_lora_weights` saves the updates and the head alone.
+
+        Raises:
+            ValueError: for a rank below 1, layers that are not there, or a second time.
 
         Reference:
             [LoRA](https://arxiv.org/abs/2106.09685), equation 3.

@@ -14,6 +14,7 @@ from keras_ssm.presets.preset_files import (
     read,
     sha256,
     verify,
+    vouching,
     write,
     writing,
 )
@@ -46,6 +47,7 @@ __all__ = [
     "resolve",
     "sha256",
     "verify",
+    "vouching",
     "write",
     "writing",
 ]

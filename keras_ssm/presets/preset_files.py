@@ -80,12 +80,30 @@ def verify(directory):
             version reads, or a file is missing, altered or not listed.
     """
     directory = Path(directory)
+    before = vouching(directory)
+    while True:
+        try:
+            return _verify(directory)
+        except ValueError:
+            # One that was replaced meanwhile is read once more.
+            if before == (before := vouching(directory)):
+                raise
+
+
+def _verify(directory):
     document = read(directory)
     check_document(document, directory)
     for complaint in complaints(directory, document).values():
         raise ValueError(complaint)
     check_unlisted(directory, document)
     return document
+
+
+def vouching(directory):
+    """What vouches for the files of a preset: another after it was replaced; `None` without."""
+    with contextlib.suppress(OSError):
+        return (Path(directory) / PRESET_FILE).read_bytes()
+    return None
 
 
 def check_unlisted(directory, document):

@@ -92,25 +92,11 @@ def resolve(preset, revision=None):
             "`revision` goes with a preset on the Hub, 'hf://organisation/name'; this one is the "
             f"directory '{directory}'. Received: revision={revision!r}"
         )
-    _verify(directory)
-    return directory
-
-
-def _verify(directory):
-    document = directory / PRESET_FILE
-    if not document.is_file() and (directory / "config.json").is_file():
+    if not (directory / PRESET_FILE).is_file() and (directory / "config.json").is_file():
         verify_plain(directory)
-        return
-    for attempts_left in (4, 3, 2, 1, 0):
-        before = document.read_bytes() if document.is_file() else None
-        try:
-            verify(directory)
-            return
-        except ValueError:
-            # One that is replaced meanwhile is read once more.
-            now = document.read_bytes() if document.is_file() else None
-            if now == before or not attempts_left:
-                raise
+    else:
+        verify(directory)
+    return directory
 
 
 def _from_the_hub(name, directory, revision):

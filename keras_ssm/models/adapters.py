@@ -1,0 +1,214 @@
+import json
+
+import h5py
+import keras
+import numpy as np
+
+from keras_ssm import presets
+from keras_ssm.atomic_file import writing_file
+from keras_ssm.layers.ssm_layer import check_positive
+from keras_ssm.models import sample_check
+
+_FORMAT = 1
+_LOW_RANK = ("lora_kernel_a", "lora_kernel_b")
+
+
+class Adapters:
+    """Files of low-rank updates for backbone and task models, with all that trains beside them."""
+
+    def save_lora_weights(self, filepath):
+        """Saves all that trains after `enable_lora`: the low-rank updates and, in a task, the head.
+
+        Args:
+            filepath: str or `Path`. Must end in `.lora.h5`. Written whole or not at all.
+
+        Raises:
+            ValueError: without `enable_lora`, or for another ending.
+
+        Example:
+            ```python
+            model = keras_ssm.models.SSMClassifier.from_preset("s4d_digits")
+            model.enable_lora(rank=4)
+            model.save_lora_weights("digits.lora.h5")
+            model = keras_ssm.models.SSMClassifier.from_preset("s4d_digits")
+            model.load_lora_weights("digits.lora.h5")
+            ```
+        """
+        _check_ending(filepath)
+        adapted = adapted_layers(self)
+        if not adapted:
+            raise ValueError(
+                "`save_lora_weights` saves what `enable_lora(rank)` made. "
+                f"Received: {self.name} without low-rank updates"
+            )
+        facts = {
+            "format": _FORMAT,
+            "model": type(self).__name__,
+            "rank": int(adapted[0].lora_rank),
+            "layers": sorted({layer.name for layer in adapted}),
+            "exact": sample_check.is_exact(self.dtype_policy),
+            "sample": self.record_sample(),
+        }
+        with writing_file(filepath) as scratch, h5py.File(scratch, "w") as file:
+            # As an array: attributes of HDF5 end at 64 KB.
+            file["facts"] = np.frombuffer(json.dumps(facts).encode(), "uint8").astype("float32")
+            for key, weight in _trained(self).items():
+                file[f"weights/{key}"] = keras.ops.convert_to_numpy(
+                    keras.ops.cast(weight, _stored_dtype(weight))
+                )
+
+    def load_lora_weights(self, filepath, check_sample=True):
+        """Loads what `save_lora_weights` saved into a model of the same weights.
+
+        Low-rank updates are enabled first where they are not.
+
+        Args:
+            filepath: str or `Path`. Must end in `.lora.h5`.
+            check_sample: bool. Whether the outputs for a short input are compared with those of
+                the model that was saved: another model beneath gives others. Defaults to `True`.
+
+        Raises:
+            ValueError: for a file that is none, is damaged, or belongs to another model; the
+                weights are then as before.
+        """
+        _check_ending(filepath)
+        facts, values = _read(filepath)
+        for name, mine in (("model", type(self).__name__), ("format", _FORMAT)):
+            if facts.get(name) != mine:
+                raise _other(filepath, f"{name}={mine!r}", f"{name}={facts.get(name)!r}")
+        _check_fits(self, facts, values, filepath)
+        if not adapted_layers(self):
+            self.enable_lora(facts["rank"], facts["layers"])
+        weights = _by_path(self)
+        if lacking := sorted(set(_trained(self)) - set(values)):
+            raise _other(filepath, f"a value of '{lacking[0]}', which trains", "none")
+        before = {key: keras.ops.copy(weights[key]) for key in values}
+        for key, value in values.items():
+            weights[key].assign(value)
+        if not check_sample:
+            return
+        exact = facts["exact"] and sample_check.is_exact(self.dtype_policy)
+        difference = sample_check.compare(self, facts["sample"], f"adapter '{filepath}'")
+        if not difference <= sample_check.tolerance(exact):
+            for key, value in before.items():
+                weights[key].assign(value)
+            raise _other(
+                filepath,
+                "the weights and the `step_scale` that it was trained with "
+                "(`check_sample=False` loads it all the same)",
+                f"outputs that differ by {difference:.1g} of the largest",
+            )
+
+
+def enable(backbone, rank, target_layer_names, enable_lora):
+    """Enables low-rank updates of a backbone by keras_hub, and freezes all else of its layers."""
+    check_positive(rank=rank)
+    if adapted_layers(backbone):
+        raise ValueError(
+            "Low-rank updates can be enabled once. "
+            f"Received: {backbone.name}, which has them already"
+        )
+    names = target_layer_names
+    names = backbone.default_lora_layer_names() if names is None else list(names)
+    known = {
+        layer.name
+        for layer in backbone._flatten_layers(include_self=False)
+        if hasattr(layer, "enable_lora") and layer.weights
+    }
+    missing = [] if target_layer_names is None else [n for n in names if n not in known]
+    if missing or not known & set(names):
+        raise ValueError(
+            f"`target_layer_names` must name layers of {sorted(known)}. Received: {names}"
+        )
+    enable_lora(rank, names)
+    for layer in adapted_layers(backbone):
+        for weight in layer.weights:
+            if not weight.path.endswith(_LOW_RANK):
+                weight.trainable = False
+
+
+def adapted_layers(model):
+    """The layers of a model that have low-rank updates."""
+    return [layer for layer in model._flatten_layers() if getattr(layer, "lora_enabled", False)]
+
+
+def _trained(model):
+    """Dict of path to weight: what trains, and the statistics of layers that train."""
+    weights = _by_path(model)
+    training = {p for p, weight in weights.items() if weight.trainable}
+    layers = {p.rpartition("/")[0] for p in training if not p.endswith(_LOW_RANK)}
+    return {
+        p: weight
+        for p, weight in weights.items()
+        if p in training or p.endswith(_LOW_RANK) or p.rpartition("/")[0] in layers
+    }
+
+
+def _by_path(model):
+    return {weight.path: weight for weight in model.weights}
+
+
+def _stored_dtype(weight):
+    return "float64" if keras.backend.standardize_dtype(weight.dtype) == "float64" else "float32"
+
+
+def _read(filepath):
+    try:
+        presets.check_weights(filepath)
+        with h5py.File(filepath, "r") as file:
+            facts = json.loads(file["facts"][()].astype("uint8").tobytes())
+            values = {}
+            file["weights"].visititems(
+                lambda key, entry: (
+                    values.update({key: entry[()]}) if isinstance(entry, h5py.Dataset) else None
+                )
+            )
+        check_positive(rank=facts["rank"])
+        known = isinstance(facts["layers"], list) and isinstance(facts["exact"], bool)
+        if not known or not isinstance(facts["sample"], dict):
+            raise TypeError("other facts")
+    except FileNotFoundError:
+        raise ValueError(f"`filepath` must be a file. Received: no file '{filepath}'") from None
+    except Exception as error:
+        if isinstance(error, ValueError) and "Received: " in str(error):
+            raise
+        raise ValueError(
+            f"Adapter '{filepath}' must be a file that `save_lora_weights` of keras_ssm wrote. "
+            f"Received: {type(error).__name__}: {error}"
+        ) from error
+    return facts, values
+
+
+def _check_fits(model, facts, values, filepath):
+    """Compares an adapter with a model before anything of it changes."""
+    weights, adapted = _by_path(model), adapted_layers(model)
+    if adapted:
+        mine = int(adapted[0].lora_rank), sorted({layer.name for layer in adapted})
+        theirs = facts["rank"], facts["layers"]
+        if mine != theirs:
+            raise _other(
+                filepath,
+                f"rank={mine[0]} of {mine[1]}, which are enabled",
+                f"rank={theirs[0]} of {theirs[1]}",
+            )
+    for key, value in values.items():
+        layer, _, name = key.rpartition("/")
+        shape = tuple(weights[key].shape) if key in weights else None
+        if shape is None and name in _LOW_RANK and f"{layer}/kernel" in weights:
+            rows, columns = weights[f"{layer}/kernel"].shape
+            shape = (rows, facts["rank"]) if name == _LOW_RANK[0] else (facts["rank"], columns)
+        if shape is None:
+            raise _other(filepath, "weights of this model", f"'{key}'")
+        if value.shape != shape:
+            raise _other(filepath, f"'{key}' of shape {shape}", f"shape {value.shape}")
+
+
+def _other(filepath, expected, received):
+    return ValueError(
+        f"Adapter '{filepath}' must belong to this model: expected {expected}. Received: {received}"
+    )
+
+
+def _check_ending(filepath):
+    if not str(filepath).endswith(".lora.h5"):
+        raise ValueError(f"`filepath` must end in '.lora.h5'. Received: filepath={filepath}")

@@ -1,0 +1,112 @@
+"""Low-rank adaptation: what trains, what its files hold, and where they load."""
+
+import h5py
+import numpy as np
+import pytest
+
+from keras_ssm.models import SSMClassifier
+from tests.backend_tools import relative_error, to_numpy
+from tests.small_preset import X, make_model
+
+Y = np.arange(3)
+
+
+@pytest.fixture
+def adapted(preset):
+    model = SSMClassifier.from_preset(preset)
+    model.compile("adam", run_eagerly=True)
+    model.enable_lora(2)
+    model.compile("adam", run_eagerly=True)
+    model.optimizer.learning_rate = 0.1
+    model.fit(X, Y, epochs=2, verbose=0)
+    return model
+
+
+def test_only_the_updates_and_the_head_train(preset, adapted):
+    trained = {weight.path for weight in adapted.trainable_variables}
+    layers = ("input_dense", "ssm_block_0/output_dense")
+    updates = {f"{layer}/lora_kernel_{x}" for layer in layers for x in "ab"}
+    assert trained == {*updates, "logits/kernel", "logits/bias"}
+    before = {weight.path: to_numpy(weight) for weight in SSMClassifier.from_preset(preset).weights}
+    for weight in adapted.weights:
+        moved = weight.path not in before or (to_numpy(weight) != before[weight.path]).any()
+        assert moved == (weight.path in trained)
+
+
+def test_an_adapter_loads_into_a_fresh_model(preset, adapted, tmp_path):
+    path = tmp_path / "digits.lora.h5"
+    adapted.save_lora_weights(path)
+    model = SSMClassifier.from_preset(preset)
+    assert relative_error(model(X), adapted(X)) > 1e-2
+    for _ in range(2):  # a second time where the updates are enabled already
+        model.load_lora_weights(path)
+        assert relative_error(model(X), adapted(X)) < 1e-6
+    assert len(model.optimizer.variables) > len(model.trainable_variables) == 6
+    backbone = SSMClassifier.from_preset(preset).backbone
+    adapted.backbone.save_lora_weights(path)
+    backbone.load_lora_weights(path)
+    assert relative_error(backbone(X), adapted.backbone(X)) < 1e-6
+
+
+def test_statistics_of_layers_that_train_are_in_the_file(tmp_path):
+    from keras_ssm.layers import S4D
+    from keras_ssm.models import SSMBackbone
+
+    def made():
+        mixer = S4D(state_dim=4, seed=0)
+        backbone = SSMBackbone(mixer, 1, 4, input_dim=2, norm="batch")
+        return SSMClassifier(backbone, 3)
+
+    model, other = made(), made()
+    other.set_weights(model.get_weights())
+    model.enable_lora(1)
+    model.backbone.blocks[0].norm.trainable = True
+    model.compile("adam", run_eagerly=True)
+    model.fit(X, Y, verbose=0)
+    model.save_lora_weights(tmp_path / "a.lora.h5")
+    other.load_lora_weights(tmp_path / "a.lora.h5")
+    assert relative_error(other(X), model(X)) < 1e-6
+
+
+def unchanged(model, load, match):
+    before = [to_numpy(weight) for weight in model.weights]
+    with pytest.raises(ValueError, match=rf"{match}.*Received"):
+        load()
+    after = [to_numpy(weight) for weight in model.weights if "lora" not in weight.path]
+    assert len(before) == len(after)
+    assert all((a == b).all() for a, b in zip(before, after, strict=True))
+
+
+def test_adapters_of_other_models_are_refused(preset, adapted, tmp_path):
+    path = tmp_path / "a.lora.h5"
+    adapted.save_lora_weights(path)
+    other = make_model()  # another head and other weights beneath
+    unchanged(other, lambda: other.load_lora_weights(path), "must belong to this model")
+    wider = SSMClassifier.from_preset(preset, num_classes=5)
+    unchanged(wider, lambda: wider.load_lora_weights(path), "logits/bias")
+    ranked = SSMClassifier.from_preset(preset)
+    ranked.enable_lora(3)
+    with pytest.raises(ValueError, match=r"rank=3 of .*Received: rank=2"):
+        ranked.load_lora_weights(path)
+    with pytest.raises(ValueError, match=r"model='SSMBackbone'.*Received"):
+        SSMClassifier.from_preset(preset).backbone.load_lora_weights(path)
+    with h5py.File(path, "r+") as file:
+        file["weights/logits/bias"][0] = np.nan
+    unchanged(wider, lambda: wider.load_lora_weights(path), "finite")
+    path.write_bytes(path.read_bytes()[:3000])
+    unchanged(wider, lambda: wider.load_lora_weights(path), "a.lora.h5")
+
+
+def test_wrong_use_is_refused(adapted, tmp_path):
+    model = make_model()
+    for call in (
+        lambda: model.save_lora_weights(tmp_path / "a.lora.h5"),
+        lambda: model.load_lora_weights(tmp_path / "none.lora.h5"),
+        lambda: adapted.save_lora_weights(tmp_path / "a.h5"),
+        lambda: adapted.enable_lora(2),
+        lambda: model.enable_lora(0),
+        lambda: model.enable_lora(2, ["query"]),
+    ):
+        with pytest.raises(ValueError, match="Received"):
+            call()
+    assert len(model.trainable_variables) > 6
