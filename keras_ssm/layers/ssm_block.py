@@ -133,6 +133,15 @@ class SSMBlock(keras.layers.Layer):
         y = self._finish(x, y, training)
         return (y, state) if return_state else y
 
+    @property
+    def step_scale(self):
+        """Scalar that multiplies every dt of the mixer."""
+        return self.mixer.step_scale
+
+    @step_scale.setter
+    def step_scale(self, value):
+        self.mixer.step_scale = value
+
     def step(self, x, state, system=None):
         """Advances the block by one sample, at inference.
 

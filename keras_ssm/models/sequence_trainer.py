@@ -2,6 +2,7 @@ import keras
 from keras import ops
 
 from keras_ssm.layers.ssm_layer import compatible
+from keras_ssm.models.attributes import refuse_unheard
 from keras_ssm.models.data_trainer import DataTrainer
 from keras_ssm.models.preset_loading import PresetTable
 
@@ -61,8 +62,19 @@ class SequenceTrainer(DataTrainer):
     def __setattr__(self, name, value):
         if name == "_torch_params":
             keras.Model.__setattr__(self, name, value)
-        else:
-            super().__setattr__(name, value)
+            return
+        if hasattr(self, "_attributes"):
+            refuse_unheard(self, name, value)
+        super().__setattr__(name, value)
+
+    def complete(self):
+        """The end of a constructor: from now on no attribute is set that nobody would hear."""
+        self._attributes = frozenset(vars(self))
+
+    def track_weights(self):
+        """Shows PyTorch the weights of now, after some came or went."""
+        if keras.config.backend() == "torch":
+            self._track_variables()
 
     def record_sample(self):
         """A short input and its outputs, for whoever checks a copy of the preset."""

@@ -184,6 +184,7 @@ class SSMBackbone(BackboneFiles, SequenceTrainer, Backbone, Functional):
         self.norm_epsilon = norm_epsilon
         self.norm_momentum = norm_momentum
         self.mask_inputs = mask_inputs
+        self.complete()
 
     @property
     def input_key(self):

@@ -73,6 +73,7 @@ class SSMClassifier(ClassifierTask):
         super().__init__(inputs=inputs, outputs=outputs, compile=compile, name=name)
         if not trainable:
             self.trainable = False  # reaches the layers only now
+        self.complete()
 
     def step(self, x, state, systems=None):
         """Reads one more sample and returns the logits so far, at inference.

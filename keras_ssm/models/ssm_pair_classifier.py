@@ -95,6 +95,7 @@ class SSMPairClassifier(ClassifierTask):
         super().__init__(inputs=inputs, outputs=outputs, compile=compile, name=name)
         if not trainable:
             self.trainable = False  # reaches the layers only now
+        self.complete()
 
     def standardize(self, inputs):
         """Brings what a person passes into the dict that the graph takes; see the class."""

@@ -36,6 +36,15 @@ class SSMTask(Adapters, ModelFiles, SequenceTrainer, Task, Functional):
         """Name of the main input, `"inputs"` or `"token_ids"`."""
         return self.backbone.input_key
 
+    @property
+    def step_scale(self):
+        """Scalar that multiplies every dt of the backbone: 2 reads samples twice as far apart."""
+        return self.backbone.step_scale
+
+    @step_scale.setter
+    def step_scale(self, value):
+        self.backbone.step_scale = value
+
     def standardize(self, inputs):
         """Brings arrays and dicts to what the graph takes; see `SSMBackbone.standardize`."""
         return self.backbone.standardize(inputs)
@@ -106,7 +115,7 @@ class SSMTask(Adapters, ModelFiles, SequenceTrainer, Task, Functional):
                 argument such as `dtype` or `num_classes` changes them, they never are.
             step_scale: float or `None`. Factor on every dt. Defaults to the saved one.
             **kwargs: Arguments that override the saved configuration, such as `dtype`, or
-                `num_classes`, which brings a new head.
+                `num_classes`, which brings a new head; and `step_scale`.
 
         Returns:
             The task model, compiled with its defaults.
@@ -207,6 +216,7 @@ class SSMTask(Adapters, ModelFiles, SequenceTrainer, Task, Functional):
 
     def _compile_anew(self):
         """Compiles with the same settings and a new optimizer, when other weights train."""
+        self.track_weights()
         if self.compiled:
             optimizer = type(self.optimizer).from_config(self.optimizer.get_config())
             self._compile_alike(optimizer=optimizer)
