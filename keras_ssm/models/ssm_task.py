@@ -115,7 +115,7 @@ class SSMTask(Adapters, ModelFiles, SequenceTrainer, Task, Functional):
                 argument such as `dtype` or `num_classes` changes them, they never are.
             step_scale: float or `None`. Factor on every dt. Defaults to the saved one.
             **kwargs: Arguments that override the saved configuration, such as `dtype`, or
-                `num_classes`, which brings a new head; and `step_scale`.
+                `num_classes`, which brings a new head.
 
         Returns:
             The task model, compiled with its defaults.
