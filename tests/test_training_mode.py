@@ -227,7 +227,9 @@ if BACKEND == "torch":
         make_model()
         model = make_model()
         model.save_to_preset(tmp_path / "preset")
-        for task in (model, SSMClassifier.from_preset(tmp_path / "preset")):
+        adapted = make_model()
+        adapted.enable_lora(2)
+        for task in (model, adapted, SSMClassifier.from_preset(tmp_path / "preset")):
             for part in (task, task.backbone):
                 parameters = list(part.parameters())
                 assert len(parameters) == len(part.variables) <= len(part.state_dict())

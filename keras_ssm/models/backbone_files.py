@@ -18,6 +18,7 @@ class BackboneFiles(Adapters, ModelFiles):
     def enable_lora(self, rank, target_layer_names=None):
         """Freezes all but new low-rank updates of projections; see `SSMClassifier.enable_lora`."""
         enable(self, rank, target_layer_names, super().enable_lora)
+        self.track_weights()
 
     @classmethod
     def from_preset(
