@@ -56,6 +56,19 @@ def test_constructors_of_the_family(cls, arguments, named):
     assert named in str(error.value)
 
 
+@pytest.mark.parametrize("cls", [S4D, S5, DSS, SSMBlock, SSMBackbone, SSMClassifier])
+def test_keras_bidirectional_is_refused(cls):
+    """A copy that reads backwards would be none: there is an argument for both directions."""
+    layer = S4D(4) if cls in (SSMBlock, SSMBackbone, SSMClassifier) else cls(4)
+    if cls is SSMBlock:
+        layer = SSMBlock(layer)
+    elif cls is not type(layer):
+        layer = SSMBackbone(layer, num_layers=1, hidden_dim=4)
+        layer = SSMClassifier(layer, num_classes=2) if cls is SSMClassifier else layer
+    with pytest.raises(ValueError, match=r"`bidirectional=True`.*Received: "):
+        keras.layers.Bidirectional(layer)
+
+
 def test_a_softmax_has_states_only_over_a_given_length():
     layer = DSS(4)
     layer.build((None, None, 2))

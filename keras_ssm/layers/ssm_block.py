@@ -3,6 +3,7 @@ import numpy as np
 from keras import ops
 
 from keras_ssm.layers.exact_layers import Dense, LayerNormalization
+from keras_ssm.layers.one_direction import OneDirection
 from keras_ssm.layers.scalar_normalization import ScalarNormalization
 from keras_ssm.layers.ssm_layer import SSMLayer, check_choice
 from keras_ssm.ops import backend
@@ -12,7 +13,7 @@ NORMS = (None, "layer", "batch", "scalar")
 
 
 @keras.saving.register_keras_serializable(package="keras_ssm")
-class SSMBlock(keras.layers.Layer):
+class SSMBlock(OneDirection, keras.layers.Layer):
     """Residual block around a state-space layer: mixer, activation, gate, norm.
 
     With f the mixer, activation and gate, a block computes x + f(norm(x)) (`prenorm`) or
@@ -205,6 +206,7 @@ class SSMBlock(keras.layers.Layer):
 
     @classmethod
     def from_config(cls, config):
+        cls.refuse_backwards(config)
         config = dict(config)
         config["mixer"] = mixer_from_config(config["mixer"])
         return cls(**config)

@@ -5,6 +5,7 @@ import keras
 import numpy as np
 from keras import ops
 
+from keras_ssm.layers.one_direction import OneDirection
 from keras_ssm.ops import backend
 
 METHODS = ("auto", "chunked", "fft", "recurrent")
@@ -26,7 +27,7 @@ class DiscreteSystem(NamedTuple):
     low_rank: object = None
 
 
-class SSMLayer(keras.layers.Layer):
+class SSMLayer(OneDirection, keras.layers.Layer):
     """Base class of the state-space layers: what all of them share.
 
     It checks and casts the inputs, applies masks, holds `step_scale`, and describes outputs and

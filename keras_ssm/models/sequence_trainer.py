@@ -1,13 +1,14 @@
 import keras
 from keras import ops
 
+from keras_ssm.layers.one_direction import OneDirection
 from keras_ssm.layers.ssm_layer import compatible
 from keras_ssm.models.attributes import refuse_unheard
 from keras_ssm.models.data_trainer import DataTrainer
 from keras_ssm.models.preset_loading import PresetTable
 
 
-class SequenceTrainer(DataTrainer):
+class SequenceTrainer(OneDirection, DataTrainer):
     """What backbone and task models share: inputs of every kind, and a trainer that recovers.
 
     Data may be arrays, lists, dicts, `tf.data`, a `keras.utils.PyDataset` or a generator. It is
