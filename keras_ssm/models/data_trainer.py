@@ -5,6 +5,8 @@ import keras
 import numpy as np
 from keras import ops
 
+from keras_ssm.models.turns import turn
+
 
 class DataTrainer:
     """`fit`, `evaluate` and `predict` on data of every kind, for backbone and task models.
@@ -156,17 +158,25 @@ class DataTrainer:
     def _purge_model_variables(self, **kinds):
         pass
 
+    # It gives them away, too: copies of them where nothing changes, so that other threads may read
+    # the weights meanwhile.
+    def _get_jax_state(self, optimizer_variables=False, **kinds):
+        state = super()._get_jax_state(optimizer_variables=optimizer_variables, **kinds)
+        return state if optimizer_variables else keras.tree.map_structure(ops.copy, state)
+
     @contextlib.contextmanager
     def _left_intact(self):
-        """Leaves a model that works when a call of the trainer fails."""
-        try:
-            yield
-        except BaseException:
-            if keras.config.backend() == "jax":
-                self.jax_state_sync()
-            # A traced function that failed half-way does not run again.
-            self.train_function = self.test_function = self.predict_function = None
-            raise
+        """Leaves a model that works when a call of the trainer fails; see `turn` for threads."""
+        with turn(self) as is_alone:
+            try:
+                yield
+            except BaseException:
+                if keras.config.backend() == "jax":
+                    self.jax_state_sync()
+                if is_alone():
+                    # A traced function that failed half-way does not run again.
+                    self.train_function = self.test_function = self.predict_function = None
+                raise
 
 
 class _ConvertedDataset(keras.utils.PyDataset):
