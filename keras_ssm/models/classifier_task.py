@@ -3,6 +3,7 @@ import keras
 from keras_ssm.layers.exact_layers import Dense
 from keras_ssm.layers.sequence_pooling import SequencePooling
 from keras_ssm.layers.ssm_layer import check_positive
+from keras_ssm.models.logits import loss_on_logits, metric_on_logits
 from keras_ssm.models.ssm_backbone import SSMBackbone
 from keras_ssm.models.ssm_task import SSMTask
 from keras_ssm.optimizers import ssm_optimizer
@@ -43,9 +44,13 @@ class ClassifierTask(SSMTask):
 
         Args:
             optimizer: `"auto"`, name or optimizer. Defaults to `ssm_optimizer()`.
-            loss: `"auto"`, name or loss. Defaults to sparse cross-entropy on logits.
-            metrics: `"auto"` or metrics. Defaults to accuracy.
+            loss: `"auto"`, name or loss. Defaults to sparse cross-entropy on logits. Names mean
+                their form for logits, which the model returns.
+            metrics: `"auto"` or metrics. Defaults to accuracy. Names as for the loss.
             **kwargs: Further arguments of `keras.Model.compile`.
+
+        Raises:
+            ValueError: for a loss or metric that reads probabilities.
         """
         if isinstance(optimizer, str) and optimizer == "auto":
             optimizer = ssm_optimizer()
@@ -53,11 +58,17 @@ class ClassifierTask(SSMTask):
             loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
         if isinstance(metrics, str) and metrics == "auto":
             metrics = ["accuracy"]
+        loss = loss_on_logits(loss)
+        metrics = metric_on_logits(metrics, self.num_classes)
+        if kwargs.get("weighted_metrics") is not None:
+            kwargs["weighted_metrics"] = metric_on_logits(
+                kwargs["weighted_metrics"], self.num_classes
+            )
         super().compile(optimizer=optimizer, loss=loss, metrics=metrics, **kwargs)
 
     def check_targets(self, y):
         sparse = keras.losses.SparseCategoricalCrossentropy
-        if not isinstance(self.loss, sparse) and self.loss != "sparse_categorical_crossentropy":
+        if not isinstance(self.loss, sparse):
             return
         steps = 1 if self.pooling is None else 0
         if y.ndim not in (1 + steps, 2 + steps) or (y.ndim == 2 + steps and y.shape[-1] != 1):

@@ -1,0 +1,122 @@
+"""Losses and metrics of models that return logits."""
+
+import contextlib
+import inspect
+
+import keras
+
+# Names as Keras has them, and what is meant on logits.
+_LOSSES = {
+    "SparseCategoricalCrossentropy": ("sparse_categorical_crossentropy",),
+    "CategoricalCrossentropy": ("categorical_crossentropy",),
+    "BinaryCrossentropy": ("binary_crossentropy", "bce", "BCE"),
+    "CategoricalFocalCrossentropy": ("categorical_focal_crossentropy",),
+    "BinaryFocalCrossentropy": ("binary_focal_crossentropy",),
+}
+_OF_PROBABILITIES = {
+    "KLDivergence": ("kl_divergence", "kld", "KLD", "kullback_leibler_divergence"),
+    "Poisson": ("poisson",),
+}
+_THRESHOLD = {
+    "BinaryAccuracy": "threshold",
+    "Precision": "thresholds",
+    "Recall": "thresholds",
+    "TruePositives": "thresholds",
+    "TrueNegatives": "thresholds",
+    "FalsePositives": "thresholds",
+    "FalseNegatives": "thresholds",
+}
+
+
+def loss_on_logits(loss):
+    """Returns a loss for logits, where a name or a function of Keras means one on probabilities.
+
+    Args:
+        loss: what `keras.Model.compile` takes.
+
+    Returns:
+        The same, with names and functions in their form for logits.
+
+    Raises:
+        ValueError: for a loss object with `from_logits=False`, or one that reads probabilities.
+    """
+    if isinstance(loss, (list, tuple, dict)):
+        return _mapped(loss_on_logits, loss)
+    for name, others in _LOSSES.items():
+        if _is_named(loss, name, others):
+            return getattr(keras.losses, name)(from_logits=True)
+    _refuse_probabilities("loss", loss)
+    return loss
+
+
+def metric_on_logits(metric, num_classes):
+    """Returns a metric for logits, as `loss_on_logits` does.
+
+    Args:
+        metric: what `keras.Model.compile` takes.
+        num_classes: int. Logits of an output.
+
+    Returns:
+        The same, with names in their form for logits: the threshold of a probability 0.5 is 0.
+
+    Raises:
+        ValueError: for a metric object that reads probabilities.
+    """
+    if isinstance(metric, (list, tuple, dict)):
+        return _mapped(lambda part: metric_on_logits(part, num_classes), metric)
+    if num_classes == 1 and metric in ("accuracy", "acc"):
+        return keras.metrics.BinaryAccuracy(name=metric, threshold=0.0)
+    known = {name: others for name, others in _LOSSES.items() if hasattr(keras.metrics, name)}
+    for name, others in {**known, "AUC": ("auc",)}.items():
+        if _is_named(metric, name, others):
+            given = {"name": metric} if isinstance(metric, str) else {}
+            return getattr(keras.metrics, name)(from_logits=True, **given)
+    for name, argument in _THRESHOLD.items():
+        if _is_named(metric, name, ("binary_accuracy",) if name == "BinaryAccuracy" else ()):
+            given = {"name": metric} if isinstance(metric, str) else {}
+            return getattr(keras.metrics, name)(**{argument: 0.0, **given})
+        own = isinstance(metric, getattr(keras.metrics, name))
+        if own and metric.get_config().get(argument) in (None, 0.5):
+            raise ValueError(
+                f"The model returns logits, on which a probability of 0.5 is 0: pass "
+                f"`{name}({argument}=0.0)`. Received: metric={metric}"
+            )
+    _refuse_probabilities("metric", metric)
+    return metric
+
+
+def _mapped(function, parts):
+    if isinstance(parts, dict):
+        return {key: function(part) for key, part in parts.items()}
+    return type(parts)(function(part) for part in parts)
+
+
+def _is_named(given, name, others):
+    """Whether this is the name, or the function or class itself, of something of Keras."""
+    if isinstance(given, str):
+        return given == name or given in others
+    candidates = [name, *others] if inspect.isfunction(given) or inspect.isclass(given) else ()
+    modules = (keras.losses, keras.metrics)
+    return any(given is getattr(module, n, None) for module in modules for n in candidates)
+
+
+def _refuse_probabilities(kind, given):
+    if given is None:
+        return
+    config = {}
+    if isinstance(given, (keras.losses.Loss, keras.metrics.Metric)):
+        with contextlib.suppress(NotImplementedError):  # one's own knows what it reads
+            config = given.get_config()
+    name = type(given).__name__
+    if config.get("from_logits") is False:
+        raise ValueError(
+            f"The model returns logits: pass `{name}(from_logits=True)` as `{kind}`. "
+            f"Received: {name} with from_logits=False"
+        )
+    for wanted, others in _OF_PROBABILITIES.items():
+        own = getattr(keras.losses, wanted), getattr(keras.metrics, wanted, ())
+        if _is_named(given, wanted, others) or isinstance(given, own):
+            raise ValueError(
+                f"`{kind}` must read logits, and {wanted} reads probabilities: pass a function "
+                f"that applies softmax or sigmoid first. Received: {kind}={given!r}"
+            )
