@@ -19,7 +19,7 @@ class Dense(keras.layers.Dense):
     def call(self, inputs, training=None):
         if self.compute_dtype not in EXACT:
             return super().call(inputs, training=training)
-        y = backend.matmul(inputs, ops.convert_to_tensor(self.kernel))
+        y = backend.matmul(ops.convert_to_tensor(inputs), ops.convert_to_tensor(self.kernel))
         y = y if self.bias is None else y + ops.convert_to_tensor(self.bias)
         return y if self.activation is None else self.activation(y)
 
@@ -34,6 +34,7 @@ class LayerNormalization(keras.layers.LayerNormalization):
     def call(self, inputs):
         if self.compute_dtype != "float64":
             return super().call(inputs)
+        inputs = ops.convert_to_tensor(inputs)
         y = inputs - backend.mean(inputs, axis=-1, keepdims=True)
         y = y * ops.rsqrt(backend.mean(y * y, axis=-1, keepdims=True) + self.epsilon)
         return y * ops.convert_to_tensor(self.gamma) + ops.convert_to_tensor(self.beta)

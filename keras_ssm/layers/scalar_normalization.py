@@ -40,7 +40,7 @@ class ScalarNormalization(keras.layers.Layer):
     def call(self, x):
         # Sums of squares leave the range of half precision.
         dtype = "float64" if self.compute_dtype == "float64" else "float32"
-        y = ops.cast(x, dtype)
+        y = ops.cast(ops.convert_to_tensor(x), dtype)
         y = y - backend.mean(y, axis=-1, keepdims=True)
         std = ops.sqrt(backend.mean(y * y, axis=-1, keepdims=True))
         y = ops.cast(self.gamma, dtype) * (y + ops.cast(self.beta, dtype)) / std

@@ -42,6 +42,7 @@ class SequencePooling(keras.layers.Layer):
         self.supports_masking = True
 
     def call(self, x, mask=None):
+        x = ops.convert_to_tensor(x)
         if self.pooling is None:
             return x
         # Thousands of steps do not add up in half precision.
@@ -49,7 +50,7 @@ class SequencePooling(keras.layers.Layer):
         if mask is None:
             y = backend.mean(y, axis=1) if self.pooling == "mean" else y[:, -1]
             return ops.cast(y, self.compute_dtype)
-        mask = ops.cast(mask, "bool")
+        mask = ops.cast(ops.convert_to_tensor(mask), "bool")
         count = ops.sum(ops.cast(mask, "int32"), axis=1, keepdims=True)
         if self.pooling == "mean":
             y = ops.sum(ops.where(mask[..., None], y, ops.zeros_like(y)), axis=1)

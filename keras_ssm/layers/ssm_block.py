@@ -128,6 +128,7 @@ class SSMBlock(OneDirection, keras.layers.Layer):
         self.built = True
 
     def call(self, x, mask=None, initial_state=None, return_state=False, training=None):
+        x = ops.convert_to_tensor(x)
         y = self._normalize(x, training) if self.prenorm else x
         y = self.mixer(y, mask=mask, initial_state=initial_state, return_state=return_state)
         y, state = y if return_state else (y, None)

@@ -26,6 +26,13 @@ class DiscreteSystem(NamedTuple):
     D: object
     low_rank: object = None
 
+    def on_device(self):
+        """The same matrices on the device of the layers."""
+        dA, dB, dC, D, low_rank = self
+        if low_rank is not None:
+            low_rank = tuple(map(ops.convert_to_tensor, low_rank))
+        return DiscreteSystem(*map(ops.convert_to_tensor, (dA, dB, dC, D)), low_rank)
+
 
 class SSMLayer(OneDirection, keras.layers.Layer):
     """Base class of the state-space layers: what all of them share.
@@ -162,7 +169,7 @@ class SSMLayer(OneDirection, keras.layers.Layer):
     def run(self, x, mask, initial_state, return_state, **extra):
         """`call`, with whatever else `evaluate` takes."""
         self.check_inputs(x.shape, x.dtype)
-        x = ops.cast(x, self.system_dtype)
+        x = ops.cast(ops.convert_to_tensor(x), self.system_dtype)
         lengths = None
         if mask is not None:
             mask = self._checked_mask(mask, x, return_state)
@@ -173,9 +180,18 @@ class SSMLayer(OneDirection, keras.layers.Layer):
             self._check_has_state()
         if initial_state is not None:
             initial_state = self._checked_state(initial_state, x.shape[0])
-        y, state = self.evaluate(x, initial_state, lengths, return_state, **extra)
+        y, state = self._evaluate(x, initial_state, lengths, return_state, **extra)
         y = ops.cast(y, self.compute_dtype)
         return (y, state) if return_state else y
+
+    def _evaluate(self, x, initial_state, lengths, return_state, **extra):
+        """`evaluate`, also of no rows, of which some products and transforms are errors."""
+        tensors = {"x": x, "initial_state": initial_state, "lengths": lengths, **extra}
+        if x.shape[0] != 0:
+            return self.evaluate(**tensors, return_state=return_state)
+        tensors = {k: None if t is None else one_row_more(t) for k, t in tensors.items()}
+        y, state = self.evaluate(**tensors, return_state=return_state)
+        return y[:0], state[:0] if return_state else None
 
     def step(self, x, state, system=None):
         """Advances the layer by one sample.
@@ -197,7 +213,7 @@ class SSMLayer(OneDirection, keras.layers.Layer):
         x = ops.convert_to_tensor(x)
         self.check_inputs(x.shape, x.dtype, rank=2)
         state = self._checked_state(state, x.shape[0])
-        system = self.discretize() if system is None else system
+        system = self.discretize() if system is None else system.on_device()
         y, state = self.advance(ops.cast(x, self.system_dtype), state, system)
         return ops.cast(y, self.compute_dtype), state
 
@@ -320,6 +336,11 @@ class SSMLayer(OneDirection, keras.layers.Layer):
                 "valid step, then False. Received: a mask with valid steps after masked ones"
             )
         return mask
+
+
+def one_row_more(x):
+    """x with a row of zeros after the last."""
+    return ops.concatenate([x, ops.zeros((1, *x.shape[1:]), dtype=x.dtype)], axis=0)
 
 
 def compatible(received, expected):
