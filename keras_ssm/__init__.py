@@ -8,6 +8,7 @@ from keras_ssm.version import __version__
 
 __all__ = [
     "__version__",
+    "callbacks",
     "convert",
     "datasets",
     "hub",
@@ -46,6 +47,7 @@ def _is_the_command():
 # are imported here. The command imports what it is asked for: help must not wait for Keras.
 if not _is_the_command():
     from keras_ssm import (
+        callbacks,
         convert,
         datasets,
         hub,
