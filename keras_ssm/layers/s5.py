@@ -179,6 +179,7 @@ class S5(SSMLayer):
         training=None,
     ):
         if timesteps is not None:
+            timesteps = _uncovered(timesteps, mask, initial_state is None)
             timesteps = self._checked_timesteps(timesteps, tuple(x.shape[:2]))
         return self.run(x, mask, initial_state, return_state, timesteps=timesteps)
 
@@ -355,9 +356,22 @@ class S5(SSMLayer):
         timesteps = ops.cast(ops.convert_to_tensor(timesteps), self.system_dtype)
         self._check_timesteps_shape(timesteps.shape, expected)
         values = backend.concrete(timesteps)
-        if values is not None and not (values > 0).all():
+        if values is not None and not (np.isfinite(values) & (values > 0)).all():
             raise ValueError(
-                f"`timesteps` of {self.name} must be positive. "
+                f"`timesteps` of {self.name} must be positive and finite. "
                 f"Received: timesteps from {values.min()} to {values.max()}"
             )
         return timesteps
+
+
+def _uncovered(timesteps, mask, from_zero):
+    """Ones in place of timesteps that count for nothing: those of padding at the ends."""
+    timesteps = ops.convert_to_tensor(timesteps)
+    if mask is None or tuple(mask.shape) != tuple(timesteps.shape):
+        return timesteps
+    mask = ops.cast(ops.convert_to_tensor(mask), "int32")
+    count = ops.cumsum(mask, axis=1)
+    read = count[:, -1:] - count + mask > 0  # some step from here on is valid
+    if from_zero:
+        read = ops.logical_and(read, count > 0)
+    return ops.where(read, timesteps, ops.ones_like(timesteps))

@@ -9,8 +9,9 @@ class ScalarNormalization(keras.layers.Layer):
     """Normalises the features of each step, with one scale and one shift for all of them.
 
     y = scale / std * (x - mean + shift), over the features; the standard deviation is the biased
-    one, with nothing added to it. Models trained in the transposed layout of the published code
-    use it; for new ones layer normalization is the better choice.
+    one, with nothing added to it; where it is 0, as in padding, it counts as 1. Models trained in
+    the transposed layout of the published code use it; for new ones layer normalization is the
+    better choice.
 
     Weights: `gamma` (scale) and `beta` (shift), scalars of shape `(1,)`.
 
@@ -32,6 +33,10 @@ class ScalarNormalization(keras.layers.Layer):
         [Layer Normalization](https://arxiv.org/abs/1607.06450), equation 3, with scalars.
     """
 
+    def __init__(self, **kwargs):
+        super().__init__(**kwargs)
+        self.supports_masking = True
+
     def build(self, input_shape):
         self.gamma = self.add_weight(name="gamma", shape=(1,), initializer="ones")
         self.beta = self.add_weight(name="beta", shape=(1,), initializer="zeros")
@@ -42,7 +47,9 @@ class ScalarNormalization(keras.layers.Layer):
         dtype = "float64" if self.compute_dtype == "float64" else "float32"
         y = ops.cast(ops.convert_to_tensor(x), dtype)
         y = y - backend.mean(y, axis=-1, keepdims=True)
-        std = ops.sqrt(backend.mean(y * y, axis=-1, keepdims=True))
+        variance = backend.mean(y * y, axis=-1, keepdims=True)
+        # Padded steps are constant; 0 / 0 there would reach every gradient.
+        std = ops.sqrt(ops.where(variance > 0, variance, ops.ones_like(variance)))
         y = ops.cast(self.gamma, dtype) * (y + ops.cast(self.beta, dtype)) / std
         return ops.cast(y, self.compute_dtype)
 

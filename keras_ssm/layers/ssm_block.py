@@ -6,6 +6,7 @@ from keras_ssm.layers.exact_layers import Dense, LayerNormalization
 from keras_ssm.layers.one_direction import OneDirection
 from keras_ssm.layers.scalar_normalization import ScalarNormalization
 from keras_ssm.layers.ssm_layer import SSMLayer, check_choice
+from keras_ssm.layers.step_mask import masked
 from keras_ssm.ops import backend
 
 GATES = (None, "linear", "glu", "full_glu", "half_glu1", "half_glu2")
@@ -106,6 +107,9 @@ class SSMBlock(OneDirection, keras.layers.Layer):
         self.norm_epsilon = norm_epsilon
         self.norm_momentum = norm_momentum
         self.supports_masking = True
+        # A backbone zeroes its own inputs, and its batch norms count what follows from them in
+        # padding, as published.
+        self.zero_covered = True
         # Sublayers follow the block's policy (a map of them if quantised), or they do not load.
         policy = self.dtype_policy
         self.mixer = clone_mixer(mixer, dtype=policy)
@@ -129,6 +133,10 @@ class SSMBlock(OneDirection, keras.layers.Layer):
 
     def call(self, x, mask=None, initial_state=None, return_state=False, training=None):
         x = ops.convert_to_tensor(x)
+        self.mixer.check_inputs(x.shape, x.dtype)
+        if mask is not None and self.zero_covered:
+            # Before the norm and the residual sum: their gradients would be 0 * NaN.
+            x = masked(x, mask)
         y = self._normalize(x, training) if self.prenorm else x
         y = self.mixer(y, mask=mask, initial_state=initial_state, return_state=return_state)
         y, state = y if return_state else (y, None)
@@ -158,7 +166,9 @@ class SSMBlock(OneDirection, keras.layers.Layer):
         Raises:
             ValueError: for inputs or states of another shape, or a bidirectional mixer.
         """
-        x = ops.cast(ops.convert_to_tensor(x), self.compute_dtype)
+        x = ops.convert_to_tensor(x)
+        self.mixer.check_inputs(x.shape, x.dtype, rank=2)
+        x = ops.cast(x, self.compute_dtype)
         y = self._normalize(x, training=False) if self.prenorm else x
         y, state = self.mixer.step(y, state, system)
         return self._finish(x, y, training=False), state

@@ -13,10 +13,12 @@ from keras_ssm.layers.ssm_block import (
     normalize,
 )
 from keras_ssm.layers.ssm_layer import SSMLayer, check_choice, check_positive, compatible
+from keras_ssm.layers.step_mask import StepMask, masked
 from keras_ssm.layers.token_dense import TokenDense
 from keras_ssm.models.backbone_files import BackboneFiles
-from keras_ssm.models.data_trainer import is_tensorflow
+from keras_ssm.models.finite_inputs import is_tensorflow
 from keras_ssm.models.sequence_trainer import SequenceTrainer
+from keras_ssm.models.targets import to_numpy
 
 TOKEN_ENCODERS = {"embedding": keras.layers.Embedding, "one_hot": TokenDense}
 ENCODERS = ("auto", "linear", *TOKEN_ENCODERS, None)
@@ -156,10 +158,14 @@ class SSMBackbone(BackboneFiles, SequenceTrainer, Backbone, Functional):
         else:
             key, x = "inputs", keras.Input((None, input_dim), dtype=float_dtype, name="inputs")
         mask = keras.Input((None,), dtype="bool", name="padding_mask")
-        y = x if first is None else first(x)
+        # What a mask covers is zero before anything reads it: a gradient is 0 * NaN behind it.
+        y = masked(x, mask) if mask_inputs else x
+        y = y if first is None else first(y)
         for block in blocks:
+            block.zero_covered = False
             y = block(y, mask=mask if mask_inputs else None)
         y = y if last_norm is None else last_norm(y)
+        y = StepMask(name="step_mask")([y, mask])
         super().__init__(inputs={key: x, "padding_mask": mask}, outputs=y, dtype=dtype, name=name)
         if not trainable:
             self.trainable = False  # reaches the layers only now
@@ -216,8 +222,6 @@ class SSMBackbone(BackboneFiles, SequenceTrainer, Backbone, Functional):
         if not hasattr(x, "shape"):
             x = np.asarray(x)
         check_model_inputs(key, x.shape, x.dtype, self.input_dim)
-        if key == "token_ids" and isinstance(x, np.ndarray) and x.size:
-            check_token_ids(x, self.vocabulary_size)
         if mask is None:
             mask = full_mask(x if key == "token_ids" else x[..., 0])
         elif not hasattr(mask, "shape"):
@@ -228,6 +232,9 @@ class SSMBackbone(BackboneFiles, SequenceTrainer, Backbone, Functional):
                 f"`padding_mask` must have shape (batch, length) = {expected}. "
                 f"Received: padding_mask.shape={tuple(mask.shape)}"
             )
+        if key == "token_ids" and isinstance(x, np.ndarray):
+            read = x[np.asarray(to_numpy(mask), bool)] if self.mask_inputs else x
+            check_token_ids(read, self.vocabulary_size)
         return {key: x, "padding_mask": mask}
 
     def step(self, x, states, systems=None):
@@ -257,6 +264,10 @@ class SSMBackbone(BackboneFiles, SequenceTrainer, Backbone, Functional):
             raise ValueError(
                 f"`x` of a step must have shape {expected}. Received: x.shape={tuple(x.shape)}"
             )
+        dtype = keras.backend.standardize_dtype(x.dtype)
+        if ("int" in dtype) != (rank == 1) or "bool" in dtype:
+            kind = "integers" if rank == 1 else "floats, scaled as the preprocessor would"
+            raise ValueError(f"`x` of a step must be {kind}. Received: x.dtype={dtype}")
         y = x if self.encoder_layer is None else self.encoder_layer(x)
         following = []
         for block, state, system in zip(self.blocks, states, systems, strict=True):
@@ -330,7 +341,7 @@ def full_mask(like):
 
 def check_token_ids(ids, vocabulary_size):
     """Raises a `ValueError` for ids past the table, of which JAX reads NaN or another row."""
-    if ids.min() < 0 or ids.max() >= vocabulary_size:
+    if ids.size and (ids.min() < 0 or ids.max() >= vocabulary_size):
         raise ValueError(
             f"`token_ids` must lie from 0 to {vocabulary_size - 1}. "
             f"Received: ids from {ids.min()} to {ids.max()}"

@@ -1,12 +1,12 @@
 import keras
 import numpy as np
-from keras import ops
 from keras_hub.models import Preprocessor
 
 from keras_ssm.layers.ssm_layer import check_positive
-from keras_ssm.models.data_trainer import is_tensorflow
+from keras_ssm.models.finite_inputs import is_tensorflow
 from keras_ssm.models.preset_loading import opened
 from keras_ssm.models.ssm_backbone import SSMBackbone
+from keras_ssm.models.targets import to_numpy
 
 
 @keras.saving.register_keras_serializable(package="keras_ssm")
@@ -23,6 +23,8 @@ class SSMClassifierPreprocessor(Preprocessor):
             audio. Integers are accepted and become floats. Defaults to `1.0`.
         sequence_length: int or `None`. If set, longer sequences are cut and shorter ones
             padded to it; otherwise a batch is as long as its longest sequence.
+        allow_nan: bool. Whether NaN marks missing values, which are read as zero. Defaults to
+            `False`: `fit` and `evaluate` refuse NaN outside of padding.
         **kwargs: Arguments of `keras.layers.Layer`.
 
     Call arguments:
@@ -49,7 +51,7 @@ class SSMClassifierPreprocessor(Preprocessor):
 
     backbone_cls = SSMBackbone
 
-    def __init__(self, tokens=False, scale=1.0, sequence_length=None, **kwargs):
+    def __init__(self, tokens=False, scale=1.0, sequence_length=None, allow_nan=False, **kwargs):
         super().__init__(**kwargs)
         if not np.isfinite(scale) or not scale:
             raise ValueError(f"`scale` must be finite and not zero. Received: scale={scale}")
@@ -58,6 +60,7 @@ class SSMClassifierPreprocessor(Preprocessor):
         self.tokens = tokens
         self.scale = scale
         self.sequence_length = sequence_length
+        self.allow_nan = allow_nan
         self.built = True
 
     def call(self, x, y=None, sample_weight=None):
@@ -86,10 +89,11 @@ class SSMClassifierPreprocessor(Preprocessor):
             "tokens": self.tokens,
             "scale": self.scale,
             "sequence_length": self.sequence_length,
+            "allow_nan": self.allow_nan,
         }
 
     def _from_numpy(self, x, mask):
-        x = x if isinstance(x, (list, tuple, str, bytes)) else _to_numpy(x)
+        x = x if isinstance(x, (list, tuple, str, bytes)) else to_numpy(x)
         if isinstance(x, np.ndarray) and x.dtype.kind in "OSU":
             x = list(x)
         if isinstance(x, (str, bytes)):
@@ -117,8 +121,7 @@ class SSMClassifierPreprocessor(Preprocessor):
                 raise ValueError(f"`x` must be real numbers. Received: x.dtype={x.dtype}")
             if self.tokens and x.dtype.kind not in "iu":
                 raise ValueError(f"Token ids must be integers. Received: x.dtype={x.dtype}")
-            padded = x.astype("int32" if self.tokens else self._float_dtype())
-            padded = padded if self.tokens else padded * np.asarray(self.scale, padded.dtype)
+            padded = self._values(x)
             if padded.ndim == 2 and not self.tokens:
                 padded = padded[..., None]
             if padded.ndim != (2 if self.tokens else 3) or 0 in padded.shape:
@@ -129,7 +132,7 @@ class SSMClassifierPreprocessor(Preprocessor):
                 )
             given = np.ones(padded.shape[:2], bool)
         if mask is not None:
-            mask = _to_numpy(mask).astype(bool)
+            mask = to_numpy(mask).astype(bool)
             if mask.shape != given.shape:
                 raise ValueError(
                     f"`padding_mask` must have shape {given.shape}. "
@@ -148,21 +151,29 @@ class SSMClassifierPreprocessor(Preprocessor):
         if self.tokens and isinstance(row, (str, bytes)):
             row = row.encode() if isinstance(row, str) else row
             return np.frombuffer(row, np.uint8).astype("int32")
-        row = _to_numpy(row)
+        row = to_numpy(row)
         if self.tokens:
             if row.ndim != 1 or row.dtype.kind not in "iu":
                 raise ValueError(
                     "Token ids must be one-dimensional integers. "
                     f"Received: shape {row.shape}, dtype {row.dtype}"
                 )
-            return row.astype("int32")
+            return self._values(row)
         if row.ndim not in (1, 2) or row.dtype.kind not in "fiub":
             raise ValueError(
                 "A sequence must be numbers of shape (length,) or (length, features). "
                 f"Received: shape {row.shape}, dtype {row.dtype}"
             )
-        row = row.astype(self._float_dtype()) * np.asarray(self.scale, self._float_dtype())
+        row = self._values(row)
         return row[:, None] if row.ndim == 1 else row
+
+    def _values(self, x):
+        """Scaled floats, or ids that do not wrap around into the vocabulary."""
+        if self.tokens:
+            return x.astype("int64").clip(-1, 2**31 - 1).astype("int32")
+        with np.errstate(over="ignore", invalid="ignore"):  # it may be padding
+            x = x.astype(self._float_dtype()) * np.asarray(self.scale, self._float_dtype())
+        return np.where(np.isnan(x), np.zeros((), x.dtype), x) if self.allow_nan else x
 
     def _from_tensorflow(self, x, mask):
         import tensorflow as tf
@@ -173,9 +184,13 @@ class SSMClassifierPreprocessor(Preprocessor):
             x = x.with_flat_values(flat)
         if self.tokens and not x.dtype.is_integer:
             raise ValueError(f"Token ids must be integers. Received: x.dtype={x.dtype.name}")
+        if self.tokens and x.dtype.size > 4:  # ids must not wrap around into the vocabulary
+            x = tf.clip_by_value(x, tf.cast(-1, x.dtype), tf.cast(2**31 - 1, x.dtype))
         x = tf.cast(x, tf.int32 if self.tokens else self._float_dtype())
         if not self.tokens:
             x = x * tf.cast(self.scale, x.dtype)
+            if self.allow_nan:
+                x = tf.where(tf.math.is_nan(x), tf.zeros_like(x), x)
         if isinstance(x, tf.RaggedTensor):
             lengths = x.row_lengths()
             x = x.to_tensor()
@@ -193,7 +208,3 @@ class SSMClassifierPreprocessor(Preprocessor):
 
     def _float_dtype(self):
         return "float64" if keras.config.floatx() == "float64" else "float32"
-
-
-def _to_numpy(x):
-    return x if isinstance(x, np.ndarray) else np.asarray(ops.convert_to_numpy(x))

@@ -1,7 +1,7 @@
 import keras
-import numpy as np
 
 from keras_ssm.models.ssm_classifier_preprocessor import SSMClassifierPreprocessor
+from keras_ssm.models.targets import to_numpy
 
 
 @keras.saving.register_keras_serializable(package="keras_ssm")
@@ -11,7 +11,7 @@ class SSMPairClassifierPreprocessor(SSMClassifierPreprocessor):
     All sequences of a batch are padded to the same length, first and second ones alike.
 
     Args:
-        tokens, scale, sequence_length: as in `SSMClassifierPreprocessor`.
+        tokens, scale, sequence_length, allow_nan: as in `SSMClassifierPreprocessor`.
         **kwargs: Arguments of `keras.layers.Layer`.
 
     Call arguments:
@@ -44,9 +44,9 @@ class SSMPairClassifierPreprocessor(SSMClassifierPreprocessor):
                 )
             rows = [row for pair in x for row in pair]
         else:
-            rows = self._rows(np.asarray(x))
+            rows = self._rows(to_numpy(x))
         if mask is not None:
-            mask = self._rows(np.asarray(mask))
+            mask = self._rows(to_numpy(mask))
         padded, given = super()._from_numpy(rows, mask)
         return tuple(part.reshape(-1, 2, *part.shape[1:]) for part in (padded, given))
 

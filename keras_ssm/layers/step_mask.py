@@ -1,0 +1,45 @@
+import keras
+from keras import ops
+
+
+@keras.saving.register_keras_serializable(package="keras_ssm")
+class StepMask(keras.layers.Layer):
+    """Tells Keras which steps of a sequence are valid; the sequence itself passes unchanged.
+
+    Keras' losses and metrics then leave the others out, and layers behind it that know masks
+    get this one.
+
+    Call arguments:
+        inputs: list of a tensor `(batch, length, ...)` and a boolean mask `(batch, length)`.
+
+    Returns:
+        The tensor, with the mask as its Keras mask.
+
+    Example:
+        ```python
+        x, mask = np.ones((2, 3, 4), "float32"), np.array([[True, True, False]] * 2)
+        y = StepMask()([x, mask])  # (2, 3, 4)
+        ```
+    """
+
+    def __init__(self, **kwargs):
+        super().__init__(**kwargs)
+        self.supports_masking = True
+
+    def call(self, inputs):
+        # A copy, since a tensor carries one mask.
+        return ops.copy(inputs[0])
+
+    def compute_mask(self, inputs, previous_mask):
+        return inputs[1]
+
+    def compute_output_shape(self, input_shape):
+        return tuple(input_shape[0])
+
+
+def masked(x, mask):
+    """x with zeros where a mask `(batch, length)` covers it, in values and gradients."""
+    mask = ops.cast(mask, "bool")
+    for _ in x.shape[2:]:
+        mask = ops.expand_dims(mask, -1)
+    return ops.where(mask, x, ops.zeros_like(x))

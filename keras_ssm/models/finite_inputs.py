@@ -1,0 +1,39 @@
+import numpy as np
+
+
+def is_tensorflow(x):
+    """Whether x is TensorFlow's, a tensor or a dataset, whatever backend runs."""
+    return type(x).__module__.startswith("tensorflow.")
+
+
+def check_finite(inputs, key, mask_inputs=True):
+    """Raises a `ValueError` that says where, if a model would read NaN or an infinity.
+
+    Args:
+        inputs: dict of the main input and its `padding_mask`.
+        key: str. Name of the main input.
+        mask_inputs: bool. Whether the model leaves out what the mask covers.
+    """
+    x, mask = inputs[key], inputs["padding_mask"]
+    if not isinstance(x, np.ndarray) or x.dtype.kind != "f":
+        return
+    finite = np.isfinite(x)
+    if finite.all():
+        return
+    wrong = ~finite
+    if mask_inputs:
+        wrong &= np.asarray(mask, bool)[..., None]
+    found = np.argwhere(wrong)
+    if not len(found):
+        return
+    names = ("row", "step", "feature") if x.ndim == 3 else ("row", "sequence", "step", "feature")
+    place = ", ".join(f"{name} {index}" for name, index in zip(names, found[0], strict=True))
+    read = (
+        "" if mask_inputs or mask.all() else " (this model reads padded steps: mask_inputs=False)"
+    )
+    raise ValueError(
+        f"`{key}` must be finite where the model reads it{read}. Mark missing steps in a "
+        "`padding_mask`, fill them, or read NaN as zero with a preprocessor that has "
+        f"`allow_nan=True`. Received: {x[tuple(found[0])]} at {place}, and {len(found)} such "
+        f"{'value' if len(found) == 1 else 'values'} in all"
+    )
