@@ -199,9 +199,8 @@ class DSS(SISOLayer):
         still = tuple(map(ops.stop_gradient, decaying))
         half = pair.exp(pair.scale(still, 0.5 * (length - 1.0)))
         scale = ops.where(growing, half[0], 1.0), ops.where(growing, half[1], 0.0)
-        return DiagonalBank(
-            z, pair.multiply(weights, scale), pair.scale(pair.multiply(C, scale), 0.5)
-        )
+        dB, C = pair.multiply(weights, scale), pair.scale(pair.multiply(C, scale), 0.5)
+        return DiagonalBank(z, dB, C, normal=False)
 
     def evaluate(self, x, initial_state, lengths, return_state):
         length = x.shape[1]

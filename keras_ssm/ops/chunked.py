@@ -67,6 +67,16 @@ def chunked(
     Reference:
         [Mamba-2](https://arxiv.org/abs/2405.21060), section 6, for time-invariant systems.
     """
+    options = {"lengths": lengths, "bidirectional": bidirectional, "return_state": return_state}
+    in_chunks = functools.partial(_in_chunks, chunk_size=chunk_size, **options)
+    fused = backend.fused_bank(u, bank, initial_state, *options.values(), D, in_chunks)
+    return in_chunks(u, bank, initial_state, D) if fused is None else fused
+
+
+def _in_chunks(
+    u, bank, initial_state, D, lengths, bidirectional, return_state, chunk_size
+):
+    """`chunked` in operations that every backend has."""
     length = u.shape[1]
     T = chunk_size or even_chunk(length)
     T = T if length is None else min(T, length)
@@ -74,7 +84,8 @@ def chunked(
     rest = 0 if length is None else length % T
     if return_state and rest and not to_every_length:
         # A short chunk of its own: padding would move the state.
-        part = functools.partial(chunked, bank=bank, return_state=True, D=D)
+        part = functools.partial(_in_chunks, bank=bank, D=D, lengths=None, return_state=True)
+        part = functools.partial(part, bidirectional=bidirectional)
         y, state = part(u[:, : length - rest], initial_state=initial_state, chunk_size=T)
         tail, state = part(u[:, length - rest :], initial_state=state, chunk_size=rest)
         return ops.concatenate([y, tail], axis=1), state

@@ -16,6 +16,8 @@ class DiagonalBank:
         log_dA: pair of tensors `(features, modes)`. Logarithm of the state transition.
         dB: pair of tensors `(features, modes)`, or `None` for ones. Discrete input vectors.
         C: pair of tensors `(channels, features, modes)`. Output vectors.
+        normal: bool. Whether C dB is a float; that of the softmax of `DSS` may be too large.
+            Defaults to `True`.
 
     Example:
         ```python
@@ -28,8 +30,9 @@ class DiagonalBank:
         [S4D](https://arxiv.org/abs/2206.11893), equations 3 and 7.
     """
 
-    def __init__(self, log_dA, dB, C):
+    def __init__(self, log_dA, dB, C, normal=True):
         self.log_dA, self.dB, self.C = log_dA, dB, C
+        self.normal = normal
         self._table = None
         self._single = {}
 

@@ -12,6 +12,8 @@
   `LONGEST_UNROLLED` the number of steps up to which that is better.
 - `map_blocks` is a function of one block after another, `blocks_pay` whether that is faster, and
   `carry_states` a fast form of `ops.carry` or `None`.
+- `fused_bank` is the chunked evaluation of a diagonal bank by GPU kernels, from a sequence that
+  stays as it is, or `None`.
 - `fused_chunks` is the chunked evaluation in one piece (a GPU kernel, on PyTorch also a function
   with its own gradient), and `fused_scan` the scan of `ops.scan`; or `None`.
 - `fused_mimo` is a diagonal system of many inputs in one function, or `None`.
@@ -38,6 +40,7 @@ compiled = _module.compiled
 concrete = _module.concrete
 contiguous = _module.contiguous
 exact_einsum = _module.exact_einsum
+fused_bank = getattr(_module, "fused_bank", lambda *_: None)
 fused_chunks = _module.fused_chunks
 fused_mimo = getattr(_module, "fused_mimo", lambda *_: None)
 fused_scan = _module.fused_scan

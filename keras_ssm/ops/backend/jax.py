@@ -9,7 +9,7 @@ from keras_ssm.ops.backend import xla_scan
 from keras_ssm.ops.backend.jax_blocks import map_blocks as map_blocks
 from keras_ssm.ops.backend.jax_numbers import einsum, matmul
 from keras_ssm.ops.backend.kernel_shapes import plain
-from keras_ssm.ops.backend.switch import fast_paths_enabled
+from keras_ssm.ops.backend.switch import trials_enabled
 from keras_ssm.ops.backend.xla_carry import carry_states as carry_states
 
 # Steps of a recurrence that are written out one after another.
@@ -109,7 +109,7 @@ def fused_scan(dA, inputs, initial, reverse, portable):
 
 def fused_chunks(u, T, matrices, initial, return_state, portable):
     """The outputs of `ops.chunked` by a Pallas kernel, or `None` where it does not apply."""
-    if not fast_paths_enabled() or not plain(u, T, matrices, initial, return_state):
+    if not trials_enabled() or not plain(u, T, matrices, initial, return_state):
         return None
     from keras_ssm.ops.backend import pallas_kernels
 

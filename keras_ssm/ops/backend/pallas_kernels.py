@@ -9,7 +9,7 @@ import importlib
 import jax
 
 from keras_ssm.ops.backend.kernel_shapes import check_chunk_pass, check_diagonal_scan, fits
-from keras_ssm.ops.backend.switch import fast_paths_enabled
+from keras_ssm.ops.backend.switch import trials_enabled
 
 
 def supported(operation, *arrays, interpret=False):
@@ -28,7 +28,7 @@ def supported(operation, *arrays, interpret=False):
     Raises:
         ValueError: if `operation` is unknown.
     """
-    if not fits(operation, arrays) or not fast_paths_enabled():
+    if not fits(operation, arrays) or not trials_enabled():
         return False
     try:
         _kernels("chunk")

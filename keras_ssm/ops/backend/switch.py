@@ -1,14 +1,21 @@
-"""The switch that turns the GPU kernels on."""
+"""The switch of the GPU kernels."""
 
 import os
 
 
 def fast_paths_enabled():
-    """Whether GPU kernels may run: only while `KERAS_SSM_FAST_PATHS` is `1`.
-
-    They have been proven in their interpreters and compiled, but not measured on a GPU.
+    """Whether GPU kernels may run where they were found to be right.
 
     Returns:
-        bool. The environment is read at every call.
+        bool. Unless `KERAS_SSM_FAST_PATHS` is `0`; the environment is read at every call.
     """
-    return os.environ.get("KERAS_SSM_FAST_PATHS", "0") == "1"
+    return os.environ.get("KERAS_SSM_FAST_PATHS", "1") != "0"
+
+
+def trials_enabled():
+    """Whether kernels may run that are not chosen by themselves.
+
+    Returns:
+        bool. Only while `KERAS_SSM_FAST_PATHS` is `1`.
+    """
+    return os.environ.get("KERAS_SSM_FAST_PATHS") == "1"

@@ -4,8 +4,8 @@ import functools
 
 import torch
 
-from keras_ssm.ops.backend.kernel_shapes import plain
-from keras_ssm.ops.backend.switch import fast_paths_enabled
+from keras_ssm.ops.backend import torch_bank
+from keras_ssm.ops.backend.torch_bank import fused_bank as fused_bank
 from keras_ssm.ops.backend.torch_chunks import chunk_outputs
 from keras_ssm.ops.backend.torch_mimo import mimo
 from keras_ssm.ops.backend.torch_precision import exact
@@ -128,31 +128,30 @@ def carry_states(transition, inputs, initial, reverse):
 
 
 def fused_scan(dA, inputs, initial, reverse, portable):
-    """The states of `ops.scan`, in place; `None` for changing transitions and while compiling."""
-    if dA.shape[-2] != 1 or inputs.shape[-2] == 1 or torch.compiler.is_compiling():
+    """The states of `ops.scan`, by a GPU kernel or in place.
+
+    `None` for changing transitions outside the kernel, and while compiling.
+    """
+    if inputs.shape[-2] == 1 or torch.compiler.is_compiling():
         return None
-    return scan(dA, inputs, initial, reverse, portable)
+    states = torch_bank.fused_scan(dA, inputs, initial, reverse, portable)
+    if states is not None:
+        return states
+    return scan(dA, inputs, initial, reverse, portable) if dA.shape[-2] == 1 else None
 
 
 def fused_mimo(u, dA, dB, C, D, initial, portable):
-    """Outputs and last state of a diagonal system of many inputs; `None` while compiling."""
-    if torch.compiler.is_compiling() or u.device.type == "meta":
+    """Outputs and last state of a diagonal system of many inputs.
+
+    `None` while compiling, and where `fused_scan` has a kernel.
+    """
+    if torch.compiler.is_compiling() or u.device.type == "meta" or torch_bank.has_fused_scan(u):
         return None
     return mimo(u, dA, dB, C, D, initial, portable)
 
 
 def fused_chunks(u, T, matrices, initial, return_state, portable):
-    """Outputs and last state of `ops.chunked` in one function; `None` while compiling.
-
-    A Triton kernel computes them where it applies and fast paths are switched on.
-    """
+    """Outputs and last state of `ops.chunked` in one function; `None` while compiling."""
     if torch.compiler.is_compiling() or u.device.type == "meta":
         return None
-    if fast_paths_enabled() and plain(u, T, matrices, initial, return_state):
-        from keras_ssm.ops.backend import triton_kernels
-
-        response, transition, E_in, E_out = matrices
-        arrays = (u, response, E_in, transition, E_out)
-        if triton_kernels.supported("chunk_pass", *arrays):
-            return triton_kernels.chunk_pass(*arrays), None
     return chunk_outputs(u, T, matrices, initial, portable)
