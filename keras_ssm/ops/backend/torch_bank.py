@@ -8,6 +8,7 @@ import warnings
 
 import torch
 
+from keras_ssm.ops.backend.kernel_shapes import padded
 from keras_ssm.ops.backend.switch import fast_paths_enabled
 
 # Largest error, relative to the largest entry, with which a card passes.
@@ -96,8 +97,7 @@ def ready(device, dtype, modes):
     """Whether the kernels for so many modes are right on a device; found out at the first call."""
     if not _has_kernels(device):
         return False
-    bank = _kernels("bank")
-    return _known_right(device, dtype, bank.parts_of(min(modes, bank.MOST_MODES)))
+    return _known_right(device, dtype, min(_kernels("bank").MOST_MODES, padded(modes)))
 
 
 def _known_right(device, dtype, what):

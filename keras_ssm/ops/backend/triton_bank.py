@@ -5,13 +5,16 @@ import triton
 
 from keras_ssm.ops.backend import triton_parts, triton_walk
 
-# Steps of a chunk, rows of a program, modes of a lane and most modes of a plane.
-T, ROWS, PART, MOST_MODES = 16, 16, 16, 64
+# Steps of a chunk, rows of a program, and most modes of a plane.
+T, ROWS, MOST_MODES = 16, 16, 64
 
-# Features of a program of each kernel, measured; features are filled up to a multiple of `WIDTH`.
-FEATURES = {"ends": 4, "moments": 4, "outputs": 8, "slopes": 4}
-REGISTERS = {}
-WIDTH, MOST_LANES = 8, 16
+# Modes of a lane on the way forward and back, measured.
+PART = {"forward": 16, "back": 16}
+
+# Features of a program, the most lanes that it may have, and chunks that are read ahead, of each
+# kernel, measured. Features are filled up to a multiple of `WIDTH`.
+TILES = {"ends": (8, 16, 3), "moments": (4, 16, 3), "outputs": (8, 16, 3), "slopes": (4, 8, 3)}
+WIDTH = 8
 
 # Programs that fill a card: sequences are cut into segments until there are as many.
 PROGRAMS = 512
@@ -28,23 +31,24 @@ class Walk:
         like: tensor `(batch, length, features)`.
         log_dA: pair of contiguous tensors `(features, modes)`.
         channels: int. Outputs of a feature that lie in one sequence.
+        way: `"forward"` or `"back"`. Which of the kernels will run.
     """
 
-    def __init__(self, like, log_dA, channels=1):
+    def __init__(self, like, log_dA, channels=1, way="forward"):
         self.batch, self.length, self.features = like.shape
         self.log_dA, self.modes = log_dA, log_dA[0].shape[1]
-        self.parts = parts_of(self.modes)
+        self.size = PART[way]  # modes of a lane
+        self.parts = 1 << (-(-self.modes // self.size) - 1).bit_length()
         self.width = -(-self.features // WIDTH) * WIDTH
         self.lanes = self.width * self.parts
         self.G = segments(self.batch, self.length, self.features)
         self.S = -(-self.length // (self.G * T)) * T
         self.rows = self.batch * self.G
-        self._options = {"T": T, "NM": PART, "PARTS": self.parts}
+        self._options = {"T": T, "NM": self.size, "PARTS": self.parts}
         self._walks = {
             "M": ROWS,
             "EXACT": like.dtype != torch.bfloat16,
             "LONG": like.numel() * channels > LARGEST,
-            "num_stages": 1,
         }
         self._new = log_dA[0].new_empty
 
@@ -54,9 +58,9 @@ class Walk:
         Entry i of O belongs to the power i + `first`.
         """
         none = self.log_dA[0]
-        F = self._new((self.lanes, 2, T, PART))
+        F = self._new((self.lanes, 2, T, self.size))
         K = self._new((self.width, T))
-        O, A = torch.empty_like(F), self._new((self.lanes, 2, PART))  # noqa: E741
+        O, A = torch.empty_like(F), self._new((self.lanes, 2, self.size))  # noqa: E741
         triton_parts.matrices[(self.width,)](
             *self.log_dA,
             *C,
@@ -103,7 +107,7 @@ class Walk:
             ends: bool. Whether the segments end where the sequences do, and not begin there.
             last: bool. Whether the state after the last segment is wanted.
         """
-        size = (self.lanes, 4 if moment else 2, PART)
+        size = (self.lanes, 4 if moment else 2, self.size)
         start = self._new((self.rows, *size))
         final = self._new((self.batch, *size)) if last else start
         walked = x is not None and (last or self.G > 1)
@@ -128,7 +132,7 @@ class Walk:
                 BY_ROW=lengths is not None,
                 **options,
             )
-        triton_parts.starts[(triton.cdiv(self.batch * self.lanes * PART, 256),)](
+        triton_parts.starts[(triton.cdiv(self.batch * self.lanes * self.size, 256),)](
             *self.log_dA,
             end,
             start if initial is None else initial,
@@ -141,7 +145,7 @@ class Walk:
             0 if initial is None else initial.stride(1) // 2,
             self.G,
             self.S,
-            NM=PART,
+            NM=self.size,
             PARTS=self.parts,
             BLOCK=256,
             MOMENT=moment,
@@ -176,7 +180,7 @@ class Walk:
     def slopes(self, u, dy, du, start, matrices, way, lag=0, add=False):
         """Writes the gradient of the inputs into du, if any; returns what `gather` takes."""
         grid, options = self._launch("slopes")
-        sums = self._new((grid[1], self.lanes, 4, PART))
+        sums = self._new((grid[1], self.lanes, 4, self.size))
         lags = self._new((grid[1], self.width, T, T))
         to = u if du is None else du
         triton_walk.slopes[grid](
@@ -230,11 +234,10 @@ class Walk:
         return [torch.complex(*pair.unbind(2)) for pair in states.split(2, dim=2)]
 
     def _launch(self, kernel):
-        features = min(FEATURES[kernel], MOST_LANES // self.parts)
+        features, lanes, stages = TILES[kernel]
+        features = min(features, lanes // self.parts)
         grid = self.width // features, triton.cdiv(self.rows, ROWS)
-        options = {**self._options, **self._walks, "BH": features}
-        if kernel in REGISTERS:
-            options["maxnreg"] = REGISTERS[kernel]
+        options = {**self._options, **self._walks, "BH": features, "STAGES": stages}
         return grid, {**options, "num_warps": features * self.parts}
 
     def _segments(self, ends):
@@ -242,14 +245,9 @@ class Walk:
         return self.G, self.S, self.rows, origin
 
 
-def parts_of(modes):
-    """Lanes of a feature."""
-    return 1 << (-(-modes // PART) - 1).bit_length()
-
-
 def segments(batch, length, features):
     """The number of segments of a sequence."""
-    G, tiles = 1, -(-features // FEATURES["slopes"])
+    G, tiles = 1, -(-features // TILES["slopes"][0])
     while length // (2 * G) >= SHORTEST_SEGMENT and (
         batch * G < ROWS or tiles * (batch * G // ROWS) < PROGRAMS
     ):

@@ -2,25 +2,24 @@
 
 import torch
 
-from keras_ssm.ops.backend.triton_bank import PART
 from keras_ssm.ops.backend.triton_functions import Outputs
 from keras_ssm.ops.backend.triton_scan import DiagonalScan
 
 BATCH, LENGTH, FEATURES, MODES = 2, 150, 3, 5
 
 
-def error_of_bank(device, dtype, parts):
+def error_of_bank(device, dtype, modes):
     """The largest error of outputs and gradients of a bank, relative to the largest entry.
 
     Args:
         device: torch device.
         dtype: data type of the sequences.
-        parts: int. Parts of the modes, of which there are not quite as many as fit.
+        modes: int. A power of two; the bank has a few less.
 
     Returns:
         float, infinite if there is something that is no number.
     """
-    draw, modes = _random(device), parts * PART - 3
+    draw, modes = _random(device), modes - 3
     pace = torch.tensor([[0.3], [0.03], [0.005]], device=device)
     im = 3.0 * pace * torch.arange(modes, device=device)
     C, dB = (draw(1, FEATURES, modes) for _ in "12"), (draw(FEATURES, modes) for _ in "12")

@@ -56,7 +56,7 @@ class Outputs(torch.autograd.Function):
         for group in _groups(bank[0].shape[1]):
             log_dA, C, dB = _slices(bank, group)
             slopes = [[torch.empty_like(p) for p in pair or ()] for pair in (log_dA, C, dB)]
-            walk = Walk(u, log_dA, channels)
+            walk = Walk(u, log_dA, channels, "back")
             for at in range(directions * channels):
                 direction, c = divmod(at, channels)
                 first, way = direction == group.start == 0, 2 * direction - 1
@@ -143,7 +143,8 @@ def _sums(log_dA, u, lengths, moment):
     """Complex sums over t of a^(n - 1 - t) u[t], n the steps of a row; and times n - 1 - t."""
     found = []
     for group in _groups(log_dA[0].shape[1]):
-        walk = Walk(u, [part[..., group].contiguous() for part in log_dA])
+        way = "back" if moment else "forward"
+        walk = Walk(u, [part[..., group].contiguous() for part in log_dA], way=way)
         made = walk.matrices(walk.log_dA, None, None, True)
         _, last = walk.starts(u, made, 1, lengths=lengths, moment=moment, ends=True, last=True)
         found.append(walk.numbers(last))

@@ -173,6 +173,7 @@ def ends(
     MOMENT: tl.constexpr,
     BY_ROW: tl.constexpr,
     LONG: tl.constexpr,
+    STAGES: tl.constexpr,
     EXACT: tl.constexpr,
 ):
     """The state that each segment adds, from zero; with MOMENT the second one as well."""
@@ -199,12 +200,10 @@ def ends(
     xi = tl.zeros([BH * PARTS, M, NM], tl.float32)
     wr = tl.zeros([BH * PARTS, M, NM], tl.float32)
     wi = tl.zeros([BH * PARTS, M, NM], tl.float32)
-    coming = _read(x, at, p, steps, inside)
-    for _ in range(S // T):
-        v = _for_parts(coming, PARTS)
+    for _ in tl.range(0, S // T, num_stages=STAGES):
+        v = _for_parts(_read(x, at, p, steps, inside), PARTS)
         p += T
         at += way * T * x_row
-        coming = _read(x, at, p, steps, inside)
         if MOMENT:
             weighed = v * j[None, None, :].to(tl.float32)
             mr, mi = _turned(ar, ai, wr + T * xr, wi + T * xi)
@@ -251,6 +250,7 @@ def outputs(
     ADD: tl.constexpr,
     BY_ROW: tl.constexpr,
     LONG: tl.constexpr,
+    STAGES: tl.constexpr,
     EXACT: tl.constexpr,
 ):
     """The outputs, `lag` steps later, of segments of known start; with ADD added to what is there."""
@@ -277,15 +277,13 @@ def outputs(
     kept = (r < rows)[None, :, None]
     xr = tl.load(_state_at(start, r, f, n, lanes, 2 * NM), mask=kept, other=0.0)
     xi = tl.load(_state_at(start, r, f, n, lanes, 2 * NM) + NM, mask=kept, other=0.0)
-    coming = _read(x, at, p, steps, inside)
     zero = tl.zeros([BH * PARTS, M, T], tl.float32)
-    out = _plus_product(zero, _for_parts(coming, PARTS), R, R_lo, False, False)
-    for _ in range(S // T):
+    out = _plus_product(zero, _for_parts(_read(x, at, p, steps, inside), PARTS), R, R_lo, False, False)
+    for _ in tl.range(0, S // T, num_stages=STAGES):
         # A sum with a product takes its layout: numbers are moved before they are halved.
-        v = _for_parts(coming, PARTS) + out * 0.0
+        v = _for_parts(_read(x, at, p, steps, inside), PARTS) + out * 0.0
         p += T
         at += way * T * x_row
-        coming = _read(x, at, p, steps, inside)
         out = _plus_product(zero, v, R, R_lo, EXACT, HALF)
         out = _plus_product(out, xr, reads, reads_lo, EXACT, False)
         out = _plus_product(out, xi, readi, readi_lo, EXACT, False)
@@ -333,6 +331,7 @@ def slopes(
     ADD: tl.constexpr,
     INPUT: tl.constexpr,
     LONG: tl.constexpr,
+    STAGES: tl.constexpr,
     EXACT: tl.constexpr,
 ):
     """The way back: du where INPUT, and of each program the sums over t that the gradients need.
@@ -372,12 +371,13 @@ def slopes(
     sr = tl.zeros([BH * PARTS, M // 2, NM], tl.float32)
     si = tl.zeros([BH * PARTS, M // 2, NM], tl.float32)
     within = tl.zeros([BH * PARTS, T, T], tl.float32)
-    coming = _read(dy, at, p, length, inside)
-    coming_u = _read(u, at_u, q, length, inside)
     zero = tl.zeros([BH * PARTS, M, T], tl.float32)
     nothing = tl.zeros([BH * PARTS, M, NM], tl.float32)
-    out = _plus_product(zero, _for_parts(coming, PARTS), R, R_lo, False, False)
-    for _ in range(S // T):
+    first = _read(dy, at, p, length, inside)
+    out = _plus_product(zero, _for_parts(first, PARTS), R, R_lo, False, False)
+    for _ in tl.range(0, S // T, num_stages=STAGES):
+        coming = _read(dy, at, p, length, inside)
+        coming_u = _read(u, at_u, q, length, inside)
         d = _for_parts(coming, PARTS) + out * 0.0
         v = _for_parts(coming_u, PARTS) + out * 0.0
         v_turned = tl.permute(_for_parts(coming_u, PARTS), (0, 2, 1))
@@ -386,8 +386,6 @@ def slopes(
         q += T
         at += way * T * dy_row
         at_u += way * T * u_row
-        coming = _read(dy, at, p, length, inside)
-        coming_u = _read(u, at_u, q, length, inside)
         if INPUT:
             out = _plus_product(zero, d, R, R_lo, EXACT, HALF)
             out = _plus_product(out, xr, reads, reads_lo, EXACT, False)
