@@ -15,7 +15,15 @@ from tests.small_preset import INFO, X, make_model
 
 IMPORTS_TENSORFLOW = re.compile("^    import tensorflow", re.MULTILINE)
 
-collect_ignore = [] if keras.config.backend() == "jax" else ["test_jax_precision.py"]
+# Tests of what one backend alone has.
+OF_ONE_BACKEND = {"jax": ["test_jax_precision.py", "test_pallas.py"], "torch": ["test_triton.py"]}
+collect_ignore = [
+    name
+    for backend, names in OF_ONE_BACKEND.items()
+    for name in names
+    if backend != keras.config.backend()
+    or (name == "test_triton.py" and importlib.util.find_spec("triton") is None)
+]
 
 
 def pytest_collection_modifyitems(items):

@@ -297,10 +297,9 @@ class S5(SSMLayer):
 
     def _discrete(self, dt):
         """log dA and the factor of B, for steps `(..., modes)`."""
-        one = self.tensor(1.0), self.tensor(0.0)
-        return RULES[self.discretization](
-            self.eigenvalues(), one, dt * self.tensor(self.step_scale)
-        )
+        A = self.eigenvalues()
+        one = ops.ones_like(A[0]), ops.zeros_like(A[0])
+        return RULES[self.discretization](A, one, dt * self.tensor(self.step_scale))
 
     def _input_matrix(self):
         return pair.join(

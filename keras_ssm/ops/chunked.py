@@ -73,9 +73,7 @@ def chunked(
     return in_chunks(u, bank, initial_state, D) if fused is None else fused
 
 
-def _in_chunks(
-    u, bank, initial_state, D, lengths, bidirectional, return_state, chunk_size
-):
+def _in_chunks(u, bank, initial_state, D, lengths, bidirectional, return_state, chunk_size):
     """`chunked` in operations that every backend has."""
     length = u.shape[1]
     T = chunk_size or even_chunk(length)

@@ -62,13 +62,13 @@ def bilinear(A, B, dt):
     change = 2.0 * x / denominator
     strong = change < -0.5
     tiny = float(np.finfo(np.float32).tiny)
+    ones, zeros = ops.ones_like(x), ops.zeros_like(x)
     real = 0.5 * ops.where(
         strong,
-        ops.log(backend.maximum(ops.where(strong, numerator / denominator, 1.0), tiny)),
-        ops.log1p(ops.where(strong, 0.0, change)),
+        ops.log(backend.maximum(ops.where(strong, numerator / denominator, ones), tiny)),
+        ops.log1p(ops.where(strong, zeros, change)),
     )
     imag = backend.arctan2(y, 1.0 - 0.25 * x * x - quarter)
-    ones = ops.ones_like(x)
     dB = pair.multiply(pair.scale(B, dt), pair.divide((ones, 0.0 * y), (1.0 - 0.5 * x, -0.5 * y)))
     return (real, imag), dB
 

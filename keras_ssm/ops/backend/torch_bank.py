@@ -122,7 +122,7 @@ def _has_kernels(device):
         return False
     if device.type == "cuda" and torch.cuda.get_device_capability(device) < (8, 0):
         return False
-    return _kernels("walk").INTERPRETED == (device.type == "cpu")
+    return (device.type == "cpu") == _kernels("walk").INTERPRETED
 
 
 def _is_right(device, dtype, what):

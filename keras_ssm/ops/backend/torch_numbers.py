@@ -20,12 +20,17 @@ def einsum(equation, *operands):
 
 def maximum(x, y):
     """The larger of a tensor and a tensor or number."""
-    return torch.maximum(x, torch.as_tensor(y, dtype=x.dtype, device=x.device))
+    return torch.maximum(x, _like(x, y))
 
 
 def minimum(x, y):
     """The smaller of a tensor and a tensor or number."""
-    return torch.minimum(x, torch.as_tensor(y, dtype=x.dtype, device=x.device))
+    return torch.minimum(x, _like(x, y))
+
+
+def _like(x, y):
+    """A number where x is, without a copy from the host, which no CUDA graph may have."""
+    return y if torch.is_tensor(y) else x.new_full((), y)
 
 
 def cumsum(x, axis):

@@ -3,7 +3,7 @@
 import torch
 import triton
 
-from keras_ssm.ops.backend import triton_parts, triton_walk
+from keras_ssm.ops.backend import triton_parts, triton_slopes, triton_walk
 
 # Steps of a chunk, rows of a program, and most modes of a plane.
 T, ROWS, MOST_MODES = 16, 16, 64
@@ -53,21 +53,21 @@ class Walk:
         self._new = log_dA[0].new_empty
 
     def matrices(self, C, dB, D, normal, first=1):
-        """F, O, K and A of a plane, for outputs 2 Re(C x); `normal` makes dB a part of C.
+        """F, E, K and A of a plane, for outputs 2 Re(C x); `normal` makes dB a part of C.
 
-        Entry i of O belongs to the power i + `first`.
+        Entry i of E belongs to the power i + `first`.
         """
         none = self.log_dA[0]
         F = self._new((self.lanes, 2, T, self.size))
         K = self._new((self.width, T))
-        O, A = torch.empty_like(F), self._new((self.lanes, 2, self.size))  # noqa: E741
+        E, A = torch.empty_like(F), self._new((self.lanes, 2, self.size))
         triton_parts.matrices[(self.width,)](
             *self.log_dA,
             *C,
             *(dB or (none, none)),
             none if D is None else D,
             F,
-            O,
+            E,
             K,
             A,
             self.features,
@@ -79,7 +79,7 @@ class Walk:
             num_warps=1,
             **self._options,
         )
-        return F, O, K, A
+        return F, E, K, A
 
     def starts(
         self,
@@ -183,7 +183,7 @@ class Walk:
         sums = self._new((grid[1], self.lanes, 4, self.size))
         lags = self._new((grid[1], self.width, T, T))
         to = u if du is None else du
-        triton_walk.slopes[grid](
+        triton_slopes.slopes[grid](
             u,
             dy,
             to,
@@ -228,7 +228,7 @@ class Walk:
         )
 
     def numbers(self, states):
-        """Complex states `(batch, features, modes)`, one or two, of those after the last segment."""
+        """The states after the last segment as complex `(batch, features, modes)`, one or two."""
         states = states.unflatten(1, (self.width, self.parts))[:, : self.features]
         states = states.transpose(2, 3).flatten(3)[..., : self.modes]
         return [torch.complex(*pair.unbind(2)) for pair in states.split(2, dim=2)]

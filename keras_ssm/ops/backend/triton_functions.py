@@ -68,13 +68,16 @@ class Outputs(torch.autograd.Function):
                 )
                 add = group.start + at > 0
                 sums = walk.slopes(u, given, du, start, made, way, direction, add)
-                d_row, skip = [part[at] for part in slopes[1]], d_D[c] if first and D is not None else None
+                d_row = [part[at] for part in slopes[1]]
+                skip = d_D[c] if first and D is not None else None
                 walk.gather(sums, row, dB, slopes[0], d_row, slopes[2], skip, add=at > 0)
                 if stays:
-                    d_x = _of_initial(walk, last, row, _numbers(initial, group), slopes[0], d_row)
-                    for part, target in zip((d_x.real, d_x.imag), _halves(d_initial, group), strict=True):
-                        target += part
-            parts.append(sum(slopes, []))
+                    x = _numbers(initial, group)
+                    d_x = _of_initial(walk, last, row, x, slopes[0], d_row)
+                    real, imag = _halves(d_initial, group)
+                    real += d_x.real
+                    imag += d_x.imag
+            parts.append([part for pair in slopes for part in pair])
         found = [torch.cat(p, -1) for p in zip(*parts, strict=True)]
         found += [None] * (6 - len(found))
         return None, du, *found, d_D, d_initial

@@ -7,6 +7,8 @@ walk are filled up with zeros and lie in lanes, PARTS of them with NM modes for 
 import triton
 import triton.language as tl
 
+from keras_ssm.ops.backend.triton_walk import total_of
+
 MATRICES = ["modes", "first"]
 STARTS = ["modes", "batch", "size", "G", "S"]
 GATHER = ["modes", "programs"]
@@ -43,7 +45,7 @@ def matrices(
     dB_im,
     D,
     F,
-    O,
+    E,
     K,
     A,
     features,
@@ -58,7 +60,7 @@ def matrices(
 ):
     """Matrices of a plane: DRIVEN if there is a dB, which NORMAL makes a part of C, DIRECT if a D.
 
-    O[i] = 2 C a^(i + first).
+    E[i] = 2 C a^(i + first).
     """
     h = tl.program_id(0)
     n = tl.arange(0, PARTS * NM)
@@ -85,13 +87,13 @@ def matrices(
     at = F + lane[None, :] * (2 * T * NM) + j[:, None] * NM + k[None, :]
     tl.store(at, fr)
     tl.store(at + T * NM, fi)
-    lags = 2.0 * tl.sum(pr * gr[None, :] - pi * gi[None, :], 1)
+    lags = 2.0 * total_of(pr * gr[None, :] - pi * gi[None, :], 1)
     if DIRECT:
         lags += tl.where(j == 0, tl.load(D + h, mask=h < features, other=0.0), 0.0)
     tl.store(K + h * T + j, lags)
     tr, ti = _power(re[None, :], im[None, :], (j[:, None] + first).to(tl.float32))
     tr, ti = _product(tr, ti, cr[None, :], ci[None, :])
-    at = O + lane[None, :] * (2 * T * NM) + k[None, :] * T + j[:, None]
+    at = E + lane[None, :] * (2 * T * NM) + k[None, :] * T + j[:, None]
     tl.store(at, 2.0 * tr)
     tl.store(at + T * NM, -2.0 * ti)
     ar, ai = _power(re, im, T * one)
@@ -138,10 +140,10 @@ def starts(
     re, im = _pair(la_re, la_im, h * modes + m, used)
     over = S + 0.0 * re
     ar, ai = _power(re, im, over)
-    xr = tl.zeros([BLOCK], tl.float32)
-    xi = tl.zeros([BLOCK], tl.float32)
-    wr = tl.zeros([BLOCK], tl.float32)
-    wi = tl.zeros([BLOCK], tl.float32)
+    xr = tl.full([BLOCK], 0.0, tl.float32)
+    xi = tl.full([BLOCK], 0.0, tl.float32)
+    wr = tl.full([BLOCK], 0.0, tl.float32)
+    wi = tl.full([BLOCK], 0.0, tl.float32)
     if INITIAL:
         given = initial + (b * features + h) * (2 * size) + m
         xr = tl.load(given, mask=used, other=0.0)
@@ -206,12 +208,12 @@ def gather(
     h = tl.program_id(0)
     n = tl.arange(0, PARTS * NM)
     k = tl.arange(0, T * T)
-    l = tl.arange(0, T)
-    pr = tl.zeros([PARTS * NM], tl.float32)
-    pi = tl.zeros([PARTS * NM], tl.float32)
-    sr = tl.zeros([PARTS * NM], tl.float32)
-    si = tl.zeros([PARTS * NM], tl.float32)
-    products = tl.zeros([T * T], tl.float32)
+    lags_of = tl.arange(0, T)
+    pr = tl.full([PARTS * NM], 0.0, tl.float32)
+    pi = tl.full([PARTS * NM], 0.0, tl.float32)
+    sr = tl.full([PARTS * NM], 0.0, tl.float32)
+    si = tl.full([PARTS * NM], 0.0, tl.float32)
+    products = tl.full([T * T], 0.0, tl.float32)
     for program in range(programs):
         at = part + (program * lanes + h * PARTS + n // NM) * (4 * NM) + n % NM
         pr += tl.load(at)
@@ -221,19 +223,19 @@ def gather(
         products += tl.load(lags + (program * (lanes // PARTS) + h) * (T * T) + k)
     # Entry (i, j) of the products is of lag i + j - T + 1; negative ones have no meaning.
     lag = k // T + k % T - (T - 1)
-    r = tl.sum(tl.where(lag[:, None] == l[None, :], products[:, None], 0.0), 0)
+    r = total_of(tl.where(lag[:, None] == lags_of[None, :], products[:, None], 0.0), 0)
     used = n < modes
     row = h * modes + n
     re, im = _pair(la_re, la_im, row, used)
-    steps = l[:, None].to(tl.float32)
+    steps = lags_of[:, None].to(tl.float32)
     tr, ti = _power(re[None, :], im[None, :], steps)
     ar, ai = _power(re, im, 1.0 + 0.0 * re)
     pr, pi = _product(ar, ai, pr, pi)
-    pr += tl.sum(r[:, None] * tr, 0)
-    pi += tl.sum(r[:, None] * ti, 0)
+    pr += total_of(r[:, None] * tr, 0)
+    pi += total_of(r[:, None] * ti, 0)
     sr, si = _product(ar, ai, sr, si)
-    sr += tl.sum(r[:, None] * (steps * tr), 0)
-    si += tl.sum(r[:, None] * (steps * ti), 0)
+    sr += total_of(r[:, None] * (steps * tr), 0)
+    si += total_of(r[:, None] * (steps * ti), 0)
     cr, ci = _pair(C_re, C_im, row, used)
     gr = cr
     gi = ci
@@ -262,4 +264,4 @@ def gather(
     tl.store(d_la_re + row, wr, mask=used)
     tl.store(d_la_im + row, wi, mask=used)
     if DIRECT:
-        tl.store(d_D + h, tl.sum(tl.where(l == 0, r, 0.0), 0))
+        tl.store(d_D + h, total_of(tl.where(lags_of == 0, r, 0.0), 0))

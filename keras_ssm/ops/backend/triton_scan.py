@@ -189,8 +189,8 @@ def _starts_kernel(
     n = i % modes
     size = 2 * modes
     mask = row < rows
-    re = tl.zeros([BLOCK], tl.float32)
-    im = tl.zeros([BLOCK], tl.float32)
+    re = tl.full([BLOCK], 0.0, tl.float32)
+    im = tl.full([BLOCK], 0.0, tl.float32)
     if INITIAL:
         re = tl.load(initial + row * size + n, mask=mask, other=0.0)
         im = tl.load(initial + row * size + modes + n, mask=mask, other=0.0)
@@ -262,8 +262,9 @@ def _run(dA, inputs, initial, reverse, states=None):
             ends = inputs.new_empty((rows, G, 2, size))
             walk(ends, STARTED=False, ENDS=True)
             start, started = inputs.new_empty((rows, G, size)), True
+            options_of_starts = {"BLOCK": 128, "REVERSE": reverse, "INITIAL": not adjoint}
             _starts_kernel[(triton.cdiv(rows * modes, 128),)](
-                ends, initial, start, rows, modes, G, BLOCK=128, REVERSE=reverse, INITIAL=not adjoint
+                ends, initial, start, rows, modes, G, **options_of_starts
             )
         walk(out, STARTED=started, ENDS=False)
     if not adjoint:

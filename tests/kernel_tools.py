@@ -1,0 +1,88 @@
+"""What the tests of the GPU kernels of JAX and PyTorch share."""
+
+from functools import partial
+
+import numpy as np
+from keras import ops
+
+from keras_ssm.ops import scan
+from tests.backend_tools import BACKEND, relative_error, to_numpy
+
+
+def value_and_gradients(function, arrays, weights):
+    """A function's value and the gradients of its sum weighted by `weights`, in NumPy."""
+    if BACKEND == "jax":
+        import jax
+
+        @partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
+        def both(*arrays):
+            value, pull = jax.vjp(function, *arrays)
+            return value, pull(weights)
+
+        value, found = both(*arrays)
+    else:
+        import torch
+
+        arrays = [ops.convert_to_tensor(x).requires_grad_() for x in arrays]
+        value = function(*arrays)
+        total = (value * ops.convert_to_tensor(weights)).sum()
+        found = torch.autograd.grad(total, arrays, materialize_grads=True)
+        value = value.detach()
+    return to_numpy(value), [to_numpy(g) for g in found]
+
+
+def agree(kernel, plain, arrays, shape, rng):
+    weights = rng.standard_normal(shape).astype("float32")
+    value, found = value_and_gradients(kernel, arrays, weights)
+    reference, expected = value_and_gradients(plain, arrays, weights)
+    assert relative_error(value, reference) < 1e-5
+    for number, (mine, theirs) in enumerate(zip(found, expected, strict=True)):
+        if np.any(theirs):
+            assert relative_error(mine, theirs) < 1e-5, number
+        else:  # what enters the state of a single chunk is never read
+            assert not np.any(mine), number
+
+
+LEADS = {  # leading axes of dA, of the inputs
+    "bank": ((3, 1), (3, 2)),
+    "shared": ((), (2,)),
+    "alone": ((), ()),
+    "own": ((2,), (2,)),
+}
+
+
+# lead, steps, modes, varies, reverse, steps in a block; longer blocks take long to compile.
+SCANS = [
+    ("bank", 9, 2, False, False, 4),
+    ("bank", 9, 2, False, True, 4),
+    ("bank", 9, 2, True, False, 4),
+    ("bank", 9, 2, True, True, 4),
+    ("own", 35, 1, False, True, 8),
+    ("shared", 67, 1, True, True, None),
+    ("shared", 16, 19, False, False, 4),
+    ("alone", 1, 3, True, False, None),
+]
+
+
+def check_scan(kernel, lead, steps, modes, varies, reverse, rng):
+    """Compares `kernel(dA, inputs, initial)` with the portable scan."""
+    own, lead = LEADS[lead]
+    dA = rng.uniform(-0.7, 0.7, (*own, steps if varies else 1, 2 * modes))
+    inputs = rng.standard_normal((*lead, steps, 2 * modes))
+    arrays = dA, inputs, rng.standard_normal((*lead, 2 * modes))
+    arrays = [x.astype("float32") for x in arrays]
+    plain = lambda *arrays: scan(*arrays, reverse=reverse)  # noqa: E731
+    agree(kernel, plain, arrays, inputs.shape, rng)
+
+
+WRONG_SCANS = [  # number of the argument, its shape, its name
+    (0, (2, 2), "dA"),
+    (0, (4, 1, 2), "dA"),
+    (1, (3, 3), "inputs"),
+    (1, (0, 2), "inputs"),
+    (2, (3,), "initial"),
+]
+
+
+def scan_operands():
+    return [ops.ones((1, 2)), ops.ones((3, 2)), ops.ones((2,))]
