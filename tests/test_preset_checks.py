@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 
 from keras_ssm import presets
-from keras_ssm.models import SSMBackbone, SSMClassifier
+from keras_ssm.layers import DSS, S4D, S5, SSMBlock
+from keras_ssm.models import SSMBackbone, SSMClassifier, SSMClassifierPreprocessor
 from tests.backend_tools import relative_error
 from tests.small_preset import X, make_model
 
@@ -175,3 +176,31 @@ def test_configurations_that_keras_cannot_follow_are_refused(preset):
     vouch(preset)
     with pytest.raises(ValueError, match=r"could not be loaded.*Received: RecursionError"):
         SSMClassifier.from_preset(preset)
+
+
+WRONG = [
+    (lambda **kw: SSMBlock(S4D(state_dim=4), **kw), {"norm_momentum": 100_000}),
+    (lambda **kw: SSMBlock(S4D(state_dim=4), **kw), {"norm_epsilon": -1.0}),
+    (lambda **kw: SSMBlock(S4D(state_dim=4), **kw), {"tie_dropout": []}),
+    (lambda **kw: SSMBlock(S4D(state_dim=4), **kw), {"prenorm": "no"}),
+    (lambda **kw: SSMBlock(S4D(state_dim=4), **kw), {"dropout": False}),
+    (lambda **kw: SSMBackbone(S4D(state_dim=4), 1, 4, **kw), {"mask_inputs": 0.0}),
+    (S4D, {"dt_max": 1e9}),
+    (S4D, {"dt_max": True}),
+    (S5, {"dt_min": float("nan")}),
+    (S4D, {"dt_tie": {}}),
+    (S4D, {"bidirectional": 1}),
+    (S4D, {"bandlimit": True}),
+    (S5, {"conj_sym": "false"}),
+    (DSS, {"sep_dt_re_im": None}),
+    (SSMClassifierPreprocessor, {"tokens": {}}),
+    (SSMClassifierPreprocessor, {"scale": 1e-30}),
+    (SSMClassifierPreprocessor, {"scale": True}),
+]
+
+
+@pytest.mark.parametrize(("make", "given"), WRONG, ids=[str(given) for _, given in WRONG])
+def test_values_that_would_pass_without_a_word_are_refused(make, given):
+    (name,) = given
+    with pytest.raises(ValueError, match=rf"`{name}`.*Received: .*{name}="):
+        make(**given)

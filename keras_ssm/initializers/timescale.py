@@ -2,6 +2,8 @@
 
 import numpy as np
 
+from keras_ssm.checks import check_number
+
 
 def log_uniform_step(shape, dt_min=1e-3, dt_max=1e-1, seed=None):
     """Returns log(dt), with dt drawn uniformly on a logarithmic scale.
@@ -16,7 +18,7 @@ def log_uniform_step(shape, dt_min=1e-3, dt_max=1e-1, seed=None):
         float64 array of the given shape.
 
     Raises:
-        ValueError: unless `0 < dt_min <= dt_max`.
+        ValueError: unless these are numbers and `0 < dt_min <= dt_max <= 1e6`.
 
     Example:
         ```python
@@ -27,6 +29,8 @@ def log_uniform_step(shape, dt_min=1e-3, dt_max=1e-1, seed=None):
     Reference:
         [How to Train Your HiPPO](https://arxiv.org/abs/2206.12037), section 5.
     """
+    check_number("dt_min", dt_min)
+    check_number("dt_max", dt_max, high=1e6)
     if not 0 < dt_min <= dt_max:
         raise ValueError(
             "`dt_min` and `dt_max` must satisfy 0 < dt_min <= dt_max. "

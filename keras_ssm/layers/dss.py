@@ -3,6 +3,7 @@ import numpy as np
 from keras import ops
 
 from keras_ssm import initializers
+from keras_ssm.checks import check_flags
 from keras_ssm.layers.siso_layer import SISOLayer
 from keras_ssm.layers.ssm_layer import check_choice, check_positive
 from keras_ssm.ops import backend, pair
@@ -127,6 +128,7 @@ class DSS(SISOLayer):
             seed=seed,
             **kwargs,
         )
+        check_flags(sep_dt_re_im=sep_dt_re_im)
         check_choice("variant", variant, VARIANTS)
         check_choice("init", init, INITS)
         initializers.log_uniform_step((), dt_min, dt_max)  # checks the range

@@ -3,6 +3,7 @@ import numpy as np
 from keras import ops
 
 from keras_ssm import initializers
+from keras_ssm.checks import check_flags, check_number
 from keras_ssm.initializers.diagonal import INITS
 from keras_ssm.layers.siso_layer import SISOLayer
 from keras_ssm.layers.ssm_layer import check_choice, check_positive
@@ -117,14 +118,17 @@ class S4D(SISOLayer):
         )
         if state_dim % 2:
             raise ValueError(f"`state_dim` must be even. Received: state_dim={state_dim}")
+        check_flags(dt_tie=dt_tie)
         check_choice("init", init, INITS)
         check_choice("discretization", discretization, RULES)
         check_choice("dt_transform", dt_transform, DT_TRANSFORMS)
         initializers.log_uniform_step((), dt_min, dt_max)  # checks the range
         if num_ssm is not None:
             check_positive(num_ssm=num_ssm)
-        if bandlimit is not None and bandlimit <= 0:
-            raise ValueError(f"`bandlimit` must be positive. Received: bandlimit={bandlimit}")
+        if bandlimit is not None:
+            check_number("bandlimit", bandlimit)
+            if bandlimit <= 0:
+                raise ValueError(f"`bandlimit` must be positive. Received: bandlimit={bandlimit}")
         self.init = init
         self.discretization = discretization
         self.dt_min = dt_min

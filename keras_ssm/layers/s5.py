@@ -5,6 +5,7 @@ import numpy as np
 from keras import ops
 
 from keras_ssm import initializers
+from keras_ssm.checks import check_flags
 from keras_ssm.layers.ssm_layer import (
     DiscreteSystem,
     SSMLayer,
@@ -115,6 +116,7 @@ class S5(SSMLayer):
             **kwargs,
         )
         check_positive(state_dim=state_dim, blocks=blocks)
+        check_flags(conj_sym=conj_sym, clip_eigs=clip_eigs)
         if state_dim % blocks or (conj_sym and state_dim // blocks % 2):
             raise ValueError(
                 "`blocks` must divide `state_dim`, into even parts with `conj_sym`. "

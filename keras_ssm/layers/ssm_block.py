@@ -2,6 +2,7 @@ import keras
 import numpy as np
 from keras import ops
 
+from keras_ssm.checks import check_flags, check_number
 from keras_ssm.layers.exact_layers import Dense, LayerNormalization
 from keras_ssm.layers.one_direction import OneDirection
 from keras_ssm.layers.scalar_normalization import ScalarNormalization
@@ -56,7 +57,8 @@ class SSMBlock(OneDirection, keras.layers.Layer):
         Tensor `(batch, length, features)`; with `return_state` a tuple of it and the state.
 
     Raises:
-        ValueError: for an unknown `activation`, `gate` or `norm`, a `dropout` outside [0, 1),
+        ValueError: for an unknown `activation`, `gate` or `norm`, a `dropout` outside [0, 1), a
+            `norm_momentum` outside [0, 1], flags that are neither True nor False,
             a mixer that is no unbuilt state-space layer, or several channels without a gate
             that mixes them.
 
@@ -96,6 +98,10 @@ class SSMBlock(OneDirection, keras.layers.Layer):
                 "A mixer with several channels needs gate='glu' or 'linear', which bring the "
                 f"features back. Received: gate={gate!r}, mixer.channels={mixer.channels}"
             )
+        check_flags(prenorm=prenorm, tie_dropout=tie_dropout)
+        check_number("norm_epsilon", norm_epsilon, low=0)
+        check_number("norm_momentum", norm_momentum, low=0, high=1)
+        check_number("dropout", dropout)
         if not 0 <= dropout < 1:
             raise ValueError(f"`dropout` must lie in [0, 1). Received: dropout={dropout}")
         self.activation = activation

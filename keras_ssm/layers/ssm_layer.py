@@ -5,6 +5,7 @@ import keras
 import numpy as np
 from keras import ops
 
+from keras_ssm.checks import check_flags
 from keras_ssm.layers.one_direction import OneDirection
 from keras_ssm.ops import backend
 
@@ -67,6 +68,7 @@ class SSMLayer(OneDirection, keras.layers.Layer):
         # Inputs are cast here, once: autocast would round a float32 state under a mixed policy.
         super().__init__(autocast=False, **kwargs)
         check_choice("method", method, METHODS)
+        check_flags(bidirectional=bidirectional)
         if chunk_size is not None:
             check_positive(chunk_size=chunk_size)
         if bidirectional and method == "recurrent":

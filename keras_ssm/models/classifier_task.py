@@ -1,5 +1,6 @@
 import keras
 
+from keras_ssm.checks import check_number
 from keras_ssm.layers.exact_layers import Dense
 from keras_ssm.layers.sequence_pooling import SequencePooling
 from keras_ssm.layers.ssm_layer import check_positive
@@ -25,6 +26,7 @@ class ClassifierTask(SSMTask):
         if not isinstance(backbone, SSMBackbone):
             raise ValueError(f"`backbone` must be an `SSMBackbone`. Received: {backbone!r}")
         check_positive(num_classes=num_classes)
+        check_number("dropout", dropout, low=0, high=1)
         if preprocessor is None:
             preprocessor = self.preprocessor_cls(tokens=backbone.vocabulary_size is not None)
         policy = backbone.dtype_policy

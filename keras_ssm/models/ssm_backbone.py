@@ -4,6 +4,7 @@ from keras import ops
 from keras.src.models.functional import Functional
 from keras_hub.models import Backbone
 
+from keras_ssm.checks import check_flags
 from keras_ssm.layers.exact_layers import Dense
 from keras_ssm.layers.ssm_block import (
     SSMBlock,
@@ -104,6 +105,7 @@ class SSMBackbone(BackboneFiles, SequenceTrainer, Backbone, Functional):
                 f"Received: mixer={mixer}"
             )
         check_positive(num_layers=num_layers, hidden_dim=hidden_dim, input_dim=input_dim)
+        check_flags(mask_inputs=mask_inputs, trainable=trainable)
         if vocabulary_size is not None:
             check_positive(vocabulary_size=vocabulary_size)
         check_choice("encoder", encoder, ENCODERS)

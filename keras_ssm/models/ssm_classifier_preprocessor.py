@@ -2,6 +2,7 @@ import keras
 import numpy as np
 from keras_hub.models import Preprocessor
 
+from keras_ssm.checks import check_flags, check_number
 from keras_ssm.layers.ssm_layer import check_positive
 from keras_ssm.models.finite_inputs import is_tensorflow
 from keras_ssm.models.preset_loading import opened
@@ -53,8 +54,10 @@ class SSMClassifierPreprocessor(Preprocessor):
 
     def __init__(self, tokens=False, scale=1.0, sequence_length=None, allow_nan=False, **kwargs):
         super().__init__(**kwargs)
-        if not np.isfinite(scale) or not scale:
-            raise ValueError(f"`scale` must be finite and not zero. Received: scale={scale}")
+        check_flags(tokens=tokens)
+        check_number("scale", scale)
+        if not 1e-12 <= abs(scale) <= 1e12:  # beyond, nothing of float32 inputs is left
+            raise ValueError(f"`scale` must lie between 1e-12 and 1e12. Received: scale={scale}")
         if sequence_length is not None:
             check_positive(sequence_length=sequence_length)
         self.tokens = tokens

@@ -1,0 +1,23 @@
+"""Checks of arguments whose wrong values would pass without a word."""
+
+import math
+import numbers
+
+import numpy as np
+
+
+def check_flags(**values):
+    """Raises a `ValueError` for the first argument that is neither `True` nor `False`."""
+    for name, value in values.items():
+        if not isinstance(value, (bool, np.bool_)):
+            raise ValueError(f"`{name}` must be True or False. Received: {name}={value!r}")
+
+
+def check_number(name, value, low=-math.inf, high=math.inf):
+    """Raises a `ValueError` unless a value is a finite number from `low` to `high`."""
+    real = isinstance(value, (numbers.Real, np.floating, np.integer))
+    flag = isinstance(value, (bool, np.bool_))
+    if not real or flag or not math.isfinite(value) or not low <= value <= high:
+        ends = [f"at least {low:g}"] * (low > -math.inf) + [f"at most {high:g}"] * (high < math.inf)
+        wanted = " and ".join(["finite", *ends])
+        raise ValueError(f"`{name}` must be a number, {wanted}. Received: {name}={value!r}")
