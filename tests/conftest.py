@@ -16,7 +16,10 @@ from tests.small_preset import INFO, X, make_model
 IMPORTS_TENSORFLOW = re.compile("^    import tensorflow", re.MULTILINE)
 
 # Tests of what one backend alone has.
-OF_ONE_BACKEND = {"jax": ["test_jax_precision.py", "test_pallas.py"], "torch": ["test_triton.py"]}
+OF_ONE_BACKEND = {
+    "jax": ["test_jax_precision.py", "test_jax_tree.py", "test_pallas.py"],
+    "torch": ["test_triton.py"],
+}
 collect_ignore = [
     name
     for backend, names in OF_ONE_BACKEND.items()

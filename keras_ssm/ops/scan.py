@@ -64,6 +64,9 @@ def scan(dA, inputs, initial, reverse=False):
 
 def forward(dA, inputs, initial, reverse=False):
     """Returns what `scan` returns, without a gradient rule."""
+    fast = backend.fast_states(dA, inputs, initial, reverse)
+    if fast is not None:
+        return fast
     steps = inputs.shape[-2]
     if dA.shape[-2] == 1 and steps is not None:
         return _same_blocks(dA, inputs, initial, reverse)

@@ -16,6 +16,7 @@
   stays as it is, or `None`.
 - `fused_chunks` is the chunked evaluation in one piece (a GPU kernel, on PyTorch also a function
   with its own gradient), and `fused_scan` the scan of `ops.scan`; or `None`.
+- `fast_states` is that scan without its gradient, or `None`.
 - `fused_mimo` is a diagonal system of many inputs in one function, or `None`.
 - `toeplitz` is `ops.toeplitz` where a backend has views of its own, else `None`.
 - `project` is the product of rows and a matrix, with a gradient that suits the backend.
@@ -40,6 +41,7 @@ compiled = _module.compiled
 concrete = _module.concrete
 contiguous = _module.contiguous
 exact_einsum = _module.exact_einsum
+fast_states = getattr(_module, "fast_states", lambda *_: None)
 fused_bank = getattr(_module, "fused_bank", lambda *_: None)
 fused_chunks = _module.fused_chunks
 fused_mimo = getattr(_module, "fused_mimo", lambda *_: None)

@@ -5,12 +5,12 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from keras_ssm.ops.backend import xla_scan
+from keras_ssm.ops.backend import jax_tree, xla_scan
 from keras_ssm.ops.backend.jax_blocks import map_blocks as map_blocks
 from keras_ssm.ops.backend.jax_numbers import einsum, matmul
 from keras_ssm.ops.backend.kernel_shapes import plain
 from keras_ssm.ops.backend.switch import trials_enabled
-from keras_ssm.ops.backend.xla_carry import carry_states as carry_states
+from keras_ssm.ops.backend.xla_carry import carry_states as carry_in_place
 
 # Steps of a recurrence that are written out one after another.
 LONGEST_UNROLLED = 0  # `lax.scan` compiles once
@@ -93,9 +93,28 @@ def blocks_pay():
     return jax.default_backend() == "cpu"
 
 
+def carry_states(transition, inputs, initial, reverse):
+    """`ops.carry` without its gradient: a loop on a CPU, a tree elsewhere; `None` if dense."""
+    if not blocks_pay() and len(transition.shape) == 2 and inputs.shape[2] is not None:
+        return jax_tree.states_before(transition, inputs, initial, reverse)
+    return carry_in_place(transition, inputs, initial, reverse)
+
+
+def fast_states(dA, inputs, initial, reverse):
+    """The states of `ops.scan` without its gradient, on accelerators; `None` on a CPU."""
+    if blocks_pay() or not isinstance(inputs.shape[-2], int):
+        return None
+    return jax_tree.states_after(dA, inputs, initial, reverse)
+
+
 def fused_scan(dA, inputs, initial, reverse, portable):
-    """The states of `ops.scan` by loops; `None` for changing transitions and short sequences."""
+    """The states of `ops.scan` by loops.
+
+    `None` for changing transitions, short sequences and accelerators, which have `fast_states`.
+    """
     steps = inputs.shape[-2]
+    if not blocks_pay():
+        return None
     if dA.shape[-2] != 1 or steps is None or steps < SHORTEST_IN_BLOCKS:
         return None
 
