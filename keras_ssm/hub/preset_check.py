@@ -1,9 +1,9 @@
 """Whether a preset computes what it computed when it was saved."""
 
 import numpy as np
-from keras import ops
 
 from keras_ssm import presets
+from keras_ssm.models import sample_check
 from keras_ssm.models.preset_loading import load_model
 
 # Of the largest output. Backends differ by 1e-5; in half or eight bits they round differently.
@@ -35,7 +35,7 @@ def check(directory):
     outputs = run(directory, dtype)
     expected = np.asarray(sample["outputs"], "float32")
     tolerance = _TOLERANCE.get(dtype, _COARSE)
-    error = difference(outputs, expected)
+    error = sample_check.difference(outputs, expected)
     if not error <= tolerance:
         raise ValueError(
             f"Preset '{directory}' must compute its recorded outputs to {tolerance:.0e} of the "
@@ -52,18 +52,10 @@ def run(directory, dtype=None):
         dtype: str or `None`. Policy to load it with. Defaults to that it was saved with.
     """
     dtype = dtype or _saved_dtype(directory)
-    model = load_model(directory, **({} if dtype == "quantized" else {"dtype": dtype}))
-    inputs = np.asarray(presets.read(directory)["sample"]["inputs"])
-    inputs = inputs.astype("float32" if inputs.dtype.kind == "f" else "int32")
-    return ops.convert_to_numpy(ops.cast(model(inputs), "float32"))
-
-
-def difference(outputs, expected):
-    """Largest difference relative to the largest of the expected; infinite between shapes."""
-    if outputs.shape != expected.shape:
-        return float("inf")
-    scale = np.abs(expected).max() or 1.0
-    return float(np.abs(outputs - expected).max() / scale)
+    model = load_model(
+        directory, check_sample=False, **({} if dtype == "quantized" else {"dtype": dtype})
+    )
+    return sample_check.run(model, presets.read(directory)["sample"])
 
 
 def _saved_dtype(directory):

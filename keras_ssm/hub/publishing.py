@@ -7,6 +7,7 @@ from keras_ssm import presets
 from keras_ssm.hub import model_card, preset_check
 from keras_ssm.hub.publication import Publication
 from keras_ssm.hub.repository import DEFAULT_BRANCH, Repository
+from keras_ssm.models import sample_check
 from keras_ssm.version import __version__
 
 
@@ -155,7 +156,7 @@ def _compare(repo_id, commit, token, document, outputs):
     with tempfile.TemporaryDirectory() as scratch:
         directory = presets.download(repo_id, commit, token, cache_dir=scratch)
         same = presets.read(directory) == document
-        error = preset_check.difference(preset_check.run(directory), outputs)
+        error = sample_check.difference(preset_check.run(directory), outputs)
     if not same or error > 1e-6:
         raise ValueError(
             f"What '{repo_id}' returns at commit {commit} must equal what was published. "

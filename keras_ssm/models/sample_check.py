@@ -64,9 +64,7 @@ def compare(model, sample, source):
         ValueError: if these are no inputs and outputs of the model.
     """
     try:
-        inputs, expected = np.array(sample["inputs"]), np.array(sample["outputs"], "float64")
-        inputs = inputs.astype("int32" if inputs.dtype.kind in "iu" else "float32")
-        found = keras.ops.convert_to_numpy(keras.ops.cast(model(inputs), "float32"))
+        found, expected = run(model, sample), np.array(sample["outputs"], "float64")
     except (ValueError, TypeError, KeyError, OverflowError) as error:
         raise ValueError(
             f"`sample` of {source} must hold `inputs` and `outputs` of the model. "
@@ -77,7 +75,21 @@ def compare(model, sample, source):
             f"`sample` of {source} must hold outputs of shape {found.shape}. "
             f"Received: shape {expected.shape}"
         )
-    return float(np.abs(found - expected).max() / max(np.abs(expected).max(), 1e-6))
+    return difference(found, expected)
+
+
+def run(model, sample):
+    """Returns the outputs of a model for a recorded sample, in NumPy float32."""
+    inputs = np.array(sample["inputs"])
+    inputs = inputs.astype("int32" if inputs.dtype.kind in "iu" else "float32")
+    return keras.ops.convert_to_numpy(keras.ops.cast(model(inputs), "float32"))
+
+
+def difference(outputs, expected):
+    """Largest difference relative to the largest of the expected; infinite between shapes."""
+    if outputs.shape != expected.shape:
+        return float("inf")
+    return float(np.abs(outputs - expected).max() / max(np.abs(expected).max(), 1e-6))
 
 
 def tolerance(exact):
