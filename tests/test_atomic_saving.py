@@ -164,3 +164,25 @@ def test_a_living_writer_is_not_swept_away(tmp_path):
             second.write_text("second")
         assert (tmp_path / "file").read_text() == "second"
     assert (tmp_path / "file").read_text() == "first" and os.listdir(tmp_path) == ["file"]
+
+
+def test_what_was_saved_is_on_the_disk(tmp_path, monkeypatch):
+    synced, fsync = set(), os.fsync
+
+    def recording(handle):
+        synced.add(os.fstat(handle).st_ino)
+        fsync(handle)
+
+    monkeypatch.setattr(os, "fsync", recording)
+    model = make_model()
+    for name, save in (
+        ("preset", model.save_to_preset),
+        ("a.keras", model.save),
+        ("a.weights.h5", model.save_weights),
+    ):
+        path = tmp_path / name
+        for _ in range(2):  # the second replaces the first
+            synced.clear()
+            save(path)
+            saved = [path, path.parent, *(path.iterdir() if path.is_dir() else ())]
+            assert {entry.stat().st_ino for entry in saved} <= synced
