@@ -1,12 +1,15 @@
 """One process, many threads: loading, predicting, training."""
 
+import sys
+import threading
 from concurrent.futures import ThreadPoolExecutor
 
+import keras
 import numpy as np
 import pytest
 
 from keras_ssm.models import SSMClassifier
-from tests.backend_tools import relative_error, to_numpy
+from tests.backend_tools import BACKEND, relative_error, to_numpy
 from tests.small_preset import X, make_model
 
 BATCHES = np.random.default_rng(1).standard_normal((8, 3, 9, 2)).astype("float32")
@@ -16,6 +19,15 @@ BATCHES = np.random.default_rng(1).standard_normal((8, 3, 9, 2)).astype("float32
 def served():
     model = make_model()
     return model, [to_numpy(model(batch)) for batch in BATCHES]
+
+
+@pytest.fixture(autouse=True)
+def impatient():
+    """Threads take turns far more often than they do by themselves."""
+    usual = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    yield
+    sys.setswitchinterval(usual)
 
 
 def in_threads(function, count):
@@ -63,3 +75,25 @@ def test_prediction_while_the_model_trains():
     found = in_threads(work, 4)
     assert np.isfinite(found).all()
     assert relative_error(model.predict(X, verbose=0), found[0]) < 1e-5
+
+
+def test_calls_for_one_model_wait_for_each_other_on_jax(served):
+    model, _ = served
+    inside, other, order = threading.Event(), threading.Event(), []
+
+    class Pause(keras.callbacks.Callback):
+        def on_predict_batch_end(self, batch, logs=None):
+            inside.set()
+            other.wait(0.3 if BACKEND == "jax" else 60)
+
+    def work(i):
+        if i == 0:
+            model.predict(X, callbacks=[Pause()], verbose=0)
+        else:
+            inside.wait(60)
+            model.predict(X, verbose=0)
+            other.set()
+        order.append(i)
+
+    in_threads(work, 2)
+    assert order == ([0, 1] if BACKEND == "jax" else [1, 0])

@@ -95,10 +95,10 @@ class DataTrainer:
                 sample_weight=sample_weight,
                 **kwargs,
             )
-        if keras.config.backend() == "jax":
-            # Averages that became the weights share their buffers, which a step gives away.
-            for variable in self.trainable_variables:
-                variable.assign(ops.copy(variable.value))
+            if keras.config.backend() == "jax":
+                # Averages that became the weights share their buffers, which a step gives away.
+                for variable in self.trainable_variables:
+                    variable.assign(ops.copy(variable.value))
         return history
 
     def evaluate(
