@@ -50,10 +50,13 @@ def writing_directory(destination, stays=lambda name: True):
     with scratch_beside(destination) as scratch:
         _bring_back(destination)
         yield scratch
-        if destination.is_dir():
-            if not os.access(destination, os.W_OK):
-                raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(destination))
-            _carry(destination, scratch, stays)
+        if destination.is_dir() and not os.access(destination, os.W_OK):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(destination))
+        for _ in range(100):  # other writers may replace it meanwhile
+            with contextlib.suppress(FileNotFoundError):
+                if (old := standing(destination)).is_dir():
+                    _carry(old, scratch, stays)
+                break
         sync_tree(scratch)
         _exchange(scratch, destination)
         sync(destination.parent)

@@ -80,13 +80,15 @@ def verify(directory):
             version reads, or a file is missing, altered or not listed.
     """
     directory = Path(directory)
-    before = vouching(directory)
+    failures = 0
     while True:
+        before = vouching(directory)
         try:
             return _verify(directory)
         except ValueError:
-            # One that was replaced meanwhile is read once more.
-            if before == (before := vouching(directory)):
+            # One that was replaced meanwhile, perhaps by its like, is read once more.
+            failures = failures + 1 if vouching(directory) == before else 0
+            if failures == 3:
                 raise
 
 
