@@ -30,7 +30,11 @@ def test_keras_sees_the_signature_of_a_functional_model():
     plain = keras.Model(*[keras.Input((1,))] * 2)
     for part in (model, model.backbone):
         assert part._call_has_training_arg and part._call_has_mask_arg
-        assert part.call_signature_parameters == plain.call_signature_parameters
+        assert plain.call_signature_parameters == [
+            name
+            for name in part.call_signature_parameters
+            if name not in ("initial_state", "return_state")
+        ]
 
 
 def test_a_mask_is_heard_however_it_comes(series):

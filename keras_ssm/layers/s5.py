@@ -11,8 +11,8 @@ from keras_ssm.layers.ssm_layer import (
     SSMLayer,
     check_choice,
     check_positive,
-    compatible,
 )
+from keras_ssm.layers.timesteps import check_timesteps_shape, checked_timesteps
 from keras_ssm.ops import backend, pair
 from keras_ssm.ops.discretize import RULES
 from keras_ssm.ops.fft_scan import fft_scan
@@ -91,6 +91,8 @@ class S5(SSMLayer):
         [S5](https://arxiv.org/abs/2208.04933), equations 5 and 6, sections 3.1 to 3.3; 6.3 for
         irregular samples.
     """
+
+    takes_timesteps = True
 
     def __init__(
         self,
@@ -181,8 +183,8 @@ class S5(SSMLayer):
         training=None,
     ):
         if timesteps is not None:
-            timesteps = _uncovered(timesteps, mask, initial_state is None)
-            timesteps = self._checked_timesteps(timesteps, tuple(x.shape[:2]))
+            from_zero = initial_state is None
+            timesteps = checked_timesteps(self, timesteps, tuple(x.shape[:2]), mask, from_zero)
         return self.run(x, mask, initial_state, return_state, timesteps=timesteps)
 
     def compute_output_spec(
@@ -195,7 +197,7 @@ class S5(SSMLayer):
         training=None,
     ):
         if timesteps is not None:
-            self._check_timesteps_shape(timesteps.shape, tuple(x.shape[:2]))
+            check_timesteps_shape(self, timesteps.shape, tuple(x.shape[:2]))
         return super().compute_output_spec(x, mask, initial_state, return_state)
 
     def step(self, x, state, system=None, timesteps=None):
@@ -224,7 +226,7 @@ class S5(SSMLayer):
             )
         x = ops.convert_to_tensor(x)
         self.check_inputs(x.shape, x.dtype, rank=2)
-        timesteps = self._checked_timesteps(timesteps, (x.shape[0],))
+        timesteps = checked_timesteps(self, timesteps, (x.shape[0],))
         y, state = self(
             x[:, None], initial_state=state, return_state=True, timesteps=timesteps[:, None]
         )
@@ -345,34 +347,3 @@ class S5(SSMLayer):
         index = ops.cast(ops.maximum(lengths - 1, 0), "int32")
         state = ops.take_along_axis(states, index[:, None, None], axis=1)[:, 0]
         return ops.where((lengths > 0)[:, None], state, start)
-
-    def _check_timesteps_shape(self, received, expected):
-        if not compatible(tuple(received), expected):
-            raise ValueError(
-                f"`timesteps` of {self.name} must have shape {expected}. "
-                f"Received: timesteps.shape={tuple(received)}"
-            )
-
-    def _checked_timesteps(self, timesteps, expected):
-        timesteps = ops.cast(ops.convert_to_tensor(timesteps), self.system_dtype)
-        self._check_timesteps_shape(timesteps.shape, expected)
-        values = backend.concrete(timesteps)
-        if values is not None and not (np.isfinite(values) & (values > 0)).all():
-            raise ValueError(
-                f"`timesteps` of {self.name} must be positive and finite. "
-                f"Received: timesteps from {values.min()} to {values.max()}"
-            )
-        return timesteps
-
-
-def _uncovered(timesteps, mask, from_zero):
-    """Ones in place of timesteps that count for nothing: those of padding at the ends."""
-    timesteps = ops.convert_to_tensor(timesteps)
-    if mask is None or tuple(mask.shape) != tuple(timesteps.shape):
-        return timesteps
-    mask = ops.cast(ops.convert_to_tensor(mask), "int32")
-    count = ops.cumsum(mask, axis=1)
-    read = count[:, -1:] - count + mask > 0  # some step from here on is valid
-    if from_zero:
-        read = ops.logical_and(read, count > 0)
-    return ops.where(read, timesteps, ops.ones_like(timesteps))

@@ -3,15 +3,15 @@ import numpy as np
 from keras import ops
 
 from keras_ssm.checks import check_flags, check_number
-from keras_ssm.layers.exact_layers import Dense, LayerNormalization
+from keras_ssm.layers.exact_layers import Dense
+from keras_ssm.layers.norms import make_norm, normalize
 from keras_ssm.layers.one_direction import OneDirection
-from keras_ssm.layers.scalar_normalization import ScalarNormalization
 from keras_ssm.layers.ssm_layer import SSMLayer, check_choice
 from keras_ssm.layers.step_mask import masked
+from keras_ssm.layers.timesteps import check_takes_timesteps
 from keras_ssm.ops import backend
 
 GATES = (None, "linear", "glu", "full_glu", "half_glu1", "half_glu2")
-NORMS = (None, "layer", "batch", "scalar")
 
 
 @keras.saving.register_keras_serializable(package="keras_ssm")
@@ -52,6 +52,7 @@ class SSMBlock(OneDirection, keras.layers.Layer):
         mask: boolean tensor `(batch, length)`, True where valid.
         initial_state: tensor, state of the mixer.
         return_state: bool. Whether the mixer's final state is returned as well.
+        timesteps: float tensor `(batch, length)`, for a mixer that reads them, such as `S5`.
 
     Returns:
         Tensor `(batch, length, features)`; with `return_state` a tuple of it and the state.
@@ -137,14 +138,25 @@ class SSMBlock(OneDirection, keras.layers.Layer):
             self.output_dense.build(wide)
         self.built = True
 
-    def call(self, x, mask=None, initial_state=None, return_state=False, training=None):
+    def call(
+        self,
+        x,
+        mask=None,
+        initial_state=None,
+        return_state=False,
+        timesteps=None,
+        training=None,
+    ):
         x = ops.convert_to_tensor(x)
         self.mixer.check_inputs(x.shape, x.dtype)
         if mask is not None and self.zero_covered:
             # Before the norm and the residual sum: their gradients would be 0 * NaN.
             x = masked(x, mask)
         y = self._normalize(x, training) if self.prenorm else x
-        y = self.mixer(y, mask=mask, initial_state=initial_state, return_state=return_state)
+        times = self._timesteps(timesteps)
+        y = self.mixer(
+            y, mask=mask, initial_state=initial_state, return_state=return_state, **times
+        )
         y, state = y if return_state else (y, None)
         y = self._finish(x, y, training)
         return (y, state) if return_state else y
@@ -158,13 +170,21 @@ class SSMBlock(OneDirection, keras.layers.Layer):
     def step_scale(self, value):
         self.mixer.step_scale = value
 
-    def step(self, x, state, system=None):
+    def _timesteps(self, timesteps):
+        """Arguments of the mixer's call."""
+        if timesteps is None:
+            return {}
+        check_takes_timesteps(self.mixer)
+        return {"timesteps": timesteps}
+
+    def step(self, x, state, system=None, timesteps=None):
         """Advances the block by one sample, at inference.
 
         Args:
             x: float tensor `(batch, features)`.
             state: tensor, the mixer's state.
             system: what `discretize` returned, or `None` to compute it here.
+            timesteps: float tensor `(batch,)` or `None`; see `S5.step`.
 
         Returns:
             Tuple `(y, state)`: `(batch, features)` and the next state.
@@ -176,7 +196,7 @@ class SSMBlock(OneDirection, keras.layers.Layer):
         self.mixer.check_inputs(x.shape, x.dtype, rank=2)
         x = ops.cast(x, self.compute_dtype)
         y = self._normalize(x, training=False) if self.prenorm else x
-        y, state = self.mixer.step(y, state, system)
+        y, state = self.mixer.step(y, state, system, **self._timesteps(timesteps))
         return self._finish(x, y, training=False), state
 
     def discretize(self):
@@ -191,10 +211,17 @@ class SSMBlock(OneDirection, keras.layers.Layer):
         return tuple(input_shape)
 
     def compute_output_spec(
-        self, x, mask=None, initial_state=None, return_state=False, training=None
+        self,
+        x,
+        mask=None,
+        initial_state=None,
+        return_state=False,
+        timesteps=None,
+        training=None,
     ):
         y = keras.KerasTensor(tuple(x.shape), dtype=self.compute_dtype)
-        mixed = self.mixer.compute_output_spec(x, mask, initial_state, return_state)
+        times = self._timesteps(timesteps)
+        mixed = self.mixer.compute_output_spec(x, mask, initial_state, return_state, **times)
         return (y, mixed[1]) if return_state else y
 
     def compute_mask(self, inputs, previous_mask):
@@ -276,52 +303,6 @@ def mixer_from_config(config, dtype=None, seed=None):
         settings["seed"] = seed
     settings["name"] = config["class_name"].lower()
     return keras.layers.deserialize({**config, "config": settings})
-
-
-def make_norm(kind, epsilon, momentum, **kwargs):
-    """Returns the norm layer of that name, or `None`."""
-    check_choice("norm", kind, NORMS)
-    if kind == "layer":
-        return LayerNormalization(epsilon=epsilon, **kwargs)
-    if kind == "batch":
-        return _BatchNormalization(epsilon=epsilon, momentum=momentum, **kwargs)
-    return ScalarNormalization(**kwargs) if kind == "scalar" else None
-
-
-class _BatchNormalization(keras.layers.BatchNormalization):
-    """Statistics of all steps, padded ones too, in two passes.
-
-    Keras would leave out what the mask of its input covers, and takes the mean of squares less
-    the square of the mean, which loses the digits of a variance below it.
-    """
-
-    def _moments(self, inputs, mask):
-        mean = backend.mean(inputs, axis=self._reduction_axes)
-        centered = inputs - mean
-        return mean, backend.mean(centered * centered, axis=self._reduction_axes)
-
-    def call(self, inputs, training=None, mask=None):
-        if self.compute_dtype != "float64":  # of which Keras makes float32
-            return super().call(inputs, training=training, mask=mask)
-        gamma, beta, mean, variance = map(
-            ops.convert_to_tensor, (self.gamma, self.beta, self.moving_mean, self.moving_variance)
-        )
-        if training and self.trainable:
-            kept, new = self.momentum, 1.0 - self.momentum
-            old_mean, old_variance = mean, variance
-            mean, variance = self._moments(inputs, mask)
-            self.moving_mean.assign(kept * old_mean + new * mean)
-            self.moving_variance.assign(kept * old_variance + new * variance)
-        return (inputs - mean) * ops.rsqrt(variance + self.epsilon) * gamma + beta
-
-
-def normalize(norm, x, training):
-    """Applies a norm layer, or none, to sequences or to single samples."""
-    if norm is None:
-        return x
-    if len(x.shape) == 2:  # batch norm insists on sequences
-        return normalize(norm, x[:, None], training)[:, 0]
-    return norm(x, training=training)
 
 
 def get_activation(name):

@@ -56,6 +56,7 @@ class SSMLayer(OneDirection, keras.layers.Layer):
     """
 
     channels = 1  # output channels for each feature
+    takes_timesteps = False  # whether it reads samples at irregular times
 
     def __init__(
         self,

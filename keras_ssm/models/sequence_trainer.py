@@ -19,25 +19,78 @@ class SequenceTrainer(OneDirection, DataTrainer):
 
     # A signature that Keras reads: by it the trainers pass `training`, and layers their mask.
 
-    def __call__(self, inputs, training=None, mask=None, **kwargs):
+    def __call__(
+        self,
+        inputs,
+        training=None,
+        mask=None,
+        initial_state=None,
+        return_state=False,
+        **kwargs,
+    ):
         self._refuse_unknown(kwargs)
-        if training is not None:  # a `None` would hide what an outer model was called with
-            kwargs["training"] = training
-        return super().__call__(self.as_tensors(inputs, mask), **kwargs)
+        self.check_state(initial_state, return_state)
+        # Only what was given: a `None` would hide what an outer model was called with.
+        given = {"training": training, "initial_state": initial_state}
+        given = {name: value for name, value in given.items() if value is not None}
+        if return_state:
+            given["return_state"] = True
+        return super().__call__(self.as_tensors(inputs, mask), **given, **kwargs)
 
-    def call(self, inputs, training=None, mask=None, **kwargs):
+    def call(
+        self,
+        inputs,
+        training=None,
+        mask=None,
+        initial_state=None,
+        return_state=False,
+        **kwargs,
+    ):
         self._refuse_unknown(kwargs)
         # Again, since Keras also calls this directly: on JAX and when nothing is traced.
-        return super().call(self.as_tensors(inputs, mask), training=training, **kwargs)
+        inputs = self.as_tensors(inputs, mask)
+        if initial_state is None and not return_state and "timesteps" not in inputs:
+            return super().call(inputs, training=training, **kwargs)
+        for name, symbol in self.input.items():
+            inputs[name] = ops.cast(inputs[name], symbol.dtype)
+        return self.run(inputs, training, initial_state, return_state)
 
-    def compute_output_spec(self, inputs, training=None, mask=None, **kwargs):
+    def compute_output_spec(
+        self,
+        inputs,
+        training=None,
+        mask=None,
+        initial_state=None,
+        return_state=False,
+        **kwargs,
+    ):
         self._refuse_unknown(kwargs)
-        return super().compute_output_spec(self.as_tensors(inputs, mask), training=training)
+        self.check_state(initial_state, return_state)
+        inputs = self.as_tensors(inputs, mask)
+        inputs.pop("timesteps", None)
+        spec = super().compute_output_spec(inputs, training=training)
+        if not return_state:
+            return spec
+        return spec, self.state_spec(inputs["padding_mask"].shape[0])
+
+    def _assert_input_compatibility(self, inputs, *args):
+        if isinstance(inputs, dict):  # of what the graph takes
+            inputs = {name: value for name, value in inputs.items() if name != "timesteps"}
+        return super()._assert_input_compatibility(inputs, *args)
+
+    def check_state(self, initial_state, return_state):
+        """Raises a `ValueError`, unless the model carries states through a call."""
+        if initial_state is not None or return_state:
+            raise ValueError(
+                f"{type(self).__name__} carries no states through a call: call its backbone. "
+                f"Received: initial_state={initial_state}, return_state={return_state}"
+            )
 
     def compute_output_shape(self, input_shape):
         if not isinstance(input_shape, dict):
             mask = tuple(input_shape if self.input_key == "token_ids" else input_shape[:-1])
             input_shape = {self.input_key: tuple(input_shape), "padding_mask": mask}
+        input_shape = {k: v for k, v in input_shape.items() if k != "timesteps"}
         return super().compute_output_shape(input_shape)
 
     def as_tensors(self, inputs, mask=None):
@@ -54,7 +107,8 @@ class SequenceTrainer(OneDirection, DataTrainer):
         unknown = sorted(set(arguments) - set(self._call_context_args))
         if unknown:
             raise ValueError(
-                f"A call of {self.name} takes `inputs`, `training` and `mask`. "
+                f"A call of {self.name} takes `inputs`, `training`, `mask`, `initial_state` and "
+                "`return_state`. "
                 f"Received: {', '.join(unknown)}"
             )
 

@@ -6,18 +6,19 @@ from keras_hub.models import Backbone
 
 from keras_ssm.checks import check_flags
 from keras_ssm.layers.exact_layers import Dense
+from keras_ssm.layers.norms import make_norm
 from keras_ssm.layers.ssm_block import (
     SSMBlock,
     clone_mixer,
-    make_norm,
     mixer_from_config,
-    normalize,
 )
 from keras_ssm.layers.ssm_layer import SSMLayer, check_choice, check_positive, compatible
-from keras_ssm.layers.step_mask import StepMask, masked
+from keras_ssm.layers.timesteps import check_takes_timesteps
 from keras_ssm.layers.token_dense import TokenDense
 from keras_ssm.models.backbone_files import BackboneFiles
+from keras_ssm.models.backbone_layers import BackboneLayers, run_layers
 from keras_ssm.models.finite_inputs import is_tensorflow
+from keras_ssm.models.model_timesteps import model_timesteps
 from keras_ssm.models.sequence_trainer import SequenceTrainer
 from keras_ssm.models.targets import to_numpy
 
@@ -26,7 +27,7 @@ ENCODERS = ("auto", "linear", *TOKEN_ENCODERS, None)
 
 
 @keras.saving.register_keras_serializable(package="keras_ssm")
-class SSMBackbone(BackboneFiles, SequenceTrainer, Backbone, Functional):
+class SSMBackbone(BackboneFiles, BackboneLayers, SequenceTrainer, Backbone, Functional):
     """Stack of state-space blocks over an encoder: sequences in, hidden sequences out.
 
     Any layer of the family can be the mixer, the way `keras.layers.RNN` takes a cell. The
@@ -56,10 +57,15 @@ class SSMBackbone(BackboneFiles, SequenceTrainer, Backbone, Functional):
     Call arguments:
         inputs: float tensor `(batch, length, input_dim)`, or integers `(batch, length)` if
             `vocabulary_size` is set; or a dict of `inputs` or `token_ids` and, optionally,
-            `padding_mask` `(batch, length)`, True where valid.
+            `padding_mask` `(batch, length)`, True where valid, and `timesteps`
+            `(batch, length)`, for a mixer such as `S5` that reads samples at irregular times:
+            factors on dt, the time since the sample before in units of the usual one. What they
+            are in padded steps does not matter.
+        initial_state: list of tensors, one a layer, as `get_initial_state` returns it.
+        return_state: bool. Whether the states after each row's last valid step are returned.
 
     Returns:
-        Tensor `(batch, length, hidden_dim)`.
+        Tensor `(batch, length, hidden_dim)`; with `return_state` a tuple of it and the states.
 
     Raises:
         ValueError: for a mixer that is no state-space layer, an unknown encoder, sizes below 1,
@@ -160,14 +166,9 @@ class SSMBackbone(BackboneFiles, SequenceTrainer, Backbone, Functional):
         else:
             key, x = "inputs", keras.Input((None, input_dim), dtype=float_dtype, name="inputs")
         mask = keras.Input((None,), dtype="bool", name="padding_mask")
-        # What a mask covers is zero before anything reads it: a gradient is 0 * NaN behind it.
-        y = masked(x, mask) if mask_inputs else x
-        y = y if first is None else first(y)
         for block in blocks:
             block.zero_covered = False
-            y = block(y, mask=mask if mask_inputs else None)
-        y = y if last_norm is None else last_norm(y)
-        y = StepMask(name="step_mask")([y, mask])
+        y = run_layers(x, mask, first, blocks, last_norm, mask_inputs)
         super().__init__(inputs={key: x, "padding_mask": mask}, outputs=y, dtype=dtype, name=name)
         if not trainable:
             self.trainable = False  # reaches the layers only now
@@ -214,11 +215,11 @@ class SSMBackbone(BackboneFiles, SequenceTrainer, Backbone, Functional):
         """
         key = self.input_key
         given = dict(inputs) if isinstance(inputs, dict) else {key: inputs}
-        unknown = sorted(set(given) - {key, "padding_mask"})
+        unknown = sorted(set(given) - {key, "padding_mask", "timesteps"})
         if key not in given or unknown:
             raise ValueError(
                 f"`inputs` must be an array or a dict with {key!r} and, optionally, "
-                f"'padding_mask'. Received: keys {sorted(given)}"
+                f"'padding_mask' and 'timesteps'. Received: keys {sorted(given)}"
             )
         x, mask = given[key], given.get("padding_mask")
         if not hasattr(x, "shape"):
@@ -237,53 +238,11 @@ class SSMBackbone(BackboneFiles, SequenceTrainer, Backbone, Functional):
         if key == "token_ids" and isinstance(x, np.ndarray):
             read = x[np.asarray(to_numpy(mask), bool)] if self.mask_inputs else x
             check_token_ids(read, self.vocabulary_size)
-        return {key: x, "padding_mask": mask}
-
-    def step(self, x, states, systems=None):
-        """Advances every layer by one sample, at inference.
-
-        Args:
-            x: float tensor `(batch, input_dim)`, or token ids `(batch,)`.
-            states: list of tensors, one a layer, as `get_initial_state` returns it.
-            systems: list of discrete systems, or `None` to compute them here.
-
-        Returns:
-            Tuple `(y, states)`: `(batch, hidden_dim)` and the next states.
-
-        Raises:
-            ValueError: for inputs or states of another shape, or a bidirectional mixer.
-        """
-        systems = [None] * self.num_layers if systems is None else systems
-        if len(states) != self.num_layers or len(systems) != self.num_layers:
-            raise ValueError(
-                f"`states` and `systems` must have one entry for each of {self.num_layers} "
-                f"layers. Received: {len(states)} states, {len(systems)} systems"
-            )
-        x = ops.convert_to_tensor(x)
-        rank = 1 if self.vocabulary_size else 2
-        if len(x.shape) != rank or (rank == 2 and x.shape[-1] != self.input_dim):
-            expected = "(batch,)" if rank == 1 else f"(batch, {self.input_dim})"
-            raise ValueError(
-                f"`x` of a step must have shape {expected}. Received: x.shape={tuple(x.shape)}"
-            )
-        dtype = keras.backend.standardize_dtype(x.dtype)
-        if ("int" in dtype) != (rank == 1) or "bool" in dtype:
-            kind = "integers" if rank == 1 else "floats, scaled as the preprocessor would"
-            raise ValueError(f"`x` of a step must be {kind}. Received: x.dtype={dtype}")
-        y = x if self.encoder_layer is None else self.encoder_layer(x)
-        following = []
-        for block, state, system in zip(self.blocks, states, systems, strict=True):
-            y, state = block.step(y, state, system)
-            following.append(state)
-        return normalize(self.last_norm, y, training=False), following
-
-    def discretize(self):
-        """Returns the discrete system of every layer, for a loop of `step`."""
-        return [block.discretize() for block in self.blocks]
-
-    def get_initial_state(self, batch_size):
-        """Returns the zero state of every layer for `batch_size` rows."""
-        return [block.get_initial_state(batch_size) for block in self.blocks]
+        standard = {key: x, "padding_mask": mask}
+        if given.get("timesteps") is not None:
+            check_takes_timesteps(self.blocks[0].mixer)
+            standard["timesteps"] = model_timesteps(given["timesteps"], mask)
+        return standard
 
     @property
     def step_scale(self):

@@ -4,6 +4,9 @@ from keras import ops
 from keras_ssm.models.classifier_task import ClassifierTask
 from keras_ssm.models.ssm_classifier_preprocessor import SSMClassifierPreprocessor
 
+# Parts of the state: of the layers, and of the mean or the last step.
+STATE = {"layers", "total", "count"}
+
 
 @keras.saving.register_keras_serializable(package="keras_ssm")
 class SSMClassifier(ClassifierTask):
@@ -27,9 +30,11 @@ class SSMClassifier(ClassifierTask):
 
     Call arguments:
         inputs: as for the backbone.
+        initial_state, return_state: the state of a sequence that goes on, as `step` has it.
 
     Returns:
-        Logits `(batch, num_classes)`; `(batch, length, num_classes)` without pooling.
+        Logits `(batch, num_classes)`; `(batch, length, num_classes)` without pooling. With
+        `return_state` a tuple of them and the state.
 
     Raises:
         ValueError: for an unknown `pooling`, sizes below 1, or inputs of another kind or shape.
@@ -68,14 +73,50 @@ class SSMClassifier(ClassifierTask):
     ):
         self.set_up(backbone, num_classes, preprocessor, pooling, dropout, head_dtype)
         inputs = backbone.input
-        y = self.pooler(backbone(inputs), mask=inputs["padding_mask"])
-        outputs = self.head(self.head_dropout(y))
+        outputs = self.run(inputs)
         super().__init__(inputs=inputs, outputs=outputs, compile=compile, name=name)
         if not trainable:
             self.trainable = False  # reaches the layers only now
         self.complete()
 
-    def step(self, x, state, systems=None):
+    def run(self, inputs, training=None, initial_state=None, return_state=False):
+        """The graph, and beside it what a graph does not know: states and `timesteps`."""
+        context = {} if training is None else {"training": training}
+        mask = inputs["padding_mask"]
+        if initial_state is None and not return_state:
+            y = self.pooler(self.backbone(inputs, **context), mask=mask)
+            return self.head(self.head_dropout(y, **context))
+        if initial_state is None:
+            initial_state = self.get_initial_state(ops.shape(mask)[0])
+        y, layers = self.backbone(
+            inputs, initial_state=initial_state["layers"], return_state=True, **context
+        )
+        y, pooled = self._pool(y, mask, initial_state)
+        y = self.head(self.head_dropout(y, **context))
+        return (y, {"layers": layers, **pooled}) if return_state else y
+
+    def check_state(self, initial_state, return_state):
+        """Raises a `ValueError` for states that do not exist, or of another structure."""
+        layers = None
+        if initial_state is not None:
+            if not isinstance(initial_state, dict) or set(initial_state) != STATE:
+                raise ValueError(
+                    "`initial_state` must be what `get_initial_state`, `step` or a call with "
+                    f"`return_state` gave. Received: {type(initial_state).__name__}"
+                )
+            layers = initial_state["layers"]
+        self.backbone.check_state(layers, return_state)
+
+    def state_spec(self, batch):
+        """The state of `batch` rows as symbolic tensors."""
+        total = (batch, self.backbone.hidden_dim)
+        return {
+            "layers": self.backbone.state_spec(batch),
+            "total": keras.KerasTensor(total, dtype=self._total_dtype()),
+            "count": keras.KerasTensor((batch, 1), dtype="int32"),
+        }
+
+    def step(self, x, state, systems=None, timesteps=None):
         """Reads one more sample and returns the logits so far, at inference.
 
         Args:
@@ -83,6 +124,7 @@ class SSMClassifier(ClassifierTask):
                 ids `(batch,)`.
             state: what `get_initial_state` or the last step returned.
             systems: what `discretize` returned, or `None` to compute it here.
+            timesteps: float tensor `(batch,)` or `None`; see `S5.step`.
 
         Returns:
             Tuple `(logits, state)`: the logits of the sequence read so far,
@@ -98,12 +140,27 @@ class SSMClassifier(ClassifierTask):
                 logits, state = model.step(pixel, state, systems)
             ```
         """
-        y, layers = self.backbone.step(x, state["layers"], systems)
-        count = state["count"] + 1
-        total = state["total"] + ops.cast(y, state["total"].dtype)
-        if self.pooling == "mean":
-            y = ops.cast(total / ops.cast(count, total.dtype), self.pooler.compute_dtype)
-        return self.head(y), {"layers": layers, "total": total, "count": count}
+        y, layers = self.backbone.step(x, state["layers"], systems, timesteps)
+        y = ops.expand_dims(y, 1)
+        y, pooled = self._pool(y, ops.ones_like(y[..., 0], dtype="bool"), state)
+        y = y[:, 0] if self.pooling is None else y
+        return self.head(y), {"layers": layers, **pooled}
+
+    def _pool(self, y, mask, state):
+        """What the head reads of a sequence that goes on from a state, and how far it came."""
+        mask = ops.cast(mask, "bool")
+        steps = ops.sum(ops.cast(mask, "int32"), axis=1, keepdims=True)
+        count, total = ops.convert_to_tensor(state["count"]) + steps, state["total"]
+        if self.pooling is None:
+            return y, {"total": total, "count": count}
+        if self.pooling == "last":
+            last = ops.cast(self.pooler(y, mask=mask), total.dtype)
+            total = ops.where(steps > 0, last, total)
+            return ops.cast(total, self.pooler.compute_dtype), {"total": total, "count": count}
+        wide = ops.cast(y, total.dtype)
+        total = total + ops.sum(ops.where(mask[..., None], wide, ops.zeros_like(wide)), axis=1)
+        mean = total / ops.cast(ops.maximum(count, 1), total.dtype)
+        return ops.cast(mean, self.pooler.compute_dtype), {"total": total, "count": count}
 
     def discretize(self):
         """Returns the discrete system of every layer, for a loop of `step`."""
@@ -111,9 +168,11 @@ class SSMClassifier(ClassifierTask):
 
     def get_initial_state(self, batch_size):
         """Returns the state before the first sample, for `batch_size` rows."""
-        dtype = "float64" if self.pooler.compute_dtype == "float64" else "float32"
         return {
             "layers": self.backbone.get_initial_state(batch_size),
-            "total": ops.zeros((batch_size, self.backbone.hidden_dim), dtype=dtype),
-            "count": ops.zeros((), dtype="int32"),
+            "total": ops.zeros((batch_size, self.backbone.hidden_dim), dtype=self._total_dtype()),
+            "count": ops.zeros((batch_size, 1), dtype="int32"),
         }
+
+    def _total_dtype(self):
+        return "float64" if self.pooler.compute_dtype == "float64" else "float32"

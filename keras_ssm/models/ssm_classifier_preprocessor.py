@@ -5,6 +5,7 @@ from keras_hub.models import Preprocessor
 from keras_ssm.checks import check_flags, check_number
 from keras_ssm.layers.ssm_layer import check_positive
 from keras_ssm.models.finite_inputs import is_tensorflow
+from keras_ssm.models.model_timesteps import padded_timesteps
 from keras_ssm.models.preset_loading import opened
 from keras_ssm.models.ssm_backbone import SSMBackbone
 from keras_ssm.models.targets import to_numpy
@@ -31,12 +32,14 @@ class SSMClassifierPreprocessor(Preprocessor):
     Call arguments:
         x: array `(batch, length, features)` or, for one feature or tokens, `(batch, length)`;
             a list of arrays `(length, features)` or `(length,)`; a list of strings (tokens);
-            or a dict of `inputs` or `token_ids` and, optionally, `padding_mask`.
+            or a dict of `inputs` or `token_ids` and, optionally, `padding_mask` and
+            `timesteps`: `(batch, length)` or a list of arrays `(length,)`, for backbones that
+            read samples at irregular times.
         y, sample_weight: passed through.
 
     Returns:
-        Dict of `inputs` or `token_ids` and `padding_mask`, packed with `y` and
-        `sample_weight` if given.
+        Dict of `inputs` or `token_ids`, `padding_mask` and, if given, `timesteps`, packed with
+        `y` and `sample_weight` if given.
 
     Raises:
         ValueError: for empty input, arrays of unlike feature counts, non-integers as tokens,
@@ -68,17 +71,20 @@ class SSMClassifierPreprocessor(Preprocessor):
 
     def call(self, x, y=None, sample_weight=None):
         key = "token_ids" if self.tokens else "inputs"
-        mask = None
+        mask = timesteps = None
         if isinstance(x, dict):
-            if key not in x or set(x) - {key, "padding_mask"}:
+            if key not in x or set(x) - {key, "padding_mask", "timesteps"}:
                 raise ValueError(
                     f"`x` must be an array, a list or a dict with {key!r} and, optionally, "
-                    f"'padding_mask'. Received: keys {sorted(x)}"
+                    f"'padding_mask' and 'timesteps'. Received: keys {sorted(x)}"
                 )
-            x, mask = x[key], x.get("padding_mask")
+            x, mask, timesteps = x[key], x.get("padding_mask"), x.get("timesteps")
         convert = self._from_tensorflow if is_tensorflow(x) else self._from_numpy
         x, mask = convert(x, mask)
-        return keras.utils.pack_x_y_sample_weight({key: x, "padding_mask": mask}, y, sample_weight)
+        inputs = {key: x, "padding_mask": mask}
+        if timesteps is not None:
+            inputs["timesteps"] = self._timesteps(timesteps, mask)
+        return keras.utils.pack_x_y_sample_weight(inputs, y, sample_weight)
 
     @classmethod
     def from_preset(cls, preset, revision=None, **kwargs):
@@ -94,6 +100,10 @@ class SSMClassifierPreprocessor(Preprocessor):
             "sequence_length": self.sequence_length,
             "allow_nan": self.allow_nan,
         }
+
+    def _timesteps(self, timesteps, mask):
+        """Times between samples, padded and cut like the inputs."""
+        return padded_timesteps(timesteps, mask, self.sequence_length, self._float_dtype())
 
     def _from_numpy(self, x, mask):
         x = x if isinstance(x, (list, tuple, str, bytes)) else to_numpy(x)

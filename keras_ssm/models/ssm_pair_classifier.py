@@ -5,6 +5,7 @@ from keras import ops
 from keras_ssm.layers.exact_layers import Dense
 from keras_ssm.layers.ssm_block import get_activation
 from keras_ssm.models.classifier_task import ClassifierTask
+from keras_ssm.models.model_timesteps import model_timesteps
 from keras_ssm.models.ssm_backbone import full_mask
 from keras_ssm.models.ssm_pair_classifier_preprocessor import SSMPairClassifierPreprocessor
 
@@ -35,7 +36,8 @@ class SSMPairClassifier(ClassifierTask):
     Call arguments:
         inputs: float tensor `(batch, 2, length, input_dim)`, or integers `(batch, 2, length)`
             if the backbone has a vocabulary; or a dict of `inputs` or `token_ids` and,
-            optionally, `padding_mask` `(batch, 2, length)`, True where valid.
+            optionally, `padding_mask` `(batch, 2, length)`, True where valid, and `timesteps`
+            of the same shape, as for the backbone.
 
     Returns:
         Logits `(batch, num_classes)`.
@@ -79,28 +81,34 @@ class SSMPairClassifier(ClassifierTask):
         self.set_up(backbone, num_classes, preprocessor, pooling, dropout, head_dtype)
         self.head_dim = backbone.hidden_dim if head_dim is None else head_dim
         self.head_activation = head_activation
-        activate = get_activation(head_activation)
+        self._activate = get_activation(head_activation)
         self.pair_dense = Dense(self.head_dim, dtype=self.head_policy, name="pair_dense")
         key, x = backbone.input_key, backbone.input[backbone.input_key]
         inputs = {
             key: keras.Input((2, *x.shape[1:]), dtype=x.dtype, name=key),
             "padding_mask": keras.Input((2, None), dtype="bool", name="padding_mask"),
         }
-        # First all the first sequences, then all the second ones.
-        rows = {k: ops.concatenate([v[:, 0], v[:, 1]], axis=0) for k, v in inputs.items()}
-        pooled = self.pooler(backbone(rows), mask=rows["padding_mask"])
-        a, b = ops.split(pooled, 2, axis=0)
-        y = activate(self.pair_dense(ops.concatenate([a, b, a - b, a * b], axis=-1)))
-        outputs = self.head(self.head_dropout(y))
+        outputs = self.run(inputs)
         super().__init__(inputs=inputs, outputs=outputs, compile=compile, name=name)
         if not trainable:
             self.trainable = False  # reaches the layers only now
         self.complete()
 
+    def run(self, inputs, training=None, initial_state=None, return_state=False):
+        """The graph, and beside it what a graph does not know: `timesteps`."""
+        context = {} if training is None else {"training": training}
+        # First all the first sequences, then all the second ones.
+        rows = {k: ops.concatenate([v[:, 0], v[:, 1]], axis=0) for k, v in inputs.items()}
+        pooled = self.pooler(self.backbone(rows, **context), mask=rows["padding_mask"])
+        a, b = ops.split(pooled, 2, axis=0)
+        y = self._activate(self.pair_dense(ops.concatenate([a, b, a - b, a * b], axis=-1)))
+        return self.head(self.head_dropout(y, **context))
+
     def standardize(self, inputs):
         """Brings what a person passes into the dict that the graph takes; see the class."""
         key = self.input_key
         given = dict(inputs) if isinstance(inputs, dict) else {key: inputs}
+        given = {k: v for k, v in given.items() if v is not None}
         given = {k: v if hasattr(v, "shape") else np.asarray(v) for k, v in given.items()}
         for name, value in given.items():
             if len(value.shape) < 3 or value.shape[1] != 2:
@@ -109,11 +117,13 @@ class SSMPairClassifier(ClassifierTask):
                     f"`{name}` of a pair classifier must have shape (batch, 2, length{features}). "
                     f"Received: {name}.shape={tuple(value.shape)}"
                 )
-        for document in (0, 1):  # checks
-            self.backbone.standardize({k: v[:, document] for k, v in given.items()})
-        if given.get("padding_mask") is None:
+        if key in given and "padding_mask" not in given:
             x = given[key]
             given["padding_mask"] = full_mask(x if key == "token_ids" else x[..., 0])
+        for document in (0, 1):  # checks
+            self.backbone.standardize({k: v[:, document] for k, v in given.items()})
+        if "timesteps" in given:
+            given["timesteps"] = model_timesteps(given["timesteps"], given["padding_mask"])
         return given
 
     def sample_inputs(self):

@@ -1,4 +1,5 @@
 import keras
+import numpy as np
 
 from keras_ssm.models.ssm_classifier_preprocessor import SSMClassifierPreprocessor
 from keras_ssm.models.targets import to_numpy
@@ -49,6 +50,20 @@ class SSMPairClassifierPreprocessor(SSMClassifierPreprocessor):
             mask = self._rows(to_numpy(mask))
         padded, given = super()._from_numpy(rows, mask)
         return tuple(part.reshape(-1, 2, *part.shape[1:]) for part in (padded, given))
+
+    def _timesteps(self, timesteps, mask):
+        if isinstance(mask, np.ndarray):
+            pairs = isinstance(timesteps, (list, tuple))
+            rows = [r for pair in timesteps for r in pair] if pairs else self._rows(timesteps)
+            return super()._timesteps(rows, mask.reshape(-1, mask.shape[-1])).reshape(mask.shape)
+        import tensorflow as tf
+
+        if isinstance(timesteps, tf.RaggedTensor):
+            rows = timesteps.merge_dims(0, 1)
+        else:
+            rows = tf.reshape(timesteps, [-1, tf.shape(timesteps)[-1]])
+        flat = super()._timesteps(rows, tf.reshape(mask, [-1, tf.shape(mask)[-1]]))
+        return tf.ensure_shape(tf.reshape(flat, tf.shape(mask)), mask.shape)
 
     def _rows(self, x):
         if x.ndim < 2 or x.shape[1] != 2:

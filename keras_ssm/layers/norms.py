@@ -1,0 +1,57 @@
+"""The norms of a block."""
+
+import keras
+from keras import ops
+
+from keras_ssm.layers.exact_layers import LayerNormalization
+from keras_ssm.layers.scalar_normalization import ScalarNormalization
+from keras_ssm.layers.ssm_layer import check_choice
+from keras_ssm.ops import backend
+
+NORMS = (None, "layer", "batch", "scalar")
+
+
+def make_norm(kind, epsilon, momentum, **kwargs):
+    """Returns the norm layer of that name, or `None`."""
+    check_choice("norm", kind, NORMS)
+    if kind == "layer":
+        return LayerNormalization(epsilon=epsilon, **kwargs)
+    if kind == "batch":
+        return _BatchNormalization(epsilon=epsilon, momentum=momentum, **kwargs)
+    return ScalarNormalization(**kwargs) if kind == "scalar" else None
+
+
+class _BatchNormalization(keras.layers.BatchNormalization):
+    """Statistics of all steps, padded ones too, in two passes.
+
+    Keras would leave out what the mask of its input covers, and takes the mean of squares less
+    the square of the mean, which loses the digits of a variance below it.
+    """
+
+    def _moments(self, inputs, mask):
+        mean = backend.mean(inputs, axis=self._reduction_axes)
+        centered = inputs - mean
+        return mean, backend.mean(centered * centered, axis=self._reduction_axes)
+
+    def call(self, inputs, training=None, mask=None):
+        if self.compute_dtype != "float64":  # of which Keras makes float32
+            return super().call(inputs, training=training, mask=mask)
+        gamma, beta, mean, variance = map(
+            ops.convert_to_tensor, (self.gamma, self.beta, self.moving_mean, self.moving_variance)
+        )
+        if training and self.trainable:
+            kept, new = self.momentum, 1.0 - self.momentum
+            old_mean, old_variance = mean, variance
+            mean, variance = self._moments(inputs, mask)
+            self.moving_mean.assign(kept * old_mean + new * mean)
+            self.moving_variance.assign(kept * old_variance + new * variance)
+        return (inputs - mean) * ops.rsqrt(variance + self.epsilon) * gamma + beta
+
+
+def normalize(norm, x, training):
+    """Applies a norm layer, or none, to sequences or to single samples."""
+    if norm is None:
+        return x
+    if len(x.shape) == 2:  # batch norm insists on sequences
+        return normalize(norm, x[:, None], training)[:, 0]
+    return norm(x, training=training)

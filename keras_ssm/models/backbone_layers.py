@@ -1,0 +1,122 @@
+import keras
+from keras import ops
+
+from keras_ssm.layers.norms import normalize
+from keras_ssm.layers.step_mask import StepMask, masked
+from keras_ssm.layers.timesteps import uncovered
+
+
+class BackboneLayers:
+    """What runs through the layers of a backbone: sequences with states, and single steps."""
+
+    def run(self, inputs, training=None, initial_state=None, return_state=False):
+        """`call` beside the graph, which knows neither states nor `timesteps`."""
+        return run_layers(
+            inputs[self.input_key],
+            inputs["padding_mask"],
+            self.encoder_layer,
+            self.blocks,
+            self.last_norm,
+            self.mask_inputs,
+            inputs.get("timesteps"),
+            training,
+            initial_state,
+            return_state,
+        )
+
+    def check_state(self, initial_state, return_state):
+        """Raises a `ValueError` for states that do not exist, or are of another number."""
+        if initial_state is None and not return_state:
+            return
+        self.blocks[0].get_initial_state(1)  # refuses if there is none
+        if initial_state is not None and len(initial_state) != self.num_layers:
+            raise ValueError(
+                f"`initial_state` must have one entry for each of {self.num_layers} layers. "
+                f"Received: {len(initial_state)} entries"
+            )
+
+    def state_spec(self, batch):
+        """The states of `batch` rows as symbolic tensors."""
+        x = keras.KerasTensor((batch, None, self.hidden_dim), dtype=self.compute_dtype)
+        return [block.compute_output_spec(x, return_state=True)[1] for block in self.blocks]
+
+    def step(self, x, states, systems=None, timesteps=None):
+        """Advances every layer by one sample, at inference.
+
+        Args:
+            x: float tensor `(batch, input_dim)`, or token ids `(batch,)`.
+            states: list of tensors, one a layer, as `get_initial_state` returns it.
+            systems: list of discrete systems, or `None` to compute them here.
+            timesteps: float tensor `(batch,)` or `None`; see `S5.step`.
+
+        Returns:
+            Tuple `(y, states)`: `(batch, hidden_dim)` and the next states.
+
+        Raises:
+            ValueError: for inputs or states of another shape, or a bidirectional mixer.
+        """
+        systems = [None] * self.num_layers if systems is None else systems
+        if len(states) != self.num_layers or len(systems) != self.num_layers:
+            raise ValueError(
+                f"`states` and `systems` must have one entry for each of {self.num_layers} "
+                f"layers. Received: {len(states)} states, {len(systems)} systems"
+            )
+        x = ops.convert_to_tensor(x)
+        rank = 1 if self.vocabulary_size else 2
+        if len(x.shape) != rank or (rank == 2 and x.shape[-1] != self.input_dim):
+            expected = "(batch,)" if rank == 1 else f"(batch, {self.input_dim})"
+            raise ValueError(
+                f"`x` of a step must have shape {expected}. Received: x.shape={tuple(x.shape)}"
+            )
+        dtype = keras.backend.standardize_dtype(x.dtype)
+        if ("int" in dtype) != (rank == 1) or "bool" in dtype:
+            kind = "integers" if rank == 1 else "floats, scaled as the preprocessor would"
+            raise ValueError(f"`x` of a step must be {kind}. Received: x.dtype={dtype}")
+        y = x if self.encoder_layer is None else self.encoder_layer(x)
+        following = []
+        for block, state, system in zip(self.blocks, states, systems, strict=True):
+            y, state = block.step(y, state, system, timesteps)
+            following.append(state)
+        return normalize(self.last_norm, y, training=False), following
+
+    def discretize(self):
+        """Returns the discrete system of every layer, for a loop of `step`."""
+        return [block.discretize() for block in self.blocks]
+
+    def get_initial_state(self, batch_size):
+        """Returns the zero state of every layer for `batch_size` rows."""
+        return [block.get_initial_state(batch_size) for block in self.blocks]
+
+
+def run_layers(
+    x,
+    mask,
+    encoder,
+    blocks,
+    last_norm,
+    mask_inputs,
+    timesteps=None,
+    training=None,
+    initial_state=None,
+    return_state=False,
+):
+    """Encoder, blocks and last norm on sequences; with `return_state` the states as well."""
+    context = {} if training is None else {"training": training}
+    # What a mask covers is zero before anything reads it: a gradient is 0 * NaN behind it.
+    y = masked(x, mask) if mask_inputs else x
+    y = y if encoder is None else encoder(y)
+    arguments = {**context, "mask": mask if mask_inputs else None}
+    if timesteps is not None:
+        arguments["timesteps"] = uncovered(timesteps, mask, initial_state is None)
+    states = []
+    for i, block in enumerate(blocks):
+        if initial_state is not None:
+            arguments["initial_state"] = initial_state[i]
+        if return_state:
+            y, state = block(y, return_state=True, **arguments)
+            states.append(state)
+        else:
+            y = block(y, **arguments)
+    y = y if last_norm is None else last_norm(y, **context)
+    y = StepMask(name="step_mask")([y, mask])
+    return (y, states) if return_state else y
