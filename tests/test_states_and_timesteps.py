@@ -12,7 +12,7 @@ from tests.backend_tools import relative_error, to_numpy
 
 def make_backbone(mixer=None, **arguments):
     arguments = {"num_layers": 2, "hidden_dim": 4, "input_dim": 2, "norm": "batch", **arguments}
-    return SSMBackbone(mixer or S5(state_dim=4, seed=0), **arguments)
+    return SSMBackbone(mixer or S5(state_dim=4, dt_min=0.1, dt_max=1.0, seed=0), **arguments)
 
 
 def make_classifier(mixer=None, pooling="mean", **arguments):
