@@ -72,10 +72,9 @@ def test_gradients_of_a_block_do_not_see_what_a_mask_covers(series, system, bidi
         return keras.ops.sum(y * y)
 
     expected = gradients(loss, block, padded_with(x, MASK, 0.0))
-    for value in (np.nan, np.inf, 1e38):
-        found = gradients(loss, block, padded_with(x, MASK, value))
-        assert np.isfinite(found[0]) and (found[2][0] == expected[2][0]).all()
-        assert all((found[1][name] == expected[1][name]).all() for name in expected[1])
+    found = gradients(loss, block, padded_with(x, MASK, np.array([np.nan, np.inf, 1e38, -1e38])))
+    assert np.isfinite(found[0]) and (found[2][0] == expected[2][0]).all()
+    assert all((found[1][name] == expected[1][name]).all() for name in expected[1])
 
 
 @pytest.mark.parametrize(

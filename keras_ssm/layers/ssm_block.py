@@ -49,7 +49,7 @@ class SSMBlock(OneDirection, keras.layers.Layer):
 
     Call arguments:
         x: float tensor `(batch, length, features)`.
-        mask: boolean tensor `(batch, length)`, True where valid.
+        mask: boolean tensor `(batch, length)`, True where valid; the rest counts as zero.
         initial_state: tensor, state of the mixer.
         return_state: bool. Whether the mixer's final state is returned as well.
         timesteps: float tensor `(batch, length)`, for a mixer that reads them, such as `S5`.
@@ -114,9 +114,7 @@ class SSMBlock(OneDirection, keras.layers.Layer):
         self.norm_epsilon = norm_epsilon
         self.norm_momentum = norm_momentum
         self.supports_masking = True
-        # A backbone zeroes its own inputs, and its batch norms count what follows from them in
-        # padding, as published.
-        self.zero_covered = True
+        self.zero_covered = True  # a backbone does so once: batch norm counts what follows
         # Sublayers follow the block's policy (a map of them if quantised), or they do not load.
         policy = self.dtype_policy
         self.mixer = clone_mixer(mixer, dtype=policy)
@@ -150,8 +148,7 @@ class SSMBlock(OneDirection, keras.layers.Layer):
         x = ops.convert_to_tensor(x)
         self.mixer.check_inputs(x.shape, x.dtype)
         if mask is not None and self.zero_covered:
-            # Before the norm and the residual sum: their gradients would be 0 * NaN.
-            x = masked(x, mask)
+            x = masked(x, mask)  # behind a norm or the residual a gradient is 0 * NaN
         y = self._normalize(x, training) if self.prenorm else x
         times = self._timesteps(timesteps)
         y = self.mixer(

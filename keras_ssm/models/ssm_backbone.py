@@ -47,9 +47,10 @@ class SSMBackbone(BackboneFiles, BackboneLayers, SequenceTrainer, Backbone, Func
         activation, gate, norm, prenorm, dropout, tie_dropout, norm_epsilon, norm_momentum: as in
             `SSMBlock`.
         final_norm: str or `None`. Norm after the last block. Defaults to `None`.
-        mask_inputs: bool. Whether padded steps are zeroed before every mixer. If not, padding is
-            read like any other step and only left out of pooling, as published DSS and S5
-            models do; in a bidirectional model the logits then depend on it. Defaults to `True`.
+        mask_inputs: bool. Whether padded steps are zeroed before the encoder and every mixer;
+            they may then hold anything. If not, padding is read like any other step and only
+            left out of pooling, as published DSS and S5 models do: in a bidirectional model the
+            logits depend on it, and `fit` refuses NaN there. Defaults to `True`.
         dtype: dtype policy of the model. The systems inside stay float32.
         name: str or `None`. Name of the model.
         trainable: bool. Whether the weights train. Defaults to `True`.

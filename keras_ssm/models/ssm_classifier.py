@@ -20,7 +20,8 @@ class SSMClassifier(ClassifierTask):
         num_classes: int. Number of classes.
         preprocessor: callable or `None`. Defaults to an `SSMClassifierPreprocessor` that fits
             the backbone.
-        pooling: str or `None`. `"mean"`, `"last"`, or `None` (logits at every step).
+        pooling: str or `None`. `"mean"`, `"last"`, or `None`: logits at every step, trained on
+            labels `(batch, length)`; padded steps count in no loss and no metric (see `fit`).
             Defaults to `"mean"`.
         dropout: float. Rate before the head. Defaults to `0.0`.
         head_dtype: dtype policy of the head. Defaults to the backbone's.
