@@ -47,7 +47,7 @@ def checked_timesteps(layer, timesteps, expected, mask=None, from_zero=True):
 def uncovered(timesteps, mask, from_zero):
     """Ones in place of timesteps that count for nothing: those of padding at the ends."""
     timesteps = ops.convert_to_tensor(timesteps)
-    if mask is None or tuple(mask.shape) != tuple(timesteps.shape):
+    if mask is None or not compatible(tuple(mask.shape), tuple(timesteps.shape)):
         return timesteps
     mask = ops.cast(ops.convert_to_tensor(mask), "int32")
     count = ops.cumsum(mask, axis=1)
