@@ -18,6 +18,7 @@ IMPORTS_TENSORFLOW = re.compile("^    import tensorflow", re.MULTILINE)
 # Tests of what one backend alone has.
 OF_ONE_BACKEND = {
     "jax": ["test_jax_precision.py", "test_jax_tree.py", "test_pallas.py"],
+    "tensorflow": ["test_tensorflow_routes.py"],
     "torch": ["test_triton.py"],
 }
 collect_ignore = [

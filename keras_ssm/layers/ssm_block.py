@@ -324,8 +324,9 @@ def get_activation(name):
 
 def _gelu(x):
     dtype = keras.backend.standardize_dtype(x.dtype)
-    # JAX's own takes erfc, in more passes; in half precision 1 + erf would lose digits.
-    if dtype == "float64" or (dtype == "float32" and keras.backend.backend() == "jax"):
+    # Keras takes erfc on JAX, in more passes, and on TensorFlow, for which ONNX has no operation.
+    # In half precision 1 + erf would lose digits.
+    if dtype == "float64" or (dtype == "float32" and keras.backend.backend() != "torch"):
         return 0.5 * x * (1.0 + ops.erf(x * 0.5**0.5))
     return keras.activations.gelu(x, approximate=False)
 

@@ -6,9 +6,10 @@ from keras_ssm.layers.ssm_layer import compatible
 from keras_ssm.models.attributes import refuse_unheard
 from keras_ssm.models.data_trainer import DataTrainer
 from keras_ssm.models.preset_loading import PresetTable
+from keras_ssm.models.replicas import Replicas
 
 
-class SequenceTrainer(OneDirection, DataTrainer):
+class SequenceTrainer(OneDirection, Replicas, DataTrainer):
     """What backbone and task models share: inputs of every kind, and a trainer that recovers.
 
     Data may be arrays, lists, dicts, `tf.data`, a `keras.utils.PyDataset` or a generator. It is
