@@ -20,9 +20,10 @@ def available():
 def peak_memory(function):
     """Returns how many bytes a call takes at its highest.
 
-    Everything the call allocates counts: outputs, gradients and temporary results. On
-    TensorFlow its allocator counts, since it keeps freed memory; elsewhere the operating system
-    tells the resident memory. Linux only, and exact only in a process started with `ENVIRONMENT`.
+    Everything the call allocates counts: outputs, gradients and temporary results. TensorFlow's
+    allocator counts where it can (on a GPU, and on a CPU with oneDNN), since that one keeps freed
+    memory; elsewhere the operating system tells the resident memory. Linux only, and exact only in
+    a process started with `ENVIRONMENT`.
 
     Args:
         function: function without arguments. Call it once before, so that it is compiled.
@@ -41,8 +42,9 @@ def peak_memory(function):
     import keras  # not needed by who only asks whether memory can be counted
 
     gc.collect()
-    if keras.config.backend() == "tensorflow":
-        return _allocated(function)
+    device = _counting_device() if keras.config.backend() == "tensorflow" else None
+    if device is not None:
+        return _allocated(function, device)
     ctypes.CDLL("libc.so.6").malloc_trim(0)
     RESET.write_text("5")
     before = _read("VmRSS")
@@ -50,11 +52,21 @@ def peak_memory(function):
     return max(0, _read("VmHWM") - before)
 
 
-def _allocated(function):
+def _counting_device():
+    """The TensorFlow device that calls run on, or `None` if its allocator does not count."""
     from tensorflow import config
 
     device = "GPU:0" if config.list_logical_devices("GPU") else "CPU:0"
-    config.experimental.reset_memory_stats(device)
+    try:
+        config.experimental.reset_memory_stats(device)
+    except ValueError:  # the plain allocator of a CPU without oneDNN
+        return None
+    return device
+
+
+def _allocated(function, device):
+    from tensorflow import config
+
     before = config.experimental.get_memory_info(device)["current"]
     function()
     return config.experimental.get_memory_info(device)["peak"] - before
