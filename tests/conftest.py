@@ -13,30 +13,39 @@ from tests.hub_client import point_client
 from tests.hub_server import HubServer
 from tests.small_preset import INFO, X, make_model
 
+BACKEND = keras.config.backend()
 IMPORTS_TENSORFLOW = re.compile("^    import tensorflow", re.MULTILINE)
 
-# Tests of what one backend alone has.
-OF_ONE_BACKEND = {
-    "jax": ["test_jax_precision.py", "test_jax_tree.py", "test_pallas.py"],
-    "tensorflow": ["test_tensorflow_routes.py"],
-    "torch": ["test_triton.py"],
+# Files about one backend's own code, which the others cannot import.
+OWN = {
+    "test_blocks.py": ("jax", "tensorflow"),
+    "test_jax_precision.py": ("jax",),
+    "test_jax_tree.py": ("jax",),
+    "test_pallas.py": ("jax",),
+    "test_tensorflow_routes.py": ("tensorflow",),
+    "test_torch_functions.py": ("torch",),
+    "test_triton.py": ("torch",) if importlib.util.find_spec("triton") else (),
+    "test_xla_scan.py": ("jax", "tensorflow"),
 }
-collect_ignore = [
-    name
-    for backend, names in OF_ONE_BACKEND.items()
-    for name in names
-    if backend != keras.config.backend()
-    or (name == "test_triton.py" and importlib.util.find_spec("triton") is None)
-]
+collect_ignore = [name for name, backends in OWN.items() if BACKEND not in backends]
 
 
-def pytest_collection_modifyitems(items):
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(config, items):
     """Leaves out what this backend, or this environment, has no need of or cannot run."""
-    items[:] = [item for item in items if _tells_something(item)]
+    kept, others = [], []
+    for item in items:
+        (kept if _can_run(item) else others).append(item)
+        if any(BACKEND not in mark.args for mark in item.iter_markers("once")):
+            item.add_marker(pytest.mark.slow)
+    items[:] = kept
+    config.hook.pytest_deselected(items=others)
 
 
-def _tells_something(item):
-    if "float64" in item.fixturenames and keras.config.backend() != "torch":
+def _can_run(item):
+    if any(BACKEND not in mark.args for mark in item.iter_markers("only")):
+        return False
+    if "float64" in item.fixturenames and BACKEND != "torch":
         # PyTorch, which compiles nothing, is compared with the recordings in float64.
         return item.path.name == "test_float64.py"
     # Data of TensorFlow on any backend, and models handed to it: a GPU machine may lack it.
@@ -45,6 +54,19 @@ def _tells_something(item):
         or IMPORTS_TENSORFLOW.search(inspect.getsource(item.function)) is not None
     )
     return not needs_tensorflow or importlib.util.find_spec("tensorflow") is not None
+
+
+@pytest.fixture(autouse=True)
+def eager(request):
+    """Runs tests marked `eager` op by op on TensorFlow, which takes seconds to trace a model."""
+    if BACKEND != "tensorflow" or request.node.get_closest_marker("eager") is None:
+        yield
+        return
+    import tensorflow as tf
+
+    tf.config.run_functions_eagerly(True)
+    yield
+    tf.config.run_functions_eagerly(False)
 
 
 @pytest.fixture(autouse=True)
@@ -72,7 +94,7 @@ def float64():
 
 
 def _x64():
-    if keras.config.backend() != "jax":
+    if BACKEND != "jax":
         return contextlib.nullcontext()
     import jax
 

@@ -43,6 +43,11 @@ def parts(name, value):
     return {f"{name}_real": value[..., 0], f"{name}_imag": value[..., 1]}
 
 
+# The evaluation that is compared for every recording each time: where compiling takes long, for
+# some of each kind.
+AUTO = ["auto"] if BACKEND == "torch" else []
+
+
 def slow_but(quick, cases):
     """Parameters: `cases`, all but the `quick` ones marked as slow."""
     slow = pytest.mark.slow

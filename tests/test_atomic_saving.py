@@ -15,6 +15,8 @@ from keras_ssm.atomic_file import writing_file
 from keras_ssm.models import SSMClassifier
 from tests.small_preset import make_model, run_python
 
+pytestmark = pytest.mark.once("torch")
+
 
 @pytest.fixture
 def versions(saved, tmp_path):

@@ -15,6 +15,8 @@ from keras_ssm import cli, presets
 from tests.backend_tools import to_numpy
 from tests.small_preset import ROOT, X, make_model
 
+pytestmark = pytest.mark.once("torch")
+
 AS_MODULE = ["-m", "keras_ssm"]
 AS_SCRIPT = ["-c", "from keras_ssm_command import main; main()"]
 

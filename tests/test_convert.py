@@ -10,6 +10,7 @@ from keras import ops
 
 from keras_ssm import cli
 from keras_ssm.convert import compare_recorded, convert_checkpoint, load_checkpoint
+from keras_ssm.convert.attunement import plain_C
 from keras_ssm.convert.checkpoint import build_model, read_model
 from keras_ssm.convert.checkpoint_file import (
     CheckpointFile,
@@ -23,6 +24,8 @@ from keras_ssm.models import SSMClassifier, SSMPairClassifier
 from tests.backend_tools import BACKEND, relative_error, to_numpy
 from tests.converted import inputs_of
 from tests.shared_data import HERE, checkpoint, golden, shared
+
+pytestmark = pytest.mark.once("torch")
 
 # What the files cannot say, from the recorded configurations: the norm of an `example.py` file
 # and the pooling of a bare state dict.
@@ -111,6 +114,16 @@ def test_mnist_score():
     assert (logits.argmax(axis=-1) == labels).mean() == pytest.approx(0.988, abs=5e-4)
 
 
+def test_C_of_another_length_and_the_condition_of_its_solve():
+    """Two modes of which one hardly decays: I - dA^l is diagonal, its condition their ratio."""
+    dt, A = np.array([[1.0]]), np.array([[-0.002 + 0j, -1.0 + 0j]])
+    attuned = np.array([[[1.0 + 2j, 3.0 - 1j]]])
+    left = 1 - ((1 + dt * A / 2) / (1 - dt * A / 2)) ** 5
+    C, condition = plain_C(attuned, A, np.zeros((1, 1, 2), complex), dt, length=5)
+    np.testing.assert_allclose(C, attuned / left, rtol=1e-10)
+    np.testing.assert_allclose(condition, left.real.max() / left.real.min(), rtol=1e-6)
+
+
 def test_second_version():
     path = shared("checkpoints/s4_v2_format_sample.pth")
     model, report = read_model(path, overrides={"prenorm": False})
@@ -118,7 +131,13 @@ def test_second_version():
     assert mixer.bidirectional and mixer.state_dim == 64
     assert any(name.endswith("omega") for name in report.dropped)
     assert any("dA^256" in row[-1] for row in report.weights)
-    assert np.isfinite(to_numpy(model(np.zeros((1, 8, 4), "float32")))).all()
+    # What it became gives the recorded C~ = C (I - dA^256) again.
+    tensors = read_checkpoint_file(shared("checkpoints/s4_v2_format_sample.pth")).tensors
+    (attuned,) = (v for k, v in tensors.items() if "layers.3." in k and k.endswith("kernel.C"))
+    bank = mixer.bank()
+    found = -ops.einsum("chi,hij->chj", bank.readout, bank.power(256)) / 2
+    expected = np.concatenate([attuned[..., 0], -attuned[..., 1]], axis=-1)
+    assert relative_error(found, expected) < 1e-3
 
 
 # Kernels with the options of the official layer, by their recorded tensors.

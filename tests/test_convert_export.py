@@ -15,6 +15,8 @@ from keras_ssm.models import SSMBackbone, SSMClassifier, SSMPairClassifier
 from tests.backend_tools import relative_error, to_numpy
 from tests.shared_data import checkpoint
 
+pytestmark = pytest.mark.once("torch")
+
 X = np.random.default_rng(0).standard_normal((2, 12, 3)).astype("float32")
 
 

@@ -19,13 +19,15 @@ from keras_ssm.convert.checkpoint_file import read_checkpoint_file
 from keras_ssm.convert.inert_unpickler import InertUnpickler
 from tests.shared_data import checkpoint
 
+pytestmark = pytest.mark.once("torch")
+
 LAYOUT = "s4_layers.0.kernel.C"
 
 
 def refused(path, match="Received"):
     """Asserts a quick and clear error that costs little memory and leaves nothing behind."""
     out = path.parent / "out"
-    before, start = set(path.parent.iterdir()), time.perf_counter()
+    before, start = set(path.parent.iterdir()), time.process_time()
     tracemalloc.start()
     try:
         with pytest.raises(ValueError, match=match) as error:
@@ -34,7 +36,7 @@ def refused(path, match="Received"):
     finally:
         tracemalloc.stop()
     assert "Received: " in str(error.value)
-    assert time.perf_counter() - start < 5
+    assert time.process_time() - start < 60  # those that are not refused take hours
     assert peak < 2**27
     assert set(path.parent.iterdir()) == before
 
@@ -115,11 +117,12 @@ def test_nested_copies_are_not_multiplied(tmp_path):
         (b"\x80\x05\x96" + struct.pack("<Q", 2**40) + b"x.", "pickle"),
         (b"\x80\x02X\xff\xff\xff\x7fabc.", "pickle"),
         (b"\x80\x02\x82\x01.", "EXT1"),
+        (b"\x80\x02]2\x86.", "DUP"),
         (b"\x80\x02}q\x00", "pickle"),
         (b"\x80\x02(X\x01\0\0\0atQ.", "outside the file"),
         (b"not a pickle", "pickle"),
     ],
-    ids=["memo", "bytearray", "string", "extension", "cut", "reference", "text"],
+    ids=["memo", "bytearray", "string", "extension", "copy", "cut", "reference", "text"],
 )
 def test_dishonest_pickles(tmp_path, data, match):
     refused(zipped(tmp_path / "bad.pth", data), match)

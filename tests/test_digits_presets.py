@@ -7,7 +7,7 @@ import pytest
 
 import keras_ssm
 from keras_ssm.models import SSMClassifier
-from tests.backend_tools import relative_error
+from tests.backend_tools import BACKEND, relative_error
 
 RECORDED = Path(__file__).parent / "golden" / "presets"
 
@@ -18,16 +18,21 @@ def test_digits():
     return keras_ssm.datasets.digits()[1]
 
 
+@pytest.mark.eager
 @pytest.mark.parametrize("name", sorted(keras_ssm.list_presets()))
 def test_score_and_logits(name, test_digits):
-    x, y = test_digits
+    # All 500 images on PyTorch; elsewhere as many as tell that the logits are the same.
+    x, y = test_digits if BACKEND == "torch" else (part[:50] for part in test_digits)
     logits = SSMClassifier.from_preset(name).predict(x, batch_size=250, verbose=0)
+    # Within 1e-5 of the float64 logits: any two backends agree within 2e-5.
+    assert relative_error(logits, np.load(RECORDED / f"{name}.npy")[: len(x)]) < 1e-5
+    if BACKEND != "torch":
+        return
     promised = keras_ssm.list_presets()[name]["scores"][0]["value"]
     assert (logits.argmax(axis=-1) == y).mean() == pytest.approx(promised, abs=1e-4)
-    # Within 1e-5 of the float64 logits: any two backends agree within 2e-5.
-    assert relative_error(logits, np.load(RECORDED / f"{name}.npy")) < 1e-5
 
 
+@pytest.mark.once("torch")
 def test_streamed_digits_equal_parallel_ones(test_digits):
     x = test_digits[0][:4]
     model = SSMClassifier.from_preset("s4d_digits")
@@ -38,6 +43,7 @@ def test_streamed_digits_equal_parallel_ones(test_digits):
     assert relative_error(logits, model.predict(x, verbose=0)) < 1e-5
 
 
+@pytest.mark.once("torch")
 def test_digits_split():
     pytest.importorskip("sklearn")
     (x, y), (x_test, y_test) = keras_ssm.datasets.digits()

@@ -24,12 +24,16 @@ BACKEND_IMPORT = re.compile(r"^import (jax|tensorflow|torch)\b", re.MULTILINE)
 
 
 def documented():
-    """Every class, function and method of the package with a Python block in its docstring."""
+    """Every class, function and method of the package with a Python block in its docstring.
+
+    Each time on PyTorch, and those of a backend's own module on that one.
+    """
     for module in pkgutil.walk_packages(keras_ssm.__path__, "keras_ssm."):
         other = {"jax", "tensorflow", "torch"} - {BACKEND}
         name = module.name.rsplit(".")[-1]
         if name in other or name.startswith(("pallas_", "triton_")):
             continue  # another backend's library, or kernels, which have tests of their own
+        marks = [] if name == BACKEND else [pytest.mark.once("torch")]
         module = importlib.import_module(module.name)
         for thing in vars(module).values():
             if getattr(thing, "__module__", None) != module.__name__:
@@ -43,7 +47,8 @@ def documented():
                 ):
                     function = getattr(member, "__func__", member)
                     name = getattr(function, "__qualname__", thing.__name__)
-                    yield pytest.param(module, code, id=f"{module.__name__}:{name}-{number}")
+                    example = f"{module.__name__}:{name}-{number}"
+                    yield pytest.param(module, code, id=example, marks=marks)
 
 
 @pytest.fixture
@@ -52,7 +57,7 @@ def quiet(monkeypatch, tmp_path):
     monkeypatch.setattr("builtins.print", lambda *args, **kwargs: None)
 
 
-@pytest.mark.parametrize(("module", "code"), documented())
+@pytest.mark.parametrize(("module", "code"), [*documented()])
 def test_docstring_examples_run(module, code, quiet):
     names = {**vars(module), "np": np, "keras": keras, "keras_ssm": keras_ssm, "ops": keras.ops}
     if re.search(r"\bmodel\b", code):
@@ -69,12 +74,18 @@ PAGES = [
 ]
 
 
-@pytest.mark.parametrize("path", PAGES)
-def test_pages_run(path, quiet):
-    for code in BLOCK.findall((ROOT / path).read_text(encoding="utf-8")):
-        backends = set(BACKEND_IMPORT.findall(code))
-        if not backends or BACKEND in backends:
-            exec(code, {})
+def blocks():
+    """Every Python block of the pages: on the backends that it imports, else once."""
+    for path in PAGES:
+        for number, code in enumerate(BLOCK.findall((ROOT / path).read_text(encoding="utf-8"))):
+            backends = BACKEND_IMPORT.findall(code)
+            mark = pytest.mark.only(*backends) if backends else pytest.mark.once("torch")
+            yield pytest.param(code, id=f"{path}-{number}", marks=mark)
+
+
+@pytest.mark.parametrize("code", [*blocks()])
+def test_pages_run(code, quiet):
+    exec(code, {})
 
 
 # What the files of docs/converting.md are.
@@ -90,7 +101,7 @@ CHECKPOINTS = {
 }
 
 
-@pytest.mark.skipif(BACKEND == "jax", reason="minutes of compilation; the same on every backend")
+@pytest.mark.once("torch")
 def test_commands_of_converting_run(quiet):
     for name, recorded in CHECKPOINTS.items():
         shutil.copy(ROOT / "tests" / "golden" / recorded, name)

@@ -7,7 +7,10 @@ import pytest
 from keras_ssm.layers import DSS, S4, S4D, S4PTD, S5, S5PTD, SequencePooling, SSMBlock
 from keras_ssm.models import SSMBackbone, SSMClassifier, SSMClassifierPreprocessor
 
+pytestmark = pytest.mark.eager
 
+
+@pytest.mark.once("torch")
 @pytest.mark.parametrize(
     ("arguments", "named"),
     [
@@ -31,6 +34,7 @@ def test_constructor(arguments, named):
     assert named in str(error.value)
 
 
+@pytest.mark.once("torch")
 @pytest.mark.parametrize(
     ("cls", "arguments", "named"),
     [
@@ -161,6 +165,7 @@ def test_states_and_masks():
         layer.kernel(0)
 
 
+@pytest.mark.once("torch")
 @pytest.mark.parametrize(
     ("arguments", "named"),
     [
@@ -178,6 +183,7 @@ def test_block(arguments, named):
     assert named in str(error.value)
 
 
+@pytest.mark.once("torch")
 @pytest.mark.parametrize(
     ("arguments", "named"),
     [
@@ -196,6 +202,7 @@ def test_backbone(arguments, named):
     assert named in str(error.value)
 
 
+@pytest.mark.once("torch")
 def test_pooling_and_preprocessor_arguments():
     with pytest.raises(ValueError, match="pooling='max'"):
         SequencePooling("max")

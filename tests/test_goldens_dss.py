@@ -6,7 +6,7 @@ from keras import ops
 
 from keras_ssm.layers import DSS
 from tests.backend_tools import relative_error
-from tests.recordings import Recording, evaluations, gelu, parts, stacked
+from tests.recordings import AUTO, Recording, evaluations, gelu, parts, stacked
 
 NAMES = [
     "clip",
@@ -31,7 +31,7 @@ WITHOUT = {"dss/softmax_bidir": ["recurrent"], "dss/softmax_maxk": ["fft", "recu
 
 # Every evaluation of these is compared each time, and of the others in `make test-all`.
 QUICK = ["dss/exp", "dss/softmax_bidir", "dss/softmax_pos_lambda"]
-FLOAT32 = evaluations(CASES, ["auto"], QUICK, WITHOUT)
+FLOAT32 = evaluations(CASES, AUTO, QUICK, WITHOUT)
 FLOAT64 = evaluations(CASES, ["auto", "fft"], QUICK, WITHOUT)
 
 

@@ -5,7 +5,7 @@ import pytest
 
 from keras_ssm.layers import S4
 from tests.backend_tools import relative_error
-from tests.recordings import S4Recording, evaluations, join, parts, slow_but, stacked
+from tests.recordings import AUTO, S4Recording, evaluations, join, parts, slow_but, stacked
 
 STANDALONE = [
     "all_combo",
@@ -32,7 +32,7 @@ LONG = ["s4/dplr_legs_l1024", "s4/dplr_legs_tied_odd"]
 # Every evaluation of these is compared each time, and of the others in `make test-all`.
 QUICK = ["s4/dplr_legs", "s4/dplr_legs_bidir", "s4/dplr_legt_rank2"]
 QUICK_STATES = ["s4/dplr_legs", "s4/dplr_legs_ch2", "s4/dplr_legs_lmax_gt_L"]
-FLOAT32 = evaluations(CASES, ["auto"], QUICK, WITHOUT)
+FLOAT32 = evaluations(CASES, AUTO, QUICK, WITHOUT)
 FLOAT64 = evaluations(CASES, ["auto", "fft"], QUICK, WITHOUT)
 
 # Inits with modes that hardly decay.

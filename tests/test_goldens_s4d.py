@@ -6,7 +6,7 @@ from keras import ops
 
 from keras_ssm.layers import S4D
 from tests.backend_tools import relative_error
-from tests.recordings import S4Recording, evaluations, parts, slow_but, stacked
+from tests.recordings import AUTO, S4Recording, evaluations, parts, slow_but, stacked
 
 MINIMAL = ["h1_n2_l64", "h4_n8_l16", "h8_n64_l257", "h4_n64_l1024_dt"]
 S4 = [
@@ -41,7 +41,7 @@ LONG = ["s4/diag_legs_bilinear_tied_softplus", "s4/diag_legs_l1024"]
 # Every evaluation of these is compared each time, and of the others in `make test-all`.
 QUICK = ["s4/diag_lin_zoh", "s4/diag_inv_bidir"]
 QUICK_STATES = ["s4/diag_lin_zoh", "s4/diag_inv2_ch2_relu"]
-FLOAT32 = evaluations(CASES, ["auto"], QUICK, WITHOUT)
+FLOAT32 = evaluations(CASES, AUTO, QUICK, WITHOUT)
 FLOAT64 = evaluations(CASES, ["auto", "fft"], QUICK, WITHOUT)
 
 

@@ -5,7 +5,7 @@ import pytest
 
 from keras_ssm.layers import S5, SSMBlock
 from tests.backend_tools import relative_error
-from tests.recordings import Recording, evaluations, join, parts, slow_but, stacked
+from tests.recordings import AUTO, Recording, evaluations, join, parts, slow_but, stacked
 
 NAMES = [
     "clip",
@@ -34,7 +34,7 @@ LONG = ["s5/ssm_l1024_p64", "s5/ssm_l257_p64"]
 # Every evaluation of these is compared each time, and of the others in `make test-all`.
 QUICK = ["s5/ssm_lecun_zoh", "s5/ssm_lecun_bidir", "s5/ssm_noconj"]
 QUICK_STEPS = ["s5/ssm_lecun_zoh", "s5/ssm_complex_bidir", "s5/ssm_noconj"]
-FLOAT32 = evaluations(CASES, ["auto"], QUICK, WITHOUT)
+FLOAT32 = evaluations(CASES, AUTO, QUICK, WITHOUT)
 FLOAT64 = evaluations(CASES, ["auto", "fft"], QUICK, WITHOUT)
 
 

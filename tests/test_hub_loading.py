@@ -7,6 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import h5py
+import huggingface_hub
 import numpy as np
 import pytest
 from huggingface_hub import constants
@@ -17,6 +18,8 @@ from tests.backend_tools import relative_error
 from tests.hub_client import environment, offline, use_token
 from tests.hub_server import HubServer
 from tests.small_preset import X, alter, run_python
+
+pytestmark = pytest.mark.once("torch")
 
 HANDLE = "hf://me/small"
 
@@ -51,6 +54,15 @@ def test_loads_what_was_saved_and_nothing_else(hub, small, saved):
     commits = {path.split("/")[4] for _, path in hub.requests if "/resolve/" in path}
     assert commits == {"main", small.find("main")}  # the branch once, then its commit
     assert all("/main/preset.json" in p for _, p in hub.requests if "/resolve/main/" in p)
+
+
+def test_a_file_of_the_snapshot_that_is_not_listed_is_refused(hub, small, saved):
+    """Another program may have downloaded what a preset that is loaded would read."""
+    hub.add("me/more", {**files_of(saved[0]), "tokenizer.json": b"{}"})
+    assert presets.resolve("hf://me/more").is_dir()
+    huggingface_hub.hf_hub_download("me/more", "tokenizer.json")
+    with pytest.raises(ValueError, match=r"Received: unlisted files \['tokenizer.json'\]"):
+        presets.resolve("hf://me/more")
 
 
 @pytest.mark.parametrize("lfs", [(), (".h5",)], ids=["regular", "lfs"])

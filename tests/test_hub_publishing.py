@@ -20,6 +20,8 @@ from tests.hub_server import HubServer
 from tests.small_preset import INFO, X, make_model, run_python
 from tests.test_docs import BLOCK
 
+pytestmark = pytest.mark.once("torch")
+
 publish = hub_package.publish
 REPO, HANDLE = "me/small", "hf://me/small"
 

@@ -8,6 +8,8 @@ from keras_ssm.initializers.diagonal import COMBINATIONS, INITS
 from keras_ssm.initializers.hippo import FOURIER, MEASURES
 from tests.shared_data import golden
 
+pytestmark = pytest.mark.once("torch")
+
 SIZES = [4, 16, 64]
 
 

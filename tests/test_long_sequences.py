@@ -14,6 +14,8 @@ from keras_ssm.models import SSMBackbone, SSMClassifier
 from tests.backend_tools import BACKEND, gradients, to_numpy
 
 LENGTH = 16384
+INITS = ("lin", "inv", "inv2", "quad", "real", "rand")
+ONCE = pytest.mark.once("torch")  # other initial values of the same operations
 
 
 def float64_kernel(layer, length):
@@ -30,7 +32,10 @@ def float64_kernel(layer, length):
     return 2 * np.einsum("hn,hnl->hl", C * dB, powers).real
 
 
-@pytest.mark.parametrize("init", ["legs", "lin", "inv", "inv2", "quad", "real", "rand"])
+@pytest.mark.parametrize(
+    "init",
+    ["legs", *(pytest.param(n, marks=ONCE) for n in INITS)],
+)
 @pytest.mark.parametrize(
     ("rule", "dt_min", "dt_max", "bound"),
     [
@@ -79,9 +84,9 @@ def float64_kernel_of_s4(layer, length):
     ("init", "dt_min", "dt_max", "bound"),
     [
         ("legs", 1e-4, 1e-3, 1e-4),
-        ("legs", 1e-3, 1e-1, 1e-4),
-        ("legs", 1e-1, 1.0, 1e-4),
-        ("fourier", 1e-3, 1e-1, 1e-4),
+        pytest.param("legs", 1e-3, 1e-1, 1e-4, marks=ONCE),
+        pytest.param("legs", 1e-1, 1.0, 1e-4, marks=ONCE),
+        pytest.param("fourier", 1e-3, 1e-1, 1e-4, marks=ONCE),
         ("fourier", 1e-1, 1.0, 5e-4),
     ],
 )
@@ -93,7 +98,9 @@ def test_kernel_error_of_s4(init, dt_min, dt_max, bound):
     assert (np.abs(to_numpy(layer.kernel(LENGTH)) - expected).max(axis=1) < bound * largest).all()
 
 
-@pytest.mark.parametrize("perturbation", ["optimized", "rank1", "gaussian"])
+@pytest.mark.parametrize(
+    "perturbation", ["optimized", *(pytest.param(n, marks=ONCE) for n in ("rank1", "gaussian"))]
+)
 def test_kernel_error_of_s4ptd(perturbation):
     """Large condition numbers cost digits: the kernel keeps 1e-3 in the mean square."""
     layer = S4PTD(perturbation=perturbation, seed=0)
@@ -103,7 +110,7 @@ def test_kernel_error_of_s4ptd(perturbation):
     assert (error < 1e-3 * np.linalg.norm(expected, axis=1)).all()
 
 
-@pytest.mark.skipif(BACKEND != "jax", reason="only JAX tells what a compiled step needs")
+@pytest.mark.only("jax")  # which alone tells what a compiled step needs
 def test_memory_of_a_training_step_of_s5():
     import jax
 
@@ -154,7 +161,7 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024)
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(BACKEND == "jax", reason="JAX tells what a compiled step needs, see above")
+@pytest.mark.only("tensorflow", "torch")  # JAX tells what a compiled step needs, see above
 def test_resident_memory_of_a_training_step_of_s5():
     """Input, output, gradients and all else, from the peaks of two batch sizes."""
     peaks = []
@@ -174,7 +181,7 @@ def long_classifier():
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(BACKEND != "jax", reason="200 long steps take minutes elsewhere")
+@pytest.mark.only("jax")  # 200 long steps take minutes elsewhere
 def test_training_on_long_sequences(rng):
     model = long_classifier()
     model.compile(keras_ssm.optimizers.ssm_optimizer(1e-2, 1e-3))

@@ -16,6 +16,8 @@ from keras_ssm.presets.migrations import Migration
 from tests.backend_tools import relative_error
 from tests.small_preset import X, make_model
 
+pytestmark = pytest.mark.eager
+
 FROZEN = Path(__file__).parent / "golden" / "presets-frozen"
 
 # What the preset "renamed" would need: its classes, arguments and attributes had other names.

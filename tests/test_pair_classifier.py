@@ -27,6 +27,7 @@ def by_hand(model, a, b):
     return model.head(get_activation("gelu")(model.pair_dense(features)))
 
 
+@pytest.mark.eager
 def test_pairs_equal_two_passes(rng):
     model = make_model(tokens=False)
     x = rng.standard_normal((2, 2, 9, 3)).astype("float32")
@@ -59,6 +60,7 @@ def test_text_of_different_lengths_trains(tmp_path):
     assert relative_error(loaded.predict(WORDS, verbose=0), together) < 1e-6
 
 
+@pytest.mark.eager
 def test_mask_inputs_reads_padding():
     mixer = S4D(state_dim=4, seed=0, bidirectional=True)
     x = np.random.default_rng(0).standard_normal((2, 8, 3)).astype("float32")
@@ -74,6 +76,7 @@ def test_mask_inputs_reads_padding():
     assert relative_error(pooled, head) < 1e-5
 
 
+@pytest.mark.eager
 @pytest.mark.parametrize(
     "x", [np.zeros((2, 9), "int32"), np.zeros((2, 3, 9), "int32"), ["a", "b"], [("a",)]]
 )

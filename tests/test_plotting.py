@@ -10,6 +10,8 @@ from keras_ssm.initializers import diagonal
 from keras_ssm.layers import DSS, S4, S4D, S4PTD, S5, S5PTD
 from keras_ssm.models import SSMBackbone, SSMClassifier
 
+pytestmark = pytest.mark.once("torch")
+
 pytest.importorskip("matplotlib")
 
 FEATURES = 3

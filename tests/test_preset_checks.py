@@ -12,6 +12,8 @@ from keras_ssm.models import SSMBackbone, SSMClassifier, SSMClassifierPreprocess
 from tests.backend_tools import relative_error
 from tests.small_preset import X, make_model
 
+pytestmark = pytest.mark.once("torch")
+
 WEIGHT = "layers/dense/vars/0"
 
 

@@ -13,6 +13,9 @@ from keras_ssm.models import SSMBackbone, SSMClassifier, SSMClassifierPreprocess
 from tests.backend_tools import BACKEND, relative_error
 from tests.small_preset import INFO, X, alter, make_model, run_python, truncate
 
+pytestmark = pytest.mark.eager
+once = pytest.mark.once("torch")  # files alone
+
 
 def test_saved_and_loaded(saved, preset):
     for source in (preset, str(preset)):
@@ -44,6 +47,7 @@ def test_a_new_head_and_random_weights(preset):
     assert SSMClassifier.from_preset(preset, load_weights=False).count_params()
 
 
+@once
 @pytest.mark.parametrize("damage", [Path.unlink, truncate, alter], ids=["gone", "cut", "bad"])
 @pytest.mark.parametrize(
     "name", ["config.json", "task.json", "preprocessor.json", "model.weights.h5", "task.weights.h5"]
@@ -61,6 +65,7 @@ def edit(preset, **changes):
     path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))
 
 
+@once
 def test_other_formats_are_refused(preset):
     edit(preset, format_version=presets.format_version() + 1)
     with pytest.raises(ValueError, match="newer keras_ssm"):
@@ -83,6 +88,7 @@ def test_other_formats_are_refused(preset):
         SSMClassifier.from_preset(preset)
 
 
+@once
 @pytest.mark.parametrize(
     "facts",
     [{"data": "digits"}, {"scores": {"value": 1}}, {"scores": ["99 %"]}, {"name": 3}],
@@ -97,18 +103,21 @@ def test_facts_of_another_type_are_refused(preset, saved, facts):
         SSMClassifier.from_preset(preset)
 
 
+@once
 def test_unlisted_files_are_refused(preset):
     (preset / "tokenizer.json").write_text("{}")
     with pytest.raises(ValueError, match=r"tokenizer.json"):
         SSMClassifier.from_preset(preset)
 
 
+@once
 def test_unknown_names():
     for name in ("no_such_preset", "hf://not/a/name", Path("s4d_digits_elsewhere")):
         with pytest.raises(ValueError, match="Received"):
             SSMClassifier.from_preset(name)
 
 
+@once
 def test_saving_over_a_preset_keeps_the_card_and_drops_the_rest(preset):
     (preset / "README.md").write_text("a card")
     make_model().backbone.save_to_preset(preset)
@@ -118,6 +127,7 @@ def test_saving_over_a_preset_keeps_the_card_and_drops_the_rest(preset):
     assert [p.name for p in preset.parent.iterdir()] == [preset.name]
 
 
+@once
 def test_a_failed_save_changes_nothing(preset, saved, monkeypatch):
     model = make_model()
     monkeypatch.setattr(type(model), "record_sample", lambda self: 1 / 0)
@@ -148,9 +158,16 @@ np.savez("{out}/expected.npz", model.predict(x, verbose=0), *moments)
 """
 
 
-@pytest.mark.parametrize("other", sorted({"jax", "tensorflow", "torch"}))
+@pytest.mark.parametrize(
+    "other",
+    [
+        pytest.param("jax", marks=pytest.mark.once("torch")),
+        pytest.param("tensorflow", marks=pytest.mark.once("jax")),
+        pytest.param("torch", marks=pytest.mark.once("tensorflow")),
+    ],
+)
 def test_files_of_every_backend_load_here(other, tmp_path):
-    """With the three backends' runs of the suite: all nine pairs, optimizer included."""
+    """Round in a ring each time, all nine pairs in `make test-all`; optimizer included."""
     result = run_python(MAKE.format(out=tmp_path), KERAS_BACKEND=other)
     assert result.returncode == 0, result.stderr[-2000:]
     stored = np.load(tmp_path / "expected.npz")
@@ -170,6 +187,7 @@ def test_files_of_every_backend_load_here(other, tmp_path):
     assert np.isfinite(model.predict(X, verbose=0)).all()
 
 
+@once
 def test_list_presets():
     found = keras_ssm.list_presets()
     assert "s4d_digits" in found

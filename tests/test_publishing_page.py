@@ -12,6 +12,8 @@ from click.testing import CliRunner
 from keras_ssm import cli
 from keras_ssm.models import SSMClassifier
 
+pytestmark = pytest.mark.once("torch")
+
 ROOT = Path(__file__).resolve().parents[1]
 BLOCK = re.compile(r"```(\w+)[^\n]*\n(.*?)```", re.DOTALL)
 # What differs from run to run: commits and rounding errors.

@@ -14,6 +14,8 @@ from keras_ssm.models import SSMBackbone, SSMClassifier, SSMPairClassifier, SSMT
 from keras_ssm.presets import registry
 from tests.hub_client import offline
 
+pytestmark = pytest.mark.once("torch")
+
 ROOT = Path(__file__).resolve().parents[1]
 
 

@@ -6,12 +6,6 @@ import importlib
 import keras
 import numpy as np
 import pytest
-
-from tests.backend_tools import BACKEND, relative_error
-
-if BACKEND != "torch":
-    pytest.skip("PyTorch only", allow_module_level=True)
-
 import torch
 from torch.autograd import grad
 
@@ -23,6 +17,7 @@ from keras_ssm.ops.backend import (
     torch_scan,
     torch_workspace,
 )
+from tests.backend_tools import relative_error
 
 chunked = importlib.import_module("keras_ssm.ops.chunked")
 mimo = importlib.import_module("keras_ssm.ops.mimo")

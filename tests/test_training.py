@@ -10,6 +10,8 @@ from keras_ssm.models import SSMBackbone, SSMClassifier
 from tests.backend_tools import relative_error, to_numpy
 from tests.test_classifier import LENGTHS, Batches, make_model, predict
 
+pytestmark = pytest.mark.eager
+
 
 @pytest.fixture
 def series(rng):
@@ -53,6 +55,19 @@ def test_frozen_parts_stay_frozen_in_files(series, tmp_path):
     before = to_numpy(loaded.backbone.blocks[0].mixer.C_real)
     loaded.fit(x, y, verbose=0)
     assert (to_numpy(loaded.backbone.blocks[0].mixer.C_real) == before).all()
+
+
+def test_a_frozen_model_stays_frozen_in_files(series, tmp_path):
+    model = make_model()
+    model.trainable = False
+    model.save(tmp_path / "model.keras")
+    model.save_to_preset(tmp_path / "preset")
+    for loaded in (
+        keras.models.load_model(tmp_path / "model.keras"),
+        SSMClassifier.from_preset(tmp_path / "preset"),
+    ):
+        assert not loaded.trainable and not loaded.trainable_variables
+        assert relative_error(predict(loaded, series[0]), predict(model, series[0])) < 1e-6
 
 
 def test_streams_of_rows_of_different_lengths(series):

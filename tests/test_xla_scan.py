@@ -8,12 +8,8 @@ import pytest
 from keras import ops
 
 from keras_ssm.ops import backend
-from tests.backend_tools import BACKEND, compiled, gradients, relative_error
-
-if BACKEND == "torch":
-    pytest.skip("JAX and TensorFlow only", allow_module_level=True)
-
 from keras_ssm.ops.backend import xla_carry
+from tests.backend_tools import BACKEND, compiled, gradients, relative_error
 
 carry = importlib.import_module("keras_ssm.ops.carry")
 scan = importlib.import_module("keras_ssm.ops.scan")
@@ -66,7 +62,7 @@ def test_scan(steps, reverse):
     assert max(map(relative_error, found, expected)) < 1e-5
 
 
-@pytest.mark.skipif(BACKEND != "jax", reason="TensorFlow has no gradients of these gradients")
+@pytest.mark.only("jax")  # TensorFlow has no gradients of these gradients
 @pytest.mark.parametrize("reverse", [False, True])
 def test_gradients_of_gradients(reverse):
     import jax
