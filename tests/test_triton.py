@@ -52,13 +52,14 @@ def interpreter(monkeypatch):
 @pytest.fixture
 def counted(monkeypatch):
     """What the kernels were asked for."""
-    from keras_ssm.ops.backend import triton_functions, triton_scan
+    from keras_ssm.ops.backend import triton_discretize, triton_functions, triton_scan
 
     calls = []
     for module, name in [
         (triton_functions, "Outputs"),
         (triton_functions, "LastState"),
         (triton_scan, "DiagonalScan"),
+        (triton_discretize, "Hold"),
     ]:
         function = getattr(module, name)
         forward = function.forward
@@ -166,7 +167,8 @@ def test_short_sequences_in_bfloat16(rng, counted):
 
 
 LAYERS = {
-    "S4D": (layers.S4D(state_dim=4, seed=0), ["Outputs", "LastState"]),
+    "S4D": (layers.S4D(state_dim=4, seed=0), ["Hold", "Outputs", "LastState"]),
+    "own_steps": (layers.S4D(state_dim=4, dt_tie=False, seed=0), ["Hold", "Outputs", "LastState"]),
     "DSS": (layers.DSS(state_dim=3, variant="exp", seed=0), ["Outputs", "LastState"]),
     "S5": (layers.S5(state_dim=4, seed=0), ["DiagonalScan"]),
 }
@@ -191,6 +193,30 @@ def test_layers(name, rng, counted, monkeypatch):
     assert relative_error(y, plain) < CLOSE and relative_error(dx, slope) < CLOSE
     for key, value in slopes.items():
         assert relative_error(weights[key], value) < 5 * CLOSE, key
+
+
+def test_a_mixed_policy_reads_and_writes_bfloat16(rng, monkeypatch):
+    from keras_ssm.ops.backend import triton_functions
+
+    x = ops.convert_to_tensor(rng.standard_normal((1, 21, 2)).astype("float32"))
+    dtypes, forward = [], triton_functions.Outputs.forward
+
+    def watched(ctx, settings, u, *tensors):
+        y = forward(ctx, settings, u, *tensors)
+        dtypes.extend([u.dtype, tensors[0].dtype, y.dtype])
+        return y
+
+    exact = layers.S4D(state_dim=4, seed=0)(x)
+    monkeypatch.setattr(triton_functions.Outputs, "forward", staticmethod(watched))
+    x = ops.cast(x, "bfloat16")
+    for switch in ("1", "0"):
+        monkeypatch.setenv("KERAS_SSM_FAST_PATHS", switch)
+        y = layers.S4D(state_dim=4, seed=0, dtype="mixed_bfloat16")(x)
+        assert y.dtype == torch.bfloat16 and relative_error(y.float(), exact) < 2e-2
+        assert dtypes == [torch.bfloat16, torch.float32, torch.bfloat16]
+    monkeypatch.delenv("KERAS_SSM_FAST_PATHS")
+    layers.DSS(state_dim=3, variant="softmax", seed=0, dtype="mixed_bfloat16")(x)
+    assert dtypes[3:] == [torch.float32] * 3
 
 
 def test_gradients_of_gradients(rng):
@@ -270,11 +296,11 @@ def test_out_of_use_elsewhere(rng, counted, monkeypatch):
     layer = layers.S4D(state_dim=4, seed=0)
     x = ops.convert_to_tensor(rng.standard_normal((1, 20, 2)).astype("float32"))
     layer(x)
-    assert counted == ["Outputs"]
+    assert counted == ["Hold", "Outputs"]
     layers.S4D(state_dim=4, seed=0, dtype="float64")(x)
     monkeypatch.delenv("TRITON_INTERPRET", raising=False)
     layer(x)
-    assert counted == ["Outputs"] * (2 if GPU else 1)
+    assert counted == ["Hold", "Outputs"] * (2 if GPU else 1)
     assert backend.fused_bank is torch_bank.fused_bank
 
 

@@ -3,13 +3,15 @@
 import importlib.metadata
 import os
 import platform
+import shutil
+import subprocess
 from pathlib import Path
 
 PACKAGES = ("keras-ssm", "keras", "jax", "tensorflow", "torch", "numpy")
 
 
 def describe():
-    """Returns a dict: processor, cores, memory in bytes, system, Python, package versions."""
+    """Returns a dict: processor, cores, memory in bytes, GPUs, system, Python, package versions."""
     versions = {}
     for name in PACKAGES:
         try:
@@ -22,6 +24,7 @@ def describe():
         if hasattr(os, "sched_getaffinity")
         else os.cpu_count(),
         "memory": os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"),
+        "gpus": _gpus(),
         "system": f"{platform.system()} {platform.machine()}",
         "python": platform.python_version(),
         "versions": versions,
@@ -33,6 +36,16 @@ def _processor():
     name = _line("/proc/cpuinfo", "model name") or platform.processor()
     numbers = [_line("/proc/cpuinfo", key) for key in ("cpu family", "model\t")]
     return f"{name}, family {numbers[0]}, model {numbers[1]}" if all(numbers) else name
+
+
+def _gpus():
+    """The names of NVIDIA's cards, as their driver tells them."""
+    command = shutil.which("nvidia-smi")
+    if command is None:
+        return []
+    query = [command, "--query-gpu=name", "--format=csv,noheader"]
+    done = subprocess.run(query, capture_output=True, text=True)
+    return done.stdout.split("\n")[:-1] if done.returncode == 0 else []
 
 
 def _line(path, key):

@@ -22,11 +22,13 @@ def peak_memory(function):
 
     Everything the call allocates counts: outputs, gradients and temporary results. TensorFlow's
     allocator counts where it can (on a GPU, and on a CPU with oneDNN), since that one keeps freed
-    memory; elsewhere the operating system tells the resident memory. Linux only, and exact only in
-    a process started with `ENVIRONMENT`.
+    memory, and on a GPU PyTorch's; of a program of JAX there what XLA reserves for it. Elsewhere
+    the operating system tells the resident memory: Linux only, and exact only in a process
+    started with `ENVIRONMENT`.
 
     Args:
-        function: function without arguments. Call it once before, so that it is compiled.
+        function: function without arguments. Call it once before, so that it is compiled. On a
+            GPU JAX asks for one that `stepping.passes` made.
 
     Returns:
         int.
@@ -45,6 +47,8 @@ def peak_memory(function):
     device = _counting_device() if keras.config.backend() == "tensorflow" else None
     if device is not None:
         return _allocated(function, device)
+    if on_gpu():
+        return {"jax": _reserved, "torch": _allocated_by_torch}[keras.config.backend()](function)
     ctypes.CDLL("libc.so.6").malloc_trim(0)
     RESET.write_text("5")
     before = _read("VmRSS")
@@ -70,6 +74,35 @@ def _allocated(function, device):
     before = config.experimental.get_memory_info(device)["current"]
     function()
     return config.experimental.get_memory_info(device)["peak"] - before
+
+
+def on_gpu():
+    """Whether tensors are on a GPU by default, on JAX or PyTorch."""
+    import keras
+
+    device = keras.ops.zeros(())
+    if keras.config.backend() == "torch":
+        return device.is_cuda
+    return keras.config.backend() == "jax" and device.device.platform == "gpu"
+
+
+def _allocated_by_torch(function):
+    import torch
+
+    torch.cuda.synchronize()
+    torch.cuda.reset_peak_memory_stats()
+    before = torch.cuda.memory_allocated()
+    kept = function()
+    torch.cuda.synchronize()
+    del kept
+    return torch.cuda.max_memory_allocated() - before
+
+
+def _reserved(function):
+    if not hasattr(function, "compiled"):
+        raise TypeError("On a GPU JAX tells the memory of the passes of `stepping.passes` alone.")
+    found = function.compiled().memory_analysis()
+    return found.temp_size_in_bytes + found.output_size_in_bytes
 
 
 def peak_of_process():

@@ -73,8 +73,10 @@ def markdown(document):
     """
     machine = document["machine"]
     versions = ", ".join(f"{name} {number}" for name, number in machine["versions"].items())
+    cards = "".join(f"{name}; " for name in machine.get("gpus", ()))
     parts = [
-        f"{machine['processor']}, {machine['cores']} cores, {machine['memory'] / 2**30:.0f} GiB, "
+        f"{cards}{machine['processor']}, {machine['cores']} cores, "
+        f"{machine['memory'] / 2**30:.0f} GiB, "
         f"{machine['system']}; Python {machine['python']}, {versions}.",
     ]
     rows = sorted(document["rows"], key=_order)

@@ -49,10 +49,13 @@ def _jax(function, weights, x, cotangent):
         return jnp.sum(function(weights, x) * cotangent)
 
     step = jax.jit(jax.value_and_grad(loss, argnums=(0, 1)))
-    return (
-        lambda: jax.block_until_ready(forward(weights, x)),
-        lambda: jax.block_until_ready(step(weights, x, cotangent)),
-    )
+
+    def waiting(program, *arguments):
+        function = lambda: jax.block_until_ready(program(*arguments))  # noqa: E731
+        function.compiled = lambda: program.lower(*arguments).compile()
+        return function
+
+    return waiting(forward, weights, x), waiting(step, weights, x, cotangent)
 
 
 def _tensorflow(function, weights, x, cotangent):
@@ -84,13 +87,15 @@ def _finish(values):
 def _torch(function, weights, x, cotangent):
     import torch
 
+    device = keras.ops.zeros(()).device
+
     def leaf(value):
         if isinstance(value, torch.Tensor):
             return value
-        return torch.from_numpy(np.asarray(value)).requires_grad_()
+        return torch.from_numpy(np.asarray(value)).to(device).requires_grad_()
 
     weights = keras.tree.map_structure(leaf, weights)
-    x, cotangent = leaf(x), torch.from_numpy(cotangent)
+    x, cotangent = leaf(x), torch.from_numpy(cotangent).to(device)
     leaves = [*keras.tree.flatten(weights), x]
 
     def forward():

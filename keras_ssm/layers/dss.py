@@ -204,6 +204,9 @@ class DSS(SISOLayer):
         dB, C = pair.multiply(weights, scale), pair.scale(pair.multiply(C, scale), 0.5)
         return DiagonalBank(z, dB, C, normal=False)
 
+    def sequence_dtype(self, x):
+        return self.system_dtype if self.variant == "softmax" else super().sequence_dtype(x)
+
     def evaluate(self, x, initial_state, lengths, return_state):
         length = x.shape[1]
         in_chunks = self.method in ("auto", "chunked") and self.max_kernel_length is None

@@ -2,6 +2,7 @@ import numpy as np
 from keras import ops
 
 from keras_ssm.layers.ssm_layer import DiscreteSystem, SSMLayer, check_positive
+from keras_ssm.ops import backend
 from keras_ssm.ops.chunked import chunked
 from keras_ssm.ops.fft_conv import fft_conv
 from keras_ssm.ops.powers import kernel
@@ -62,6 +63,11 @@ class SISOLayer(SSMLayer):
 
     def chosen_method(self, length):
         return "fft" if self.max_kernel_length is not None else super().chosen_method(length)
+
+    def sequence_dtype(self, x):
+        if self.chosen_method(x.shape[1]) == "chunked" and backend.reads_short(x):
+            return x.dtype
+        return super().sequence_dtype(x)
 
     def build_system(self, features):
         rng = self.make_rng()

@@ -142,6 +142,10 @@ class SSMLayer(OneDirection, keras.layers.Layer):
         """The value of a weight of the system."""
         return ops.convert_to_tensor(weight, dtype=self.system_dtype)
 
+    def sequence_dtype(self, x):
+        """The dtype in which a sequence is evaluated: the system's, or one that is read as well."""
+        return self.system_dtype
+
     def make_rng(self):
         """A generator from `seed`, or from what `keras.utils.set_random_seed` fixed."""
         return np.random.default_rng(random.getrandbits(32) if self.seed is None else self.seed)
@@ -172,7 +176,8 @@ class SSMLayer(OneDirection, keras.layers.Layer):
     def run(self, x, mask, initial_state, return_state, **extra):
         """`call`, with whatever else `evaluate` takes."""
         self.check_inputs(x.shape, x.dtype)
-        x = ops.cast(ops.convert_to_tensor(x), self.system_dtype)
+        x = ops.convert_to_tensor(x)
+        x = ops.cast(x, self.sequence_dtype(x))
         lengths = None
         if mask is not None:
             mask = self._checked_mask(mask, x, return_state)

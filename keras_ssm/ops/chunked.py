@@ -10,6 +10,7 @@ The second direction of a bidirectional bank reads the samples after the current
 
 import functools
 
+import keras
 import numpy as np
 from keras import ops
 
@@ -41,7 +42,8 @@ def chunked(
     """Applies a bank of single-input single-output systems to a sequence.
 
     Args:
-        u: tensor `(batch, length, features)`. Inputs, zero from each row's length on.
+        u: tensor `(batch, length, features)`. Inputs, zero from each row's length on. Of 16 bits
+            they are computed with in float32; a GPU may write outputs of 16 bits then.
         bank: `DiagonalBank` or `DenseBank`; with twice the output channels if bidirectional,
             the forward ones first.
         initial_state: tensor `(batch, features, states)` or `None` (zero).
@@ -70,7 +72,11 @@ def chunked(
     options = {"lengths": lengths, "bidirectional": bidirectional, "return_state": return_state}
     in_chunks = functools.partial(_in_chunks, chunk_size=chunk_size, **options)
     fused = backend.fused_bank(u, bank, initial_state, *options.values(), D, in_chunks)
-    return in_chunks(u, bank, initial_state, D) if fused is None else fused
+    if fused is not None:
+        return fused
+    if keras.backend.standardize_dtype(u.dtype) in ("bfloat16", "float16"):
+        u = ops.cast(u, "float32")
+    return in_chunks(u, bank, initial_state, D)
 
 
 def _in_chunks(u, bank, initial_state, D, lengths, bidirectional, return_state, chunk_size):

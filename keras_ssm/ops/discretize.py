@@ -27,6 +27,12 @@ def zoh(A, B, dt):
     Reference:
         [S4D](https://arxiv.org/abs/2206.11893), equation 7.
     """
+    fused = backend.fused_zoh(A, B, dt, _zoh)
+    return _zoh(A, B, dt) if fused is None else fused
+
+
+def _zoh(A, B, dt):
+    """`zoh` in operations that every backend has."""
     log_dA = pair.scale(A, dt)
     return log_dA, pair.multiply(B, pair.divide(pair.expm1(log_dA), A))
 

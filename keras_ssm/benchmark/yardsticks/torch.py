@@ -32,7 +32,7 @@ def s4(w, u):
     A = torch.complex(-torch.exp(w["log_A_real"]), w["A_imag"]) * dt
     P, B, C = (_complex(w, key) for key in ("P", "B", "C"))
     # Nodes a little inside -1, at which the bilinear transform has its pole.
-    omega = torch.exp(-2j * math.pi * torch.arange(L // 2 + 1) / L).to(A.dtype)
+    omega = torch.exp(-2j * math.pi * torch.arange(L // 2 + 1, device=A.device) / L).to(A.dtype)
     omega = torch.where((omega + 1).abs() < 1e-6, omega + 1e-6, omega)
     z = 2 * (1 - omega) / (1 + omega)
     left = torch.cat([C, P.conj()])  # (1 + rank, features, modes)
@@ -71,7 +71,7 @@ def _complex(w, key):
 
 
 def _vandermonde(C, z, length):
-    powers = torch.exp(z[..., None] * torch.arange(length))
+    powers = torch.exp(z[..., None] * torch.arange(length, device=z.device))
     return torch.einsum("chn,hnl->chl", C, powers)[0]
 
 

@@ -13,10 +13,11 @@
 - `map_blocks` is a function of one block after another, `blocks_pay` whether that is faster, and
   `carry_states` a fast form of `ops.carry` or `None`.
 - `fused_bank` is the chunked evaluation of a diagonal bank by GPU kernels, from a sequence that
-  stays as it is, or `None`.
+  stays as it is, or `None`; `reads_short` whether it may take one of 16 bits.
 - `fused_chunks` is the chunked evaluation in one piece (a GPU kernel, on PyTorch also a function
   with its own gradient), and `fused_scan` the scan of `ops.scan`; or `None`.
 - `fast_states` is that scan without its gradient, or `None`.
+- `fused_zoh` is the zero-order hold of `ops.discretize` by a GPU kernel, or `None`.
 - `fused_mimo` is a diagonal system of many inputs in one function, or `None`.
 - `toeplitz` is `ops.toeplitz` where a backend has views of its own, else `None`.
 - `project` is the product of rows and a matrix, with a gradient that suits the backend.
@@ -44,11 +45,13 @@ exact_einsum = _module.exact_einsum
 fast_states = getattr(_module, "fast_states", lambda *_: None)
 fused_bank = getattr(_module, "fused_bank", lambda *_: None)
 fused_chunks = _module.fused_chunks
+fused_zoh = getattr(_module, "fused_zoh", lambda *_: None)
 fused_mimo = getattr(_module, "fused_mimo", lambda *_: None)
 fused_scan = _module.fused_scan
 map_blocks = getattr(_module, "map_blocks", None)  # where blocks pay
 blocks_pay = _module.blocks_pay
 project = getattr(_module, "project", _numbers.matmul)
+reads_short = getattr(_module, "reads_short", lambda x: False)
 sequential = _module.sequential
 with_gradient = _module.with_gradient
 toeplitz = getattr(_module, "toeplitz", None)

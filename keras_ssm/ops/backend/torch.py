@@ -6,6 +6,8 @@ import torch
 
 from keras_ssm.ops.backend import torch_bank
 from keras_ssm.ops.backend.torch_bank import fused_bank as fused_bank
+from keras_ssm.ops.backend.torch_bank import fused_zoh as fused_zoh
+from keras_ssm.ops.backend.torch_bank import reads_short as reads_short
 from keras_ssm.ops.backend.torch_chunks import chunk_outputs
 from keras_ssm.ops.backend.torch_mimo import mimo
 from keras_ssm.ops.backend.torch_precision import exact

@@ -59,6 +59,13 @@ def fused_bank(u, bank, initial, lengths, bidirectional, return_state, D, portab
     return y, functions.LastState.apply((lengths, last), u, re, im, *dB, initial)
 
 
+def reads_short(x):
+    """Whether `fused_bank` may take a sequence of this dtype, which other operations do not."""
+    return x.dtype in (torch.bfloat16, torch.float16) and (
+        (x.is_cuda or simulated()) and fast_paths_enabled() and not torch.compiler.is_compiling()
+    )
+
+
 def fused_scan(dA, inputs, initial, reverse, portable):
     """The states of `ops.scan` by a GPU kernel, or `None` where it does not apply."""
     if not has_fused_scan(inputs) or any(t.dtype != torch.float32 for t in (dA, inputs, initial)):
@@ -68,11 +75,37 @@ def fused_scan(dA, inputs, initial, reverse, portable):
     return _kernels("kernels").diagonal_scan(dA, inputs, initial, reverse, portable)
 
 
+def fused_zoh(A, B, dt, portable):
+    """`ops.discretize.zoh` by a GPU kernel, or `None` where it does not apply.
+
+    `portable` is the same function of pairs A and B and dt, for gradients of gradients.
+    """
+    tensors = (*A, *B, dt)
+    if not (dt.is_cuda or simulated()) or any(t.dtype != torch.float32 for t in tensors):
+        return None
+    shape = A[0].shape
+    if dt.ndim != 2 or dt.shape[0] != shape[0] or any(t.shape != shape for t in (*A, *B)):
+        return None
+    if not _usable(dt, "zoh"):
+        return None
+
+    def plain(A_re, A_im, B_re, B_im, dt):
+        log_dA, dB = portable((A_re, A_im), (B_re, B_im), dt)
+        return *log_dA, *dB
+
+    re, im, dB_re, dB_im = _kernels("discretize").Hold.apply(plain, *tensors)
+    return (re, im), (dB_re, dB_im)
+
+
 def has_fused_scan(x):
     """Whether there is such a kernel for x, now."""
-    if not (x.is_cuda or simulated()) or not fast_paths_enabled():
+    return (x.is_cuda or simulated()) and _usable(x, "scan")
+
+
+def _usable(x, what):
+    if not fast_paths_enabled() or torch.compiler.is_compiling():
         return False
-    return not torch.compiler.is_compiling() and _known_right(x.device, torch.float32, "scan")
+    return _known_right(x.device, torch.float32, what)
 
 
 def _applies(u, bank, initial, D):
@@ -130,8 +163,8 @@ def _is_right(device, dtype, what):
 
     try:
         with torch.inference_mode(False), torch.enable_grad():
-            if what == "scan":
-                error = triton_check.error_of_scan(device)
+            if what in ("scan", "zoh"):
+                error = getattr(triton_check, f"error_of_{what}")(device)
             else:
                 error = triton_check.error_of_bank(device, dtype, what)
     except Exception as failure:  # whatever a compiler or driver may raise

@@ -2,6 +2,7 @@
 
 import torch
 
+from keras_ssm.ops.backend.triton_discretize import Hold
 from keras_ssm.ops.backend.triton_functions import Outputs
 from keras_ssm.ops.backend.triton_scan import DiagonalScan
 
@@ -36,6 +37,21 @@ def error_of_scan(device):
     tensors = [0.7 * size, draw(BATCH, LENGTH, 2 * MODES), draw(BATCH, 2 * MODES)]
     kernels = lambda *tensors: DiagonalScan.apply(*tensors, False)  # noqa: E731
     return _largest_error(kernels, _step_by_step, tensors)
+
+
+def error_of_zoh(device):
+    """The same of the zero-order hold."""
+    draw = _random(device)
+    A = -torch.exp(draw(FEATURES, MODES)), 3.0 * draw(FEATURES, MODES)
+    tensors = [*A, draw(FEATURES, MODES), draw(FEATURES, MODES), torch.exp(draw(FEATURES, 1) - 3)]
+    kernels = lambda *tensors: torch.cat(Hold.apply(None, *tensors))  # noqa: E731
+    return _largest_error(kernels, _held, tensors)
+
+
+def _held(A_re, A_im, B_re, B_im, dt):
+    A = torch.complex(A_re, A_im)
+    dB = torch.complex(B_re, B_im) * (torch.exp(dt * A) - 1.0) / A
+    return torch.cat([(dt * A).real, (dt * A).imag, dB.real, dB.imag])
 
 
 def _largest_error(kernels, exact, tensors):

@@ -15,7 +15,7 @@ GATHER = ["modes", "programs"]
 
 
 @triton.jit
-def _product(ar, ai, br, bi):
+def product(ar, ai, br, bi):
     return ar * br - ai * bi, ar * bi + ai * br
 
 
@@ -31,7 +31,7 @@ def _power(re, im, exponent):
 
 
 @triton.jit
-def _pair(re, im, at, mask):
+def pair_at(re, im, at, mask):
     return tl.load(re + at, mask=mask, other=0.0), tl.load(im + at, mask=mask, other=0.0)
 
 
@@ -69,21 +69,21 @@ def matrices(
     k = n % NM
     used = (n < modes) & (h < features)
     row = h * modes + n
-    re, im = _pair(la_re, la_im, row, used)
-    cr, ci = _pair(C_re, C_im, row, used)
+    re, im = pair_at(la_re, la_im, row, used)
+    cr, ci = pair_at(C_re, C_im, row, used)
     one = tl.where(used, 1.0, 0.0)
     br = one
     bi = 0.0 * one
     if DRIVEN:
-        br, bi = _pair(dB_re, dB_im, row, used)
-    gr, gi = _product(cr, ci, br, bi)
+        br, bi = pair_at(dB_re, dB_im, row, used)
+    gr, gi = product(cr, ci, br, bi)
     if NORMAL:
         cr = gr
         ci = gi
         br = one
         bi = 0.0 * one
     pr, pi = _power(re[None, :], im[None, :], j[:, None].to(tl.float32))
-    fr, fi = _product(pr, pi, br[None, :], bi[None, :])
+    fr, fi = product(pr, pi, br[None, :], bi[None, :])
     at = F + lane[None, :] * (2 * T * NM) + j[:, None] * NM + k[None, :]
     tl.store(at, fr)
     tl.store(at + T * NM, fi)
@@ -92,7 +92,7 @@ def matrices(
         lags += tl.where(j == 0, tl.load(D + h, mask=h < features, other=0.0), 0.0)
     tl.store(K + h * T + j, lags)
     tr, ti = _power(re[None, :], im[None, :], (j[:, None] + first).to(tl.float32))
-    tr, ti = _product(tr, ti, cr[None, :], ci[None, :])
+    tr, ti = product(tr, ti, cr[None, :], ci[None, :])
     at = E + lane[None, :] * (2 * T * NM) + k[None, :] * T + j[:, None]
     tl.store(at, 2.0 * tr)
     tl.store(at + T * NM, -2.0 * ti)
@@ -137,7 +137,7 @@ def starts(
     m = lane % PARTS * NM + n
     inside = b < batch
     used = inside & (m < modes) & (h < features)
-    re, im = _pair(la_re, la_im, h * modes + m, used)
+    re, im = pair_at(la_re, la_im, h * modes + m, used)
     over = S + 0.0 * re
     ar, ai = _power(re, im, over)
     xr = tl.full([BLOCK], 0.0, tl.float32)
@@ -155,8 +155,8 @@ def starts(
         if MOMENT:
             tl.store(start + at + 2 * NM, wr, mask=inside)
             tl.store(start + at + 3 * NM, wi, mask=inside)
-            wr, wi = _product(ar, ai, wr + over * xr, wi + over * xi)
-        xr, xi = _product(ar, ai, xr, xi)
+            wr, wi = product(ar, ai, wr + over * xr, wi + over * xi)
+        xr, xi = product(ar, ai, xr, xi)
         if ENDS:
             needed = inside & (LAST | (g + 1 < G))
             xr += tl.load(end + at, mask=needed, other=0.0)
@@ -226,26 +226,26 @@ def gather(
     r = total_of(tl.where(lag[:, None] == lags_of[None, :], products[:, None], 0.0), 0)
     used = n < modes
     row = h * modes + n
-    re, im = _pair(la_re, la_im, row, used)
+    re, im = pair_at(la_re, la_im, row, used)
     steps = lags_of[:, None].to(tl.float32)
     tr, ti = _power(re[None, :], im[None, :], steps)
     ar, ai = _power(re, im, 1.0 + 0.0 * re)
-    pr, pi = _product(ar, ai, pr, pi)
+    pr, pi = product(ar, ai, pr, pi)
     pr += total_of(r[:, None] * tr, 0)
     pi += total_of(r[:, None] * ti, 0)
-    sr, si = _product(ar, ai, sr, si)
+    sr, si = product(ar, ai, sr, si)
     sr += total_of(r[:, None] * (steps * tr), 0)
     si += total_of(r[:, None] * (steps * ti), 0)
-    cr, ci = _pair(C_re, C_im, row, used)
+    cr, ci = pair_at(C_re, C_im, row, used)
     gr = cr
     gi = ci
     vr = pr
     vi = pi
     if DRIVEN:
-        br, bi = _pair(dB_re, dB_im, row, used)
-        gr, gi = _product(cr, ci, br, bi)
-        vr, vi = _product(br, bi, pr, pi)
-        er, ei = _product(cr, ci, pr, pi)
+        br, bi = pair_at(dB_re, dB_im, row, used)
+        gr, gi = product(cr, ci, br, bi)
+        vr, vi = product(br, bi, pr, pi)
+        er, ei = product(cr, ci, pr, pi)
         er = 2.0 * er
         ei = -2.0 * ei
         if ADD:
@@ -255,7 +255,7 @@ def gather(
         tl.store(d_dB_im + row, ei, mask=used)
     tl.store(d_C_re + row, 2.0 * vr, mask=used)
     tl.store(d_C_im + row, -2.0 * vi, mask=used)
-    wr, wi = _product(gr, gi, sr, si)
+    wr, wi = product(gr, gi, sr, si)
     wr = 2.0 * wr
     wi = -2.0 * wi
     if ADD:
