@@ -25,7 +25,7 @@ from tests.kernel_tools import SCANS, WRONG_SCANS, check_scan, scan_operands
 
 GPU = torch.cuda.is_available()
 
-TILES = ("ends", "moments", "outputs", "slopes")
+KERNELS = ("ends", "moments", "outputs", "slopes")
 
 # The interpreter cuts numbers off where a card rounds them.
 CLOSE = 2e-5 if GPU else 1e-4
@@ -45,15 +45,22 @@ def interpreter(monkeypatch):
     bank = "keras_ssm.ops.backend.triton_bank"
     monkeypatch.setattr(f"{bank}.SHORTEST_SEGMENT", 16)
     if not GPU:  # small tiles: the interpreter takes its time
-        monkeypatch.setattr(f"{bank}.TILES", dict.fromkeys(TILES, (2, 4, 1)))
+        tiles = dict.fromkeys(KERNELS, (16, 2, 4)) | {"ends": (32, 2, 4)}
+        monkeypatch.setattr(f"{bank}.TILES", dict.fromkeys((2, 4), tiles))
         monkeypatch.setattr(f"{bank}.WIDTH", 2)
 
 
 @pytest.fixture
 def counted(monkeypatch):
-    """What the kernels were asked for."""
+    """What the kernels were asked for, after the comparisons of the first call."""
     from keras_ssm.ops.backend import triton_discretize, triton_functions, triton_scan
 
+    if GPU:
+        device = torch.device("cuda", torch.cuda.current_device())
+        for dtype, modes in [(torch.float32, n) for n in (4, 20, 70)] + [(torch.bfloat16, 4)]:
+            assert torch_bank.ready(device, dtype, modes)
+        assert torch_bank._known_right(device, torch.float32, "zoh")
+        assert torch_bank._known_right(device, torch.float32, "scan")
     calls = []
     for module, name in [
         (triton_functions, "Outputs"),
@@ -323,19 +330,16 @@ def assemble(kernel, constants, num_warps):
     source = ASTSource(kernel, signature=signature, constexprs=constants)
     return compile(source, target=GPUTarget("cuda", 80, 32), options={"num_warps": num_warps})
 
-for way, kernels in {"forward": ("ends", "outputs"), "back": ("moments", "slopes")}.items():
-    for kernel in kernels:
-        features, lanes, stages = triton_bank.TILES[kernel]
-        size = triton_bank.PART[way]
-        parts = 32 // size
-        features = min(features, lanes // parts)
-        constants = {"T": 16, "NM": size, "PARTS": parts, "BH": features, "M": 16, "EXACT": True}
-        constants |= {"LONG": False, "STAGES": stages, "MOMENT": kernel == "moments", "ADD": True}
-        constants |= {"BY_ROW": False, "INPUT": True}
-        code = {"outputs": triton_walk.outputs, "slopes": triton_slopes.slopes}
-        code = code.get(kernel, triton_walk.ends)
-        found = assemble(code, constants, features * parts)
-        assert "mma.sync" in found.asm["ptx"] and len(found.asm["cubin"])
+for kernel, (size, features, lanes) in triton_bank.TILES[4].items():
+    parts = 32 // size
+    features = min(features, lanes // parts)
+    constants = {"T": 16, "NM": size, "PARTS": parts, "BH": features, "M": 16, "EXACT": True}
+    constants |= {"LONG": False, "SIZE": 16, "MOMENT": kernel == "moments", "ADD": True}
+    constants |= {"BY_ROW": False, "INPUT": True}
+    code = {"outputs": triton_walk.outputs, "slopes": triton_slopes.slopes}
+    code = code.get(kernel, triton_walk.ends)
+    found = assemble(code, constants, features * parts)
+    assert "mma.sync" in found.asm["ptx"] and len(found.asm["cubin"])
 constants = {"T": 16, "NM": 16, "PARTS": 2, "DRIVEN": True, "NORMAL": True, "DIRECT": True}
 constants |= dict.fromkeys(("MOMENT", "ENDS", "INITIAL", "LAST", "ADD"), True) | {"BLOCK": 256}
 for name in ("matrices", "starts", "gather"):

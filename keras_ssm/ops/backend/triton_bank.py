@@ -4,20 +4,24 @@ import torch
 import triton
 
 from keras_ssm.ops.backend import triton_parts, triton_slopes, triton_walk
+from keras_ssm.ops.backend.kernel_shapes import padded
 
 # Steps of a chunk, rows of a program, and most modes of a plane.
 T, ROWS, MOST_MODES = 16, 16, 64
 
-# Modes of a lane on the way forward and back, measured.
-PART = {"forward": 16, "back": 16}
+# Modes of a lane, features of a program and the most lanes that it may have, by the bytes of a
+# number and the kernel, measured; `ends` and `moments` lie in the lanes of the kernel after them.
+# Features are filled up to a multiple of `WIDTH`.
+TILES = {
+    4: {"ends": (32, 4, 16), "moments": (32, 4, 16), "outputs": (32, 4, 8), "slopes": (16, 4, 8)},
+    2: {"ends": (32, 8, 16), "moments": (32, 4, 16), "outputs": (32, 16, 16), "slopes": (32, 4, 8)},
+}
+MANY_MODES = 32  # more take lanes of as many
+WIDTH = 16
 
-# Features of a program, the most lanes that it may have, and chunks that are read ahead, of each
-# kernel, measured. Features are filled up to a multiple of `WIDTH`.
-TILES = {"ends": (8, 16, 3), "moments": (4, 16, 3), "outputs": (8, 16, 3), "slopes": (4, 8, 3)}
-WIDTH = 8
-
-# Programs that fill a card: sequences are cut into segments until there are as many.
-PROGRAMS = 512
+# Programs that fill a card: sequences are cut into segments until there are as many, but not where
+# half as many do without, which saves a pass.
+PROGRAMS = 128
 SHORTEST_SEGMENT = 4 * T
 
 # Numbers of a sequence that 32 bits can count.
@@ -37,11 +41,14 @@ class Walk:
     def __init__(self, like, log_dA, channels=1, way="forward"):
         self.batch, self.length, self.features = like.shape
         self.log_dA, self.modes = log_dA, log_dA[0].shape[1]
-        self.size = PART[way]  # modes of a lane
-        self.parts = 1 << (-(-self.modes // self.size) - 1).bit_length()
+        self._tiles = TILES[4 if like.dtype == torch.float32 else 2]
+        size, features, _ = self._tiles["outputs" if way == "forward" else "slopes"]
+        self.size = max(size, MANY_MODES) if self.modes > MANY_MODES else size
+        self.size = min(self.size, padded(self.modes))  # modes of a lane
+        self.parts = padded(-(-self.modes // self.size), 1)
         self.width = -(-self.features // WIDTH) * WIDTH
         self.lanes = self.width * self.parts
-        self.G = segments(self.batch, self.length, self.features)
+        self.G = segments(self.batch, self.length, -(-self.features // features))
         self.S = -(-self.length // (self.G * T)) * T
         self.rows = self.batch * self.G
         self._options = {"T": T, "NM": self.size, "PARTS": self.parts}
@@ -234,20 +241,27 @@ class Walk:
         return [torch.complex(*pair.unbind(2)) for pair in states.split(2, dim=2)]
 
     def _launch(self, kernel):
-        features, lanes, stages = TILES[kernel]
-        features = min(features, lanes // self.parts)
+        size, features, lanes = self._tiles[kernel]
+        options = {**self._options, **self._walks}
+        if kernel in ("ends", "moments"):
+            size = max(self.size, min(size, self.size * self.parts))
+            options.update(NM=size, SIZE=self.size, PARTS=self.size * self.parts // size)
+        if self.size == MANY_MODES and options["EXACT"]:
+            lanes = min(lanes, 8)  # or the registers would not do
+        features = max(1, min(features, lanes // options["PARTS"]))
         grid = self.width // features, triton.cdiv(self.rows, ROWS)
-        options = {**self._options, **self._walks, "BH": features, "STAGES": stages}
-        return grid, {**options, "num_warps": features * self.parts}
+        return grid, {**options, "BH": features, "num_warps": features * options["PARTS"]}
 
     def _segments(self, ends):
         origin = self.length - self.G * self.S if ends else 0
         return self.G, self.S, self.rows, origin
 
 
-def segments(batch, length, features):
-    """The number of segments of a sequence."""
-    G, tiles = 1, -(-features // TILES["slopes"][0])
+def segments(batch, length, tiles):
+    """The number of segments of a sequence, for a kernel of so many tiles of features."""
+    G = 1
+    if batch >= ROWS and tiles * (batch // ROWS) >= PROGRAMS // 2:
+        return G
     while length // (2 * G) >= SHORTEST_SEGMENT and (
         batch * G < ROWS or tiles * (batch * G // ROWS) < PROGRAMS
     ):

@@ -52,7 +52,6 @@ def slopes(
     ADD: tl.constexpr,
     INPUT: tl.constexpr,
     LONG: tl.constexpr,
-    STAGES: tl.constexpr,
     EXACT: tl.constexpr,
 ):
     """The way back: du where INPUT, and of each program the sums over t that the gradients need.
@@ -95,19 +94,21 @@ def slopes(
     within = tl.full([BH * PARTS, T, T], 0.0, tl.float32)
     zero = tl.full([BH * PARTS, M, T], 0.0, tl.float32)
     nothing = tl.full([BH * PARTS, M, NM], 0.0, tl.float32)
-    first = read(dy, at, p, length, inside)
-    out = plus_product(zero, for_parts(first, PARTS), R, R_lo, False, False)
-    for _ in tl.range(0, S // T, num_stages=STAGES):
-        coming = read(dy, at, p, length, inside)
-        coming_u = read(u, at_u, q, length, inside)
-        d = for_parts(coming, PARTS) + out * 0.0
-        v = for_parts(coming_u, PARTS) + out * 0.0
+    coming = read(dy, at, p, length, inside)
+    coming_u = read(u, at_u, q, length, inside)
+    # A sum with a product takes its layout: numbers are moved before they are halved.
+    level = 0.0 * plus_product(zero, for_parts(coming, PARTS), R, R_lo, False, False)
+    for _ in range(S // T):
+        d = for_parts(coming, PARTS) + level
+        v = for_parts(coming_u, PARTS) + level
         v_turned = tl.permute(for_parts(coming_u, PARTS), (0, 2, 1))
         valid = ((q >= 0) & (q < length))[:, :, None] & inside
         p += T
         q += T
         at += way * T * dy_row
         at_u += way * T * u_row
+        coming = read(dy, at, p, length, inside)
+        coming_u = read(u, at_u, q, length, inside)
         if INPUT:
             out = plus_product(zero, d, R, R_lo, EXACT, HALF)
             out = plus_product(out, xr, reads, reads_lo, EXACT, False)

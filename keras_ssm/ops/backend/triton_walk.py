@@ -178,16 +178,19 @@ def ends(
     lag,
     T: tl.constexpr,
     NM: tl.constexpr,
+    SIZE: tl.constexpr,
     PARTS: tl.constexpr,
     BH: tl.constexpr,
     M: tl.constexpr,
     MOMENT: tl.constexpr,
     BY_ROW: tl.constexpr,
     LONG: tl.constexpr,
-    STAGES: tl.constexpr,
     EXACT: tl.constexpr,
 ):
-    """The state that each segment adds, from zero; with MOMENT the second one as well."""
+    """The state that each segment adds, from zero; with MOMENT the second one as well.
+
+    It takes NM modes to a lane, though `end`, F and A lie in lanes of SIZE.
+    """
     HALF: tl.constexpr = x.dtype.element_ty == tl.bfloat16
     NS: tl.constexpr = 4 if MOMENT else 2
     h = tl.program_id(0) * BH + tl.arange(0, BH)
@@ -196,10 +199,13 @@ def ends(
     n = tl.arange(0, NM)
     b = r // G
     f = (tl.program_id(0) * (BH * PARTS) + tl.arange(0, BH * PARTS))[:, None, None]
-    fr, fr_lo = matrix(F + f * (2 * T * NM), j, n, NM)
-    fi, fi_lo = matrix(F + f * (2 * T * NM) + T * NM, j, n, NM)
-    ar = tl.load(A + f * (2 * NM) + n[None, None, :])
-    ai = tl.load(A + f * (2 * NM) + NM + n[None, None, :])
+    lane = f * (NM // SIZE) + (n // SIZE)[None, None, :]
+    k = (n % SIZE)[None, None, :]
+    powers = F + lane * (2 * T * SIZE) + j[None, :, None] * SIZE + k
+    fr, fr_lo = halves(tl.load(powers))
+    fi, fi_lo = halves(tl.load(powers + T * SIZE))
+    ar = tl.load(A + lane * (2 * SIZE) + k)
+    ai = tl.load(A + lane * (2 * SIZE) + SIZE + k)
     steps = steps_of_rows(lengths, b, length, r < rows, BY_ROW)
     first = origin
     if BY_ROW:  # the last segment ends where the row does
@@ -211,10 +217,12 @@ def ends(
     xi = tl.full([BH * PARTS, M, NM], 0.0, tl.float32)
     wr = tl.full([BH * PARTS, M, NM], 0.0, tl.float32)
     wi = tl.full([BH * PARTS, M, NM], 0.0, tl.float32)
-    for _ in tl.range(0, S // T, num_stages=STAGES):
-        v = for_parts(read(x, at, p, steps, inside), PARTS)
+    coming = read(x, at, p, steps, inside)
+    for _ in range(S // T):
+        v = for_parts(coming, PARTS)
         p += T
         at += way * T * x_row
+        coming = read(x, at, p, steps, inside)
         if MOMENT:
             weighed = v * j[None, None, :].to(tl.float32)
             mr, mi = turned(ar, ai, wr + T * xr, wi + T * xi)
@@ -223,13 +231,13 @@ def ends(
         mr, mi = turned(ar, ai, xr, xi)
         xr = plus_product(mr, v, fr, fr_lo, EXACT, HALF)
         xi = plus_product(mi, v, fi, fi_lo, EXACT, HALF)
-    to = state_at(end, r, f, n, lanes, NS * NM)
+    to = end + (r[None, :, None].to(tl.int64) * lanes + lane) * (NS * SIZE) + k
     kept = (r < rows)[None, :, None]
     tl.store(to, xr, mask=kept)
-    tl.store(to + NM, xi, mask=kept)
+    tl.store(to + SIZE, xi, mask=kept)
     if MOMENT:
-        tl.store(to + 2 * NM, wr, mask=kept)
-        tl.store(to + 3 * NM, wi, mask=kept)
+        tl.store(to + 2 * SIZE, wr, mask=kept)
+        tl.store(to + 3 * SIZE, wi, mask=kept)
 
 
 @triton.jit(do_not_specialize=CHANGING)
@@ -261,7 +269,6 @@ def outputs(
     ADD: tl.constexpr,
     BY_ROW: tl.constexpr,
     LONG: tl.constexpr,
-    STAGES: tl.constexpr,
     EXACT: tl.constexpr,
 ):
     """The outputs, `lag` steps later, of segments of known start; with ADD added to the old."""
@@ -289,12 +296,14 @@ def outputs(
     xr = tl.load(state_at(start, r, f, n, lanes, 2 * NM), mask=kept, other=0.0)
     xi = tl.load(state_at(start, r, f, n, lanes, 2 * NM) + NM, mask=kept, other=0.0)
     zero = tl.full([BH * PARTS, M, T], 0.0, tl.float32)
-    out = plus_product(zero, for_parts(read(x, at, p, steps, inside), PARTS), R, R_lo, False, False)
-    for _ in tl.range(0, S // T, num_stages=STAGES):
-        # A sum with a product takes its layout: numbers are moved before they are halved.
-        v = for_parts(read(x, at, p, steps, inside), PARTS) + out * 0.0
+    coming = read(x, at, p, steps, inside)
+    # A sum with a product takes its layout: numbers are moved before they are halved.
+    level = 0.0 * plus_product(zero, for_parts(coming, PARTS), R, R_lo, False, False)
+    for _ in range(S // T):
+        v = for_parts(coming, PARTS) + level
         p += T
         at += way * T * x_row
+        coming = read(x, at, p, steps, inside)
         out = plus_product(zero, v, R, R_lo, EXACT, HALF)
         out = plus_product(out, xr, reads, reads_lo, EXACT, False)
         out = plus_product(out, xi, readi, readi_lo, EXACT, False)
