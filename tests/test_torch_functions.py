@@ -7,8 +7,11 @@ import keras
 import numpy as np
 import pytest
 import torch
+from keras import ops
 from torch.autograd import grad
 
+from keras_ssm import layers
+from keras_ssm.ops import DiagonalBank
 from keras_ssm.ops.backend import (
     torch_chunks,
     torch_dense_scan,
@@ -215,3 +218,22 @@ def test_no_gradient_where_none_is_wanted(rng):
     assert grad(y.sum(), matrices)[0].shape == matrices[0].shape
     y, _ = torch_chunks.chunk_outputs(u, T, [m.detach() for m in matrices], [], None)
     assert grad(y.sum(), u)[0].shape == u.shape
+
+
+def test_compiled_chunks_are_compiled_once():
+    """Nothing in the graph changes from call to call, such as the name of an operation."""
+    bank = layers.S4D(state_dim=4, seed=0)
+    bank.build((None, None, 3))
+    pieces = [part.detach() for part in (*bank.bank().log_dA, *bank.bank().C)]
+
+    def evaluate(u, re, im, C_re, C_im):
+        return chunked.chunked(u, DiagonalBank((re, im), None, (C_re, C_im)))[0]
+
+    u = ops.ones((2, 70, 3))  # two chunks, the second filled up
+    torch._dynamo.reset()
+    compiled = torch.compile(evaluate, backend="eager")
+    compiled(u, *pieces)
+    with torch._dynamo.config.patch(error_on_recompile=True):
+        for _ in range(3):
+            y = compiled(u, *pieces)
+    assert relative_error(y, evaluate(u, *pieces)) < 1e-5

@@ -228,7 +228,7 @@ def _block(tensors, fixed, T, bidirectional, rebuild, skip, initial):
         D = ops.transpose(D[0]) if D else None
         tensors = chunk_matrices(rebuild(tensors, fixed, T), T, bidirectional, D)
     chunks = -(-length // T)
-    u = ops.pad(u, [(0, 0), (0, 0), (0, chunks * T - length)])
+    u = backend.pad(u, [(0, 0), (0, 0), (0, chunks * T - length)])
     u = ops.reshape(u, (features, -1, chunks, T))
     y, last = chunk_pass(u, *tensors, *initial, initial=bool(initial))
     channels = y.shape[3] // T
@@ -278,10 +278,10 @@ def cut(u, T):
     batch, length, features = u.shape
     if length is None:
         chunks = (ops.shape(u)[1] + T - 1) // T
-        u = ops.pad(u, [(0, 0), (0, T - 1), (0, 0)])[:, : chunks * T]
+        u = backend.pad(u, [(0, 0), (0, T - 1), (0, 0)])[:, : chunks * T]
     else:
         chunks = -(-length // T)
-        u = ops.pad(u, [(0, 0), (0, chunks * T - length), (0, 0)])
+        u = backend.pad(u, [(0, 0), (0, chunks * T - length), (0, 0)])
     if batch is None and length is None:
         batch = ops.shape(u)[0]
     u = ops.reshape(

@@ -56,8 +56,9 @@ class DiagonalBank:
         C dB must be a float: of `DSS` with a softmax, which keeps halves of a huge factor in both,
         it is not, and no such bank comes here.
         """
-        C = pair.multiply(self.C, self.dB)
-        return DiagonalBank(self.log_dA, None, C)
+        if self.dB is None:
+            return self
+        return DiagonalBank(self.log_dA, None, pair.multiply(self.C, self.dB))
 
     def into_state(self, steps):
         """Returns dA^t dB for t < steps, `(features, states, steps)`."""

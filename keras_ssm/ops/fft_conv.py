@@ -2,6 +2,7 @@
 
 from keras import ops
 
+from keras_ssm.ops import backend
 from keras_ssm.ops.powers import with_skip
 
 
@@ -37,8 +38,8 @@ def fft_conv(u, kernel, bidirectional=False, D=None):
     if bidirectional:
         # Negative lags stand at the end of the circle.
         room = size - steps
-        kernel = ops.pad(kernel, [(0, 0), (0, 0), (0, room)])
-        kernel = kernel + ops.pad(ops.flip(later, axis=-1), [(0, 0), (0, 0), (room, 0)])
+        kernel = backend.pad(kernel, [(0, 0), (0, 0), (0, room)])
+        kernel = kernel + backend.pad(ops.flip(later, axis=-1), [(0, 0), (0, 0), (room, 0)])
     u_re, u_im = ops.rfft(ops.transpose(u, (0, 2, 1)), fft_length=size)
     k_re, k_im = ops.rfft(kernel, fft_length=size)
     u_re, u_im = u_re[:, None], u_im[:, None]

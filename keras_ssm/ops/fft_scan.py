@@ -3,7 +3,7 @@
 import numpy as np
 from keras import ops
 
-from keras_ssm.ops import pair
+from keras_ssm.ops import backend, pair
 from keras_ssm.ops.powers import powers
 
 
@@ -36,7 +36,7 @@ def fft_scan(log_dA, inputs, initial=None):
         steps, size = np.arange(length), 1 << (2 * length - 1).bit_length()
     K = powers(log_dA, steps)  # (modes, length)
     v = tuple(ops.transpose(part, (0, 2, 1)) for part in pair.split(inputs))
-    pad = lambda x: ops.pad(x, [(0, 0)] * (len(x.shape) - 1) + [(0, size - length)])  # noqa: E731
+    pad = lambda x: backend.pad(x, [(0, 0)] * (len(x.shape) - 1) + [(0, size - length)])  # noqa: E731
     spectrum = pair.multiply(ops.fft(tuple(map(pad, v))), ops.fft(tuple(map(pad, K))))
     # There is no one-dimensional inverse in keras.ops: conj(F(conj(X))) / n is one.
     re, im = ops.fft(pair.conjugate(spectrum))

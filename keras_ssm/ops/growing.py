@@ -61,7 +61,7 @@ def growing_chunked(u, log_decay, C, chunk_size=None):
     read = backend.einsum("hbmn,hnk->hbmk", carried[:, :, :whole], merge_channels(E_out))
     if rest:
         padding = [(0, 0)] * 3 + [(0, T - rest)]
-        tail = merge_channels(ops.pad(E_out[..., T - rest :], padding))
+        tail = merge_channels(backend.pad(E_out[..., T - rest :], padding))
         last = backend.einsum("hbmn,hnk->hbmk", carried[:, :, whole:], tail)
         read = ops.concatenate([read, last], axis=2)
     return glue(y + read, length, T)

@@ -91,7 +91,7 @@ def _same_blocks(dA, inputs, initial, reverse=False):
     lead = tuple(-1 if n is None else n for n in inputs.shape[:-2])
     size, rest = inputs.shape[-1], blocks * block - steps
     padding = [(0, 0)] * len(lead) + [(rest, 0) if reverse else (0, rest), (0, 0)]
-    parts = ops.reshape(ops.pad(inputs, padding), (*lead, blocks, block, size))
+    parts = ops.reshape(backend.pad(inputs, padding), (*lead, blocks, block, size))
     local = _within(dA[..., None, :], parts, ops.zeros_like(parts[..., 0, :]), reverse)
     ends = local[..., 0 if reverse else -1, :]
     powers = _powers(dA, block)  # (..., block, 2 modes)
@@ -127,7 +127,7 @@ def _blocked(dA, inputs, initial):
     def in_blocks(x):
         lead = tuple(-1 if n is None else n for n in x.shape[:-2])
         padding = [(0, 0)] * len(lead) + [(0, blocks * block - steps), (0, 0)]
-        return ops.reshape(ops.pad(x, padding), (*lead, blocks, block, x.shape[-1]))
+        return ops.reshape(backend.pad(x, padding), (*lead, blocks, block, x.shape[-1]))
 
     dA, parts = in_blocks(dA), in_blocks(inputs)
     ends, over_block = _fold(dA, parts)

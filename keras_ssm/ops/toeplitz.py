@@ -24,7 +24,7 @@ def toeplitz(diagonals):
         return backend.toeplitz(diagonals)
     width = diagonals.shape[-1] + 1
     n, lead = width // 2, diagonals.shape[:-1]
-    padded = ops.pad(diagonals, [(0, 0)] * len(lead) + [(0, 1)])
+    padded = backend.pad(diagonals, [(0, 0)] * len(lead) + [(0, 1)])
     # Rows of period 2n read with a stride of 2n - 1 shift by one place a row.
     rows = ops.broadcast_to(padded[..., None, :], (*lead, n, width))
     flat = ops.reshape(rows, (*lead, n * width))[..., : n * (width - 1)]

@@ -20,6 +20,7 @@
 - `fused_zoh` is the zero-order hold of `ops.discretize` by a GPU kernel, or `None`.
 - `fused_mimo` is a diagonal system of many inputs in one function, or `None`.
 - `toeplitz` is `ops.toeplitz` where a backend has views of its own, else `None`.
+- `pad` is `ops.pad` with zeros.
 - `project` is the product of rows and a matrix, with a gradient that suits the backend.
 - `contiguous` is a tensor that a batched matmul need not copy.
 """
@@ -66,5 +67,6 @@ matmul = _numbers.matmul
 maximum = _numbers.maximum
 mean = _numbers.mean
 minimum = _numbers.minimum
+pad = getattr(_numbers, "pad", keras.ops.pad)
 sin = _numbers.sin
 tanh = _numbers.tanh

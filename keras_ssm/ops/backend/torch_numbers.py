@@ -46,3 +46,15 @@ def mean(x, axis, keepdims=False):
 def complex_of(re, im):
     """re + i im."""
     return torch.complex(re, im)
+
+
+def pad(x, widths):
+    """x with zeros before and after each axis: no copy without any.
+
+    `keras.ops.pad` makes a named operation at each call, and for each name `torch.compile` would
+    compile anew.
+    """
+    if not any(n for pair in widths for n in pair):
+        return x
+    flat = [n for pair in reversed(widths) for n in pair]
+    return torch.nn.functional.pad(x, flat)
