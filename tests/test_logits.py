@@ -47,6 +47,9 @@ def test_losses_and_metrics_of_probabilities_are_refused(model):
         "kl_divergence",
         losses.KLDivergence(),
         "poisson",
+        "dice",
+        losses.Tversky(),
+        "crossentropy",
     ):
         with pytest.raises(ValueError, match=r"logits.*Received"):
             model.compile(loss=loss)
@@ -55,6 +58,9 @@ def test_losses_and_metrics_of_probabilities_are_refused(model):
         metrics.SparseCategoricalCrossentropy(),
         metrics.BinaryAccuracy(),
         metrics.Precision(),
+        metrics.F1Score(threshold=0.5),
+        metrics.PrecisionAtRecall(0.5),
+        "ce",
     ):
         for argument in ("metrics", "weighted_metrics"):
             with pytest.raises(ValueError, match=r"logits.*Received"):
@@ -71,13 +77,30 @@ def test_names_of_metrics_mean_logits(model, rng):
     model.head.bias.assign(0.2 - logits.mean(axis=0))
     logits = logits + 0.2 - logits.mean(axis=0)
     targets = np.eye(2)[np.arange(8) % 2]
-    names = ["binary_accuracy", "binary_crossentropy", "AUC", "Precision"]
+    names = ["binary_accuracy", "binary_crossentropy", "AUC", "Precision", "recall"]
     model.compile("sgd", "bce", metrics=names, run_eagerly=True)
     found = model.evaluate(x, targets, verbose=0, return_dict=True)
     right = (logits > 0) == targets.astype(bool)
     assert abs(found["binary_accuracy"] - right.mean()) < 1e-6
     assert abs(found["binary_crossentropy"] - found["loss"]) < 1e-5
     assert abs(found["Precision"] - targets[logits > 0].mean()) < 1e-6
+    assert abs(found["recall"] - (logits > 0)[targets > 0].mean()) < 1e-6
     keras_auc = keras.metrics.AUC()
     keras_auc.update_state(targets, 1 / (1 + np.exp(-logits)))
     assert abs(found["AUC"] - float(keras_auc.result())) < 1e-5
+
+
+def test_targets_that_a_loss_would_stretch_or_round_are_refused(model, rng):
+    x, labels = rng.standard_normal((4, 6, 2)).astype("float32"), np.arange(4) % 2
+    for loss in ("mse", keras.losses.mean_squared_error, "categorical_crossentropy", ["mae"]):
+        model.compile("sgd", loss, metrics=[], run_eagerly=True)
+        with pytest.raises(ValueError, match=r"shape of the outputs.*Received"):
+            model.evaluate(x, labels, verbose=0)
+        assert np.isfinite(model.evaluate(x, np.eye(2)[labels], verbose=0))
+    for loss in ("auto", ["sparse_categorical_crossentropy"]):
+        model.compile("sgd", loss, metrics=[], run_eagerly=True)
+        for wrong, message in ((labels + 0.5, "whole numbers"), (labels + 1, "from 0 to 1")):
+            with pytest.raises(ValueError, match=rf"{message}.*Received"):
+                model.evaluate(x, wrong, verbose=0)
+    with pytest.raises(ValueError, match=r"targets of `x`.*Received"):
+        model.evaluate(x, verbose=0)

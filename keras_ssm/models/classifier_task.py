@@ -1,9 +1,11 @@
 import keras
+import numpy as np
 
 from keras_ssm.checks import check_number
 from keras_ssm.layers.exact_layers import Dense
 from keras_ssm.layers.sequence_pooling import SequencePooling
 from keras_ssm.layers.ssm_layer import check_positive
+from keras_ssm.models import targets
 from keras_ssm.models.logits import loss_on_logits, metric_on_logits
 from keras_ssm.models.ssm_backbone import SSMBackbone
 from keras_ssm.models.ssm_task import SSMTask
@@ -69,8 +71,11 @@ class ClassifierTask(SSMTask):
         super().compile(optimizer=optimizer, loss=loss, metrics=metrics, **kwargs)
 
     def check_targets(self, y):
-        sparse = keras.losses.SparseCategoricalCrossentropy
-        if not isinstance(self.loss, sparse):
+        loss = self.loss
+        while isinstance(loss, (list, tuple, dict)) and len(loss) == 1:
+            (loss,) = loss.values() if isinstance(loss, dict) else loss
+        if not isinstance(loss, keras.losses.SparseCategoricalCrossentropy):
+            targets.check_like_outputs(self, y, loss)
             return
         steps = 1 if self.pooling is None else 0
         if y.ndim not in (1 + steps, 2 + steps) or (y.ndim == 2 + steps and y.shape[-1] != 1):
@@ -79,8 +84,13 @@ class ClassifierTask(SSMTask):
                 f"`y` must hold one label for each output, of shape {expected}. "
                 f"Received: y.shape={y.shape}"
             )
-        ignored = getattr(self.loss, "ignore_class", None)
+        ignored = getattr(loss, "ignore_class", None)
         labels = y if ignored is None else y[y != ignored]
+        if labels.dtype.kind == "f" and (labels != np.round(labels)).any():
+            raise ValueError(
+                "`y` must hold whole numbers, the labels of classes. "
+                f"Received: {labels[labels != np.round(labels)][0]} among them"
+            )
         if labels.size and not (labels.min() >= 0 and labels.max() < self.num_classes):
             raise ValueError(
                 f"`y` must hold labels from 0 to {self.num_classes - 1}. "

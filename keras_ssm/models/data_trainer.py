@@ -76,6 +76,11 @@ class DataTrainer:
         elif validation_data is not None:
             parts = (validation_data, None, None)
             if isinstance(validation_data, (tuple, list)):
+                if not 0 < len(validation_data) < 4:
+                    raise ValueError(
+                        "`validation_data` must be (x, y), (x, y, sample_weight) or a stream of "
+                        f"batches. Received: {len(validation_data)} entries"
+                    )
                 parts = keras.utils.unpack_x_y_sample_weight(tuple(validation_data))
             validation_data = self._prepare(*parts, validation)
             if validation_data[1] is None:
@@ -155,6 +160,7 @@ class DataTrainer:
 
     def check_targets(self, y):
         """Raises a `ValueError` for targets, a NumPy array, that the loss would misread."""
+        targets.check_like_outputs(self, y, self.loss)
 
     @property
     def has_step_outputs(self):
@@ -185,6 +191,10 @@ class DataTrainer:
         if is_tensorflow(x[self.input_key]):
             return x, y, sample_weight
         if purpose != "predict":
+            if y is None and getattr(self, "loss", None) is not None:
+                raise ValueError(
+                    "`y` must hold the targets of `x`, which the loss reads. Received: y=None"
+                )
             check_finite(x, self.input_key, getattr(self, "backbone", self).mask_inputs)
         y, sample_weight = targets.checked(self, x, y, sample_weight, lengths)
         return x, y, targets.class_weights(self, y, sample_weight, class_weight)

@@ -4,6 +4,7 @@ import contextlib
 import inspect
 
 import keras
+from keras.src.utils.naming import to_snake_case
 
 # Names as Keras has them, and what is meant on logits.
 _LOSSES = {
@@ -16,7 +17,15 @@ _LOSSES = {
 _OF_PROBABILITIES = {
     "KLDivergence": ("kl_divergence", "kld", "KLD", "kullback_leibler_divergence"),
     "Poisson": ("poisson",),
+    "Dice": (),
+    "Tversky": (),
+    "CategoricalGeneralizedCrossEntropy": (),
+    "PrecisionAtRecall": (),
+    "RecallAtPrecision": (),
+    "SensitivityAtSpecificity": (),
+    "SpecificityAtSensitivity": (),
 }
+_OF_SHAPES = ("crossentropy", "ce")  # Keras chooses by the targets, on probabilities
 _THRESHOLD = {
     "BinaryAccuracy": "threshold",
     "Precision": "thresholds",
@@ -25,7 +34,9 @@ _THRESHOLD = {
     "TrueNegatives": "thresholds",
     "FalsePositives": "thresholds",
     "FalseNegatives": "thresholds",
+    "BinaryIoU": "threshold",
 }
+_ARGMAX = ("F1Score", "FBetaScore")  # without a threshold
 
 
 def loss_on_logits(loss):
@@ -71,12 +82,13 @@ def metric_on_logits(metric, num_classes):
         if _is_named(metric, name, others):
             given = {"name": metric} if isinstance(metric, str) else {}
             return getattr(keras.metrics, name)(from_logits=True, **given)
-    for name, argument in _THRESHOLD.items():
-        if _is_named(metric, name, ("binary_accuracy",) if name == "BinaryAccuracy" else ()):
+    for name, argument in {**_THRESHOLD, **dict.fromkeys(_ARGMAX, "threshold")}.items():
+        if name not in _ARGMAX and _is_named(metric, name):
             given = {"name": metric} if isinstance(metric, str) else {}
             return getattr(keras.metrics, name)(**{argument: 0.0, **given})
         own = isinstance(metric, getattr(keras.metrics, name))
-        if own and metric.get_config().get(argument) in (None, 0.5):
+        wrong = (0.5,) if name in _ARGMAX else (None, 0.5)
+        if own and metric.get_config().get(argument) in wrong:
             raise ValueError(
                 f"The model returns logits, on which a probability of 0.5 is 0: pass "
                 f"`{name}({argument}=0.0)`. Received: metric={metric}"
@@ -91,18 +103,26 @@ def _mapped(function, parts):
     return type(parts)(function(part) for part in parts)
 
 
-def _is_named(given, name, others):
+def _is_named(given, name, others=()):
     """Whether this is the name, or the function or class itself, of something of Keras."""
+    names = (name, to_snake_case(name), *others)
     if isinstance(given, str):
-        return given == name or given in others
-    candidates = [name, *others] if inspect.isfunction(given) or inspect.isclass(given) else ()
+        return given in names
+    if not inspect.isfunction(given) and not inspect.isclass(given):
+        return False
     modules = (keras.losses, keras.metrics)
-    return any(given is getattr(module, n, None) for module in modules for n in candidates)
+    return any(given is getattr(module, n, None) for module in modules for n in names)
 
 
 def _refuse_probabilities(kind, given):
     if given is None:
         return
+    if isinstance(given, str) and given in _OF_SHAPES:
+        raise ValueError(
+            f"`{kind}` must name its form, 'sparse_categorical_crossentropy', "
+            "'categorical_crossentropy' or 'binary_crossentropy': Keras' choice reads "
+            f"probabilities, and the model returns logits. Received: {kind}={given!r}"
+        )
     config = {}
     if isinstance(given, (keras.losses.Loss, keras.metrics.Metric)):
         with contextlib.suppress(NotImplementedError):  # one's own knows what it reads
@@ -114,7 +134,7 @@ def _refuse_probabilities(kind, given):
             f"Received: {name} with from_logits=False"
         )
     for wanted, others in _OF_PROBABILITIES.items():
-        own = getattr(keras.losses, wanted), getattr(keras.metrics, wanted, ())
+        own = getattr(keras.losses, wanted, ()), getattr(keras.metrics, wanted, ())
         if _is_named(given, wanted, others) or isinstance(given, own):
             raise ValueError(
                 f"`{kind}` must read logits, and {wanted} reads probabilities: pass a function "

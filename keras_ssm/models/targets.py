@@ -8,11 +8,26 @@ from keras_ssm.models.finite_inputs import is_tensorflow
 
 def to_numpy(x):
     """Any array or tensor, PyTorch's included, as a NumPy array."""
+    if isinstance(x, np.ma.MaskedArray) and np.ma.is_masked(x):
+        raise ValueError(
+            "Masked arrays of NumPy are not read: pass `x.filled(0)`, with `~x.mask` as the "
+            f"`padding_mask`. Received: an array of shape {x.shape} with masked entries"
+        )
     if isinstance(x, np.ndarray):
-        return x
+        return np.ma.getdata(x)
     if hasattr(x, "detach"):
         x = x.detach().cpu()
-    return np.asarray(keras.ops.convert_to_numpy(x))
+    try:
+        array = np.asarray(keras.ops.convert_to_numpy(x))
+    except (TypeError, ValueError) as error:
+        raise ValueError(
+            f"Data must be arrays, or lists of numbers of one length. Received: {error}"
+        ) from error
+    if array.dtype.kind == "O" and array.ndim == 0:
+        raise ValueError(
+            f"Data must be arrays, or lists of numbers. Received: a {type(x).__name__}"
+        )
+    return array
 
 
 def as_arrays(x):
@@ -221,6 +236,29 @@ def _weights(weights, y, mask, steps):
     return weights
 
 
+def check_like_outputs(model, y, loss):
+    """Raises a `ValueError` for targets that a loss of Keras would stretch to the outputs.
+
+    Args:
+        model: the model.
+        y: NumPy array.
+        loss: its loss.
+    """
+    width = model.outputs[0].shape[-1]
+    rank = len(model.outputs[0].shape)
+    name = (loss if isinstance(loss, str) else type(loss).__name__).lower()
+    free = name.startswith(("sparse", "circle", "ctc")) or name == "lossfunctionwrapper"
+    if not _is_keras_loss(loss) or free or (width == 1 and y.ndim == rank - 1):
+        return
+    if y.ndim != rank or y.shape[-1] != width:
+        free = ", length" * model.has_step_outputs
+        raise ValueError(
+            f"`y` must have the shape of the outputs, (batch{free}, {width}), for this loss; "
+            "labels as numbers go with 'sparse_categorical_crossentropy'. "
+            f"Received: y.shape={y.shape}"
+        )
+
+
 def ignored_class(model):
     """The class that the loss leaves out, or `None`."""
     return getattr(getattr(model, "loss", None), "ignore_class", None)
@@ -228,5 +266,8 @@ def ignored_class(model):
 
 def _keras_loss(model):
     """Whether the loss is one of Keras', which reads every target."""
-    loss = getattr(model, "loss", None)
-    return isinstance(loss, str) or type(loss).__module__.split(".")[0] == "keras"
+    return _is_keras_loss(getattr(model, "loss", None))
+
+
+def _is_keras_loss(loss):
+    return isinstance(loss, str) or str(getattr(loss, "__module__", "")).split(".")[0] == "keras"
