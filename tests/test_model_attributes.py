@@ -1,5 +1,6 @@
 """What a person sets on a model is heard, or refused."""
 
+import keras
 import numpy as np
 import pytest
 
@@ -37,11 +38,14 @@ def test_an_attribute_that_nobody_would_hear_is_refused():
     for part, names in (
         (model, ["pooling", "num_classes", "dropout", "backbone"]),  # of the constructor
         (model, ["mask_inputs", "mixer_config", "discretization", "log_dt", "activation"]),
+        (make_model(), ["scale", "sequence_length"]),  # of its preprocessor
         (model.backbone, ["dropout", "hidden_dim", "method", "chunk_size", "D"]),
     ):
         for name in names:
             with pytest.raises(AttributeError, match="Received"):
                 setattr(part, name, 0.5)
+    with pytest.raises(AttributeError, match=r"part of its graph.*Received"):
+        model.head = keras.layers.Dense(2)
     assert model.pooling == "mean" and not hasattr(model, "log_dt")
 
 

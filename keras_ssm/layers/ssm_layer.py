@@ -162,9 +162,12 @@ class SSMLayer(OneDirection, keras.layers.Layer):
 
     @step_scale.setter
     def step_scale(self, value):
-        scale = float(value)
+        try:
+            scale = float(value)
+        except (TypeError, ValueError):
+            scale = float("nan")
         if not (np.isfinite(scale) and scale > 0):
-            raise ValueError(f"`step_scale` must be positive. Received: step_scale={value}")
+            raise ValueError(f"`step_scale` must be positive. Received: step_scale={value!r}")
         if self._step_scale is None:
             self._initial_step_scale = scale
         else:

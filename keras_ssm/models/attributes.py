@@ -17,7 +17,15 @@ def refuse_unheard(model, name, value):
         name: str. Attribute that somebody sets.
         value: What it is set to; a class derived from these may add layers of its own.
     """
-    if name.startswith("_") or isinstance(value, keras.Layer):
+    if name.startswith("_"):
+        return
+    if isinstance(value, keras.Layer):
+        old = getattr(model, name, value)
+        if old is not value and isinstance(old, keras.Layer) and name not in SETTABLE:
+            raise AttributeError(
+                f"`{name}` of {model.name} is part of its graph, which would go on with the old "
+                f"one: make another model. Received: {name}={value!r}"
+            )
         return
     if hasattr(model, name):
         if name in _constructor_arguments(type(model)) and name not in SETTABLE:
@@ -45,9 +53,11 @@ def _constructor_arguments(cls):
 
 
 def _parts(model):
-    """The backbone of a task, and the blocks and mixers of either."""
+    """The backbone and preprocessor of a task, and the blocks and mixers of either."""
     backbone = getattr(model, "backbone", None)
     if backbone is not None:
         yield backbone
+        if isinstance(model.preprocessor, keras.Layer):
+            yield model.preprocessor
     for block in (backbone or model).blocks[:1]:
         yield from (block.mixer, block)
