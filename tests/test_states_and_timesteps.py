@@ -42,8 +42,9 @@ def test_a_sequence_cut_anywhere_goes_on(series, pooling):
         assert relative_error(y, outputs[mask] if pooling is None else outputs) < 1e-5
     for a, b in zip(keras.tree.flatten(state), keras.tree.flatten(final), strict=True):
         assert relative_error(a, to_numpy(b)) < 1e-5
-    # Single steps go on from there, and lead there.
-    state = model(x[:, :6], return_state=True)[1]
+    # Single steps go on from there, and lead there; a state may have been kept by NumPy.
+    state = keras.tree.map_structure(to_numpy, model(x[:, :3], return_state=True)[1])
+    state = model(x[:, 3:6], initial_state=state, return_state=True)[1]
     for t in range(6, 9):
         logits, state = model.step(x[:, t], state)
     outputs = to_numpy(model(x))
@@ -162,3 +163,18 @@ def test_the_preprocessor_cuts_timesteps_with_the_sequence(series):
         assert (cut["timesteps"] == times[:, :6]).all()
     longer = preprocess({"inputs": [x[0, :3], x[1]], "timesteps": [times[0, :3], times[1]]})
     assert longer["timesteps"].tolist() == [[1, 2, 3, 1, 1, 1], [10, 11, 12, 13, 14, 15]]
+
+
+@pytest.mark.parametrize("wrong", [np.nan, -1.0])
+def test_timesteps_of_tf_data_are_checked(series, wrong):
+    import tensorflow as tf
+
+    x, mask = series
+    timesteps = np.ones(mask.shape, "float32")
+    timesteps[1, 2] = wrong
+    model = make_classifier(num_layers=1)
+    inputs = {"inputs": x, "timesteps": timesteps, "padding_mask": mask}
+    dataset = tf.data.Dataset.from_tensor_slices((inputs, np.arange(4) % 2)).batch(4)
+    for run in (model.fit, model.predict):
+        with pytest.raises(ValueError, match=r"`timesteps` must be.*\(row, step\) = \(1, 2\)"):
+            run(dataset, verbose=0)

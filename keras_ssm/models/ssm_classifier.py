@@ -151,7 +151,8 @@ class SSMClassifier(ClassifierTask):
         """What the head reads of a sequence that goes on from a state, and how far it came."""
         mask = ops.cast(mask, "bool")
         steps = ops.sum(ops.cast(mask, "int32"), axis=1, keepdims=True)
-        count, total = ops.convert_to_tensor(state["count"]) + steps, state["total"]
+        count = ops.convert_to_tensor(state["count"]) + steps
+        total = ops.convert_to_tensor(state["total"], dtype=self._total_dtype())
         if self.pooling is None:
             return y, {"total": total, "count": count}
         if self.pooling == "last":

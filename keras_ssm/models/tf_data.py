@@ -5,6 +5,7 @@ import keras
 from keras_ssm.models import targets
 from keras_ssm.models.data_streams import packed
 from keras_ssm.models.finite_inputs import check_finite
+from keras_ssm.models.model_timesteps import model_timesteps
 
 
 def convert_tf_dataset(model, dataset, road):
@@ -27,11 +28,26 @@ def convert_tf_dataset(model, dataset, road):
         x, y, sample_weight = road.unpacked(batch)
         lengths = _lengths(x[model.input_key] if isinstance(x, dict) else x)
         x, y, sample_weight = model._convert(x, y, sample_weight)
+        if "timesteps" in x:
+            x = {**x, "timesteps": _timesteps(road, x)}
         if y is None or isinstance(y, dict):
             return packed(x, y, sample_weight)
         return x, *_targets(model, road, x, y, sample_weight, lengths)
 
     return dataset.map(convert)
+
+
+def _timesteps(road, x):
+    """The times between samples, checked."""
+    import tensorflow as tf
+
+    def check(timesteps, mask):
+        with road.remembering():
+            return model_timesteps(timesteps, mask)
+
+    found = tf.numpy_function(check, [x["timesteps"], x["padding_mask"]], x["timesteps"].dtype)
+    found.set_shape(x["timesteps"].shape)
+    return found
 
 
 def _targets(model, road, x, y, sample_weight, lengths):
