@@ -457,3 +457,30 @@ def test_a_constant_step_has_a_scalar_norm():
     value, weights, inputs = gradients(lambda x: keras.ops.sum(norm(x) ** 2), norm, x)
     assert np.isfinite([value, *weights["gamma"], *weights["beta"]]).all()
     assert np.isfinite(inputs[0]).all()
+
+
+def test_masks_of_lists_are_lists_and_never_reach_past_a_row(series):
+    x, _ = series
+    rows = [row[:length] for row, length in zip(x, LENGTHS, strict=True)]
+    model = make_model()
+    expected = model.predict(rows, verbose=0)
+    every = [np.ones(length, bool) for length in LENGTHS]
+    for mask in (every, np.ones_like(MASK)):
+        found = model.predict({"inputs": rows, "padding_mask": mask}, verbose=0)
+        np.testing.assert_allclose(found, expected, atol=1e-6)
+    with pytest.raises(ValueError, match=r"Row 0 of `padding_mask`.*Received"):
+        model.predict({"inputs": rows, "padding_mask": [m[:3] for m in every]}, verbose=0)
+
+
+def test_what_is_no_plain_array_is_refused(series):
+    x, y = series[0], np.arange(4) % 3
+    model = make_model()
+    model.predict(np.ma.array(x, mask=np.zeros(x.shape, bool)), verbose=0)  # nothing is masked
+    covered = np.ma.array(x, mask=np.repeat(~MASK[..., None], 2, axis=-1))
+    for data in (covered, [(x, y), (x, y)], [{"inputs": x}]):
+        with pytest.raises(ValueError, match="Received"):
+            model.predict(data, verbose=0)
+    with pytest.raises(ValueError, match=r"lists of numbers of one length.*Received"):
+        model.backbone.predict([row[:n] for row, n in zip(x, LENGTHS, strict=True)], verbose=0)
+    with pytest.raises(ValueError, match=r"`validation_data`.*Received"):
+        model.fit(x, y, validation_data=[(x, y)] * 4, verbose=0)

@@ -224,12 +224,12 @@ class SSMBackbone(BackboneFiles, BackboneLayers, SequenceTrainer, Backbone, Func
             )
         x, mask = given[key], given.get("padding_mask")
         if not hasattr(x, "shape"):
-            x = np.asarray(x)
+            x = to_numpy(x)
         check_model_inputs(key, x.shape, x.dtype, self.input_dim)
         if mask is None:
             mask = full_mask(x if key == "token_ids" else x[..., 0])
         elif not hasattr(mask, "shape"):
-            mask = np.asarray(mask)
+            mask = to_numpy(mask)
         expected = tuple(x.shape[:2])
         if not compatible(tuple(mask.shape), expected):
             raise ValueError(

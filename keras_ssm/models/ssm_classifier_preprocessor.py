@@ -145,19 +145,34 @@ class SSMClassifierPreprocessor(Preprocessor):
                 )
             given = np.ones(padded.shape[:2], bool)
         if mask is not None:
+            if isinstance(mask, (list, tuple)) and len(mask) == len(given):
+                mask = self._padded_mask(mask, given)
             mask = to_numpy(mask).astype(bool)
             if mask.shape != given.shape:
                 raise ValueError(
                     f"`padding_mask` must have shape {given.shape}. "
                     f"Received: padding_mask.shape={mask.shape}"
                 )
-            given = mask
+            given = given & mask  # the rows of a list end where they end
         if self.sequence_length is not None:
             missing = max(0, self.sequence_length - padded.shape[1])
             edges = [(0, 0), (0, missing)] + [(0, 0)] * (padded.ndim - 2)
             padded = np.pad(padded, edges)[:, : self.sequence_length]
             given = np.pad(given, edges[:2])[:, : self.sequence_length]
         return padded, given
+
+    def _padded_mask(self, rows, given):
+        """The masks of a list of rows, as long as these, as one array."""
+        padded = np.zeros(given.shape, bool)
+        for i, (row, length) in enumerate(zip(rows, given.sum(axis=1), strict=True)):
+            row = to_numpy(row)
+            if row.shape not in ((length,), given.shape[1:]):
+                raise ValueError(
+                    f"Row {i} of `padding_mask` must have one entry for each of the {length} "
+                    f"steps of its sequence. Received: shape {row.shape}"
+                )
+            padded[i, : len(row)] = row
+        return padded
 
     def _row(self, row):
         """One sequence of a list, as floats `(length, features)` or ids `(length,)`."""
@@ -191,6 +206,8 @@ class SSMClassifierPreprocessor(Preprocessor):
     def _from_tensorflow(self, x, mask):
         import tensorflow as tf
 
+        if x.dtype.is_complex or (x.dtype == tf.string and not self.tokens):
+            raise ValueError(f"`x` must be real numbers. Received: x.dtype={x.dtype.name}")
         if x.dtype == tf.string:
             x = tf.strings.bytes_split(x)
             flat = tf.reshape(tf.io.decode_raw(x.flat_values, tf.uint8), [-1])
@@ -207,7 +224,16 @@ class SSMClassifierPreprocessor(Preprocessor):
         if isinstance(x, tf.RaggedTensor):
             lengths = x.row_lengths()
             x = x.to_tensor()
-            mask = tf.sequence_mask(lengths, tf.shape(x)[1])
+            given = tf.sequence_mask(lengths, tf.shape(x)[1])
+            if isinstance(mask, tf.RaggedTensor):
+                mask = mask.to_tensor()
+            if mask is not None:
+                tf.debugging.assert_equal(
+                    tf.shape(mask),
+                    tf.shape(given),
+                    message="`padding_mask` must have one entry for each step of `x`.",
+                )
+            mask = given if mask is None else given & tf.cast(mask, tf.bool)
         if len(x.shape) == 2 and not self.tokens:
             x = x[..., None]
         mask = tf.ones(tf.shape(x)[:2], tf.bool) if mask is None else tf.cast(mask, tf.bool)
