@@ -72,6 +72,23 @@ def test_states_as_symbols_and_where_there_are_none(series):
         SSMPairClassifier(backbone, 2)(np.stack([x, x], 1), return_state=True)
 
 
+def test_states_go_through_functional_models(series, tmp_path):
+    x = series[0]
+    backbone = make_backbone()
+    first, second = keras.Input((None, 2)), keras.Input((None, 2))
+    start = backbone(first, return_state=True)[1]
+    y, states = backbone(second, initial_state=start, return_state=True)
+    model = keras.Model([first, second], [y, *states])
+    model.save(tmp_path / "outer.keras")
+    again = keras.models.load_model(tmp_path / "outer.keras")
+    expected, final = backbone(x, return_state=True)
+    for outer in (model, again):
+        outputs = outer.predict([x[:, :4], x[:, 4:]], verbose=0)
+        assert relative_error(outputs[0], to_numpy(expected)[:, 4:]) < 1e-5
+        assert relative_error(outputs[1], final[0]) < 1e-5
+    assert len(again.weights) == len(backbone.weights)
+
+
 def test_a_series_and_its_subsampled_form_agree(rng):
     """Steps over which the input holds are one step that is as long."""
     times = rng.integers(1, 4, (3, 6)).astype("float32")

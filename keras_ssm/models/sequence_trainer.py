@@ -4,12 +4,14 @@ from keras import ops
 from keras_ssm.layers.one_direction import OneDirection
 from keras_ssm.layers.ssm_layer import compatible
 from keras_ssm.models.attributes import refuse_unheard
+from keras_ssm.models.cloning import Clones
 from keras_ssm.models.data_trainer import DataTrainer
 from keras_ssm.models.preset_loading import PresetTable
 from keras_ssm.models.replicas import Replicas
+from keras_ssm.models.stateful_call import StatefulCall
 
 
-class SequenceTrainer(OneDirection, Replicas, DataTrainer):
+class SequenceTrainer(Clones, OneDirection, Replicas, DataTrainer):
     """What backbone and task models share: inputs of every kind, and a trainer that recovers.
 
     Data may be arrays, lists, dicts, `tf.data`, a `keras.utils.PyDataset` or a generator. It is
@@ -34,9 +36,15 @@ class SequenceTrainer(OneDirection, Replicas, DataTrainer):
         # Only what was given: a `None` would hide what an outer model was called with.
         given = {"training": training, "initial_state": initial_state}
         given = {name: value for name, value in given.items() if value is not None}
+        inputs = self.as_tensors(inputs, mask)
+        if return_state and _are_symbolic((inputs, initial_state)):
+            # One for all calls, past Keras' tracking: the layer holds the model.
+            if "_stateful_call" not in vars(self):
+                vars(self)["_stateful_call"] = StatefulCall(self, dtype=self.dtype_policy)
+            return vars(self)["_stateful_call"](inputs, **given, **kwargs)
         if return_state:
             given["return_state"] = True
-        return super().__call__(self.as_tensors(inputs, mask), **given, **kwargs)
+        return super().__call__(inputs, **given, **kwargs)
 
     def call(
         self,
@@ -101,8 +109,9 @@ class SequenceTrainer(OneDirection, Replicas, DataTrainer):
         left on the inputs all say so.
         """
         inputs = self.standardize(with_masks(inputs, mask, self.input_key))
-        symbolic = any(isinstance(x, keras.KerasTensor) for x in inputs.values())
-        return inputs if symbolic else {k: ops.convert_to_tensor(x) for k, x in inputs.items()}
+        if _are_symbolic(inputs):
+            return inputs
+        return {k: ops.convert_to_tensor(x) for k, x in inputs.items()}
 
     def _refuse_unknown(self, arguments):
         unknown = sorted(set(arguments) - set(self._call_context_args))
@@ -137,6 +146,10 @@ class SequenceTrainer(OneDirection, Replicas, DataTrainer):
         inputs = self.sample_inputs()
         outputs = ops.convert_to_numpy(ops.cast(self(inputs), "float32"))
         return {"inputs": inputs.tolist(), "outputs": outputs.tolist()}
+
+
+def _are_symbolic(tensors):
+    return any(isinstance(x, keras.KerasTensor) for x in keras.tree.flatten(tensors))
 
 
 def with_masks(inputs, mask, key):

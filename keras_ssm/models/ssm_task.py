@@ -1,4 +1,5 @@
 import functools
+import inspect
 import warnings
 
 import keras
@@ -11,6 +12,7 @@ from keras_ssm.models.model_files import ModelFiles
 from keras_ssm.models.preset_loading import load
 from keras_ssm.models.sequence_trainer import SequenceTrainer
 from keras_ssm.models.ssm_backbone import SSMBackbone
+from keras_ssm.models.summary import print_preprocessor
 
 
 # `Functional` stands there by name, or Keras and keras_hub rewrite the bases of these classes
@@ -63,6 +65,18 @@ class SSMTask(Adapters, ModelFiles, SequenceTrainer, Task, Functional):
         self._compile_alike = functools.partial(self.compile, **settings)
         super().compile(**settings)
 
+    def summary(self, line_length=None, positions=None, print_fn=None, **kwargs):
+        """Prints what the preprocessor does, if there is one, and the layers of the model.
+
+        Args:
+            line_length, positions, print_fn, **kwargs: see `keras.Model.summary`.
+        """
+        if self.preprocessor is not None:
+            print_preprocessor(self.preprocessor, line_length, print_fn)
+        keras.Model.summary(
+            self, line_length=line_length, positions=positions, print_fn=print_fn, **kwargs
+        )
+
     # Saving and loading
 
     def get_config(self):
@@ -70,6 +84,9 @@ class SSMTask(Adapters, ModelFiles, SequenceTrainer, Task, Functional):
 
     @classmethod
     def from_config(cls, config):
+        if "compile" in inspect.signature(cls).parameters:
+            # What was compiled Keras compiles again, by `compile_from_config`.
+            config = {"compile": False, **config}
         model = super().from_config(dict(config))
         if "preprocessor" in config and config["preprocessor"] is None:
             model.preprocessor = None
@@ -138,7 +155,10 @@ class SSMTask(Adapters, ModelFiles, SequenceTrainer, Task, Functional):
                     "load it with `SSMBackbone.from_preset`. "
                     f"Received: arguments {sorted(kwargs)}"
                 )
-            return super(SSMTask, cls).from_preset(str(directory), **arguments)
+            model = super(SSMTask, cls).from_preset(str(directory), **arguments)
+            if not model.compiled and arguments.get("compile", True):
+                model.compile()
+            return model
 
         return load(build, preset, revision, load_weights, check_sample, step_scale, **kwargs)
 
