@@ -12,7 +12,7 @@ import pytest
 
 from keras_ssm import atomic_directory, presets
 from keras_ssm.atomic_file import writing_file
-from keras_ssm.models import SSMClassifier
+from keras_ssm.models import SSMClassifier, sample_check
 from tests.small_preset import make_model, run_python
 
 pytestmark = pytest.mark.once("torch")
@@ -188,3 +188,23 @@ def test_what_was_saved_is_on_the_disk(tmp_path, monkeypatch):
             save(path)
             saved = [path, path.parent, *(path.iterdir() if path.is_dir() else ())]
             assert {entry.stat().st_ino for entry in saved} <= synced
+
+
+def test_a_preset_that_came_and_went_while_it_was_read_is_read_again(
+    versions, tmp_path, monkeypatch
+):
+    place = tmp_path / "place"
+    replace(versions / "old", place)
+    read, check = [], sample_check.check
+
+    def interfered(*arguments):
+        read.append(None)
+        if len(read) == 1:
+            replace(versions / "new", place)
+            replace(versions / "old", place)
+            raise ValueError("half of another preset. Received: other outputs")
+        return check(*arguments)
+
+    monkeypatch.setattr(sample_check, "check", interfered)
+    SSMClassifier.from_preset(place)
+    assert len(read) == 2
