@@ -21,7 +21,6 @@ OWN = {
     "test_blocks.py": ("jax", "tensorflow"),
     "test_jax_precision.py": ("jax",),
     "test_jax_tree.py": ("jax",),
-    "test_pallas.py": ("jax",),
     "test_tensorflow_routes.py": ("tensorflow",),
     "test_torch_functions.py": ("torch",),
     "test_triton.py": ("torch",) if importlib.util.find_spec("triton") else (),

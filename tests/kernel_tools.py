@@ -1,34 +1,20 @@
-"""What the tests of the GPU kernels of JAX and PyTorch share."""
-
-from functools import partial
+"""What the tests of the GPU kernels share."""
 
 import numpy as np
+import torch
 from keras import ops
 
 from keras_ssm.ops import scan
-from tests.backend_tools import BACKEND, relative_error, to_numpy
+from tests.backend_tools import relative_error, to_numpy
 
 
 def value_and_gradients(function, arrays, weights):
     """A function's value and the gradients of its sum weighted by `weights`, in NumPy."""
-    if BACKEND == "jax":
-        import jax
-
-        @partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
-        def both(*arrays):
-            value, pull = jax.vjp(function, *arrays)
-            return value, pull(weights)
-
-        value, found = both(*arrays)
-    else:
-        import torch
-
-        arrays = [ops.convert_to_tensor(x).requires_grad_() for x in arrays]
-        value = function(*arrays)
-        total = (value * ops.convert_to_tensor(weights)).sum()
-        found = torch.autograd.grad(total, arrays, materialize_grads=True)
-        value = value.detach()
-    return to_numpy(value), [to_numpy(g) for g in found]
+    arrays = [ops.convert_to_tensor(x).requires_grad_() for x in arrays]
+    value = function(*arrays)
+    total = (value * ops.convert_to_tensor(weights)).sum()
+    found = torch.autograd.grad(total, arrays, materialize_grads=True)
+    return to_numpy(value.detach()), [to_numpy(g) for g in found]
 
 
 def agree(kernel, plain, arrays, shape, rng):

@@ -31,7 +31,7 @@ def documented():
     for module in pkgutil.walk_packages(keras_ssm.__path__, "keras_ssm."):
         other = {"jax", "tensorflow", "torch"} - {BACKEND}
         name = module.name.rsplit(".")[-1]
-        if name in other or name.startswith(("pallas_", "triton_")):
+        if name in other or name.startswith("triton_"):
             continue  # another backend's library, or kernels, which have tests of their own
         marks = [] if name == BACKEND else [pytest.mark.once("torch")]
         module = importlib.import_module(module.name)

@@ -154,7 +154,7 @@ def convolve(u, K):
     lags = np.arange(length)[:, None] - np.arange(length)[None]
     matrix = ops.take(K, np.maximum(lags, 0), axis=-1)  # (channels, features, length, length)
     matrix = ops.where(ops.convert_to_tensor(lags >= 0), matrix, 0.0)
-    y = ops.einsum("chts,bsh->btch", matrix, u)
+    y = backend.einsum("chts,bsh->btch", matrix, u)
     return ops.reshape(y, (-1, length, y.shape[2] * y.shape[3]))
 
 

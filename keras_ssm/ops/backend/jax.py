@@ -8,8 +8,6 @@ from jax import lax
 from keras_ssm.ops.backend import jax_tree, xla_scan
 from keras_ssm.ops.backend.jax_blocks import map_blocks as map_blocks
 from keras_ssm.ops.backend.jax_numbers import einsum, matmul
-from keras_ssm.ops.backend.kernel_shapes import plain
-from keras_ssm.ops.backend.switch import trials_enabled
 from keras_ssm.ops.backend.xla_carry import carry_states as carry_in_place
 
 # Steps of a recurrence that are written out one after another.
@@ -127,13 +125,5 @@ def fused_scan(dA, inputs, initial, reverse, portable):
 
 
 def fused_chunks(u, T, matrices, initial, return_state, portable):
-    """The outputs of `ops.chunked` by a Pallas kernel, or `None` where it does not apply."""
-    if not trials_enabled() or not plain(u, T, matrices, initial, return_state):
-        return None
-    from keras_ssm.ops.backend import pallas_kernels
-
-    response, transition, E_in, E_out = matrices
-    arrays = (u, response, E_in, transition, E_out)
-    if not pallas_kernels.supported("chunk_pass", *arrays):
-        return None
-    return pallas_kernels.chunk_pass(*arrays), None
+    """The outputs of `ops.chunked` in one function: none on JAX."""
+    return None

@@ -10,12 +10,3 @@ def fast_paths_enabled():
         bool. Unless `KERAS_SSM_FAST_PATHS` is `0`; the environment is read at every call.
     """
     return os.environ.get("KERAS_SSM_FAST_PATHS", "1") != "0"
-
-
-def trials_enabled():
-    """Whether kernels may run that are not chosen by themselves.
-
-    Returns:
-        bool. Only while `KERAS_SSM_FAST_PATHS` is `1`.
-    """
-    return os.environ.get("KERAS_SSM_FAST_PATHS") == "1"
