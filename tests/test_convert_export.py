@@ -124,6 +124,31 @@ def test_B_goes_into_C_of_the_minimal_layer(tmp_path):
     assert relative_error(again(X), model(X)) < 1e-6
 
 
+SCALED = {
+    "s4-example": (S4D, {}),
+    "s4-block exp": (S4, {}),
+    "s4-block": (S4D, {"dt_transform": "softplus"}),
+    "s5-flax": (S5, {}),
+}
+
+
+@pytest.mark.parametrize("to", SCALED)
+def test_the_step_scale_goes_into_the_steps(tmp_path, to):
+    cls, arguments = SCALED[to]
+    norm = {"activation": "gelu_tanh", "norm": "batch"} if cls is S5 else {}
+    model = make_model(cls(state_dim=8, seed=0, **arguments), gate="glu", **norm)
+    expected = to_numpy(model(X))
+    model.step_scale = 2.5
+    assert relative_error(model(X), expected) > 1e-3
+    export_checkpoint(model, tmp_path / "out", to.split()[0])
+    again = load_checkpoint(tmp_path / "out")
+    assert relative_error(again(X), model(X)) < 1e-5
+    if to == "s4-block":
+        model.backbone.blocks[0].mixer.bandlimit = 1.0
+        with pytest.raises(ValueError, match=r"band limit.*Received: step_scale=2.5"):
+            export_checkpoint(model, tmp_path / "other", to)
+
+
 @pytest.mark.parametrize(
     ("model", "to", "match"),
     [

@@ -119,8 +119,8 @@ def _minimal(mixer):
     """Tensors of minimal S4D, whose B is within C and whose systems are one a feature."""
     dt, A, B, C = (_arrays(part) for part in mixer.continuous_system())
     B, C = B[0] + 1j * B[1], C[0] + 1j * C[1]
-    scale = float(_array(mixer.step_scale))
-    log_dt = mixer.log_dt if mixer.dt_transform == "exp" else np.log(dt / scale)
+    as_is = mixer.dt_transform == "exp" and float(_array(mixer.step_scale)) == 1.0
+    log_dt = mixer.log_dt if as_is else np.log(dt)
     log_A = _array(mixer.log_A_real)
     log_A = np.tile(log_A, (mixer.features // len(log_A), 1))
     return {
@@ -134,10 +134,9 @@ def _minimal(mixer):
 
 def _s4_block(mixer):
     """Tensors of S4Block; C is plain, and `l_kernel` says so."""
-    exp = mixer.dt_transform == "exp"
     tensors = {
         "layer.D": _array(mixer.D),
-        "layer.kernel.inv_dt": _array(mixer.log_dt if exp else mixer.inv_dt),
+        "layer.kernel.inv_dt": _step(mixer),
         "layer.kernel.C": _stacked(mixer.C_real, mixer.C_imag),
         "layer.kernel.B": _stacked(mixer.B_real, mixer.B_imag)[None],
         "layer.kernel.A_real": _array(mixer.log_A_real),
@@ -147,6 +146,25 @@ def _s4_block(mixer):
         tensors["layer.kernel.P"] = _stacked(mixer.P_real, mixer.P_imag)
         tensors["layer.kernel.l_kernel"] = np.array(0, "int64")
     return tensors
+
+
+def _step(mixer):
+    """The step as it is stored, with the `step_scale`, which the files do not have, within it."""
+    exp = mixer.dt_transform == "exp"
+    stored = _array(mixer.log_dt if exp else mixer.inv_dt)
+    scale = float(_array(mixer.step_scale))
+    if scale == 1.0:
+        return stored
+    if getattr(mixer, "bandlimit", None) is not None:
+        raise ValueError(
+            "A band limit stays that of the samples a model was trained on, and the files of "
+            "state-spaces/s4 have no `step_scale` beside it: set it to 1. "
+            f"Received: step_scale={scale}, bandlimit={mixer.bandlimit}"
+        )
+    if exp:
+        return stored + np.float32(np.log(scale))
+    step = scale * np.logaddexp(0.0, stored.astype("float64"))
+    return (step + np.log(-np.expm1(-step))).astype("float32")  # softplus undone
 
 
 def _put_dense(tensors, name, layer):

@@ -120,7 +120,8 @@ def _block(block):
         "seq": {
             "Lambda_re": _array(mixer.Lambda_real),
             "Lambda_im": _array(mixer.Lambda_imag),
-            "log_step": _array(mixer.log_dt)[:, None],
+            # With the `step_scale`, which the files do not have, within it.
+            "log_step": (_array(mixer.log_dt) + np.log(_array(mixer.step_scale)))[:, None],
             "B": np.stack([_array(mixer.B_real), _array(mixer.B_imag)], axis=-1),
             "D": _array(mixer.D),
             **dict(zip(names, C, strict=True)),
