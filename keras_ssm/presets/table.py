@@ -27,12 +27,21 @@ def rows(presets):
 
 
 def score(entry):
-    """A score of `preset.json` in words: `99.4 % accuracy on 500 test digits`."""
-    value = entry.get("value")
+    """A score of `preset.json` in words: `99.4 % accuracy on 500 test digits`.
+
+    Where several seeds were trained, their mean follows: `(99.2 % is the mean of 3 seeds)`.
+    """
+    value, seeds = entry.get("value"), entry.get("seeds") or {}
     if value is None:
         return ""
-    shown = f"{100 * value:.1f} %" if 0 <= value <= 1 else f"{value:g}"
-    return f"{shown} {entry.get('metric', '')}".rstrip()
+    words = f"{_shown(value)} {entry.get('metric', '')}".rstrip()
+    if len(seeds) > 1:
+        words += f" ({_shown(sum(seeds.values()) / len(seeds))} is the mean of {len(seeds)} seeds)"
+    return words
+
+
+def _shown(value):
+    return f"{100 * value:.1f} %" if 0 <= value <= 1 else f"{value:g}"
 
 
 def markdown_table():
