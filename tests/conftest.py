@@ -23,6 +23,7 @@ OWN = {
     "test_jax_tree.py": ("jax",),
     "test_tensorflow_routes.py": ("tensorflow",),
     "test_torch_functions.py": ("torch",),
+    "test_torch_precision.py": ("torch",),
     "test_triton.py": ("torch",) if importlib.util.find_spec("triton") else (),
     "test_xla_scan.py": ("jax", "tensorflow"),
 }

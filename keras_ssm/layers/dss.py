@@ -9,6 +9,7 @@ from keras_ssm.layers.ssm_layer import check_choice, check_positive
 from keras_ssm.ops import backend, pair
 from keras_ssm.ops.chunked import chunked
 from keras_ssm.ops.diagonal_bank import DiagonalBank
+from keras_ssm.ops.exporting import known
 from keras_ssm.ops.growing import growing_chunked
 from keras_ssm.ops.powers import kernel
 
@@ -208,8 +209,8 @@ class DSS(SISOLayer):
         return self.system_dtype if self.variant == "softmax" else super().sequence_dtype(x)
 
     def evaluate(self, x, initial_state, lengths, return_state):
-        length = x.shape[1]
-        in_chunks = self.method in ("auto", "chunked") and self.max_kernel_length is None
+        length = known(x.shape[1])
+        in_chunks = self.chosen_method(length) == "chunked"
         in_stream = initial_state is not None or return_state
         if self.variant != "softmax" or in_stream or not in_chunks:
             return super().evaluate(x, initial_state, lengths, return_state)
@@ -233,6 +234,9 @@ class DSS(SISOLayer):
             later = ops.flip(later, axis=1)[:, 1:]
             y = y + ops.pad(later, [(0, 0), (0, 1), (0, 0)])
         return y, None
+
+    def needs_transform(self, length):
+        return super().needs_transform(length) or (self.variant == "softmax" and length is None)
 
     def convolution_kernel(self, bank, length):
         if self.variant != "softmax":

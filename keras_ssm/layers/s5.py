@@ -258,16 +258,17 @@ class S5(SSMLayer):
     def evaluate(self, x, initial_state, lengths, return_state, timesteps=None):
         zero = ops.zeros_like(backend.matmul(x[:, 0], self._input_matrix()))
         start = zero if initial_state is None else initial_state
-        if self.method == "recurrent" and timesteps is None:
+        method = self.chosen_method(x.shape[1])
+        if method == "recurrent" and timesteps is None:
             system = self._system(self.tensor(self.D))
             step = lambda sample, state: self.advance(sample, state, system)  # noqa: E731
             return recurrent(x, step, start, lengths)
         C, D = self._rows(self._output_matrices()), self.tensor(self.D)
-        if timesteps is None and lengths is None and self.method != "fft":
+        if timesteps is None and lengths is None and method != "fft":
             log_dA, dB = self._discrete_matrices()
             return mimo(x, pair.join(pair.exp(log_dA)), dB, C, D, start)
         log_dA, driven = self._driven(x, timesteps)
-        y, states = read_out(x, driven, C, D, start, functools.partial(self._scan, log_dA))
+        y, states = read_out(x, driven, C, D, start, functools.partial(self._scan, method, log_dA))
         return y, self._final(states, start, lengths) if return_state else None
 
     def get_config(self):
@@ -324,9 +325,9 @@ class S5(SSMLayer):
         v = pair.split(backend.project(x, self._input_matrix()))
         return log_dA, pair.join(pair.multiply(gain, v))
 
-    def _scan(self, log_dA, driven, start, reverse):
+    def _scan(self, method, log_dA, driven, start, reverse):
         varies = len(log_dA[0].shape) > 1
-        if self.method == "fft" and not varies:
+        if method == "fft" and not varies:
             if not reverse:
                 return fft_scan(log_dA, driven, start)
             return ops.flip(fft_scan(log_dA, ops.flip(driven, axis=1), start), axis=1)

@@ -53,12 +53,12 @@ class SequencePooling(keras.layers.Layer):
         mask = ops.cast(ops.convert_to_tensor(mask), "bool")
         count = ops.sum(ops.cast(mask, "int32"), axis=1, keepdims=True)
         if self.pooling == "mean":
-            y = ops.sum(ops.where(mask[..., None], y, ops.zeros_like(y)), axis=1)
+            y = ops.sum(ops.where(ops.expand_dims(mask, -1), y, ops.zeros_like(y)), axis=1)
             y = y / ops.cast(ops.maximum(count, 1), y.dtype)
         else:
             position = ops.cumsum(ops.cast(mask, "int32"), axis=1)
             last = ops.logical_and(mask, position == count)
-            y = ops.sum(ops.where(last[..., None], y, ops.zeros_like(y)), axis=1)
+            y = ops.sum(ops.where(ops.expand_dims(last, -1), y, ops.zeros_like(y)), axis=1)
         return ops.cast(y, self.compute_dtype)
 
     def compute_output_shape(self, input_shape):

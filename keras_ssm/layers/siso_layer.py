@@ -4,6 +4,7 @@ from keras import ops
 from keras_ssm.layers.ssm_layer import DiscreteSystem, SSMLayer, check_positive
 from keras_ssm.ops import backend
 from keras_ssm.ops.chunked import chunked
+from keras_ssm.ops.exporting import known, loops_allowed
 from keras_ssm.ops.fft_conv import fft_conv
 from keras_ssm.ops.powers import kernel
 from keras_ssm.ops.recurrent import recurrent, step
@@ -65,9 +66,13 @@ class SISOLayer(SSMLayer):
         return "fft" if self.max_kernel_length is not None else super().chosen_method(length)
 
     def sequence_dtype(self, x):
-        if self.chosen_method(x.shape[1]) == "chunked" and backend.reads_short(x):
+        known_whole = known(x.shape[1]) is not None and loops_allowed()  # else no kernel runs
+        if known_whole and self.chosen_method(x.shape[1]) == "chunked" and backend.reads_short(x):
             return x.dtype
         return super().sequence_dtype(x)
+
+    def needs_transform(self, length):
+        return self.max_kernel_length is not None
 
     def build_system(self, features):
         rng = self.make_rng()
@@ -106,7 +111,7 @@ class SISOLayer(SSMLayer):
         return y + self._skip(x, system.D), state
 
     def evaluate(self, x, initial_state, lengths, return_state):
-        bank = self.bank(x.shape[1] or ops.shape(x)[1])
+        bank = self.bank(known(x.shape[1]) or ops.shape(x)[1])
         method = self.chosen_method(x.shape[1])
         D = self.tensor(self.D)
         if method == "fft":
@@ -183,7 +188,7 @@ class SISOLayer(SSMLayer):
         )
 
     def _convolve(self, x, bank, D, initial_state, lengths, return_state):
-        steps = length = x.shape[1] or ops.shape(x)[1]
+        steps = length = known(x.shape[1]) or ops.shape(x)[1]
         if self.max_kernel_length is not None:
             shorter = min if isinstance(length, int) else ops.minimum
             steps = shorter(length, self.max_kernel_length)

@@ -7,7 +7,7 @@ from keras import ops
 
 from keras_ssm.checks import check_flags
 from keras_ssm.layers.one_direction import OneDirection
-from keras_ssm.ops import backend
+from keras_ssm.ops import backend, exporting
 
 METHODS = ("auto", "chunked", "fft", "recurrent")
 
@@ -96,8 +96,15 @@ class SSMLayer(OneDirection, keras.layers.Layer):
         raise NotImplementedError
 
     def chosen_method(self, length):
-        """Returns the evaluation of a sequence of `length` steps (`None`: not known)."""
-        return "chunked" if self.method == "auto" else self.method
+        """Returns the evaluation of a sequence of `length` steps, a size of a shape."""
+        unknown = exporting.known(length) is None and keras.config.backend() != "tensorflow"
+        if self.method == "auto" or unknown or not exporting.loops_allowed():
+            return "chunked"
+        return self.method
+
+    def needs_transform(self, length):
+        """Whether a sequence of so many steps (`None`: not known) is evaluated by `"fft"` alone."""
+        return False
 
     def evaluate(self, x, initial_state, lengths, return_state):
         """Maps float inputs `(batch, length, features)` to `(y, state)`."""
@@ -184,7 +191,7 @@ class SSMLayer(OneDirection, keras.layers.Layer):
         lengths = None
         if mask is not None:
             mask = self._checked_mask(mask, x, return_state)
-            x = ops.where(mask[..., None], x, ops.zeros_like(x))
+            x = ops.where(ops.expand_dims(mask, -1), x, ops.zeros_like(x))
             if return_state:
                 lengths = ops.sum(ops.cast(mask, "int32"), axis=1)
         if initial_state is not None or return_state:

@@ -6,12 +6,13 @@ from keras_ssm.layers.ssm_layer import compatible
 from keras_ssm.models.attributes import refuse_unheard
 from keras_ssm.models.cloning import Clones
 from keras_ssm.models.data_trainer import DataTrainer
+from keras_ssm.models.exports import Exports
 from keras_ssm.models.preset_loading import PresetTable
 from keras_ssm.models.replicas import Replicas
 from keras_ssm.models.stateful_call import StatefulCall
 
 
-class SequenceTrainer(Clones, OneDirection, Replicas, DataTrainer):
+class SequenceTrainer(Clones, OneDirection, Exports, Replicas, DataTrainer):
     """What backbone and task models share: inputs of every kind, and a trainer that recovers.
 
     Data may be arrays, lists, dicts, `tf.data`, a `keras.utils.PyDataset` or a generator. It is

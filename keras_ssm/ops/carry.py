@@ -6,11 +6,11 @@ transition: left to autodiff, the scan would cost more than all the rest.
 
 from keras import ops
 
-from keras_ssm.ops import backend, pair
+from keras_ssm.ops import backend, doubling, exporting, pair
 from keras_ssm.ops.backend import exact_einsum
 
 
-def carry(transition, inputs, initial, reverse=False):
+def carry(transition, inputs, initial, reverse=False, steps=1):
     """Returns the state before each chunk, and the one after the last.
 
     Args:
@@ -19,6 +19,7 @@ def carry(transition, inputs, initial, reverse=False):
         inputs: tensor `(features, batch, chunks, states)`. What each chunk adds to the state.
         initial: tensor `(features, batch, states)`. State before the first chunk.
         reverse: bool. Whether the recurrence runs from the last chunk to the first.
+        steps: int. Steps of a chunk: how many chunks a sequence of unknown length may have.
 
     Returns:
         Tuple `(before, last)`: `(features, batch, chunks, states)` and
@@ -37,22 +38,25 @@ def carry(transition, inputs, initial, reverse=False):
     """
 
     def forward(transition, inputs, initial):
-        before, last = _states(transition, inputs, initial, reverse)
+        before, last = _states(transition, inputs, initial, reverse, steps)
         return (before, last), (transition, before)
 
     def backward(kept, cotangents):
         transition, before = kept
-        d_inputs, d_initial = _states(_adjoint(transition), *cotangents, not reverse)
+        d_inputs, d_initial = _states(_adjoint(transition), *cotangents, not reverse, steps)
         return _gradient_of_transition(transition, before, d_inputs), d_inputs, d_initial
 
     return backend.with_gradient(forward, backward)(transition, inputs, initial)
 
 
-def _states(transition, inputs, initial, reverse):
-    fast = backend.carry_states(transition, inputs, initial, reverse)
-    if fast is not None:
-        return fast
-    chunks = inputs.shape[2]
+def _states(transition, inputs, initial, reverse, steps):
+    if doubling.needed(inputs.shape[2]):
+        return _by_doubling(transition, inputs, initial, reverse, steps)
+    if exporting.loops_allowed():
+        fast = backend.carry_states(transition, inputs, initial, reverse)
+        if fast is not None:
+            return fast
+    chunks = exporting.known(inputs.shape[2])
     if chunks is not None and chunks <= backend.LONGEST_UNROLLED:
         state, before = initial, []
         for m in reversed(range(chunks)) if reverse else range(chunks):
@@ -67,6 +71,23 @@ def _states(transition, inputs, initial, reverse):
         advance, initial, ops.transpose(inputs, (2, 0, 1, 3)), reverse=reverse
     )
     return ops.transpose(before, (1, 2, 0, 3)), last
+
+
+def _by_doubling(transition, inputs, initial, reverse, steps):
+    dense = len(transition.shape) == 3
+
+    def times(a, x):
+        if dense:
+            return x + exact_einsum("hij,hbmj->hbmi", a, x)
+        return pair.product(a[:, None, None], x)
+
+    def squared(a, move):
+        return 2.0 * a + exact_einsum("hij,hjk->hik", a, a) if dense else pair.product(a, a)
+
+    x = doubling.states(transition, inputs, initial, times, squared, 2, reverse, steps)
+    if reverse:
+        return x[:, :, 1:], x[:, :, 0]
+    return x[:, :, :-1], x[:, :, -1]
 
 
 def _advance(transition, state, inputs):

@@ -14,9 +14,10 @@ import keras
 import numpy as np
 from keras import ops
 
-from keras_ssm.ops import backend
+from keras_ssm.ops import backend, exporting
 from keras_ssm.ops.backend import exact_einsum
 from keras_ssm.ops.carry import carry
+from keras_ssm.ops.exporting import known
 from keras_ssm.ops.powers import with_skip
 from keras_ssm.ops.toeplitz import toeplitz
 
@@ -71,6 +72,8 @@ def chunked(
     """
     options = {"lengths": lengths, "bidirectional": bidirectional, "return_state": return_state}
     in_chunks = functools.partial(_in_chunks, chunk_size=chunk_size, **options)
+    if not exporting.loops_allowed() or known(u.shape[1]) is None:
+        return in_chunks(u, bank, initial_state, D)
     fused = backend.fused_bank(u, bank, initial_state, *options.values(), D, in_chunks)
     if fused is not None:
         return fused
@@ -81,7 +84,7 @@ def chunked(
 
 def _in_chunks(u, bank, initial_state, D, lengths, bidirectional, return_state, chunk_size):
     """`chunked` in operations that every backend has."""
-    length = u.shape[1]
+    length = known(u.shape[1])
     T = chunk_size or even_chunk(length)
     T = T if length is None else min(T, length)
     to_every_length = return_state and (lengths is not None or length is None)
@@ -172,17 +175,18 @@ def _chunks(u, response, transition, E_in, E_out, others, initial):
     batch = ops.shape(u)[1] if batch == chunks == -1 else batch
     flat = lambda x: ops.reshape(x, (features, -1, x.shape[-1]))  # noqa: E731
     in_chunks = lambda x: ops.reshape(x, (features, batch, chunks, x.shape[-1]))  # noqa: E731
+    T = u.shape[3]
     u = backend.contiguous(flat(u))
     y = backend.matmul(u, response)
     if transition is None:
         return in_chunks(y), None, None
     added = in_chunks(backend.matmul(u, E_in))
     start = others[0] if initial else ops.zeros_like(added[:, :, 0])
-    before, last = carry(transition, added, start)
+    before, last = carry(transition, added, start, steps=T)
     y = y + backend.matmul(flat(before), E_out)
     if others and not initial:
         added = in_chunks(backend.matmul(u, others[0]))
-        later, _ = carry(transition, added, start, reverse=True)
+        later, _ = carry(transition, added, start, reverse=True, steps=T)
         y = y + backend.matmul(flat(later), others[1])
     return in_chunks(y), before, last
 
@@ -190,13 +194,15 @@ def _chunks(u, response, transition, E_in, E_out, others, initial):
 def _at_once(u, matrices, initial, T, return_state=True):
     """Outputs `(batch, length, channels * features)`, and the last state where it is wanted."""
     portable = functools.partial(all_features, T, bool(initial))
+    if not exporting.loops_allowed() or known(u.shape[1]) is None:
+        return portable(u, *matrices, *initial)
     fused = backend.fused_chunks(u, T, matrices, initial, return_state, portable)
     return portable(u, *matrices, *initial) if fused is None else fused
 
 
 def all_features(T, initial, u, *tensors):
     """`_at_once` in operations that every backend has."""
-    length = u.shape[1]
+    length = known(u.shape[1])
     y, state = chunk_pass(cut(u, T), *tensors, initial=initial)
     return glue(y, ops.shape(u)[1] if length is None else length, T), state
 
@@ -241,9 +247,9 @@ def _block(tensors, fixed, T, bidirectional, rebuild, skip, initial):
 def block_size(u):
     """The number of features that are computed at a time; 0 for all of them."""
     batch, length, features = u.shape
-    if length is None or not backend.blocks_pay():
+    if known(length) is None or not exporting.loops_allowed() or not backend.blocks_pay():
         return 0
-    samples = (batch or USUAL_BATCH) * length
+    samples = (known(batch) or USUAL_BATCH) * length
     if samples * features < SMALLEST_IN_BLOCKS:
         return 0
     wanted = max(1, BLOCK_SAMPLES // samples)
@@ -253,12 +259,12 @@ def block_size(u):
 
 def _sizes(x):
     """The shape, with -1 for what is not known."""
-    return tuple(-1 if n is None else n for n in x.shape)
+    return tuple(-1 if known(n) is None else n for n in x.shape)
 
 
 def _to_every_length(u, bank, matrices, initial, lengths, T):
     """Outputs, and the state after each row's last valid step."""
-    length, dynamic = u.shape[1], ops.shape(u)[1]
+    length, dynamic = known(u.shape[1]), ops.shape(u)[1]
     u_chunks = cut(u, T)
     y, before, last = _chunks(u_chunks, *matrices[:4], initial, bool(initial))
     boundaries = ops.concatenate([before, last[:, :, None]], axis=2)
@@ -275,7 +281,7 @@ def even_chunk(length):
 
 def cut(u, T):
     """Pads to whole chunks and moves the features in front."""
-    batch, length, features = u.shape
+    (batch, length), features = map(known, u.shape[:2]), u.shape[2]
     if length is None:
         chunks = (ops.shape(u)[1] + T - 1) // T
         u = backend.pad(u, [(0, 0), (0, T - 1), (0, 0)])[:, : chunks * T]
@@ -292,7 +298,7 @@ def cut(u, T):
 
 def glue(y, length, T):
     """Undoes `cut` for outputs `(features, batch, chunks, channels * T)`."""
-    features, batch, chunks, width = y.shape
+    features, batch, chunks, width = (known(n) for n in y.shape)
     channels = width // T
     if channels == 1:
         y = ops.transpose(y, (1, 2, 3, 0))

@@ -2,7 +2,7 @@
 
 from keras import ops
 
-from keras_ssm.ops import backend
+from keras_ssm.ops import backend, exporting
 from keras_ssm.ops.scan import scan
 
 
@@ -39,6 +39,8 @@ def mimo(u, dA, dB, C, D, initial):
         y, states = read_out(u, backend.project(u, dB), C, D, initial, over_all)
         return y, states[:, -1]
 
+    if not exporting.loops_allowed() or exporting.known(u.shape[1]) is None:
+        return portable(u, dA, dB, C, D, initial)
     outputs = backend.fused_mimo(u, dA, dB, C, D, initial, portable)
     return portable(u, dA, dB, C, D, initial) if outputs is None else outputs
 

@@ -7,6 +7,7 @@ import keras
 from keras import ops
 
 from keras_ssm.ops import backend
+from keras_ssm.ops.exporting import loops_allowed
 
 
 def multiply(a, b):
@@ -78,6 +79,7 @@ def multiplier(a, conjugate=False):
 
 def product(a, b):
     """Returns a b for two joined tensors `(..., 2 modes)`, of which a broadcasts against b."""
-    if keras.backend.backend() == "torch":  # six times as long by `multiplier`
+    # Six times as long by `multiplier` on PyTorch; LiteRT slices no tensors of its rank.
+    if keras.backend.backend() == "torch" or not loops_allowed():
         return join(multiply(split(a), split(b)))
     return from_rows(multiplier(rows(a))(rows(b)))

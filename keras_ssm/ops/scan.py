@@ -6,7 +6,8 @@ with real parts, then imaginary parts, on the last axis; the steps are on the la
 
 from keras import ops
 
-from keras_ssm.ops import backend, pair
+from keras_ssm.ops import backend, doubling, exporting, pair
+from keras_ssm.ops.exporting import known
 from keras_ssm.ops.sum_to import sum_to
 
 # Steps scanned one after another; longer recurrences run blocks of them side by side.
@@ -56,7 +57,9 @@ def scan(dA, inputs, initial, reverse=False):
         return _gradient_of_transition(dA, states, d_inputs, initial, at), d_inputs, d_initial
 
     portable = lambda *tensors: forward(*tensors, reverse)  # noqa: E731
-    states = backend.fused_scan(dA, inputs, initial, reverse, portable)
+    states = None
+    if exporting.loops_allowed() and known(inputs.shape[-2]) is not None:
+        states = backend.fused_scan(dA, inputs, initial, reverse, portable)
     if states is not None:
         return states
     return backend.with_gradient(evaluate, gradient)(dA, inputs, initial)
@@ -64,10 +67,12 @@ def scan(dA, inputs, initial, reverse=False):
 
 def forward(dA, inputs, initial, reverse=False):
     """Returns what `scan` returns, without a gradient rule."""
+    if doubling.needed(inputs.shape[-2]):
+        return _by_doubling(dA, inputs, initial, reverse)
     fast = backend.fast_states(dA, inputs, initial, reverse)
     if fast is not None:
         return fast
-    steps = inputs.shape[-2]
+    steps = known(inputs.shape[-2])
     if dA.shape[-2] == 1 and steps is not None:
         return _same_blocks(dA, inputs, initial, reverse)
     if steps is None:
@@ -76,6 +81,16 @@ def forward(dA, inputs, initial, reverse=False):
         dA, inputs = ops.flip(dA, axis=-2), ops.flip(inputs, axis=-2)
         return ops.flip(forward(dA, inputs, initial), axis=-2)
     return backend.compiled(_blocked, steps)(dA, inputs, initial)
+
+
+def _by_doubling(dA, inputs, initial, reverse):
+    axis = len(inputs.shape) - 2
+    squared = lambda a, move: pair.product(a, a if a.shape[axis] == 1 else move(a))  # noqa: E731
+    while len(dA.shape) < len(inputs.shape):
+        dA = dA[None]
+    x = doubling.states(dA, inputs, initial, pair.product, squared, axis, reverse)
+    kept = slice(0, -1) if reverse else slice(1, None)
+    return x[(*[slice(None)] * axis, kept)]
 
 
 def _same_blocks(dA, inputs, initial, reverse=False):
@@ -141,7 +156,7 @@ def _blocked(dA, inputs, initial):
 
 def _within(dA, inputs, state, reverse=False):
     """The states after each step."""
-    steps = inputs.shape[-2]
+    steps = known(inputs.shape[-2])
     if steps is None or steps > backend.LONGEST_UNROLLED:
         return _rolled(dA, inputs, state, reverse)
     step = lambda state, t: _advance(_at(dA, t), state, inputs[..., t, :])  # noqa: E731

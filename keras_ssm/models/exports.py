@@ -1,0 +1,143 @@
+"""`export` of backbone and task models: what other programs run."""
+
+import keras
+from keras import tree
+
+from keras_ssm.layers.ssm_layer import check_positive
+from keras_ssm.ops.exporting import DEFAULT_LONGEST, exporting
+
+# Formats whose programs have no loops with lists, no transforms and no XLA.
+WITHOUT_LOOPS = ("onnx", "openvino", "litert")
+
+
+class Exports:
+    """`export` with a signature in which all inputs have the same batch and length."""
+
+    def export(
+        self,
+        filepath,
+        format="tf_saved_model",
+        verbose=None,
+        input_signature=None,
+        max_length=DEFAULT_LONGEST,
+        **kwargs,
+    ):
+        """Writes the model for other programs; see `keras.Model.export` and docs/exporting.md.
+
+        Args:
+            filepath: str or `Path`.
+            format: str. `"tf_saved_model"`, `"onnx"`, `"openvino"`, `"litert"` or `"torch"`.
+                Defaults to `"tf_saved_model"`.
+            verbose: bool or `None`. Whether to say where the file is.
+            input_signature: dict of `keras.InputSpec`, one of each input that the file shall
+                take, a single one of the main input (the file then takes no mask), or `None`:
+                main input and `padding_mask`, of any batch and length. A size of `None` is any.
+            max_length: int. Longest sequence for a file of unknown length whose program has no
+                loops: its outputs are NaN beyond. Defaults to `65536`.
+            **kwargs: see `keras.Model.export`.
+
+        Raises:
+            ValueError: for a signature that the model does not take, and where the backend, the
+                format or the mixer needs a known batch or length and the signature has none.
+        """
+        check_positive(max_length=max_length)
+        signature = self._signature(input_signature)
+        self._check_exportable(format, signature)
+        backend = keras.config.backend()
+        if not self._called:
+            self(self.sample_inputs())
+        if backend == "jax" and format == "tf_saved_model":
+            shapes = {"polymorphic_shapes": [self._symbols(signature)]}
+            kwargs["jax2tf_kwargs"] = {**shapes, **(kwargs.get("jax2tf_kwargs") or {})}
+        if backend == "tensorflow" and format == "litert" and "target_spec" not in kwargs:
+            import tensorflow as tf
+
+            # Without those of TensorFlow, that no plain interpreter runs.
+            kwargs["target_spec"] = {"supported_ops": [tf.lite.OpsSet.TFLITE_BUILTINS]}
+        settings = {"format": format, "verbose": verbose, "input_signature": [signature]}
+        try:
+            with exporting(max_length, loops=format not in WITHOUT_LOOPS):
+                keras.Model.export(self, str(filepath), **settings, **kwargs)
+        except Exception as error:
+            if type(error).__name__ != "ConverterError":
+                raise
+            raise ValueError(
+                f"{self.name} holds operations that LiteRT has not; `target_spec` may allow those "
+                f"of TensorFlow. Received: {error}"
+            ) from error
+
+    def _signature(self, given):
+        """The signature as a dict of `keras.InputSpec`, or one of them, of agreeing sizes."""
+        if given is None:
+            given = {
+                name: keras.InputSpec(shape=(None, *x.shape[1:]), dtype=x.dtype, name=name)
+                for name, x in self.input.items()
+            }
+        while isinstance(given, (list, tuple)) and len(given) == 1:
+            given = given[0]
+        specs = given if isinstance(given, dict) else {self.input_key: given}
+        known = {self.input_key, "padding_mask", "timesteps"}
+        if self.input_key not in specs or set(specs) - known:
+            raise ValueError(
+                f"`input_signature` must have {self.input_key!r} and, optionally, 'padding_mask' "
+                f"and 'timesteps'. Received: input_signature={given}"
+            )
+        for name, spec in specs.items():
+            if getattr(spec, "shape", None) is None or getattr(spec, "dtype", None) is None:
+                raise ValueError(
+                    "`input_signature` must hold `keras.InputSpec`s with a shape and a dtype. "
+                    f"Received: {name}={spec!r}"
+                )
+        shapes = {name: list(spec.shape) for name, spec in specs.items()}
+        axis = self._length_axis()
+        for i in (0, axis):
+            sizes = {shape[i] for shape in shapes.values() if len(shape) > i} - {None}
+            if len(sizes) > 1:
+                raise ValueError(
+                    "All inputs of `input_signature` must have the same batch and length. "
+                    f"Received: shapes { {name: spec.shape for name, spec in specs.items()} }"
+                )
+            for shape in shapes.values():
+                if len(shape) > i:
+                    shape[i] = next(iter(sizes), None)
+        specs = {
+            name: keras.InputSpec(
+                shape=tuple(shapes[name]),
+                dtype=keras.backend.standardize_dtype(spec.dtype),
+                name=name,
+            )
+            for name, spec in specs.items()
+        }
+        # Refused here rather than within a converter, whose errors hide ours.
+        self.standardize({k: keras.KerasTensor(s.shape, s.dtype) for k, s in specs.items()})
+        return specs if isinstance(given, dict) else specs[self.input_key]
+
+    def _length_axis(self):
+        return len(self.input["padding_mask"].shape) - 1
+
+    def _check_exportable(self, format, signature):
+        specs = signature if isinstance(signature, dict) else {self.input_key: signature}
+        length = specs[self.input_key].shape[self._length_axis()]
+        mixer = getattr(self, "backbone", self).blocks[0].mixer
+        if not mixer.needs_transform(length):
+            return
+        if format in WITHOUT_LOOPS and length is not None:
+            raise ValueError(
+                f"A {type(mixer).__name__} with `max_kernel_length` convolves by Fourier "
+                f"transforms, which {format!r} has not. Received: format={format!r}"
+            )
+        if format in WITHOUT_LOOPS or (length is None and keras.config.backend() != "tensorflow"):
+            raise ValueError(
+                f"`input_signature` must have a known length, since the kernel of this "
+                f"{type(mixer).__name__} depends on it. Received: length={length}"
+            )
+
+    def _symbols(self, signature):
+        """The shapes of a signature as JAX writes them: one name for each unknown size."""
+        names = {0: "batch", self._length_axis(): "length"}
+
+        def written(spec):
+            sizes = [names[i] if n is None else str(n) for i, n in enumerate(spec.shape)]
+            return f"({', '.join(sizes)})"
+
+        return tree.map_structure(written, signature)
