@@ -54,9 +54,14 @@ class Exports:
 
             # Without those of TensorFlow, that no plain interpreter runs.
             kwargs["target_spec"] = {"supported_ops": [tf.lite.OpsSet.TFLITE_BUILTINS]}
+        if backend == "torch" and format == "torch":
+            free = tree.map_structure(
+                lambda spec: {0: _any_size()} if spec.shape[0] is None else {}, signature
+            )
+            kwargs.setdefault("dynamic_shapes", [(free,)])
         settings = {"format": format, "verbose": verbose, "input_signature": [signature]}
         try:
-            with exporting(max_length, loops=format not in WITHOUT_LOOPS):
+            with exporting(max_length, loops=format not in WITHOUT_LOOPS and backend != "torch"):
                 keras.Model.export(self, str(filepath), **settings, **kwargs)
         except Exception as error:
             if type(error).__name__ != "ConverterError":
@@ -119,6 +124,17 @@ class Exports:
         specs = signature if isinstance(signature, dict) else {self.input_key: signature}
         length = specs[self.input_key].shape[self._length_axis()]
         mixer = getattr(self, "backbone", self).blocks[0].mixer
+        if keras.config.backend() == "torch":
+            if format == "tf_saved_model":
+                raise ValueError(
+                    "A SavedModel is written on the backends TensorFlow and JAX: a preset loads "
+                    "there with the same weights. Received: format='tf_saved_model' on torch"
+                )
+            if length is None:  # the file would read sequences of one length, and not say so
+                raise ValueError(
+                    "On PyTorch `input_signature` must have a known length. "
+                    f"Received: shape {specs[self.input_key].shape}"
+                )
         if not mixer.needs_transform(length):
             return
         if format in WITHOUT_LOOPS and length is not None:
@@ -141,3 +157,9 @@ class Exports:
             return f"({', '.join(sizes)})"
 
         return tree.map_structure(written, signature)
+
+
+def _any_size():
+    import torch
+
+    return torch.export.Dim.AUTO
