@@ -21,3 +21,24 @@ def check_number(name, value, low=-math.inf, high=math.inf):
         ends = [f"at least {low:g}"] * (low > -math.inf) + [f"at most {high:g}"] * (high < math.inf)
         wanted = " and ".join(["finite", *ends])
         raise ValueError(f"`{name}` must be a number, {wanted}. Received: {name}={value!r}")
+
+
+def compatible(received, expected):
+    """Whether two shapes can be the same, where `None` is any size."""
+    return len(received) == len(expected) and all(
+        None in (n, m) or n == m for n, m in zip(received, expected, strict=True)
+    )
+
+
+def check_positive(**values):
+    """Raises a `ValueError` for the first argument that is not a positive integer."""
+    for name, value in values.items():
+        if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < 1:
+            raise ValueError(f"`{name}` must be a positive integer. Received: {name}={value!r}")
+
+
+def check_choice(name, value, choices):
+    """Raises a `ValueError` unless the value is one of the choices."""
+    if value not in tuple(choices):
+        listed = ", ".join(map(str, choices))
+        raise ValueError(f"`{name}` must be one of {listed}. Received: {name}={value!r}")

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from keras import ops
 
-from keras_ssm.layers.ssm_block import get_activation
+from keras_ssm.layers.activations import get_activation
 from keras_ssm.ops import backend
 from tests.backend_tools import BACKEND, compiled, gradients, relative_error, to_numpy
 from tests.shared_data import golden

@@ -6,7 +6,7 @@ import pytest
 from keras import ops
 
 from keras_ssm.layers import S4D
-from keras_ssm.layers.ssm_block import get_activation
+from keras_ssm.layers.activations import get_activation
 from keras_ssm.models import SSMBackbone, SSMClassifier, SSMPairClassifier
 from tests.backend_tools import relative_error, to_numpy
 

@@ -5,13 +5,13 @@ from pathlib import Path
 
 import numpy as np
 
+from keras_ssm.checks import check_choice
 from keras_ssm.convert import dss_lightning, s4_example, s4_lightning, s5_flax
 from keras_ssm.convert.checkpoint_file import read_checkpoint_file, read_configuration
 from keras_ssm.convert.report import Report
 from keras_ssm.convert.settings import Settings
 from keras_ssm.convert.tensors import Tensors
 from keras_ssm.convert.wrapped_names import unwrap
-from keras_ssm.layers.ssm_layer import check_choice
 from keras_ssm.models import SSMBackbone
 
 FORMATS = {

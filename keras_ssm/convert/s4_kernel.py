@@ -7,11 +7,11 @@ import functools
 
 import numpy as np
 
+from keras_ssm.checks import check_choice
 from keras_ssm.convert.assignment import Assignment, complex_parts, same
 from keras_ssm.convert.attunement import plain_C
 from keras_ssm.convert.settings import UNSET
 from keras_ssm.layers import S4, S4D
-from keras_ssm.layers.ssm_layer import check_choice
 
 TRANSFORMS = {
     "none": same,

@@ -1,5 +1,6 @@
 """Keras layers of the state-space family."""
 
+from keras_ssm.layers.discrete_system import DiscreteSystem
 from keras_ssm.layers.dss import DSS
 from keras_ssm.layers.s4 import S4
 from keras_ssm.layers.s4_ptd import S4PTD
@@ -10,7 +11,7 @@ from keras_ssm.layers.scalar_normalization import ScalarNormalization
 from keras_ssm.layers.sequence_pooling import SequencePooling
 from keras_ssm.layers.siso_layer import SISOLayer
 from keras_ssm.layers.ssm_block import SSMBlock
-from keras_ssm.layers.ssm_layer import DiscreteSystem, SSMLayer
+from keras_ssm.layers.ssm_layer import SSMLayer
 from keras_ssm.layers.token_dense import TokenDense
 
 __all__ = [

@@ -3,9 +3,8 @@ import numpy as np
 from keras import ops
 
 from keras_ssm import initializers
-from keras_ssm.checks import check_flags
+from keras_ssm.checks import check_choice, check_flags, check_positive
 from keras_ssm.layers.siso_layer import SISOLayer
-from keras_ssm.layers.ssm_layer import check_choice, check_positive
 from keras_ssm.ops import backend, pair
 from keras_ssm.ops.chunked import chunked
 from keras_ssm.ops.diagonal_bank import DiagonalBank

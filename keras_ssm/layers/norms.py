@@ -3,9 +3,9 @@
 import keras
 from keras import ops
 
+from keras_ssm.checks import check_choice
 from keras_ssm.layers.exact_layers import LayerNormalization
 from keras_ssm.layers.scalar_normalization import ScalarNormalization
-from keras_ssm.layers.ssm_layer import check_choice
 from keras_ssm.ops import backend
 
 NORMS = (None, "layer", "batch", "scalar")

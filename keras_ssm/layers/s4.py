@@ -2,8 +2,9 @@ import keras
 from keras import ops
 
 from keras_ssm import initializers
+from keras_ssm.checks import check_choice, check_positive
+from keras_ssm.layers.discrete_system import DiscreteSystem
 from keras_ssm.layers.s4d import S4D
-from keras_ssm.layers.ssm_layer import DiscreteSystem, check_choice, check_positive
 from keras_ssm.ops import pair
 from keras_ssm.ops.dense_bank import DenseBank
 from keras_ssm.ops.dplr import dplr_bilinear, dplr_factors, dplr_kernel

@@ -2,8 +2,8 @@ import keras
 import numpy as np
 
 from keras_ssm import initializers
+from keras_ssm.checks import check_choice
 from keras_ssm.layers.s4d import S4D
-from keras_ssm.layers.ssm_layer import check_choice
 
 PERTURBATIONS = ("optimized", "rank1", "gaussian")
 

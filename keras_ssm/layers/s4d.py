@@ -3,10 +3,9 @@ import numpy as np
 from keras import ops
 
 from keras_ssm import initializers
-from keras_ssm.checks import check_flags, check_number
+from keras_ssm.checks import check_choice, check_flags, check_number, check_positive
 from keras_ssm.initializers.diagonal import INITS
 from keras_ssm.layers.siso_layer import SISOLayer
-from keras_ssm.layers.ssm_layer import check_choice, check_positive
 from keras_ssm.ops.diagonal_bank import DiagonalBank
 from keras_ssm.ops.discretize import RULES
 

@@ -5,13 +5,9 @@ import numpy as np
 from keras import ops
 
 from keras_ssm import initializers
-from keras_ssm.checks import check_flags
-from keras_ssm.layers.ssm_layer import (
-    DiscreteSystem,
-    SSMLayer,
-    check_choice,
-    check_positive,
-)
+from keras_ssm.checks import check_choice, check_flags, check_positive
+from keras_ssm.layers.discrete_system import DiscreteSystem
+from keras_ssm.layers.ssm_layer import SSMLayer
 from keras_ssm.layers.timesteps import check_timesteps_shape, checked_timesteps
 from keras_ssm.ops import backend, pair
 from keras_ssm.ops.discretize import RULES

@@ -2,9 +2,9 @@ import keras
 import numpy as np
 
 from keras_ssm import initializers
+from keras_ssm.checks import check_choice
 from keras_ssm.layers.s4_ptd import PERTURBATIONS
 from keras_ssm.layers.s5 import S5
-from keras_ssm.layers.ssm_layer import check_choice
 
 
 @keras.saving.register_keras_serializable(package="keras_ssm")

@@ -1,7 +1,9 @@
 import numpy as np
 from keras import ops
 
-from keras_ssm.layers.ssm_layer import DiscreteSystem, SSMLayer, check_positive
+from keras_ssm.checks import check_positive
+from keras_ssm.layers.discrete_system import DiscreteSystem
+from keras_ssm.layers.ssm_layer import SSMLayer
 from keras_ssm.ops import backend
 from keras_ssm.ops.chunked import chunked
 from keras_ssm.ops.exporting import known, loops_allowed

@@ -1,38 +1,14 @@
 import random
-from typing import NamedTuple
 
 import keras
 import numpy as np
 from keras import ops
 
-from keras_ssm.checks import check_flags
+from keras_ssm.checks import check_choice, check_flags, check_positive, compatible
 from keras_ssm.layers.one_direction import OneDirection
 from keras_ssm.ops import backend, exporting
 
 METHODS = ("auto", "chunked", "fft", "recurrent")
-
-
-class DiscreteSystem(NamedTuple):
-    """The matrices of one step, x' = dA x + dB u and y = dC x' + D u.
-
-    Diagonal systems have real parts, then imaginary parts, on the last axis and keep one mode of
-    each conjugate pair, so that y = 2 Re(dC x'). Dense ones are real, and bring the factors of
-    dA - I (`ops.dplr_factors`), with which they step: in O(N) operations, and without rounding
-    dA, which would lose the digits of a small difference.
-    """
-
-    dA: object
-    dB: object
-    dC: object
-    D: object
-    low_rank: object = None
-
-    def on_device(self):
-        """The same matrices on the device of the layers."""
-        dA, dB, dC, D, low_rank = self
-        if low_rank is not None:
-            low_rank = tuple(map(ops.convert_to_tensor, low_rank))
-        return DiscreteSystem(*map(ops.convert_to_tensor, (dA, dB, dC, D)), low_rank)
 
 
 class SSMLayer(OneDirection, keras.layers.Layer):
@@ -359,24 +335,3 @@ class SSMLayer(OneDirection, keras.layers.Layer):
 def one_row_more(x):
     """x with a row of zeros after the last."""
     return ops.concatenate([x, ops.zeros((1, *x.shape[1:]), dtype=x.dtype)], axis=0)
-
-
-def compatible(received, expected):
-    """Whether two shapes can be the same, where `None` is any size."""
-    return len(received) == len(expected) and all(
-        None in (n, m) or n == m for n, m in zip(received, expected, strict=True)
-    )
-
-
-def check_positive(**values):
-    """Raises a `ValueError` for the first argument that is not a positive integer."""
-    for name, value in values.items():
-        if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < 1:
-            raise ValueError(f"`{name}` must be a positive integer. Received: {name}={value!r}")
-
-
-def check_choice(name, value, choices):
-    """Raises a `ValueError` unless the value is one of the choices."""
-    if value not in tuple(choices):
-        listed = ", ".join(map(str, choices))
-        raise ValueError(f"`{name}` must be one of {listed}. Received: {name}={value!r}")

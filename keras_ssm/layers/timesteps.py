@@ -3,7 +3,7 @@
 import numpy as np
 from keras import ops
 
-from keras_ssm.layers.ssm_layer import compatible
+from keras_ssm.checks import compatible
 from keras_ssm.ops import backend
 
 

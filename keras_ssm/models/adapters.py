@@ -6,7 +6,7 @@ import numpy as np
 
 from keras_ssm import presets
 from keras_ssm.atomic_file import writing_file
-from keras_ssm.layers.ssm_layer import check_positive
+from keras_ssm.checks import check_positive
 from keras_ssm.models import sample_check
 
 _FORMAT = 1

@@ -1,10 +1,9 @@
 import keras
 import numpy as np
 
-from keras_ssm.checks import check_number
+from keras_ssm.checks import check_number, check_positive
 from keras_ssm.layers.exact_layers import Dense
 from keras_ssm.layers.sequence_pooling import SequencePooling
-from keras_ssm.layers.ssm_layer import check_positive
 from keras_ssm.models import targets
 from keras_ssm.models.logits import loss_on_logits, metric_on_logits
 from keras_ssm.models.ssm_backbone import SSMBackbone

@@ -3,7 +3,7 @@
 import keras
 from keras import tree
 
-from keras_ssm.layers.ssm_layer import check_positive
+from keras_ssm.checks import check_positive
 from keras_ssm.ops.exporting import DEFAULT_LONGEST, exporting
 
 # Formats whose programs have no loops with lists, no transforms and no XLA.

@@ -1,8 +1,8 @@
 import keras
 from keras import ops
 
+from keras_ssm.checks import compatible
 from keras_ssm.layers.one_direction import OneDirection
-from keras_ssm.layers.ssm_layer import compatible
 from keras_ssm.models.attributes import refuse_unheard
 from keras_ssm.models.cloning import Clones
 from keras_ssm.models.data_trainer import DataTrainer

@@ -4,7 +4,7 @@ from keras import ops
 from keras.src.models.functional import Functional
 from keras_hub.models import Backbone
 
-from keras_ssm.checks import check_flags
+from keras_ssm.checks import check_choice, check_flags, check_positive, compatible
 from keras_ssm.layers.exact_layers import Dense
 from keras_ssm.layers.norms import make_norm
 from keras_ssm.layers.ssm_block import (
@@ -12,7 +12,7 @@ from keras_ssm.layers.ssm_block import (
     clone_mixer,
     mixer_from_config,
 )
-from keras_ssm.layers.ssm_layer import SSMLayer, check_choice, check_positive, compatible
+from keras_ssm.layers.ssm_layer import SSMLayer
 from keras_ssm.layers.timesteps import check_takes_timesteps
 from keras_ssm.layers.token_dense import TokenDense
 from keras_ssm.models.backbone_files import BackboneFiles

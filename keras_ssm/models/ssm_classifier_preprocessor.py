@@ -2,8 +2,7 @@ import keras
 import numpy as np
 from keras_hub.models import Preprocessor
 
-from keras_ssm.checks import check_flags, check_number
-from keras_ssm.layers.ssm_layer import check_positive
+from keras_ssm.checks import check_flags, check_number, check_positive
 from keras_ssm.models.finite_inputs import is_tensorflow
 from keras_ssm.models.model_timesteps import padded_timesteps
 from keras_ssm.models.preset_loading import opened

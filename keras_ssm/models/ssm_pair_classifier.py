@@ -2,8 +2,8 @@ import keras
 import numpy as np
 from keras import ops
 
+from keras_ssm.layers.activations import get_activation
 from keras_ssm.layers.exact_layers import Dense
-from keras_ssm.layers.ssm_block import get_activation
 from keras_ssm.models.classifier_task import ClassifierTask
 from keras_ssm.models.model_timesteps import model_timesteps
 from keras_ssm.models.ssm_backbone import full_mask

@@ -5,7 +5,8 @@ from keras import ops
 
 from keras_ssm.ops import backend, pair
 from keras_ssm.ops.backend import exact_einsum
-from keras_ssm.ops.chunked import chunk_response, cut, even_chunk, glue, merge_channels
+from keras_ssm.ops.chunked import even_chunk
+from keras_ssm.ops.cutting import chunk_response, cut, glue, merge_channels
 from keras_ssm.ops.powers import powers
 
 

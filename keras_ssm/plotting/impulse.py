@@ -3,8 +3,8 @@
 import numpy as np
 from keras import ops
 
+from keras_ssm.checks import check_positive
 from keras_ssm.layers import S5
-from keras_ssm.layers.ssm_layer import check_positive
 
 # Frequencies at a time: their matrices of all inputs and outputs fit in memory.
 BLOCK = 256

@@ -1,6 +1,6 @@
 import numpy as np
 
-from keras_ssm.layers.ssm_layer import check_positive
+from keras_ssm.checks import check_positive
 from keras_ssm.plotting.figures import layers_and_labels, subplots
 from keras_ssm.plotting.impulse import gains, impulse_response
 

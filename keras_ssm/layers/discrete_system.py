@@ -1,0 +1,26 @@
+from typing import NamedTuple
+
+from keras import ops
+
+
+class DiscreteSystem(NamedTuple):
+    """The matrices of one step, x' = dA x + dB u and y = dC x' + D u.
+
+    Diagonal systems have real parts, then imaginary parts, on the last axis and keep one mode of
+    each conjugate pair, so that y = 2 Re(dC x'). Dense ones are real, and bring the factors of
+    dA - I (`ops.dplr_factors`), with which they step: in O(N) operations, and without rounding
+    dA, which would lose the digits of a small difference.
+    """
+
+    dA: object
+    dB: object
+    dC: object
+    D: object
+    low_rank: object = None
+
+    def on_device(self):
+        """The same matrices on the device of the layers."""
+        dA, dB, dC, D, low_rank = self
+        if low_rank is not None:
+            low_rank = tuple(map(ops.convert_to_tensor, low_rank))
+        return DiscreteSystem(*map(ops.convert_to_tensor, (dA, dB, dC, D)), low_rank)
