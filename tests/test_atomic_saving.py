@@ -168,6 +168,15 @@ def test_a_living_writer_is_not_swept_away(tmp_path):
     assert (tmp_path / "file").read_text() == "first" and os.listdir(tmp_path) == ["file"]
 
 
+def test_a_file_keeps_its_permissions(tmp_path):
+    path = tmp_path / "file"
+    path.write_text("old")
+    path.chmod(0o640)
+    with writing_file(path) as file:
+        file.write_text("new")
+    assert path.read_text() == "new" and path.stat().st_mode & 0o777 == 0o640
+
+
 def test_what_was_saved_is_on_the_disk(tmp_path, monkeypatch):
     synced, fsync = set(), os.fsync
 

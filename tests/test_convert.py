@@ -100,6 +100,27 @@ def test_trained_by_others(name):
     assert compare_recorded(model, shared(f"checkpoints/golden_{name}.npz")).largest < 5e-5
 
 
+@pytest.mark.parametrize("tied", [True, False])
+def test_how_a_model_drops_is_read_from_the_file(tied):
+    file = read_checkpoint_file(checkpoint("c_s4_lra_cifar.ckpt"))
+    hyper = file.hyper_parameters
+    changed = {**hyper, "model": {**hyper["model"], "dropout": 0.25, "tie_dropout": tied}}
+    model, _ = build_model(file._replace(hyper_parameters=changed))
+    assert (model.backbone.dropout, model.backbone.tie_dropout) == (0.25, tied)
+
+
+@pytest.mark.parametrize("ends", ["lengths", "padding_mask"])
+def test_recorded_rows_end_where_they_end(ends, tmp_path):
+    model = load_checkpoint(checkpoint(FIRST), prenorm=False)
+    x = np.random.default_rng(0).standard_normal((2, 9, model.backbone.input_dim))
+    lengths = np.array([4, 9])
+    parts = [to_numpy(model(x[i : i + 1, :n].astype("float32"))) for i, n in enumerate(lengths)]
+    given = {"lengths": lengths, "padding_mask": np.arange(9) < lengths[:, None]}[ends]
+    arrays = {"x": x, "logits": np.concatenate(parts), ends: given}
+    np.savez(tmp_path / "recorded.npz", **arrays)
+    assert compare_recorded(model, tmp_path / "recorded.npz").largest < 1e-5
+
+
 @pytest.mark.slow
 def test_mnist_score():
     """The official code scored 98.8 % on these 2000 test images."""

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from keras import ops
 
-from keras_ssm.layers import S4D, S5, S5PTD
+from keras_ssm.layers import DSS, S4D, S5, S5PTD
 from tests.backend_tools import (
     BACKEND,
     compiled,
@@ -407,3 +407,15 @@ def test_s5ptd_is_the_same_with_and_without_conjugate_symmetry(perturbation, c_i
         assert layer.modes == (8 if conj_sym else 16)
         y.append(to_numpy(applied(layer, x)))
     assert relative_error(y[1], y[0]) < 1e-5
+
+
+@pytest.mark.parametrize("variant", ["clip", "clip-no-scale"])
+def test_clipped_modes_of_dss_hardly_grow(variant, rng):
+    """A real part above 1e-4 counts as 1e-4, whatever training makes of it."""
+    x, outputs = sequence(rng, 12), []
+    for real in (1e-4, 0.5, 30.0):
+        layer = DSS(state_dim=4, variant=variant, dt_min=0.1, dt_max=0.5, seed=0)
+        layer.build(x.shape)
+        layer.A_real.assign(ops.full((4,), real))
+        outputs.append(to_numpy(layer(x)))
+    assert (outputs[0] == outputs[1]).all() and (outputs[0] == outputs[2]).all()

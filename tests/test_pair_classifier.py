@@ -38,6 +38,14 @@ def test_pairs_equal_two_passes(rng):
     mask = np.broadcast_to(np.arange(13) < 9, (2, 2, 13))
     masked = model({"inputs": padded, "padding_mask": mask})
     assert relative_error(masked, expected) < 1e-5
+    # Each sequence of a pair ends where it ends.
+    lengths = np.array([[9, 4], [2, 7]])
+    pairs = [
+        [row[:n] for row, n in zip(*pair, strict=True)] for pair in zip(x, lengths, strict=True)
+    ]
+    expected = np.concatenate([to_numpy(by_hand(model, *pair)) for pair in pairs])
+    masked = model({"inputs": x, "padding_mask": np.arange(9) < lengths[..., None]})
+    assert relative_error(masked, expected) < 1e-5
 
 
 def test_text_of_different_lengths_trains(tmp_path):

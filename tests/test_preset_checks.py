@@ -9,6 +9,7 @@ import pytest
 from keras_ssm import presets
 from keras_ssm.layers import DSS, S4D, S5, SSMBlock
 from keras_ssm.models import SSMBackbone, SSMClassifier, SSMClassifierPreprocessor
+from keras_ssm.presets import weights_check
 from tests.backend_tools import relative_error
 from tests.small_preset import X, make_model
 
@@ -73,6 +74,14 @@ def test_weights_that_are_none_are_refused(preset, change, said):
             assert part in str(error.value)
 
 
+def test_large_weights_are_read_to_their_end(preset, monkeypatch):
+    monkeypatch.setattr(weights_check, "_ROWS_BYTES", 1)  # a row at a time
+    assert SSMClassifier.from_preset(preset).num_classes == 3
+    change_weight(preset, one(np.nan))
+    with pytest.raises(ValueError, match=rf"Weight.*{WEIGHT}.*finite.*Received: nan"):
+        SSMClassifier.from_preset(preset)
+
+
 def test_a_step_scale_below_zero_is_refused(preset):
     change_weight(preset, put(lambda v: np.float32(-1)), "layers/ssm_block/mixer/vars/8")
     with pytest.raises(ValueError, match=r"step_scale.*must be positive.*Received: -1"):
@@ -102,6 +111,17 @@ def test_other_outputs_than_the_recorded_ones_are_refused(preset, saved):
     for load in (SSMBackbone.from_preset, SSMClassifier.from_preset):
         with pytest.raises(ValueError, match=r"outputs that were recorded.*Received"):
             load(preset, **({} if load == SSMBackbone.from_preset else {"num_classes": 2}))
+
+
+def test_outputs_are_compared_to_the_digits_of_their_dtype(preset):
+    """A hundredth is another model in float32, which in half precision would be rounding."""
+    document = presets.read(preset)
+    outputs = np.array(document["sample"]["outputs"])
+    outputs.flat[np.abs(outputs).argmax()] *= 1.01
+    sample = {**document["sample"], "outputs": outputs.tolist()}
+    presets.write(preset, {**document, "sample": sample})
+    with pytest.raises(ValueError, match=r"outputs that were recorded.*Received"):
+        SSMClassifier.from_preset(preset)
 
 
 @pytest.mark.parametrize(

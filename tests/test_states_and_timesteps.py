@@ -110,6 +110,10 @@ def test_a_series_and_its_subsampled_form_agree(rng):
     assert relative_error(y, expected) < 1e-5
     model.step_scale = 2.0
     assert relative_error(twos, model.predict(coarse, verbose=0)) < 1e-5
+    # Both factors count.
+    model.step_scale = 0.5
+    both = model.predict({"inputs": coarse, "timesteps": 2 * np.ones((3, 6))}, verbose=0)
+    assert relative_error(both, ones) < 1e-5 < relative_error(both, twos)
 
 
 @pytest.mark.parametrize("pair", [False, True])

@@ -192,3 +192,13 @@ def test_symbolic_states_and_masks_are_checked():
     with pytest.raises(ValueError, match="preset=None"):
         SSMClassifier.from_preset(None)
     assert keras_ssm.plotting
+
+
+@pytest.mark.eager
+def test_further_arguments_reach_every_group_of_the_optimizer(series):
+    x, model = series[0], make_model()
+    model.compile(keras_ssm.optimizers.ssm_optimizer(weight_decay=0.0, clipvalue=1e-12))
+    before = [to_numpy(weight) for weight in model.trainable_variables]
+    model.train_on_batch(x, np.arange(len(x)) % 2)
+    for weight, old in zip(model.trainable_variables, before, strict=True):
+        assert np.abs(to_numpy(weight) - old).max() < 1e-6, weight.path

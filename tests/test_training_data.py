@@ -396,6 +396,16 @@ def test_class_weights_leave_the_validation_part_alone(series):
     assert abs(history["loss"][0] - right[0]) < 1e-6
 
 
+def test_class_weights_read_rows_of_ones_and_zeros(series):
+    x, y = series[0], np.array([0, 1, 2, 1])
+    model = make_model()
+    expected = trained(model, x, y, class_weight=WEIGHTS)
+    model.compile(
+        keras.optimizers.SGD(0.1), "categorical_crossentropy", run_eagerly=BACKEND == "tensorflow"
+    )
+    assert_equal(trained(model, x, np.eye(3)[y], class_weight=WEIGHTS), expected)
+
+
 def test_targets_that_do_not_fit_are_refused(series):
     x, y = series
     model = make_model(pooling=None)
@@ -484,3 +494,28 @@ def test_what_is_no_plain_array_is_refused(series):
         model.backbone.predict([row[:n] for row, n in zip(x, LENGTHS, strict=True)], verbose=0)
     with pytest.raises(ValueError, match=r"`validation_data`.*Received"):
         model.fit(x, y, validation_data=[(x, y)] * 4, verbose=0)
+
+
+class Noted(keras.utils.PyDataset):
+    """Batches of one row, and the order in which they were read."""
+
+    def __init__(self, x, y):
+        super().__init__()
+        self.x, self.y, self.read = x, y, []
+
+    @property
+    def num_batches(self):
+        return 12
+
+    def __getitem__(self, index):
+        self.read.append(index)
+        return self.x[index % 4 :][:1], self.y[index % 4 :][:1, 0]
+
+
+def test_a_dataset_of_keras_is_shuffled_as_asked(series):
+    model, in_order = make_model(), list(range(12))
+    for shuffle in (False, True):
+        data = Noted(*series)
+        model.fit(data, epochs=2, shuffle=shuffle, verbose=0)
+        last = data.read[-12:]
+        assert sorted(last) == in_order and (last == in_order) != shuffle
