@@ -32,6 +32,7 @@ def make_model(dropout=0.25, **kwargs):
 
 @pytest.fixture(scope="module")
 def trained():
+    keras.utils.set_random_seed(1)  # not that of the tests, whose clones have weights of their own
     model = make_model()
     model.compile("adam", run_eagerly=BACKEND == "tensorflow")
     model.fit(X, Y, epochs=2, verbose=0)

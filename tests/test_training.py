@@ -70,6 +70,30 @@ def test_a_frozen_model_stays_frozen_in_files(series, tmp_path):
         assert relative_error(predict(loaded, series[0]), predict(model, series[0])) < 1e-6
 
 
+def test_frozen_layers_stay_frozen_in_files(series, tmp_path):
+    model = make_model()
+    model.backbone.blocks[0].trainable = False
+    model.backbone.encoder_layer.trainable = False
+    trained = [v.path.split("/", 1)[1] for v in model.trainable_variables]
+    assert len(trained) < len(make_model().trainable_variables)
+    model.compile()
+    model.fit(*series, verbose=0)
+    model.save(tmp_path / "model.keras")
+    model.save_to_preset(tmp_path / "preset")
+    for loaded in (
+        keras.models.load_model(tmp_path / "model.keras"),
+        SSMClassifier.from_preset(tmp_path / "preset"),
+        keras.models.clone_model(model),
+    ):
+        assert [v.path.split("/", 1)[1] for v in loaded.trainable_variables] == trained
+    model.backbone.trainable = model.head.trainable = False
+    config = {**model.get_config(), "trainable": True}
+    loaded = SSMClassifier.from_config(config)
+    assert not loaded.trainable_variables and not loaded.head.trainable
+    with pytest.raises(ValueError, match="no_layer"):
+        SSMClassifier.from_config({**config, "frozen": ["no_layer"]})
+
+
 def test_streams_of_rows_of_different_lengths(series):
     x, y = series
     rows = [row[:n] for row, n in zip(x, LENGTHS, strict=True)]

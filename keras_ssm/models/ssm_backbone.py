@@ -18,6 +18,7 @@ from keras_ssm.layers.token_dense import TokenDense
 from keras_ssm.models.backbone_files import BackboneFiles
 from keras_ssm.models.backbone_layers import BackboneLayers, run_layers
 from keras_ssm.models.finite_inputs import is_tensorflow
+from keras_ssm.models.frozen_layers import freeze, frozen_config
 from keras_ssm.models.model_timesteps import model_timesteps
 from keras_ssm.models.sequence_trainer import SequenceTrainer
 from keras_ssm.models.targets import to_numpy
@@ -281,13 +282,17 @@ class SSMBackbone(BackboneFiles, BackboneLayers, SequenceTrainer, Backbone, Func
             "norm_epsilon": self.norm_epsilon,
             "norm_momentum": self.norm_momentum,
             "mask_inputs": self.mask_inputs,
+            **frozen_config(self),
         }
 
     @classmethod
     def from_config(cls, config):
         config = dict(config)
+        frozen = config.pop("frozen", ())
         config["mixer"] = mixer_from_config(config["mixer"])
-        return super().from_config(config)
+        model = super().from_config(config)
+        freeze(model, frozen)
+        return model
 
 
 def full_mask(like):

@@ -8,6 +8,7 @@ from keras_hub.models import Task
 
 from keras_ssm import presets
 from keras_ssm.models.adapters import Adapters
+from keras_ssm.models.frozen_layers import freeze, frozen_config
 from keras_ssm.models.model_files import ModelFiles
 from keras_ssm.models.preset_loading import load
 from keras_ssm.models.sequence_trainer import SequenceTrainer
@@ -80,14 +81,18 @@ class SSMTask(Adapters, ModelFiles, SequenceTrainer, Task, Functional):
     # Saving and loading
 
     def get_config(self):
-        return {**super().get_config(), "trainable": self.trainable}
+        frozen = frozen_config(self, besides=self.backbone._flatten_layers())
+        return {**super().get_config(), "trainable": self.trainable, **frozen}
 
     @classmethod
     def from_config(cls, config):
         if "compile" in inspect.signature(cls).parameters:
             # What was compiled Keras compiles again, by `compile_from_config`.
             config = {"compile": False, **config}
+        config = dict(config)
+        frozen = config.pop("frozen", ())
         model = super().from_config(dict(config))
+        freeze(model, frozen, besides=model.backbone._flatten_layers())
         if "preprocessor" in config and config["preprocessor"] is None:
             model.preprocessor = None
         return model
