@@ -1,5 +1,6 @@
 """What the documentation shows runs."""
 
+import functools
 import importlib
 import inspect
 import pkgutil
@@ -55,6 +56,13 @@ def documented():
 def quiet(monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("builtins.print", lambda *args, **kwargs: None)
+    if BACKEND == "torch":
+        import torch
+
+        # Traced like that of a person, but no C++ compiler is needed, which may be missing, and
+        # whose command PyTorch writes without quotes around a path with a space.
+        traced = functools.partial(torch.compile, backend="aot_eager")
+        monkeypatch.setattr(torch, "compile", traced)
 
 
 @pytest.mark.parametrize(("module", "code"), [*documented()])
