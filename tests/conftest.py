@@ -18,14 +18,14 @@ IMPORTS_TENSORFLOW = re.compile("^    import tensorflow", re.MULTILINE)
 
 # Files about one backend's own code, which the others cannot import.
 OWN = {
-    "test_blocks.py": ("jax", "tensorflow"),
-    "test_jax_precision.py": ("jax",),
-    "test_jax_tree.py": ("jax",),
-    "test_tensorflow_routes.py": ("tensorflow",),
-    "test_torch_functions.py": ("torch",),
-    "test_torch_precision.py": ("torch",),
-    "test_triton.py": ("torch",) if importlib.util.find_spec("triton") else (),
-    "test_xla_scan.py": ("jax", "tensorflow"),
+    "ops/test_blocks.py": ("jax", "tensorflow"),
+    "ops/test_jax_precision.py": ("jax",),
+    "ops/test_jax_tree.py": ("jax",),
+    "models/test_tensorflow_routes.py": ("tensorflow",),
+    "ops/test_torch_functions.py": ("torch",),
+    "ops/test_torch_precision.py": ("torch",),
+    "ops/test_triton.py": ("torch",) if importlib.util.find_spec("triton") else (),
+    "ops/test_xla_scan.py": ("jax", "tensorflow"),
 }
 collect_ignore = [name for name, backends in OWN.items() if BACKEND not in backends]
 

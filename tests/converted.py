@@ -3,7 +3,7 @@
 import numpy as np
 
 from keras_ssm.convert.checkpoint import FORMATS
-from keras_ssm.convert.checkpoint_file import CheckpointFile
+from keras_ssm.convert.containers.checkpoint_file import CheckpointFile
 from keras_ssm.convert.settings import Settings
 from keras_ssm.convert.tensors import Tensors
 from keras_ssm.models import SSMPairClassifier

@@ -16,15 +16,16 @@ ROOT = Path(__file__).resolve().parents[1]
 # Most of the time on JAX is compilation of small graphs: cheap code, the same arithmetic.
 XLA_FLAGS = "--xla_backend_optimization_level=0 --xla_cpu_use_fusion_emitters=false"
 # What has nothing to do with a device, or measures the processor.
-NOT_ON_GPU = ("benchmark", "cli", "convert*", "docs", "hub_*", "initializers", "migrations")
-NOT_ON_GPU += ("plotting", "publishing_page", "registry")
+NOT_ON_GPU = ("benchmark/*", "cli/*", "convert/*", "hub/*", "initializers/*", "plotting/*")
+NOT_ON_GPU += ("test_docs.py", "presets/test_hub_loading.py", "presets/test_migrations.py")
+NOT_ON_GPU += ("presets/test_registry.py",)
 CLOSING = re.compile(r"\d+ (passed|failed|error|skipped).* in [\d.]+s")
 
 
 def command_of(slow, gpu, workers):
     command = [sys.executable, "-m", "pytest", "-q", "-n", str(workers), "--durations", "5"]
     command += [] if slow else ["-m", "not slow"]
-    return command + [f"--ignore-glob=tests/test_{name}.py" for name in NOT_ON_GPU if gpu]
+    return command + [f"--ignore-glob=tests/{name}" for name in NOT_ON_GPU if gpu]
 
 
 def environment_of(backend, gpu):

@@ -156,7 +156,7 @@ def _import(source, destination, format, config, ignore, check, overrides):
 
 def _export(source, destination, to):
     from keras_ssm import convert
-    from keras_ssm.models.preset_loading import load_model
+    from keras_ssm.models.saving.preset_loading import load_model
 
     model = load_model(source)
     if not hasattr(model, "backbone"):

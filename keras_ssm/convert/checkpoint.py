@@ -6,8 +6,8 @@ from pathlib import Path
 import numpy as np
 
 from keras_ssm.checks import check_choice
-from keras_ssm.convert import dss_lightning, s4_example, s4_lightning, s5_flax
-from keras_ssm.convert.checkpoint_file import read_checkpoint_file, read_configuration
+from keras_ssm.convert.containers.checkpoint_file import read_checkpoint_file, read_configuration
+from keras_ssm.convert.formats import dss_lightning, s4_example, s4_lightning, s5_flax
 from keras_ssm.convert.report import Report
 from keras_ssm.convert.settings import Settings
 from keras_ssm.convert.tensors import Tensors

@@ -3,7 +3,8 @@ from pathlib import Path
 
 from keras_ssm.atomic_file import writing_file
 from keras_ssm.checks import check_choice
-from keras_ssm.convert import flax_msgpack, s4_export, s5_export
+from keras_ssm.convert.containers import flax_msgpack
+from keras_ssm.convert.formats import s4_export, s5_export
 
 TARGETS = {"s4-example": s4_export, "s4-block": s4_export, "s5-flax": s5_export}
 

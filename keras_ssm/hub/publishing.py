@@ -7,7 +7,7 @@ from keras_ssm import presets
 from keras_ssm.hub import model_card, preset_check
 from keras_ssm.hub.publication import Publication
 from keras_ssm.hub.repository import DEFAULT_BRANCH, Repository
-from keras_ssm.models import sample_check
+from keras_ssm.models.saving import sample_check
 from keras_ssm.version import __version__
 
 

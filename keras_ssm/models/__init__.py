@@ -1,10 +1,12 @@
 """Task models on keras_hub: backbone, heads and preprocessors."""
 
+from keras_ssm.models.classification.ssm_classifier import SSMClassifier
+from keras_ssm.models.classification.ssm_pair_classifier import SSMPairClassifier
+from keras_ssm.models.classification.ssm_pair_classifier_preprocessor import (
+    SSMPairClassifierPreprocessor,
+)
 from keras_ssm.models.ssm_backbone import SSMBackbone
-from keras_ssm.models.ssm_classifier import SSMClassifier
 from keras_ssm.models.ssm_classifier_preprocessor import SSMClassifierPreprocessor
-from keras_ssm.models.ssm_pair_classifier import SSMPairClassifier
-from keras_ssm.models.ssm_pair_classifier_preprocessor import SSMPairClassifierPreprocessor
 from keras_ssm.models.ssm_task import SSMTask
 
 __all__ = [

@@ -7,7 +7,7 @@ import numpy as np
 from keras_ssm import presets
 from keras_ssm.atomic_file import writing_file
 from keras_ssm.checks import check_positive
-from keras_ssm.models import sample_check
+from keras_ssm.models.saving import sample_check
 
 _FORMAT = 1
 _LOW_RANK = ("lora_kernel_a", "lora_kernel_b")

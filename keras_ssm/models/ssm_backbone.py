@@ -15,13 +15,13 @@ from keras_ssm.layers.ssm_block import (
 from keras_ssm.layers.ssm_layer import SSMLayer
 from keras_ssm.layers.timesteps import check_takes_timesteps
 from keras_ssm.layers.token_dense import TokenDense
-from keras_ssm.models.backbone_files import BackboneFiles
 from keras_ssm.models.backbone_layers import BackboneLayers, run_layers
-from keras_ssm.models.finite_inputs import is_tensorflow
-from keras_ssm.models.frozen_layers import freeze, frozen_config
 from keras_ssm.models.model_timesteps import model_timesteps
-from keras_ssm.models.sequence_trainer import SequenceTrainer
-from keras_ssm.models.targets import to_numpy
+from keras_ssm.models.saving.backbone_files import BackboneFiles
+from keras_ssm.models.saving.frozen_layers import freeze, frozen_config
+from keras_ssm.models.trainer.finite_inputs import is_tensorflow
+from keras_ssm.models.trainer.sequence_trainer import SequenceTrainer
+from keras_ssm.models.trainer.targets import to_numpy
 
 TOKEN_ENCODERS = {"embedding": keras.layers.Embedding, "one_hot": TokenDense}
 ENCODERS = ("auto", "linear", *TOKEN_ENCODERS, None)

@@ -3,11 +3,11 @@ import numpy as np
 from keras_hub.models import Preprocessor
 
 from keras_ssm.checks import check_flags, check_number, check_positive
-from keras_ssm.models.finite_inputs import is_tensorflow
 from keras_ssm.models.model_timesteps import padded_timesteps
-from keras_ssm.models.preset_loading import opened
+from keras_ssm.models.saving.preset_loading import opened
 from keras_ssm.models.ssm_backbone import SSMBackbone
-from keras_ssm.models.targets import to_numpy
+from keras_ssm.models.trainer.finite_inputs import is_tensorflow
+from keras_ssm.models.trainer.targets import to_numpy
 
 
 @keras.saving.register_keras_serializable(package="keras_ssm")

@@ -8,12 +8,12 @@ from keras_hub.models import Task
 
 from keras_ssm import presets
 from keras_ssm.models.adapters import Adapters
-from keras_ssm.models.frozen_layers import freeze, frozen_config
-from keras_ssm.models.model_files import ModelFiles
-from keras_ssm.models.preset_loading import load
-from keras_ssm.models.sequence_trainer import SequenceTrainer
+from keras_ssm.models.saving.frozen_layers import freeze, frozen_config
+from keras_ssm.models.saving.model_files import ModelFiles
+from keras_ssm.models.saving.preset_loading import load
 from keras_ssm.models.ssm_backbone import SSMBackbone
 from keras_ssm.models.summary import print_preprocessor
+from keras_ssm.models.trainer.sequence_trainer import SequenceTrainer
 
 
 # `Functional` stands there by name, or Keras and keras_hub rewrite the bases of these classes

@@ -34,7 +34,7 @@ if keras.config.backend() not in ("jax", "tensorflow", "torch"):
         "`KERAS_BACKEND` must be jax, tensorflow or torch. "
         f"Received: KERAS_BACKEND={keras.config.backend()!r}"
     )
-_numbers = importlib.import_module(f"keras_ssm.ops.backend.{keras.config.backend()}_numbers")
+_numbers = importlib.import_module(f"keras_ssm.ops.backend.{keras.config.backend()}.numbers")
 _module = importlib.import_module(f"keras_ssm.ops.backend.{keras.config.backend()}")
 
 LONGEST_UNROLLED = _module.LONGEST_UNROLLED

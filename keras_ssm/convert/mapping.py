@@ -1,0 +1,99 @@
+"""How a model and its weights come from a checkpoint."""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+
+class Assignment(NamedTuple):
+    """How one weight of a model comes from tensors of a checkpoint.
+
+    Fields:
+        target: str. The weight as a path of attributes from the task model, such as
+            `"backbone.blocks.0.mixer.D"`.
+        sources: tuple of str. Names of tensors.
+        function: callable. Maps the arrays, in float64, to the weight.
+        note: str. What the function does, for the report.
+        linear: bool. Whether it only arranges numbers: gradients then map like values.
+    """
+
+    target: str
+    sources: tuple
+    function: Callable
+    note: str = ""
+    linear: bool = True
+
+
+class Blueprint(NamedTuple):
+    """A model as a checkpoint describes it, before it is built.
+
+    Fields:
+        mixer: `keras_ssm.layers.SSMLayer`. The layer to stack.
+        backbone: dict. Arguments of `SSMBackbone`.
+        task: class of the task model.
+        task_arguments: dict. Its arguments.
+        assignments: list of `Assignment`.
+        remarks: list of str. What a person should know of this conversion.
+    """
+
+    mixer: object
+    backbone: dict
+    task: type
+    task_arguments: dict
+    assignments: list
+    remarks: list
+
+
+def same(x):
+    """The array itself."""
+    return x
+
+
+def flat(x):
+    """The array with all its entries on one axis."""
+    return x.reshape(-1)
+
+
+def dense(target, name, tensors):
+    """Assignments of a linear layer of PyTorch, or of a convolution of width 1."""
+    yield Assignment(f"{target}.kernel", (f"{name}.weight",), _transposed, "transposed")
+    if f"{name}.bias" in tensors:
+        yield Assignment(f"{target}.bias", (f"{name}.bias",), flat)
+
+
+def _transposed(x):
+    return x.reshape(len(x), -1).T
+
+
+def complex_parts(target, sources, function, note, linear=True):
+    """Assignments of the two real weights of a complex array.
+
+    Args:
+        target: str. The weight without `_real` or `_imag`.
+        sources: tuple of str.
+        function: callable. Maps the arrays to one with a last axis of 2, or to a complex one.
+        note: str.
+        linear: bool.
+    """
+    for part, axis in (("real", 0), ("imag", 1)):
+
+        def pick(*arrays, axis=axis):
+            value = function(*arrays)
+            if value.dtype.kind == "c":
+                return value.imag if axis else value.real
+            return value[..., axis]
+
+        yield Assignment(f"{target}_{part}", sources, pick, f"{note}{part} part", linear)
+
+
+def require(**conditions):
+    """Raises a `ValueError` unless a model has what an official class has.
+
+    Args:
+        **conditions: tuples `(received, allowed)` by the name of an argument, `allowed` a tuple.
+    """
+    for name, (received, allowed) in conditions.items():
+        if received not in allowed:
+            expected = " or ".join(map(repr, allowed))
+            raise ValueError(
+                f"The official classes need {name}={expected}. Received: {name}={received!r}"
+            )

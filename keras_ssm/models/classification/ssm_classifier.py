@@ -1,0 +1,180 @@
+import keras
+from keras import ops
+
+from keras_ssm.models.classification.classifier_task import ClassifierTask
+from keras_ssm.models.ssm_classifier_preprocessor import SSMClassifierPreprocessor
+
+# Parts of the state: of the layers, and of the mean or the last step.
+STATE = {"layers", "total", "count"}
+
+
+@keras.saving.register_keras_serializable(package="keras_ssm")
+class SSMClassifier(ClassifierTask):
+    """Sequence classifier: backbone, pooling over the valid steps, linear head.
+
+    It returns logits. `compile()` without arguments uses `keras_ssm.optimizers.ssm_optimizer`,
+    sparse cross-entropy and accuracy.
+
+    Args:
+        backbone: `keras_ssm.models.SSMBackbone`.
+        num_classes: int. Number of classes.
+        preprocessor: callable or `None`. Defaults to an `SSMClassifierPreprocessor` that fits
+            the backbone.
+        pooling: str or `None`. `"mean"`, `"last"`, or `None`: logits at every step, trained on
+            labels `(batch, length)`; padded steps count in no loss and no metric (see `fit`).
+            Defaults to `"mean"`.
+        dropout: float. Rate before the head. Defaults to `0.0`.
+        head_dtype: dtype policy of the head. Defaults to the backbone's.
+        compile: bool. Whether the model is compiled with its defaults. Defaults to `True`.
+        name: str or `None`. Name of the model.
+        trainable: bool. Whether the weights train. Defaults to `True`.
+
+    Call arguments:
+        inputs: as for the backbone.
+        initial_state, return_state: the state of a sequence that goes on, as `step` has it.
+
+    Returns:
+        Logits `(batch, num_classes)`; `(batch, length, num_classes)` without pooling. With
+        `return_state` a tuple of them and the state.
+
+    Raises:
+        ValueError: for an unknown `pooling`, sizes below 1, or inputs of another kind or shape.
+
+    Example:
+        ```python
+        model = keras_ssm.models.SSMClassifier.from_preset("s4d_digits")
+        digits = np.zeros((3, 64), "float32")  # pixels 0 to 16, row after row
+        model.predict(digits).argmax(axis=-1)
+
+        backbone = keras_ssm.models.SSMBackbone(
+            keras_ssm.layers.S4D(state_dim=32), num_layers=2, hidden_dim=32, input_dim=2
+        )
+        model = keras_ssm.models.SSMClassifier(backbone, num_classes=3)
+        series = [np.zeros((50, 2), "float32"), np.zeros((80, 2), "float32")]
+        model.fit(series, np.array([0, 2]), verbose=0)
+        ```
+
+    Reference:
+        [S4](https://arxiv.org/abs/2111.00396), section 4.
+    """
+
+    preprocessor_cls = SSMClassifierPreprocessor
+
+    def __init__(
+        self,
+        backbone,
+        num_classes,
+        preprocessor=None,
+        pooling="mean",
+        dropout=0.0,
+        head_dtype=None,
+        compile=True,
+        name=None,
+        trainable=True,
+    ):
+        self.set_up(backbone, num_classes, preprocessor, pooling, dropout, head_dtype)
+        inputs = backbone.input
+        outputs = self.run(inputs)
+        super().__init__(inputs=inputs, outputs=outputs, compile=compile, name=name)
+        if not trainable:
+            self.trainable = False  # reaches the layers only now
+        self.complete()
+
+    def run(self, inputs, training=None, initial_state=None, return_state=False):
+        """The graph, and beside it what a graph does not know: states and `timesteps`."""
+        context = {} if training is None else {"training": training}
+        mask = inputs["padding_mask"]
+        if initial_state is None and not return_state:
+            y = self.pooler(self.backbone(inputs, **context), mask=mask)
+            return self.head(self.head_dropout(y, **context))
+        if initial_state is None:
+            initial_state = self.get_initial_state(ops.shape(mask)[0])
+        y, layers = self.backbone(
+            inputs, initial_state=initial_state["layers"], return_state=True, **context
+        )
+        y, pooled = self._pool(y, mask, initial_state)
+        y = self.head(self.head_dropout(y, **context))
+        return (y, {"layers": layers, **pooled}) if return_state else y
+
+    def check_state(self, initial_state, return_state):
+        """Raises a `ValueError` for states that do not exist, or of another structure."""
+        layers = None
+        if initial_state is not None:
+            if not isinstance(initial_state, dict) or set(initial_state) != STATE:
+                raise ValueError(
+                    "`initial_state` must be what `get_initial_state`, `step` or a call with "
+                    f"`return_state` gave. Received: {type(initial_state).__name__}"
+                )
+            layers = initial_state["layers"]
+        self.backbone.check_state(layers, return_state)
+
+    def state_spec(self, batch):
+        """The state of `batch` rows as symbolic tensors."""
+        total = (batch, self.backbone.hidden_dim)
+        return {
+            "layers": self.backbone.state_spec(batch),
+            "total": keras.KerasTensor(total, dtype=self._total_dtype()),
+            "count": keras.KerasTensor((batch, 1), dtype="int32"),
+        }
+
+    def step(self, x, state, systems=None, timesteps=None):
+        """Reads one more sample and returns the logits so far, at inference.
+
+        Args:
+            x: float tensor `(batch, input_dim)` as the preprocessor would scale it, or token
+                ids `(batch,)`.
+            state: what `get_initial_state` or the last step returned.
+            systems: what `discretize` returned, or `None` to compute it here.
+            timesteps: float tensor `(batch,)` or `None`; see `S5.step`.
+
+        Returns:
+            Tuple `(logits, state)`: the logits of the sequence read so far,
+            `(batch, num_classes)`, and the next state.
+
+        Raises:
+            ValueError: for inputs of another shape, or a bidirectional mixer.
+
+        Example:
+            ```python
+            state, systems = model.get_initial_state(1), model.discretize()
+            for pixel in np.zeros((64, 1, 1), "float32"):
+                logits, state = model.step(pixel, state, systems)
+            ```
+        """
+        y, layers = self.backbone.step(x, state["layers"], systems, timesteps)
+        y = ops.expand_dims(y, 1)
+        y, pooled = self._pool(y, ops.ones_like(y[..., 0], dtype="bool"), state)
+        y = y[:, 0] if self.pooling is None else y
+        return self.head(y), {"layers": layers, **pooled}
+
+    def _pool(self, y, mask, state):
+        """What the head reads of a sequence that goes on from a state, and how far it came."""
+        mask = ops.cast(mask, "bool")
+        steps = ops.sum(ops.cast(mask, "int32"), axis=1, keepdims=True)
+        count = ops.convert_to_tensor(state["count"]) + steps
+        total = ops.convert_to_tensor(state["total"], dtype=self._total_dtype())
+        if self.pooling is None:
+            return y, {"total": total, "count": count}
+        if self.pooling == "last":
+            last = ops.cast(self.pooler(y, mask=mask), total.dtype)
+            total = ops.where(steps > 0, last, total)
+            return ops.cast(total, self.pooler.compute_dtype), {"total": total, "count": count}
+        wide = ops.cast(y, total.dtype)
+        total = total + ops.sum(ops.where(mask[..., None], wide, ops.zeros_like(wide)), axis=1)
+        mean = total / ops.cast(ops.maximum(count, 1), total.dtype)
+        return ops.cast(mean, self.pooler.compute_dtype), {"total": total, "count": count}
+
+    def discretize(self):
+        """Returns the discrete system of every layer, for a loop of `step`."""
+        return self.backbone.discretize()
+
+    def get_initial_state(self, batch_size):
+        """Returns the state before the first sample, for `batch_size` rows."""
+        return {
+            "layers": self.backbone.get_initial_state(batch_size),
+            "total": ops.zeros((batch_size, self.backbone.hidden_dim), dtype=self._total_dtype()),
+            "count": ops.zeros((batch_size, 1), dtype="int32"),
+        }
+
+    def _total_dtype(self):
+        return "float64" if self.pooler.compute_dtype == "float64" else "float32"

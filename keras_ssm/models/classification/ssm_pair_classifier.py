@@ -1,0 +1,141 @@
+import keras
+import numpy as np
+from keras import ops
+
+from keras_ssm.layers.activations import get_activation
+from keras_ssm.layers.exact_layers import Dense
+from keras_ssm.models.classification.classifier_task import ClassifierTask
+from keras_ssm.models.classification.ssm_pair_classifier_preprocessor import (
+    SSMPairClassifierPreprocessor,
+)
+from keras_ssm.models.model_timesteps import model_timesteps
+from keras_ssm.models.ssm_backbone import full_mask
+
+
+@keras.saving.register_keras_serializable(package="keras_ssm")
+class SSMPairClassifier(ClassifierTask):
+    """Classifier of pairs of sequences: one backbone for both, a head on how they compare.
+
+    Both sequences of a pair go through the same backbone and pooling. With a and b what comes
+    out, the head reads [a, b, a - b, a b] through a hidden layer. It returns logits.
+
+    Args:
+        backbone: `keras_ssm.models.SSMBackbone`.
+        num_classes: int. Number of classes.
+        preprocessor: callable or `None`. Defaults to an `SSMPairClassifierPreprocessor` that
+            fits the backbone.
+        pooling: str. `"mean"` or `"last"`. Defaults to `"mean"`.
+        head_dim: int or `None`. Units of the hidden layer. Defaults to the backbone's
+            `hidden_dim`.
+        head_activation: str. Activation of the hidden layer, as in `SSMBlock`. Defaults to
+            `"gelu"`; published S5 models have `"gelu_tanh"`.
+        dropout: float. Rate before the last layer. Defaults to `0.0`.
+        head_dtype: dtype policy of the head. Defaults to the backbone's.
+        compile: bool. Whether the model is compiled with its defaults. Defaults to `True`.
+        name: str or `None`. Name of the model.
+        trainable: bool. Whether the weights train. Defaults to `True`.
+
+    Call arguments:
+        inputs: float tensor `(batch, 2, length, input_dim)`, or integers `(batch, 2, length)`
+            if the backbone has a vocabulary; or a dict of `inputs` or `token_ids` and,
+            optionally, `padding_mask` `(batch, 2, length)`, True where valid, and `timesteps`
+            of the same shape, as for the backbone.
+
+    Returns:
+        Logits `(batch, num_classes)`.
+
+    Raises:
+        ValueError: for an unknown `pooling` or `head_activation`, sizes below 1, or inputs of
+            another kind or shape.
+
+    Example:
+        ```python
+        backbone = keras_ssm.models.SSMBackbone(
+            keras_ssm.layers.S4D(state_dim=8), num_layers=1, hidden_dim=8, vocabulary_size=256
+        )
+        model = keras_ssm.models.SSMPairClassifier(backbone, num_classes=2)
+        pairs = [("state", "space"), ("one text", "and another")]
+        model.fit(pairs, np.array([0, 1]), verbose=0)
+        ```
+
+    Reference:
+        [Long Range Arena](https://arxiv.org/abs/2011.04006), section 2.2.3 (document retrieval).
+    """
+
+    preprocessor_cls = SSMPairClassifierPreprocessor
+
+    def __init__(
+        self,
+        backbone,
+        num_classes,
+        preprocessor=None,
+        pooling="mean",
+        head_dim=None,
+        head_activation="gelu",
+        dropout=0.0,
+        head_dtype=None,
+        compile=True,
+        name=None,
+        trainable=True,
+    ):
+        if pooling is None:
+            raise ValueError("`pooling` must be 'mean' or 'last'. Received: pooling=None")
+        self.set_up(backbone, num_classes, preprocessor, pooling, dropout, head_dtype)
+        self.head_dim = backbone.hidden_dim if head_dim is None else head_dim
+        self.head_activation = head_activation
+        self._activate = get_activation(head_activation)
+        self.pair_dense = Dense(self.head_dim, dtype=self.head_policy, name="pair_dense")
+        key, x = backbone.input_key, backbone.input[backbone.input_key]
+        inputs = {
+            key: keras.Input((2, *x.shape[1:]), dtype=x.dtype, name=key),
+            "padding_mask": keras.Input((2, None), dtype="bool", name="padding_mask"),
+        }
+        outputs = self.run(inputs)
+        super().__init__(inputs=inputs, outputs=outputs, compile=compile, name=name)
+        if not trainable:
+            self.trainable = False  # reaches the layers only now
+        self.complete()
+
+    def run(self, inputs, training=None, initial_state=None, return_state=False):
+        """The graph, and beside it what a graph does not know: `timesteps`."""
+        context = {} if training is None else {"training": training}
+        # First all the first sequences, then all the second ones.
+        rows = {k: ops.concatenate([v[:, 0], v[:, 1]], axis=0) for k, v in inputs.items()}
+        pooled = self.pooler(self.backbone(rows, **context), mask=rows["padding_mask"])
+        a, b = ops.split(pooled, 2, axis=0)
+        y = self._activate(self.pair_dense(ops.concatenate([a, b, a - b, a * b], axis=-1)))
+        return self.head(self.head_dropout(y, **context))
+
+    def standardize(self, inputs):
+        """Brings what a person passes into the dict that the graph takes; see the class."""
+        key = self.input_key
+        given = dict(inputs) if isinstance(inputs, dict) else {key: inputs}
+        given = {k: v for k, v in given.items() if v is not None}
+        given = {k: v if hasattr(v, "shape") else np.asarray(v) for k, v in given.items()}
+        for name, value in given.items():
+            if len(value.shape) < 3 or value.shape[1] != 2:
+                features = ", features" if name == "inputs" else ""
+                raise ValueError(
+                    f"`{name}` of a pair classifier must have shape (batch, 2, length{features}). "
+                    f"Received: {name}.shape={tuple(value.shape)}"
+                )
+        if key in given and "padding_mask" not in given:
+            x = given[key]
+            given["padding_mask"] = full_mask(x if key == "token_ids" else x[..., 0])
+        for document in (0, 1):  # checks
+            self.backbone.standardize({k: v[:, document] for k, v in given.items()})
+        if "timesteps" in given:
+            given["timesteps"] = model_timesteps(given["timesteps"], given["padding_mask"])
+        return given
+
+    def sample_inputs(self):
+        """Returns a short, fixed input of one pair."""
+        x = self.backbone.sample_inputs()
+        return np.stack([x, x[:, ::-1]], axis=1)
+
+    def get_config(self):
+        return {
+            **super().get_config(),
+            "head_dim": self.head_dim,
+            "head_activation": self.head_activation,
+        }

@@ -1,0 +1,77 @@
+import json
+
+import keras
+
+from keras_ssm import presets
+from keras_ssm.models.adapters import Adapters, enable
+from keras_ssm.models.saving.model_files import ModelFiles
+from keras_ssm.models.saving.preset_loading import load
+from keras_ssm.version import __version__
+
+
+class BackboneFiles(Adapters, ModelFiles):
+    """Presets, files and adapters of a backbone."""
+
+    def default_lora_layer_names(self):
+        return ["input_dense", "output_dense"]
+
+    def enable_lora(self, rank, target_layer_names=None):
+        """Freezes all but new low-rank updates of projections; see `SSMClassifier.enable_lora`."""
+        enable(self, rank, target_layer_names, super().enable_lora)
+        self.track_weights()
+
+    @classmethod
+    def from_preset(
+        cls,
+        preset,
+        load_weights=True,
+        revision=None,
+        check_sample=True,
+        step_scale=None,
+        **kwargs,
+    ):
+        """Loads a backbone from a preset, verified as `SSMClassifier.from_preset` does.
+
+        Args:
+            preset: str or `Path`. A built-in name, a directory, or `hf://organisation/name`.
+            load_weights: bool. Whether the trained weights are loaded. Defaults to `True`.
+            revision, check_sample, step_scale: as there.
+            **kwargs: Arguments that override the saved configuration, such as `dtype`.
+
+        Returns:
+            An `SSMBackbone`.
+
+        Raises:
+            ValueError: if the preset is unknown, incomplete, altered or of a newer format.
+        """
+
+        def build(directory, **arguments):
+            if "dtype" not in arguments:
+                saved = json.loads((directory / "config.json").read_text())["config"].get("dtype")
+                if "DTypePolicyMap" in str(saved):
+                    # Quantised: keras_hub would replace the map by the default policy.
+                    arguments["dtype"] = keras.dtype_policies.get(saved)
+            return super(BackboneFiles, cls).from_preset(str(directory), **arguments)
+
+        return load(build, preset, revision, load_weights, check_sample, step_scale, **kwargs)
+
+    def save_to_preset(self, preset_dir, max_shard_size=10, info=None):
+        """Saves the backbone and its `preset.json` to a directory.
+
+        Args:
+            preset_dir: str or `Path`. Written whole or not at all.
+            max_shard_size: float. Largest weights file, in GB.
+            info: dict or `None`. Facts for `preset.json`; see `SSMClassifier.save_to_preset`.
+        """
+        with presets.writing(preset_dir) as directory:
+            super().save_to_preset(str(directory), max_shard_size=max_shard_size)
+            facts = {**self.facts(), "parameters": self.count_params(), **(info or {})}
+            presets.describe(directory, {**facts, "sample": self.record_sample()})
+
+    def facts(self):
+        """Returns what `preset.json` says of the architecture."""
+        return {
+            "system": self.mixer_config["class_name"],
+            "backbone": type(self).__name__,
+            "library_version": __version__,
+        }

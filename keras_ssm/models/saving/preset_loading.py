@@ -1,0 +1,170 @@
+"""From the name of a preset to the directory that keras_hub reads, and the class that loads it."""
+
+import contextlib
+
+import keras
+
+from keras_ssm import presets
+from keras_ssm.models.saving import sample_check
+
+
+class _ReplacedMeanwhileError(ValueError):
+    """A preset was replaced by another while it was read."""
+
+
+@contextlib.contextmanager
+def opened(preset, revision=None, weights=False, given=()):
+    """The directory of a preset, verified and with the names of today, for keras_hub to read.
+
+    Args:
+        preset: str or `Path`; see `keras_ssm.presets.resolve`.
+        revision: str or `None`. Branch, tag or commit of a preset on the Hub.
+        weights: bool. Whether the values of the weights are checked. Defaults to `False`: their
+            sizes alone.
+        given: collection of str. Arguments of the caller that override the configuration.
+
+    Yields:
+        `Path` of a directory.
+
+    Raises:
+        ValueError: if the preset is unknown, incomplete, altered, of a newer format, names
+            classes that are not known here, contradicts itself, holds weights that are no
+            finite floats, or does not fit them.
+    """
+    directory = presets.resolve(preset, revision)
+    before = presets.vouching(directory)
+    try:
+        document = presets.read(directory) if before else None
+        names = presets.files_read_on_load(directory)
+        with presets.migrated(directory, document, names) as current:
+            presets.check_classes(current, keras.saving.get_custom_objects())
+            presets.check_agreement(current)
+            quantised = presets.is_quantised(current)
+            numbers = sum(
+                presets.check_weights(current / name, quantised, values=weights)
+                for name in sorted(names)
+                if name.endswith(".weights.h5")
+            )
+            presets.check_sizes(current, numbers, given)
+            yield current
+    # Files of strangers make Keras, h5py and the backends raise whatever they find fit.
+    except Exception as error:
+        if presets.vouching(directory) != before:
+            raise _ReplacedMeanwhileError(
+                f"Preset '{preset}' was replaced while it was read: load it again. "
+                f"Received: {type(error).__name__}: {error}"
+            ) from error
+        if isinstance(error, ValueError) and "Received: " in str(error):
+            raise
+        raise ValueError(
+            f"Preset '{preset}' could not be loaded: its configuration, its weights and the "
+            f"arguments must go together. Received: {type(error).__name__}: {error}"
+        ) from error
+    if presets.vouching(directory) != before:
+        raise _ReplacedMeanwhileError(
+            f"Preset '{preset}' was replaced while it was read: load it again. "
+            "Received: another preset.json"
+        )
+
+
+def load(build, preset, revision=None, load_weights=True, check_sample=True, step_scale=None, **kw):
+    """Loads a model of a preset, checks its outputs, and sets its `step_scale`.
+
+    Args:
+        build: callable. `from_preset` of keras_hub.
+        preset: str or `Path`; see `keras_ssm.presets.resolve`.
+        revision: str or `None`. Branch, tag or commit of a preset on the Hub.
+        load_weights: bool. Whether the trained weights are loaded.
+        check_sample: bool. Whether the outputs are compared with the recorded ones.
+        step_scale: float or `None`. In place of the recorded one.
+        **kw: Arguments that override the configuration.
+
+    Returns:
+        The model.
+
+    Raises:
+        ValueError: as `opened` does, or if the outputs are others than the recorded ones.
+    """
+    for attempts_left in (4, 3, 2, 1, 0):
+        try:
+            with opened(preset, revision, weights=load_weights, given=kw) as directory:
+                model = build(directory, load_weights=load_weights, **kw)
+                if load_weights:
+                    _check_step_scales(model, preset)
+                    if check_sample:
+                        sample_check.check(model, directory, preset, kw)
+                break
+        except _ReplacedMeanwhileError:
+            if not attempts_left:
+                raise
+    if step_scale is not None:
+        getattr(model, "backbone", model).step_scale = step_scale
+    return model
+
+
+def _check_step_scales(model, preset):
+    for weight in model.weights:
+        if weight.path.endswith("step_scale") and not keras.ops.convert_to_numpy(weight) > 0:
+            raise ValueError(
+                f"`{weight.path}` of preset '{preset}' must be positive. "
+                f"Received: {float(keras.ops.convert_to_numpy(weight))}"
+            )
+
+
+def load_model(preset, revision=None, **kwargs):
+    """Loads a preset as the class that saved it.
+
+    Args:
+        preset: str or `Path`; see `keras_ssm.presets.resolve`.
+        revision: str or `None`. Branch, tag or commit of a preset on the Hub.
+        **kwargs: as for `from_preset` of the class.
+
+    Returns:
+        A task model, or an `SSMBackbone` where the preset holds no task.
+
+    Raises:
+        ValueError: as `from_preset` does, or if the class is not registered with Keras.
+    """
+    directory = presets.resolve(preset, revision)
+    document = presets.migrate_document(presets.read(directory))
+    name = document.get("task", document.get("backbone"))
+    for registered, cls in keras.saving.get_custom_objects().items():
+        if registered.rpartition(">")[2] == name and hasattr(cls, "from_preset"):
+            return cls.from_preset(directory, **kwargs)
+    raise ValueError(
+        f"Preset '{preset}' must hold a model of a registered class. Received: class {name!r}"
+    )
+
+
+class PresetTable:
+    """The attribute `presets` of a model class: the table of what it can load, read anew.
+
+    The entries are those of keras_hub: `metadata`, here from `preset.json`, and a handle.
+    """
+
+    def __get__(self, instance, owner):
+        return {
+            name: {"metadata": _metadata(info), "kaggle_handle": info["handle"]}
+            for name, info in presets.list_presets().items()
+            if self._loads(owner, info)
+        }
+
+    @staticmethod
+    def _loads(owner, info):
+        saved = {info.get("task"), info.get("backbone")}
+        return any(cls.__name__ in saved for cls in [owner, *_subclasses(owner)])
+
+
+def _metadata(info):
+    left_out = ("files", "sample", "handle")
+    return {
+        "description": info.get("description", info.get("name", "")),
+        "params": info.get("parameters"),
+        **{key: value for key, value in info.items() if key not in left_out},
+    }
+
+
+def _subclasses(cls):
+    for subclass in cls.__subclasses__():
+        yield subclass
+        yield from _subclasses(subclass)

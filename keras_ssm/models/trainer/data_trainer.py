@@ -1,0 +1,263 @@
+import contextlib
+
+import keras
+from keras import ops
+
+from keras_ssm.layers.step_mask import StepMask
+from keras_ssm.models.trainer import targets
+from keras_ssm.models.trainer.data_streams import BatchConverter, LoadedBatches, PyDatasetBatches
+from keras_ssm.models.trainer.finite_inputs import check_finite, is_tensorflow
+from keras_ssm.models.trainer.tf_data import convert_tf_dataset
+from keras_ssm.models.trainer.turns import turn
+
+
+class DataTrainer:
+    """`fit`, `evaluate` and `predict` on data of every kind, for backbone and task models.
+
+    Whatever the kind, a batch takes one road, `_convert`: it is preprocessed, brought to what
+    the graph takes, and checked. Arrays and lists take it whole, streams batch by batch.
+
+    A model says what it reads by `preprocess`, `standardize` and `check_targets`.
+    """
+
+    def fit(
+        self,
+        x=None,
+        y=None,
+        batch_size=None,
+        epochs=1,
+        verbose="auto",
+        callbacks=None,
+        validation_split=0.0,
+        validation_data=None,
+        shuffle=True,
+        class_weight=None,
+        sample_weight=None,
+        **kwargs,
+    ):
+        """Trains the model; the arguments of `keras.Model.fit`.
+
+        Args:
+            x: arrays, lists of rows of different lengths, a dict with a `padding_mask`,
+                `tf.data`, `keras.utils.PyDataset`, a PyTorch `DataLoader`, or any iterable
+                of batches `(x, y)` or `(x, y, sample_weight)`. NaN and infinities are refused
+                where the model reads them; what a mask covers may be anything.
+            y: targets. With an output at every step `(batch, length)`, or a list of arrays as
+                long as the rows of `x`.
+            class_weight: dict from class to weight. With an output at every step it weighs
+                steps, by the class of each.
+            sample_weight: weight of each row; with an output at every step this counts for all
+                its steps, and `(batch, length)` or a list of arrays weighs the steps.
+            batch_size, epochs, verbose, callbacks, validation_split, validation_data, shuffle,
+                **kwargs: as in Keras.
+
+        Returns:
+            A `keras.callbacks.History`.
+
+        Raises:
+            ValueError: for data that the model cannot read, and as in Keras.
+
+        With an output at every step, padded steps and those of a loss's `ignore_class` count in
+        no loss and no metric: the loss of a batch is the sum of the weighted losses of its other
+        steps, divided by their number (Keras' `"sum_over_batch_size"`).
+        """
+        road = BatchConverter(self, "fit", class_weight, shuffle)
+        split = class_weight is not None and validation_split and validation_data is None
+        if split:  # class weights are for training alone
+            road.class_weight = None
+        validation = BatchConverter(self, "evaluate")
+        x, y, sample_weight = self._prepare(x, y, sample_weight, road)
+        if split:
+            (x, y, sample_weight), validation_data = targets.split_rows(
+                x, y, sample_weight, validation_split
+            )
+            sample_weight = targets.class_weights(self, y, sample_weight, class_weight)
+            validation_split = 0.0
+        elif validation_data is not None:
+            parts = (validation_data, None, None)
+            if isinstance(validation_data, (tuple, list)):
+                if not 0 < len(validation_data) < 4:
+                    raise ValueError(
+                        "`validation_data` must be (x, y), (x, y, sample_weight) or a stream of "
+                        f"batches. Received: {len(validation_data)} entries"
+                    )
+                parts = keras.utils.unpack_x_y_sample_weight(tuple(validation_data))
+            validation_data = self._prepare(*parts, validation)
+            if validation_data[1] is None:
+                validation_data = validation_data[0]
+        with self._left_intact(road, validation):
+            history = keras.Model.fit(
+                self,
+                x=x,
+                y=y,
+                batch_size=batch_size,
+                epochs=epochs,
+                verbose=verbose,
+                callbacks=callbacks,
+                validation_split=validation_split,
+                validation_data=validation_data,
+                shuffle=shuffle,
+                sample_weight=sample_weight,
+                **kwargs,
+            )
+            if keras.config.backend() == "jax":
+                # Averages that became the weights share their buffers, which a step gives away.
+                for variable in self.trainable_variables:
+                    variable.assign(ops.copy(variable.value))
+        return history
+
+    def evaluate(
+        self, x=None, y=None, batch_size=None, verbose="auto", sample_weight=None, **kwargs
+    ):
+        """Returns loss and metrics; the arguments of `keras.Model.evaluate`, data as in `fit`."""
+        road = BatchConverter(self, "evaluate")
+        # Within `fit` Keras evaluates data that was prepared there.
+        if not kwargs.get("_use_cached_eval_dataset"):
+            x, y, sample_weight = self._prepare(x, y, sample_weight, road)
+        with self._left_intact(road):
+            return keras.Model.evaluate(
+                self,
+                x=x,
+                y=y,
+                batch_size=batch_size,
+                verbose=verbose,
+                sample_weight=sample_weight,
+                **kwargs,
+            )
+
+    def predict(self, x, batch_size=None, verbose="auto", **kwargs):
+        """Returns the outputs as NumPy arrays; the arguments of `keras.Model.predict`.
+
+        Data as in `fit`; targets of a stream are left out. A row with NaN among its valid inputs
+        gives NaN and changes no other row.
+        """
+        road = BatchConverter(self, "predict")
+        x = self._prepare(x, None, None, road)[0]
+        with self._left_intact(road):
+            return keras.Model.predict(self, x, batch_size=batch_size, verbose=verbose, **kwargs)
+
+    def train_on_batch(self, x, y=None, sample_weight=None, class_weight=None, **kwargs):
+        """Trains on one batch; the arguments of `keras.Model.train_on_batch`, data as in `fit`."""
+        batch = self._batch("fit", x, y, sample_weight, class_weight)
+        with self._left_intact():
+            return keras.Model.train_on_batch(self, *batch, **kwargs)
+
+    def test_on_batch(self, x, y=None, sample_weight=None, **kwargs):
+        """Evaluates one batch; the arguments of `keras.Model.test_on_batch`."""
+        batch = self._batch("evaluate", x, y, sample_weight)
+        with self._left_intact():
+            return keras.Model.test_on_batch(self, *batch, **kwargs)
+
+    def predict_on_batch(self, x):
+        """Returns the outputs of one batch as NumPy arrays."""
+        batch = self._batch("predict", x)
+        with self._left_intact():
+            return keras.Model.predict_on_batch(self, batch[0])
+
+    def preprocess(self, x, y=None, sample_weight=None):
+        """Returns the data as `(x, y, sample_weight)`, preprocessed if the model does that."""
+        return x, y, sample_weight
+
+    def check_targets(self, y):
+        """Raises a `ValueError` for targets, a NumPy array, that the loss would misread."""
+        targets.check_like_outputs(self, y, self.loss)
+
+    @property
+    def has_step_outputs(self):
+        """Whether the model gives an output at every step."""
+        return len(self.outputs[0].shape) == 3
+
+    def compute_metrics(self, x, y, y_pred, sample_weight=None):
+        """Updates the metrics; see `keras.Model.compute_metrics`.
+
+        With an output at every step they leave out padding, and what the loss ignores.
+        """
+        if self.has_step_outputs and y is not None and isinstance(x, dict):
+            # On JAX the outputs lose the mask that the graph gave them.
+            valid = x["padding_mask"]
+            ignored = targets.ignored_class(self)
+            if ignored is not None:
+                labels = y[..., 0] if len(y.shape) == len(y_pred.shape) else y
+                valid = ops.logical_and(valid, labels != ignored)
+            y_pred = StepMask()([y_pred, valid])
+        return super().compute_metrics(x, y, y_pred, sample_weight)
+
+    def _convert(self, x, y=None, sample_weight=None, class_weight=None, purpose="fit"):
+        """Preprocesses and checks one batch, or whole arrays."""
+        x = targets.as_arrays(x)
+        lengths = targets.row_lengths(x, self.input_key)
+        x, y, sample_weight = self.preprocess(x, y, sample_weight)
+        x = self.standardize(x)
+        if is_tensorflow(x[self.input_key]):
+            return x, y, sample_weight
+        if purpose != "predict":
+            if y is None and getattr(self, "loss", None) is not None:
+                raise ValueError(
+                    "`y` must hold the targets of `x`, which the loss reads. Received: y=None"
+                )
+            check_finite(x, self.input_key, getattr(self, "backbone", self).mask_inputs)
+        y, sample_weight = targets.checked(self, x, y, sample_weight, lengths)
+        return x, y, targets.class_weights(self, y, sample_weight, class_weight)
+
+    def _batch(self, purpose, x, y=None, sample_weight=None, class_weight=None):
+        """One batch, converted as `fit` does, as tensors."""
+        return keras.tree.map_structure(
+            lambda part: None if part is None else ops.convert_to_tensor(part),
+            self._convert(x, y, sample_weight, class_weight, purpose),
+        )
+
+    def _prepare(self, x, y, sample_weight, road):
+        """Brings any data to what `keras.Model.fit` takes, by the `BatchConverter` given."""
+        stream = None
+        if is_tensorflow(x) and hasattr(x, "element_spec"):
+            stream = convert_tf_dataset(self, x, road)
+        elif isinstance(x, keras.utils.PyDataset):
+            stream = PyDatasetBatches(x, road)
+        elif not isinstance(x, (list, tuple, dict, str, bytes)) and not hasattr(x, "shape"):
+            if not hasattr(x, "__iter__"):
+                raise ValueError(
+                    "`x` must be arrays, a list of rows, a dict, or an iterable of batches. "
+                    f"Received: x={x} of type {type(x).__name__}"
+                )
+            stream = LoadedBatches(x, road)
+        if stream is not None:
+            if y is not None or sample_weight is not None:
+                raise ValueError(
+                    "A dataset yields its own targets: pass `x` alone. "
+                    f"Received: y of type {type(y).__name__}"
+                )
+            return stream, None, None
+        if road.purpose == "fit" and y is None:
+            raise ValueError(
+                "`y` must hold the targets of `x`; batches with their own come from a dataset, "
+                "a loader or a generator, not from a list. Received: y=None"
+            )
+        return self._convert(x, y, sample_weight, road.class_weight, road.purpose)
+
+    # On JAX the trainer empties the variables while it runs, and a call that it refuses would
+    # leave them empty. Kept, they cost nothing: their buffers are donated to the first step.
+    def _purge_model_variables(self, **kinds):
+        pass
+
+    # It gives them away, too: copies of them where nothing changes, so that other threads may read
+    # the weights meanwhile.
+    def _get_jax_state(self, optimizer_variables=False, **kinds):
+        state = super()._get_jax_state(optimizer_variables=optimizer_variables, **kinds)
+        return state if optimizer_variables else keras.tree.map_structure(ops.copy, state)
+
+    @contextlib.contextmanager
+    def _left_intact(self, *roads):
+        """Leaves a model that works when a call of the trainer fails; see `turn` for threads."""
+        with turn(self) as is_alone:
+            try:
+                yield
+            except BaseException as error:
+                if keras.config.backend() == "jax":
+                    self.jax_state_sync()
+                if is_alone():
+                    # A traced function that failed half-way does not run again.
+                    self.train_function = self.test_function = self.predict_function = None
+                for refused in (road.refused for road in roads):
+                    if refused is not None and refused is not error:
+                        raise refused from None  # TensorFlow wraps what a batch was refused for
+                raise

@@ -1,0 +1,183 @@
+import keras
+from keras import ops
+
+from keras_ssm.checks import compatible
+from keras_ssm.layers.one_direction import OneDirection
+from keras_ssm.models.attributes import refuse_unheard
+from keras_ssm.models.saving.cloning import Clones
+from keras_ssm.models.saving.exports import Exports
+from keras_ssm.models.saving.preset_loading import PresetTable
+from keras_ssm.models.stateful_call import StatefulCall
+from keras_ssm.models.trainer.data_trainer import DataTrainer
+from keras_ssm.models.trainer.replicas import Replicas
+
+
+class SequenceTrainer(Clones, OneDirection, Exports, Replicas, DataTrainer):
+    """What backbone and task models share: inputs of every kind, and a trainer that recovers.
+
+    Data may be arrays, lists, dicts, `tf.data`, a `keras.utils.PyDataset` or a generator. It is
+    checked before training starts, and a call that fails leaves a model that works.
+    """
+
+    presets = PresetTable()
+
+    # A signature that Keras reads: by it the trainers pass `training`, and layers their mask.
+
+    def __call__(
+        self,
+        inputs,
+        training=None,
+        mask=None,
+        initial_state=None,
+        return_state=False,
+        **kwargs,
+    ):
+        self._refuse_unknown(kwargs)
+        self.check_state(initial_state, return_state)
+        # Only what was given: a `None` would hide what an outer model was called with.
+        given = {"training": training, "initial_state": initial_state}
+        given = {name: value for name, value in given.items() if value is not None}
+        inputs = self.as_tensors(inputs, mask)
+        if return_state and _are_symbolic((inputs, initial_state)):
+            # One for all calls, past Keras' tracking: the layer holds the model.
+            if "_stateful_call" not in vars(self):
+                vars(self)["_stateful_call"] = StatefulCall(self, dtype=self.dtype_policy)
+            return vars(self)["_stateful_call"](inputs, **given, **kwargs)
+        if return_state:
+            given["return_state"] = True
+        return super().__call__(inputs, **given, **kwargs)
+
+    def call(
+        self,
+        inputs,
+        training=None,
+        mask=None,
+        initial_state=None,
+        return_state=False,
+        **kwargs,
+    ):
+        self._refuse_unknown(kwargs)
+        # Again, since Keras also calls this directly: on JAX and when nothing is traced.
+        inputs = self.as_tensors(inputs, mask)
+        if initial_state is None and not return_state and "timesteps" not in inputs:
+            return super().call(inputs, training=training, **kwargs)
+        for name, symbol in self.input.items():
+            inputs[name] = ops.cast(inputs[name], symbol.dtype)
+        return self.run(inputs, training, initial_state, return_state)
+
+    def compute_output_spec(
+        self,
+        inputs,
+        training=None,
+        mask=None,
+        initial_state=None,
+        return_state=False,
+        **kwargs,
+    ):
+        self._refuse_unknown(kwargs)
+        self.check_state(initial_state, return_state)
+        inputs = self.as_tensors(inputs, mask)
+        inputs.pop("timesteps", None)
+        spec = super().compute_output_spec(inputs, training=training)
+        if not return_state:
+            return spec
+        return spec, self.state_spec(inputs["padding_mask"].shape[0])
+
+    def _assert_input_compatibility(self, inputs, *args):
+        if isinstance(inputs, dict):  # of what the graph takes
+            inputs = {name: value for name, value in inputs.items() if name != "timesteps"}
+        return super()._assert_input_compatibility(inputs, *args)
+
+    def check_state(self, initial_state, return_state):
+        """Raises a `ValueError`, unless the model carries states through a call."""
+        if initial_state is not None or return_state:
+            raise ValueError(
+                f"{type(self).__name__} carries no states through a call: call its backbone. "
+                f"Received: initial_state={initial_state}, return_state={return_state}"
+            )
+
+    def compute_output_shape(self, input_shape):
+        if not isinstance(input_shape, dict):
+            mask = tuple(input_shape if self.input_key == "token_ids" else input_shape[:-1])
+            input_shape = {self.input_key: tuple(input_shape), "padding_mask": mask}
+        input_shape = {k: v for k, v in input_shape.items() if k != "timesteps"}
+        return super().compute_output_shape(input_shape)
+
+    def as_tensors(self, inputs, mask=None):
+        """Returns `standardize(inputs)` as tensors of the backend; symbolic ones stay.
+
+        A step is valid where the `padding_mask`, a `mask` of the call and the mask that a layer
+        left on the inputs all say so.
+        """
+        inputs = self.standardize(with_masks(inputs, mask, self.input_key))
+        if _are_symbolic(inputs):
+            return inputs
+        return {k: ops.convert_to_tensor(x) for k, x in inputs.items()}
+
+    def _refuse_unknown(self, arguments):
+        unknown = sorted(set(arguments) - set(self._call_context_args))
+        if unknown:
+            raise ValueError(
+                f"A call of {self.name} takes `inputs`, `training`, `mask`, `initial_state` and "
+                "`return_state`. "
+                f"Received: {', '.join(unknown)}"
+            )
+
+    # The classes of keras_hub set attributes past PyTorch while a model is built. This one it
+    # must see: it holds the weights.
+    def __setattr__(self, name, value):
+        if name == "_torch_params":
+            keras.Model.__setattr__(self, name, value)
+            return
+        if hasattr(self, "_attributes"):
+            refuse_unheard(self, name, value)
+        super().__setattr__(name, value)
+
+    def complete(self):
+        """The end of a constructor: from now on no attribute is set that nobody would hear."""
+        self._attributes = frozenset(vars(self))
+
+    def track_weights(self):
+        """Shows PyTorch the weights of now, after some came or went."""
+        if keras.config.backend() == "torch":
+            self._track_variables()
+
+    def record_sample(self):
+        """A short input and its outputs, for whoever checks a copy of the preset."""
+        inputs = self.sample_inputs()
+        outputs = ops.convert_to_numpy(ops.cast(self(inputs), "float32"))
+        return {"inputs": inputs.tolist(), "outputs": outputs.tolist()}
+
+
+def _are_symbolic(tensors):
+    return any(isinstance(x, keras.KerasTensor) for x in keras.tree.flatten(tensors))
+
+
+def with_masks(inputs, mask, key):
+    """The inputs as a dict, what masks them beside its `padding_mask` added to that."""
+    given = dict(inputs) if isinstance(inputs, dict) else {key: inputs}
+    masks = dict(mask) if isinstance(mask, dict) else {key: mask}
+    attached = getattr(given.get(key), "_keras_mask", None)
+    if attached is not None:
+        # A copy has none: what the blocks see is the `padding_mask` alone.
+        given[key] = ops.copy(given[key])
+    for found in (masks.pop(key, None), attached):
+        if found is None:
+            continue
+        found = ops.cast(found, "bool")
+        present = given.get("padding_mask")
+        if present is not None:
+            present = ops.cast(present, "bool")
+            if not compatible(tuple(found.shape), tuple(present.shape)):
+                raise ValueError(
+                    "`mask` must have the shape of `padding_mask`, "
+                    f"{tuple(present.shape)}. Received: mask.shape={tuple(found.shape)}"
+                )
+            found = ops.logical_and(present, found)
+        given["padding_mask"] = found
+    if any(value is not None for value in masks.values()):
+        raise ValueError(
+            f"`mask` must mask {key!r}. Received: masks of "
+            f"{sorted(k for k, v in masks.items() if v is not None)}"
+        )
+    return given

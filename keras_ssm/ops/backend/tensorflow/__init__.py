@@ -1,0 +1,204 @@
+"""TensorFlow forms of the primitives that differ between backends."""
+
+import contextvars
+import functools
+
+import tensorflow as tf
+
+from keras_ssm.ops.backend import xla
+from keras_ssm.ops.backend.tensorflow.numbers import einsum as exact_einsum  # noqa: F401
+
+# Whether what is traced is a program of XLA, for operations that nothing else has.
+_IN_XLA = contextvars.ContextVar("in_xla", default=False)
+
+# Steps of a recurrence that are written out one after another.
+LONGEST_UNROLLED = 16  # XLA takes minutes over long unrolled loops
+
+# Steps from which XLA compiles scans: less memory, and no copies between.
+SHORTEST_COMPILED = 1024
+
+
+def concrete(x):
+    """The value of x as a NumPy array, or `None` in a graph."""
+    x = tf.convert_to_tensor(x)
+    return x.numpy() if hasattr(x, "numpy") and tf.executing_eagerly() else None
+
+
+def sequential(advance, carry, samples, reverse=False):
+    """Runs `advance(carry, sample) -> (carry, output)`, the output real or `None`, over axis 0."""
+    first = tf.nest.flatten(samples)[0]
+    count = tf.shape(first)[0]
+    outputs = tf.TensorArray(first.dtype.real_dtype, size=count)
+    kept = []
+
+    def body(i, carry, outputs):
+        t = count - 1 - i if reverse else i
+        sample = tf.nest.map_structure(lambda x: x[t], samples)
+        carry, output = advance(carry, sample)
+        kept.append(output is not None)
+        return i + 1, carry, outputs.write(t, output) if output is not None else outputs
+
+    _, carry, outputs = tf.while_loop(
+        lambda i, *_: i < count, body, (0, carry, outputs), maximum_iterations=count
+    )
+    return carry, outputs.stack() if kept[0] else None
+
+
+def written_out(advance, state, steps, reverse=False):
+    """The states `(..., steps, size)` of `advance(state, t) -> state`, loop unrolled."""
+    states = []
+    for t in reversed(range(steps)) if reverse else range(steps):
+        state = advance(state, t)
+        states.append(state)
+    return tf.stack(states[::-1] if reverse else states, axis=-2)
+
+
+def with_gradient(forward, backward):
+    """A function of tensors with its own gradient.
+
+    `forward(*tensors)` returns `(outputs, kept)`, and `backward(kept, cotangents)` the gradient
+    of each tensor.
+    """
+
+    @tf.custom_gradient
+    def function(*tensors):
+        outputs, kept = forward(*tensors)
+
+        def gradient(*cotangents):
+            single = cotangents[0] if len(cotangents) == 1 else cotangents
+            return list(backward(kept, single))
+
+        return outputs, gradient
+
+    return function
+
+
+def compiled(function, steps):
+    """A function of a long sequence compiled by XLA, also inside a graph that is not.
+
+    No gradient flows through it: a tape that saw its loops would ask for what XLA does not keep.
+    """
+    if steps < SHORTEST_COMPILED:
+        return function
+    run = _by_xla(function)
+    return lambda *tensors: run(*_unwatched(tensors))
+
+
+@functools.lru_cache
+def _by_xla(function):
+    """The function compiled by XLA; while it is traced, `_IN_XLA` says so."""
+
+    def traced(*tensors):
+        before = _IN_XLA.set(True)
+        try:
+            return function(*tensors)
+        finally:
+            _IN_XLA.reset(before)
+
+    return tf.function(traced, jit_compile=True, autograph=False)
+
+
+def _unwatched(tensors):
+    return tf.nest.map_structure(tf.stop_gradient, tensors)
+
+
+def contiguous(x):
+    """x, since this backend copies where it has to."""
+    return x
+
+
+def blocks_pay():
+    """Whether blocks that fit the caches of a CPU are faster than all features at once."""
+    return not tf.config.list_logical_devices("GPU")
+
+
+def map_blocks(function, tensors, fixed, size, **static):
+    """The outputs of `function(slices, fixed slices, **static)`, written one below the other.
+
+    XLA compiles it. Arguments and gradient are those of `map_blocks` on JAX, but for gradients
+    of gradients, which there are none of.
+    """
+    forward, backward = _compiled_blocks(function, size, tuple(sorted(static.items())))
+    fixed = _unwatched(list(fixed))
+
+    @tf.custom_gradient
+    def mapped(*tensors):
+        kept = _unwatched(list(tensors))
+        return forward(kept, fixed), lambda *upstream: backward(kept, fixed, _unwatched(upstream))
+
+    return mapped(*tensors)
+
+
+@functools.lru_cache
+def _compiled_blocks(function, size, static):
+    """One pair of compiled functions for each kind of block, whoever calls it."""
+    static = dict(static)
+
+    def in_turn(one, tensors, count):
+        signature = (tf.nest.flatten(tensors)[0].dtype,) * count
+        blocks = tf.nest.map_structure(
+            lambda x: tf.reshape(x, (-1, size, *_static_or_dynamic(x)[1:])), tensors
+        )
+        results = tf.map_fn(one, blocks, fn_output_signature=signature, parallel_iterations=1)
+        return tuple(tf.reshape(x, (-1, *_static_or_dynamic(x)[2:])) for x in results)
+
+    @_by_xla
+    def forward(tensors, fixed):
+        return in_turn(lambda slices: function(*slices, **static), (tensors, fixed), 2)
+
+    @_by_xla
+    def backward(tensors, fixed, cotangents):
+        def one(slices):
+            tensors, fixed, upstream = slices
+            with tf.GradientTape() as tape:
+                tape.watch(tensors)
+                outputs = function(tensors, fixed, **static)
+            zeros = tf.UnconnectedGradients.ZERO
+            return tuple(tape.gradient(outputs, tensors, upstream, unconnected_gradients=zeros))
+
+        return in_turn(one, (tensors, fixed, cotangents), len(tensors))
+
+    return forward, backward
+
+
+def _static_or_dynamic(x):
+    sizes = tf.shape(x)
+    return [sizes[i] if n is None else n for i, n in enumerate(x.shape)]
+
+
+def carry_states(transition, inputs, initial, reverse):
+    """The states of `ops.carry` in place inside a program of XLA, else `None`."""
+    if not _IN_XLA.get() or inputs.shape[2] is None:
+        return None
+    return xla.carry_states(transition, inputs, initial, reverse)
+
+
+def fused_scan(dA, inputs, initial, reverse, portable):
+    """The states of `ops.scan` by loops that XLA compiles, for long sequences and one transition.
+
+    There are no gradients of its gradients.
+    """
+    steps = inputs.shape[-2]
+    if dA.shape[-2] != 1 or steps is None or steps < SHORTEST_COMPILED:
+        return None
+    forward, backward = _compiled_scan(reverse)
+
+    @tf.custom_gradient
+    def states(*tensors):
+        dA, inputs, initial = _unwatched(tensors)
+        states, kept = forward(dA, inputs, initial)
+        return states, lambda upstream: backward(dA, kept, initial, _unwatched(upstream))
+
+    return states(dA, inputs, initial)
+
+
+@functools.lru_cache
+def _compiled_scan(reverse):
+    return tuple(
+        _by_xla(functools.partial(function, reverse=reverse))
+        for function in (xla.scan_states, xla.scan_gradients)
+    )
+
+
+def fused_chunks(u, T, matrices, initial, return_state, portable):
+    """No kernel of its own: XLA fuses on a GPU."""

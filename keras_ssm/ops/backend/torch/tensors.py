@@ -1,0 +1,39 @@
+"""What functions with a gradient of their own share on PyTorch.
+
+Complex numbers lie in real tensors in halves, or in pairs as PyTorch's complex memory is.
+"""
+
+import torch
+
+
+def in_pairs(x, axis=-1):
+    """Real parts, then imaginary parts, to real and imaginary part of each mode in turn."""
+    axis %= x.ndim
+    return x.unflatten(axis, (2, -1)).transpose(axis, axis + 1).flatten(axis, axis + 1)
+
+
+def in_halves(x, axis=-1):
+    """Undoes `in_pairs`."""
+    axis %= x.ndim
+    return x.unflatten(axis, (-1, 2)).transpose(axis, axis + 1).flatten(axis, axis + 1)
+
+
+def as_complex(x):
+    """A complex view of pairs on the last axis."""
+    return torch.view_as_complex(x.unflatten(-1, (-1, 2)))
+
+
+def as_pairs(x):
+    """Undoes `as_complex`."""
+    return torch.view_as_real(x).flatten(-2)
+
+
+def by_autograd(function, tensors, cotangents):
+    """The gradients of each tensor as functions that autograd can take gradients of."""
+    needed = [t for t in tensors if t.requires_grad]
+    with torch.enable_grad():
+        found = torch.autograd.grad(
+            function(*tensors), needed, cotangents, create_graph=True, allow_unused=True
+        )
+    found = iter(found)
+    return [next(found) if t.requires_grad else None for t in tensors]

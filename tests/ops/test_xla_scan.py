@@ -1,0 +1,104 @@
+"""The loops of XLA for scans and chunks: equal to the portable forms, gradients included."""
+
+import importlib
+
+import keras
+import numpy as np
+import pytest
+from keras import ops
+
+from keras_ssm.ops import backend
+from keras_ssm.ops.backend import xla
+from tests.backend_tools import BACKEND, compiled, gradients, relative_error
+
+carry = importlib.import_module("keras_ssm.ops.carry")
+scan = importlib.import_module("keras_ssm.ops.scan")
+
+BATCH, SIZE = 2, 6
+SHORTEST = 128 if BACKEND == "jax" else 1024
+
+
+@pytest.fixture(autouse=True)
+def on_any_device(monkeypatch):
+    """The loops of JAX are for a CPU."""
+    monkeypatch.setattr(backend._module, "blocks_pay", lambda: True)
+
+
+class Nothing(keras.Layer):
+    """No weights."""
+
+
+def arrays_of(steps):
+    rng = np.random.default_rng(0)
+    shapes = [(1, 1, SIZE), (BATCH, steps, SIZE), (BATCH, SIZE)]
+    arrays = [rng.standard_normal(shape).astype("float32") for shape in shapes]
+    arrays[0] *= 0.4
+    return arrays, rng.standard_normal(shapes[1]).astype("float32")
+
+
+def loops(reverse):
+    return lambda *tensors: backend.fused_scan(*tensors, reverse, None)
+
+
+def portable(reverse):
+    return lambda *tensors: scan.forward(*tensors, reverse)
+
+
+@pytest.mark.parametrize("reverse", [False, True])
+@pytest.mark.parametrize("steps", [SHORTEST, SHORTEST + 75])
+def test_scan(steps, reverse):
+    """In whole blocks, and with one that is filled up."""
+    arrays, w = arrays_of(steps)
+
+    def results(function):
+        def loss(*tensors):
+            y = function(*tensors)
+            return ops.sum(y * w), y
+
+        y, _, slopes = gradients(loss, Nothing(), *arrays, compile=True)
+        return [y, *slopes]
+
+    found, expected = results(loops(reverse)), results(portable(reverse))
+    assert max(map(relative_error, found, expected)) < 1e-5
+
+
+@pytest.mark.only("jax")  # TensorFlow has no gradients of these gradients
+@pytest.mark.parametrize("reverse", [False, True])
+def test_gradients_of_gradients(reverse):
+    import jax
+
+    arrays, w = arrays_of(SHORTEST + 75)
+
+    def second(function):
+        loss = lambda *arrays: (function(*arrays) * w).sum()  # noqa: E731
+        first = jax.grad(loss, argnums=(0, 1, 2))
+        squares = lambda *arrays: sum((g * g).sum() for g in first(*arrays))  # noqa: E731
+        return jax.jit(jax.grad(squares, argnums=(0, 1, 2)))(*arrays)
+
+    found, expected = second(loops(reverse)), second(portable(reverse))
+    assert max(map(relative_error, found, expected)) < 1e-5
+
+
+def test_where_it_applies():
+    dA, inputs, initial = np.ones((1, 1, 2)), np.ones((1, SHORTEST, 2)), np.zeros((1, 2))
+    dA, inputs, initial = (ops.convert_to_tensor(x, dtype="float32") for x in (dA, inputs, initial))
+    apply = loops(False)
+    assert apply(dA, inputs, initial).shape == inputs.shape
+    assert apply(dA, inputs[:, :-1], initial) is None
+    assert apply(ops.ones((1, SHORTEST, 2)), inputs, initial) is None
+
+
+@pytest.mark.parametrize("reverse", [False, True])
+@pytest.mark.parametrize("chunks", [1, 5])
+def test_states_over_chunks(chunks, reverse, rng):
+    shapes = [(3, SIZE), (3, BATCH, chunks, SIZE), (3, BATCH, SIZE)]
+    tensors = [ops.convert_to_tensor(rng.standard_normal(s), dtype="float32") for s in shapes]
+    in_place = compiled(lambda *tensors: xla.carry_states(*tensors, reverse))
+    a, inputs, state = tensors
+    before = []
+    for m in reversed(range(chunks)) if reverse else range(chunks):
+        before.append(state)
+        state = carry._advance(a, state, inputs[:, :, m])
+    found = in_place(*tensors)
+    assert relative_error(found[0], ops.stack(before[::-1] if reverse else before, axis=2)) < 1e-5
+    assert relative_error(found[1], state) < 1e-5
