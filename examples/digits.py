@@ -96,7 +96,7 @@ def make_model(system, seed, dropout, steps):
     backbone = keras_ssm.models.SSMBackbone(
         SYSTEMS[system](state_dim=64, seed=seed), num_layers=4, hidden_dim=64, dropout=dropout
     )
-    preprocessor = keras_ssm.models.SSMClassifierPreprocessor(scale=SCALE)
+    preprocessor = keras_ssm.models.SequencePreprocessor(scale=SCALE)
     model = keras_ssm.models.SSMClassifier(backbone, num_classes=10, preprocessor=preprocessor)
 
     def cosine(peak):

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from keras_ssm.layers import S4D
-from keras_ssm.models import SSMBackbone, SSMClassifier, SSMClassifierPreprocessor
+from keras_ssm.models import SequencePreprocessor, SSMBackbone, SSMClassifier
 
 ROOT = Path(__file__).resolve().parents[1]
 X = np.random.default_rng(0).standard_normal((3, 9, 2)).astype("float32")
@@ -22,7 +22,7 @@ INFO = {
 
 def make_model():
     backbone = SSMBackbone(S4D(state_dim=4, seed=0), num_layers=1, hidden_dim=4, input_dim=2)
-    return SSMClassifier(backbone, 3, SSMClassifierPreprocessor(scale=0.5))
+    return SSMClassifier(backbone, 3, SequencePreprocessor(scale=0.5))
 
 
 def truncate(path):

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from keras_ssm.layers import DSS, S4, S4D, S4PTD, S5, S5PTD, SequencePooling, SSMBlock
-from keras_ssm.models import SSMBackbone, SSMClassifier, SSMClassifierPreprocessor
+from keras_ssm.models import SequencePreprocessor, SSMBackbone, SSMClassifier
 
 pytestmark = pytest.mark.eager
 
@@ -207,9 +207,9 @@ def test_pooling_and_preprocessor_arguments():
     with pytest.raises(ValueError, match="pooling='max'"):
         SequencePooling("max")
     with pytest.raises(ValueError, match="scale=0"):
-        SSMClassifierPreprocessor(scale=0)
+        SequencePreprocessor(scale=0)
     with pytest.raises(ValueError, match="sequence_length=0"):
-        SSMClassifierPreprocessor(sequence_length=0)
+        SequencePreprocessor(sequence_length=0)
 
 
 def make_classifier(**arguments):

@@ -2,16 +2,16 @@ import inspect
 
 from keras_ssm.layers import DSS, S4, S4D, S5
 from keras_ssm.models import (
+    SequencePreprocessor,
     SSMBackbone,
     SSMClassifier,
-    SSMClassifierPreprocessor,
     SSMPairClassifier,
 )
 
 UNSET = object()
 
 CLASSES = (DSS, S4, S4D, S5, SSMBackbone, SSMClassifier, SSMPairClassifier)
-CLASSES += (SSMClassifierPreprocessor,)
+CLASSES += (SequencePreprocessor,)
 
 
 def _argument_names(*classes):

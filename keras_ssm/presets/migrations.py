@@ -31,7 +31,7 @@ class Migration:
 
 
 # Entry i brings format version i + 1 to i + 2: a rename is one entry at the end, never an edit.
-MIGRATIONS = ()
+MIGRATIONS = (Migration(classes={"SSMClassifierPreprocessor": "SequencePreprocessor"}),)
 
 
 def format_version():

@@ -6,7 +6,7 @@ import pytest
 
 import keras_ssm
 from keras_ssm.layers import DSS, S4, S4D, S5, SSMBlock
-from keras_ssm.models import SSMBackbone, SSMClassifier, SSMClassifierPreprocessor
+from keras_ssm.models import SequencePreprocessor, SSMBackbone, SSMClassifier
 from tests.backend_tools import BACKEND, relative_error, to_numpy
 
 LENGTHS = np.array([12, 7, 9, 12, 3, 10, 8, 11])
@@ -157,14 +157,14 @@ def test_tokens_and_bytes(rng):
 
 
 def test_preprocessor_scales_pads_and_cuts():
-    preprocessor = SSMClassifierPreprocessor(scale=1 / 16, sequence_length=4)
+    preprocessor = SequencePreprocessor(scale=1 / 16, sequence_length=4)
     batch = preprocessor([np.array([16, 8], "uint8"), np.arange(6, dtype="int16")])
     np.testing.assert_allclose(batch["inputs"][0, :, 0], [1, 0.5, 0, 0])
     assert batch["padding_mask"].tolist() == [[True, True, False, False], [True] * 4]
     assert batch["inputs"].dtype == np.float32
     x, y = preprocessor(np.ones((2, 3)), y=np.zeros(2))
     assert x["inputs"].shape == (2, 4, 1) and y.shape == (2,)
-    clone = SSMClassifierPreprocessor.from_config(preprocessor.get_config())
+    clone = SequencePreprocessor.from_config(preprocessor.get_config())
     assert clone.get_config() == preprocessor.get_config()
 
 
@@ -172,7 +172,7 @@ def test_tf_data_is_cut_with_its_mask(series):
     import tensorflow as tf
 
     x, mask = series[0], np.arange(12) < LENGTHS[:, None]
-    model = make_model(preprocessor=SSMClassifierPreprocessor(sequence_length=5))
+    model = make_model(preprocessor=SequencePreprocessor(sequence_length=5))
     inputs = {"inputs": x, "padding_mask": mask}
     expected = predict(model, inputs)
     assert relative_error(predict(model, {k: v[:, :5] for k, v in inputs.items()}), expected) < 1e-6

@@ -10,9 +10,9 @@ import pytest
 
 from keras_ssm.layers import S4D
 from keras_ssm.models import (
+    SequencePreprocessor,
     SSMBackbone,
     SSMClassifier,
-    SSMClassifierPreprocessor,
     SSMPairClassifier,
 )
 from tests.backend_tools import BACKEND, relative_error, to_numpy
@@ -26,7 +26,7 @@ def make_backbone():
 
 
 def make_model(dropout=0.25, **kwargs):
-    preprocessor = SSMClassifierPreprocessor(scale=1 / 8)
+    preprocessor = SequencePreprocessor(scale=1 / 8)
     return SSMClassifier(make_backbone(), 3, preprocessor, "last", dropout, name="mine", **kwargs)
 
 
@@ -156,7 +156,7 @@ def test_summary_says_what_the_preprocessor_does(trained):
         return "\n".join(lines)
 
     text = summary(trained)
-    for expected in ("SSMClassifierPreprocessor", "scale: 0.125", "tokens: False", "logits"):
+    for expected in ("SequencePreprocessor", "scale: 0.125", "tokens: False", "logits"):
         assert expected in text
     model = make_model()
     model.preprocessor = np.asarray

@@ -6,9 +6,9 @@ import pytest
 
 from keras_ssm.layers import DSS, S4, S4D, S4PTD, S5, S5PTD, ScalarNormalization, SSMBlock
 from keras_ssm.models import (
+    SequencePreprocessor,
     SSMBackbone,
     SSMClassifier,
-    SSMClassifierPreprocessor,
     SSMPairClassifier,
 )
 from tests.backend_tools import BACKEND, gradients, relative_error, to_numpy
@@ -187,8 +187,8 @@ def test_allow_nan_reads_missing_values_as_zero(series):
     x, y = series[0].copy(), series[1][:, 0]
     x[1, 2, 1], filled = np.nan, x.copy()
     filled[1, 2, 1] = 0.0
-    preprocessor = SSMClassifierPreprocessor(scale=0.5, allow_nan=True)
-    preprocessor = SSMClassifierPreprocessor.from_config(preprocessor.get_config())
+    preprocessor = SequencePreprocessor(scale=0.5, allow_nan=True)
+    preprocessor = SequencePreprocessor.from_config(preprocessor.get_config())
     model = make_model(preprocessor=preprocessor)
     expected = trained(model, filled, y)
     assert_equal(trained(model, x, y), expected, 0)
@@ -246,7 +246,7 @@ def test_every_stream_is_preprocessed_and_checked(series):
     x, y = series[0] * 16, series[1][:, 0]
     rows = [row[:n] for row, n in zip(x, [8, 8, 5, 5], strict=True)]
     batches = [(rows[i : i + 1], list(y[i : i + 1])) for i in range(4)]
-    model = make_model(preprocessor=SSMClassifierPreprocessor(scale=1 / 16))
+    model = make_model(preprocessor=SequencePreprocessor(scale=1 / 16))
     scores = model.evaluate(rows, y, batch_size=1, verbose=0)
     assert (
         relative_error(model.predict(Loader(batches), verbose=0), model.predict(rows, verbose=0))
@@ -378,7 +378,7 @@ def test_an_ignored_class_counts_for_nothing(series):
 def test_labels_follow_what_the_preprocessor_cuts_and_pads(series):
     x, y = series
     for length in (6, 11):
-        preprocessor = SSMClassifierPreprocessor(sequence_length=length)
+        preprocessor = SequencePreprocessor(sequence_length=length)
         model = make_model(pooling=None, preprocessor=preprocessor)
         logits = model.predict(x, verbose=0)[:, : min(length, 8)]
         expected = by_hand(logits, y[:, :length], 1.0, np.ones(logits.shape[:2], bool))

@@ -13,7 +13,7 @@ import pytest
 from huggingface_hub import constants
 
 from keras_ssm import presets
-from keras_ssm.models import SSMBackbone, SSMClassifier, SSMClassifierPreprocessor
+from keras_ssm.models import SequencePreprocessor, SSMBackbone, SSMClassifier
 from tests.backend_tools import relative_error
 from tests.hub_client import environment, offline, use_token
 from tests.hub_server import HubServer
@@ -49,7 +49,7 @@ def test_loads_what_was_saved_and_nothing_else(hub, small, saved):
     model = SSMClassifier.from_preset(HANDLE)
     assert relative_error(model.predict(X, verbose=0), saved[1]) < 1e-6
     assert SSMBackbone.from_preset(HANDLE).count_params() == model.backbone.count_params()
-    assert SSMClassifierPreprocessor.from_preset(HANDLE).scale == 0.5
+    assert SequencePreprocessor.from_preset(HANDLE).scale == 0.5
     assert downloaded(hub) == set(files_of(saved[0]))
     commits = {path.split("/")[4] for _, path in hub.requests if "/resolve/" in path}
     assert commits == {"main", small.find("main")}  # the branch once, then its commit

@@ -10,7 +10,7 @@ import pytest
 
 from keras_ssm import presets
 from keras_ssm.hub import card
-from keras_ssm.models import SSMBackbone, SSMClassifier, SSMClassifierPreprocessor
+from keras_ssm.models import SequencePreprocessor, SSMBackbone, SSMClassifier
 from keras_ssm.models.saving.preset_loading import load_model
 from keras_ssm.presets.migrations import Migration
 from tests.backend_tools import relative_error
@@ -18,9 +18,12 @@ from tests.small_preset import X, make_model
 
 pytestmark = pytest.mark.eager
 
+# Of the preset "classifier_preprocessor", for two texts.
+PREDICTED = [[0.19050208, 0.09537496], [1.3294276, 0.74307925]]
+
 FROZEN = Path(__file__).parents[1] / "golden" / "presets-frozen"
 
-# What the preset "renamed" would need: its classes, arguments and attributes had other names.
+# What the preset "renamed" needs first: its classes, arguments and attributes had other names.
 RENAMES = (
     Migration(
         classes={"Block": "SSMBlock", "DiagonalS4": "S4D", "Backbone": "Stack"},
@@ -32,6 +35,7 @@ RENAMES = (
         arguments={"SSMBackbone": {"ssm": "mixer"}, "SSMClassifier": {"classes": "num_classes"}},
         weights={"ssm": "mixer"},
     ),
+    *presets.migrations.MIGRATIONS,
 )
 
 
@@ -51,7 +55,18 @@ def test_format_1_loads():
     for load in (SSMClassifier.from_preset, load_model):
         assert outputs_of(load(directory), directory) < 1e-5
     assert SSMBackbone.from_preset(directory).num_layers == 1
-    assert SSMClassifierPreprocessor.from_preset(directory).scale == 0.5
+    assert SequencePreprocessor.from_preset(directory).scale == 0.5
+
+
+def test_a_preprocessor_of_the_former_name_loads():
+    directory = FROZEN / "classifier_preprocessor"
+    text = ["some bytes", "ab"]
+    for load in (SSMClassifier.from_preset, load_model):
+        model = load(directory)
+        assert type(model.preprocessor) is SequencePreprocessor
+        assert relative_error(model.predict(text, verbose=0), PREDICTED) < 1e-5
+    preprocessor = SequencePreprocessor.from_preset(directory)
+    assert preprocessor.tokens and preprocessor.sequence_length == 8
 
 
 @pytest.fixture
@@ -77,7 +92,9 @@ def test_without_the_migration_they_are_refused():
 def test_what_is_saved_has_the_new_version_and_no_migration(renames, tmp_path):
     make_model().save_to_preset(tmp_path / "new")
     document = presets.read(tmp_path / "new")
-    assert document["format_version"] == 3 and not presets.migrations.pending(document)
+    assert document["format_version"] == len(RENAMES) + 1 and not presets.migrations.pending(
+        document
+    )
     with presets.migrated(tmp_path / "new", document, document["files"]) as directory:
         assert directory == tmp_path / "new"
     assert outputs_of(SSMClassifier.from_preset(tmp_path / "new"), tmp_path / "new") < 1e-5

@@ -8,7 +8,7 @@ import pytest
 
 from keras_ssm import presets
 from keras_ssm.layers import DSS, S4D, S5, SSMBlock
-from keras_ssm.models import SSMBackbone, SSMClassifier, SSMClassifierPreprocessor
+from keras_ssm.models import SequencePreprocessor, SSMBackbone, SSMClassifier
 from keras_ssm.presets import weights_check
 from tests.backend_tools import relative_error
 from tests.small_preset import X, make_model
@@ -215,9 +215,9 @@ WRONG = [
     (S4D, {"bandlimit": True}),
     (S5, {"conj_sym": "false"}),
     (DSS, {"sep_dt_re_im": None}),
-    (SSMClassifierPreprocessor, {"tokens": {}}),
-    (SSMClassifierPreprocessor, {"scale": 1e-30}),
-    (SSMClassifierPreprocessor, {"scale": True}),
+    (SequencePreprocessor, {"tokens": {}}),
+    (SequencePreprocessor, {"scale": 1e-30}),
+    (SequencePreprocessor, {"scale": True}),
 ]
 
 

@@ -9,7 +9,7 @@ import pytest
 
 import keras_ssm
 from keras_ssm import presets
-from keras_ssm.models import SSMBackbone, SSMClassifier, SSMClassifierPreprocessor
+from keras_ssm.models import SequencePreprocessor, SSMBackbone, SSMClassifier
 from tests.backend_tools import BACKEND, relative_error
 from tests.small_preset import INFO, X, alter, make_model, run_python, truncate
 
@@ -26,7 +26,7 @@ def test_saved_and_loaded(saved, preset):
     assert (
         relative_error(backbone(0.5 * X), keras.ops.convert_to_numpy(model.backbone(0.5 * X))) == 0
     )
-    assert SSMClassifierPreprocessor.from_preset(preset).scale == 0.5
+    assert SequencePreprocessor.from_preset(preset).scale == 0.5
 
 
 def test_preset_json(preset, saved):

@@ -2,7 +2,7 @@ import keras
 from keras import ops
 
 from keras_ssm.models.classification.classifier_task import ClassifierTask
-from keras_ssm.models.ssm_classifier_preprocessor import SSMClassifierPreprocessor
+from keras_ssm.models.sequence_preprocessor import SequencePreprocessor
 
 # Parts of the state: of the layers, and of the mean or the last step.
 STATE = {"layers", "total", "count"}
@@ -18,7 +18,7 @@ class SSMClassifier(ClassifierTask):
     Args:
         backbone: `keras_ssm.models.SSMBackbone`.
         num_classes: int. Number of classes.
-        preprocessor: callable or `None`. Defaults to an `SSMClassifierPreprocessor` that fits
+        preprocessor: callable or `None`. Defaults to a `SequencePreprocessor` that fits
             the backbone.
         pooling: str or `None`. `"mean"`, `"last"`, or `None`: logits at every step, trained on
             labels `(batch, length)`; padded steps count in no loss and no metric (see `fit`).
@@ -58,7 +58,7 @@ class SSMClassifier(ClassifierTask):
         [S4](https://arxiv.org/abs/2111.00396), section 4.
     """
 
-    preprocessor_cls = SSMClassifierPreprocessor
+    preprocessor_cls = SequencePreprocessor
 
     def __init__(
         self,

@@ -1,18 +1,18 @@
 import keras
 import numpy as np
 
-from keras_ssm.models.ssm_classifier_preprocessor import SSMClassifierPreprocessor
+from keras_ssm.models.sequence_preprocessor import SequencePreprocessor
 from keras_ssm.models.trainer.targets import to_numpy
 
 
 @keras.saving.register_keras_serializable(package="keras_ssm")
-class SSMPairClassifierPreprocessor(SSMClassifierPreprocessor):
+class SSMPairClassifierPreprocessor(SequencePreprocessor):
     """Turns pairs of sequences into the inputs of a pair classifier.
 
     All sequences of a batch are padded to the same length, first and second ones alike.
 
     Args:
-        tokens, scale, sequence_length, allow_nan: as in `SSMClassifierPreprocessor`.
+        tokens, scale, sequence_length, allow_nan: as in `SequencePreprocessor`.
         **kwargs: Arguments of `keras.layers.Layer`.
 
     Call arguments:
@@ -27,7 +27,7 @@ class SSMPairClassifierPreprocessor(SSMClassifierPreprocessor):
         packed with `y` and `sample_weight` if given.
 
     Raises:
-        ValueError: for what is no pair, and as in `SSMClassifierPreprocessor`.
+        ValueError: for what is no pair, and as in `SequencePreprocessor`.
 
     Example:
         ```python

@@ -11,8 +11,8 @@ from keras_ssm.models.trainer.targets import to_numpy
 
 
 @keras.saving.register_keras_serializable(package="keras_ssm")
-class SSMClassifierPreprocessor(Preprocessor):
-    """Turns what a person has into the inputs of a classifier.
+class SequencePreprocessor(Preprocessor):
+    """Turns what a person has into the inputs of a model.
 
     Arrays, lists of arrays of different lengths, integer audio or pixels, and text become a
     dict of a padded array and its `padding_mask`. It works on NumPy data and on `tf.data`.
@@ -46,7 +46,7 @@ class SSMClassifierPreprocessor(Preprocessor):
 
     Example:
         ```python
-        preprocessor = keras_ssm.models.SSMClassifierPreprocessor(scale=1 / 32768)
+        preprocessor = keras_ssm.models.SequencePreprocessor(scale=1 / 32768)
         clips = [np.zeros(8000, "int16"), np.zeros(5000, "int16")]
         batch = preprocessor(clips)  # inputs (2, 8000, 1), padding_mask (2, 8000)
         ```
