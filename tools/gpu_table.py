@@ -1,15 +1,16 @@
 """Times of the layers on an NVIDIA GPU, as the page on performance has them, in a CSV file.
 
-    KERAS_BACKEND=torch python tools/gpu_table.py docs/performance/gpu.csv
+    KERAS_BACKEND=torch python tools/gpu_table.py docs/performance/results/h100-torch.csv
 
 Each row is a layer, a sequence and a way of calling: `eager`, or `graph` for the replays of a CUDA
 graph (PyTorch), `jit` (JAX). Forward and training, the gradients of the input and of all weights
 for a given gradient of the output, are medians in milliseconds; `floor` is two and five passes over
 the sequence at the bandwidth that a copy reached just before, and memory is that of the training
-pass in sequences. Rows of the backend that are there already are replaced.
+pass in sequences. The file begins with the machine, the command and the day.
 """
 
 import csv
+import json
 import statistics
 import sys
 import time
@@ -19,6 +20,7 @@ import keras
 import numpy as np
 
 from keras_ssm import layers
+from keras_ssm.benchmark import machine
 from keras_ssm.benchmark.yardsticks import published
 
 SHAPES = [(16, 1024, 512), (16, 4096, 512), (16, 16384, 512), (4, 65536, 512)]
@@ -232,17 +234,21 @@ def table(shapes=SHAPES):
 
 
 def main(path, shapes=SHAPES):
-    path, rows = Path(path), []
-    if path.exists():
-        with path.open() as file:
-            rows = [row for row in csv.DictReader(file) if row["backend"] != BACKEND]
-    for row in table(shapes):
-        rows.append(row)
-        print(*row.values(), flush=True)
-        with path.open("w", newline="") as file:
-            writer = csv.DictWriter(file, COLUMNS)
-            writer.writeheader()
-            writer.writerows(rows)
+    path = Path(path)
+    facts = {
+        "machine": json.dumps({**machine.describe(), "gpus": [card()]}),
+        "command": f"KERAS_BACKEND={BACKEND} python tools/gpu_table.py {path}",
+        "date": time.strftime("%Y-%m-%d"),
+    }
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("w", newline="") as file:
+        file.writelines(f"# {name}: {fact}\n" for name, fact in facts.items())
+        writer = csv.DictWriter(file, COLUMNS, lineterminator="\n")
+        writer.writeheader()
+        for row in table(shapes):
+            writer.writerow(row)
+            file.flush()
+            print(*row.values(), flush=True)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Tables and the picture of a benchmark."""
+"""Tables of a benchmark."""
 
 from rich.table import Table
 
@@ -62,36 +62,41 @@ def tables(rows):
     return result
 
 
-def markdown(document):
+def markdown(machines):
     """Returns the page of a benchmark.
 
     Args:
-        document: dict, as `run.merge` makes it.
+        machines: list of lists of `records.Run`, as `records.by_machine` gives them.
 
     Returns:
-        str. Machine, versions, commands, and a table for each section.
+        str. For each machine its versions, the commands, and a table for each section.
     """
-    machine = document["machine"]
+    parts = ["# All measurements", *(part for runs in machines for part in _parts(runs))]
+    return "\n\n".join(parts) + "\n"
+
+
+def _parts(runs):
+    machine = runs[-1].machine
+    cores = f"{machine['cores']} cores" if machine["cores"] != 1 else "1 core"
+    yield f"## {machine['processor']}, {cores}"
     versions = ", ".join(f"{name} {number}" for name, number in machine["versions"].items())
     cards = "".join(f"{name}; " for name in machine.get("gpus", ()))
-    parts = [
-        f"{cards}{machine['processor']}, {machine['cores']} cores, "
-        f"{machine['memory'] / 2**30:.0f} GiB, "
-        f"{machine['system']}; Python {machine['python']}, {versions}.",
-    ]
-    rows = sorted(document["rows"], key=_order)
+    yield (
+        f"{cards}{machine['memory'] / 2**30:.0f} GiB, {machine['system']}; "
+        f"Python {machine['python']}, {versions}."
+    )
+    rows = sorted((row for run in runs for row in run.rows), key=_order)
     rates = {row["backend"]: row["matmul_rate"] for row in rows if row["section"] == "layers"}
     if rates:
         each = ", ".join(f"{1e-9 * rate:.0f} on {backend}" for backend, rate in rates.items())
-        parts.append(f"A 2048 x 2048 product reaches, in GFLOP/s: {each}.")
+        yield f"A 2048 x 2048 product reaches, in GFLOP/s: {each}."
     for section, (columns, lines) in sheets(rows).items():
-        parts.append(f"## {TITLES[section]}")
-        runs = sorted({row["run"] for row in rows if row["section"] == section})
-        for run in (document["runs"][number] for number in runs):
-            parts.append(f"`{run['command']}`, {run['date']}, {run['seconds']:.0f} s in all")
+        yield f"### {TITLES[section]}"
+        for run in runs:
+            if any(row["section"] == section for row in run.rows):
+                yield f"`{run.command}`, {run.date}, {run.seconds:.0f} s in all"
         cells = [columns, ["---"] * len(columns), *lines]
-        parts.append("\n".join(f"| {' | '.join(line)} |" for line in cells))
-    return "\n\n".join(parts) + "\n"
+        yield "\n".join(f"| {' | '.join(line)} |" for line in cells)
 
 
 def _order(row):
@@ -100,38 +105,6 @@ def _order(row):
     shape = row.get("shape") or [0, 0, 0, 0]
     place = names.index(row["layer"]) if row["layer"] in names else len(names)
     return list(SECTIONS).index(row["section"]), row["backend"], shape[1], -shape[0], place
-
-
-def picture(rows, path):
-    """Draws time and memory of a training pass against length, one curve a layer.
-
-    Args:
-        rows: list of dicts, as `run` returns them, of the sections `layers` or `memory`.
-        path: str or `Path` of the image.
-    """
-    from matplotlib.figure import Figure
-
-    panels = [
-        ("layers", "training", "training pass, nanoseconds a number", 1e9),
-        ("memory", "training_memory", "peak memory, bytes a number", 1.0),
-    ]
-    panels = [panel for panel in panels if any(row["section"] == panel[0] for row in rows)]
-    figure = Figure(figsize=(5.5 * len(panels), 4.5), layout="constrained")
-    for axes, (section, key, label, unit) in zip(
-        figure.subplots(1, len(panels), squeeze=False)[0], panels, strict=True
-    ):
-        points = {}
-        for row in rows:
-            if row["section"] == section and (row["picked"] or row["method"] is None):
-                batch, length, features, _ = row["shape"]
-                curve = points.setdefault(f"{row['layer']} ({row['backend']})", {})
-                curve[length] = unit * row[key] / (batch * length * features)
-        for label_of_curve, curve in points.items():
-            axes.plot(*zip(*sorted(curve.items()), strict=True), marker="o", label=label_of_curve)
-        axes.set(xscale="log", yscale="log", xlabel="length", ylabel=label)
-        axes.grid(True, which="both", alpha=0.3)
-        axes.legend(fontsize="x-small", ncols=2)
-    figure.savefig(path, dpi=120)
 
 
 def _method(row):

@@ -5,7 +5,6 @@ import os
 import subprocess
 import sys
 import tempfile
-import time
 from concurrent.futures import ThreadPoolExecutor
 
 from keras_ssm.benchmark.memory import ENVIRONMENT
@@ -107,37 +106,3 @@ def _worker(section, backend, arguments, progress, cache):
                 f"The benchmark failed on {backend} ({section}): {errors.read()[-2000:]}"
             )
     return rows
-
-
-# What tells the rows of a section apart.
-KEYS = ("section", "backend", "layer", "shape", "method", "size", "form")
-
-
-def merge(document, rows, **facts):
-    """Puts new rows in the place of those that measured the same.
-
-    Args:
-        document: dict or `None`. What an earlier run wrote.
-        rows: list of dicts, as `run` returns them.
-        **facts: what else is known: `machine` (dict), `command` (str) and `seconds` (float).
-
-    Returns:
-        Dict with `machine`, `rows` and `runs`; the `run` of a row is an index into these.
-    """
-    earlier = document or {"rows": [], "runs": []}
-    this = {
-        "command": facts["command"],
-        "seconds": facts["seconds"],
-        "date": time.strftime("%Y-%m-%d"),
-    }
-    identity = lambda row: [row.get(key) for key in KEYS]  # noqa: E731
-    new = [identity(row) for row in rows]
-    kept = [row for row in earlier["rows"] if identity(row) not in new]
-    numbers = sorted({row["run"] for row in kept})
-    kept = [{**row, "run": numbers.index(row["run"])} for row in kept]
-    runs = [earlier["runs"][number] for number in numbers]
-    return {
-        "machine": facts["machine"],
-        "runs": [*runs, this],
-        "rows": [*kept, *({**row, "run": len(runs)} for row in rows)],
-    }

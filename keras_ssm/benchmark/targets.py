@@ -94,7 +94,7 @@ def _over_published(rows):
             seen = [
                 (row["ratio"], row["layer"])
                 for row in rows
-                if row["layer"] in names and row["shape"][1:3] == [length, 128] and "ratio" in row
+                if row["layer"] in names and row["shape"][1:3] == [length, 128] and row.get("ratio")
             ]
             yield f"training {', '.join(names)} over published, {length:,}", limit, True, seen
 

@@ -1,7 +1,6 @@
 """`keras-ssm benchmark`."""
 
 import importlib.util
-import json
 import shlex
 import sys
 import time
@@ -12,9 +11,6 @@ from rich.progress import Progress, SpinnerColumn
 
 from keras_ssm.cli.command_group import check_installed
 from keras_ssm.cli.console import BACKENDS, console
-
-# What tells machines apart in a file of the benchmark.
-MACHINE = ("processor", "cores", "system")
 
 
 @click.command()
@@ -30,18 +26,19 @@ MACHINE = ("processor", "cores", "system")
 @click.option("--long", is_flag=True, help="Read a million steps.")
 @click.option("--full", is_flag=True, help="All of these.")
 @click.option("--seconds", type=float, help="Time for each function that is measured.")
-@click.option("--out", type=click.Path(path_type=Path), help="Folder for JSON, page and picture.")
+@click.option("--out", type=click.Path(path_type=Path), help="Folder for tables and picture.")
 def benchmark(backends, names, methods, lengths, quick, full, seconds, out, **sections):
     """Times every layer against its published formulation, in one run.
 
-    With --out, what was measured into the same folder before, on the same machine, stays beside
-    the new rows.
+    With --out, the rows are saved in a new CSV file under results/ in that folder. The page
+    benchmark.md and the picture show all the files there: of each measurement the newest, in
+    tables of their own for each machine.
     """
     backends = _installed(backends)
     if out is not None:
         check_installed("matplotlib")
     from keras_ssm.atomic_file import writing_file
-    from keras_ssm.benchmark import machine, memory, report, run
+    from keras_ssm.benchmark import machine, memory, picture, records, report, run
 
     shapes = run.QUICK_SHAPES if quick else run.SHAPES
     known = {
@@ -59,7 +56,7 @@ def benchmark(backends, names, methods, lengths, quick, full, seconds, out, **se
     if not asked:
         asked = ["layers", "memory"] if quick and memory.available() else ["layers"]
     described, rows = machine.describe(), []
-    earlier = _earlier_benchmark(out, described)
+    earlier = _earlier(out)
     job = {
         "shapes": [shape for shape in shapes if not lengths or shape[1] in lengths],
         "names": list(names) or (run.QUICK_NAMES if quick else known["--layer"]),
@@ -67,17 +64,17 @@ def benchmark(backends, names, methods, lengths, quick, full, seconds, out, **se
         "seconds": seconds or (0.05 if quick else 3.0),
         "quick": quick,
     }
-    start = time.perf_counter()
+    start, date = time.perf_counter(), time.strftime("%Y-%m-%d")
+    path = None if out is None else records.new_path(out, date, backends)
 
     def save():
         """After every row: what was measured stays, however the command ends."""
-        facts = {"command": _command(), "seconds": time.perf_counter() - start}
-        document = run.merge(earlier, rows, machine=described, **facts)
-        pages = {"json": json.dumps(document, indent=1), "md": report.markdown(document)}
-        for suffix, text in pages.items():
-            with writing_file(out / f"benchmark.{suffix}") as scratch:
-                scratch.write_text(text)
-        return document
+        this = records.Run(described, _command(), date, time.perf_counter() - start, rows)
+        records.write(path, this)
+        groups = records.by_machine([*earlier, this])
+        with writing_file(out / "benchmark.md") as scratch:
+            scratch.write_text(report.markdown(groups))
+        return next(group for group in groups if this in group)
 
     with Progress(SpinnerColumn(), *Progress.get_default_columns()[:1], console=console) as bar:
         task = bar.add_task("measuring", total=None)
@@ -94,10 +91,8 @@ def benchmark(backends, names, methods, lengths, quick, full, seconds, out, **se
             raise click.ClickException(str(error)) from None
     for table in report.tables(rows):
         console.print(table)
-    if out is not None:
-        document = save()
-        if {"layers", "memory"} & {row["section"] for row in document["rows"]}:
-            report.picture(document["rows"], out / "benchmark.png")
+    if out is not None and picture.curves(measured := records.all_rows(save())):
+        picture.draw(measured, out / "benchmark.png")
 
 
 def _installed(backends):
@@ -112,26 +107,13 @@ def _installed(backends):
     return list(found)
 
 
-def _earlier_benchmark(out, described):
-    path = None if out is None else out / "benchmark.json"
-    if path is None or not path.exists():
-        return None
+def _earlier(out):
+    from keras_ssm.benchmark import records
+
     try:
-        document = json.loads(path.read_text())
-        document["rows"], document["runs"]
-        there = [document["machine"][key] for key in MACHINE]
-    except (ValueError, KeyError, TypeError):
-        raise click.ClickException(
-            "`--out` must be a folder without a benchmark.json, or with one of this command. "
-            f"Received: {path}"
-        ) from None
-    here = [described[key] for key in MACHINE]
-    if there != here:
-        raise click.ClickException(
-            f"`--out` must be a folder of this machine, {', '.join(map(str, here))}: times of "
-            f"two do not compare. Received: {path}, of {', '.join(map(str, there))}"
-        )
-    return document
+        return [] if out is None else records.read_all(out)
+    except ValueError as error:
+        raise click.ClickException(str(error)) from None
 
 
 def _measured(row):

@@ -1,8 +1,9 @@
 """The yardsticks compute what our layers compute, and a benchmark of small shapes runs."""
 
-import json
+import runpy
 import time
 import types
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,7 +11,17 @@ from click.testing import CliRunner
 from keras import ops
 
 from keras_ssm import layers
-from keras_ssm.benchmark import arithmetic, machine, report, run, targets, timing, worker
+from keras_ssm.benchmark import (
+    arithmetic,
+    machine,
+    picture,
+    records,
+    report,
+    run,
+    targets,
+    timing,
+    worker,
+)
 from keras_ssm.benchmark.candidates import candidates, evaluations, make, published_passes
 from keras_ssm.benchmark.memory import peak_memory
 from keras_ssm.benchmark.sections import fit
@@ -23,6 +34,7 @@ from tests.backend_tools import BACKEND, relative_error, to_numpy
 once = pytest.mark.once("torch")
 
 SHAPES = [(1, 32, 4, 8)]
+ROOT = Path(__file__).resolve().parents[2]
 
 
 @pytest.mark.parametrize("name", run.SYSTEMS)
@@ -72,14 +84,37 @@ def test_rows_of_every_section(tmp_path):
     assert long[0]["process_memory"] > long[0]["forward_memory"] >= 0
     rows += memory + stream + trained + long
 
-    facts = {"command": "keras-ssm benchmark", "seconds": 1.0, "machine": machine.describe()}
-    document = run.merge(None, rows, **facts)
-    assert json.loads(json.dumps(document)) == document
+    path = records.new_path(tmp_path, "2026-01-02", [BACKEND])
+    facts = machine.describe(), "keras-ssm benchmark", "2026-01-02", 1.0
+    records.write(path, records.Run(*facts, rows))
+    (found,) = records.read_all(tmp_path)
+    assert found.machine == machine.describe() and found.command == "keras-ssm benchmark"
+    for row, read in zip(rows, found.rows, strict=True):
+        numbers = {key: value for key, value in row.items() if isinstance(value, float)}
+        assert {key: read[key] for key in numbers} == pytest.approx(numbers, rel=1e-5)
+        others = {key: value for key, value in row.items() if key not in numbers}
+        assert {key: read[key] for key in others} == others
     assert {*report.sheets(rows)} == {*run.SECTIONS, "targets"}
-    page = report.markdown(document)
+    page = report.markdown([[found]])
     assert page.count(f"| {BACKEND} |") == len(rows) + len(targets.verdicts(rows))
+    assert report.sheets(found.rows).keys() == report.sheets(rows).keys()
     assert len(report.tables(rows)) == 6
-    report.picture(rows, tmp_path / "picture.png")
+
+
+@once
+def test_the_picture_has_a_panel_a_backend_and_five_lines_at_most(tmp_path):
+    common = {"section": "layers", "shape": [2, 64, 128, 8], "training": 0.5}
+    family = [{**common, "layer": n, "method": "chunked", "picked": True} for n in run.SYSTEMS]
+    others = [{**common, "layer": n, "method": None, "picked": False} for n in run.OTHERS]
+    rows = [{**row, "backend": name} for name in ("torch", "jax") for row in family + others]
+    rows += [{**row, "published": 3.0} for row in rows if row["layer"] == "S4D"]
+    rows.append({**rows[0], "layer": "S4D", "method": "fft", "picked": False, "training": 9.0})
+    panels = picture.curves(rows)
+    assert list(panels) == ["jax", "torch"]
+    names = ["S4D", "S5", "S4D as published", "LSTM", "attention"]
+    assert [line.name for line in panels["torch"]] == names
+    assert panels["torch"][0].points == {64: 250.0} and panels["torch"][2].points == {64: 1500.0}
+    picture.draw(rows, tmp_path / "picture.png")
     assert (tmp_path / "picture.png").stat().st_size > 1000
 
 
@@ -202,16 +237,60 @@ def test_targets_of_training_depend_on_backend_and_length():
     assert (share.seen, share.met) == (0.4, True)
 
 
+def save(folder, rows, date="2026-01-02", processor="Abacus"):
+    described = {**machine.describe(), "processor": processor}
+    path = records.new_path(folder, date, {row["backend"] for row in rows})
+    records.write(path, records.Run(described, "keras-ssm benchmark", date, 2.0, rows))
+    return path
+
+
 @once
-def test_new_rows_take_the_place_of_what_measured_the_same():
-    facts = {"seconds": 2.0, "machine": {}}
-    first = {"section": "fit", "backend": "jax", "layer": "S4D"}
-    others = [{**first, "backend": "torch"}, {**first, "layer": "S5"}]
-    old = run.merge(None, [first], command="a", **facts)
-    old = run.merge(old, others, command="b", **facts)
-    found = run.merge(old, [{**first, "n": 2}], command="c", **facts)
-    assert [each["command"] for each in found["runs"]] == ["b", "c"]
-    assert found["rows"] == [*({**row, "run": 0} for row in others), {**first, "n": 2, "run": 1}]
+def test_new_rows_take_the_place_of_what_measured_the_same(tmp_path):
+    row = {"section": "long", "backend": "jax", "layer": "S4D", "shape": [1, 2, 3, 4], "forward": 1}
+    others = [{**row, "backend": "torch"}, {**row, "layer": "S5"}]
+    paths = [
+        save(tmp_path, [row]),
+        save(tmp_path, others),
+        save(tmp_path, [{**row, "forward": 7}], date="2025-12-31"),
+        save(tmp_path, [{**row, "forward": 5}], processor="Quipu"),
+        save(tmp_path, [{**row, "forward": 2}]),
+    ]
+    names = ["2026-01-02-01-jax", "2026-01-02-02-jax-torch", "2025-12-31-01-jax"]
+    assert [path.stem for path in paths[:3]] == names
+    first, second = records.by_machine(records.read_all(tmp_path))
+    assert [run.machine["processor"] for run in (*first, *second)] == ["Abacus"] * 2 + ["Quipu"]
+    seen = [(row["backend"], row["layer"], row["forward"]) for row in records.all_rows(first)]
+    assert seen == [("torch", "S4D", 1), ("jax", "S5", 1), ("jax", "S4D", 2)]
+
+
+@once
+@pytest.mark.parametrize("damage", ["", "[]", "cut", "more", "machine"])
+def test_what_is_no_result_is_refused(tmp_path, damage):
+    row = {"section": "long", "backend": "jax", "layer": "S4D", "shape": [1, 2, 3, 4], "forward": 1}
+    path = save(tmp_path, [row])
+    text = path.read_text()
+    others = {
+        "cut": text.rstrip()[:-2],
+        "more": text.rstrip() + ",1\n",
+        "machine": text.replace("processor", "p"),
+    }
+    path.write_text(others.get(damage, damage))
+    with pytest.raises(ValueError, match=r"`keras-ssm benchmark`. Received: .*01-jax"):
+        records.read_all(tmp_path)
+
+
+@once
+def test_the_pages_show_the_committed_results(tmp_path):
+    """What `python tools/draw_results.py` writes is what stands there."""
+    draw_results = runpy.run_path(ROOT / "tools" / "draw_results.py")
+    machines = records.by_machine(records.read_all(ROOT / "docs" / "performance"))
+    page = (ROOT / "docs" / "performance.md").read_text(encoding="utf-8")
+    assert draw_results["with_tables"](page, records.all_rows(machines[0])) == page
+    assert page.count("| `S4D` |") >= 3
+    listed = (ROOT / "docs" / "performance" / "benchmark.md").read_text(encoding="utf-8")
+    assert report.markdown(machines) == listed
+    draw_results["draw_front"](tmp_path / "time.png")
+    assert (tmp_path / "time.png").stat().st_size > 1000
 
 
 @once
@@ -219,18 +298,14 @@ def test_the_command_measures_and_writes(tmp_path):
     options = ["--backend", BACKEND, "--layer", "S4D", "--quick", "--memory"]
     result = CliRunner().invoke(main, ["benchmark", *options, "--out", str(tmp_path)])
     assert result.exit_code == 0, result.output
-    document = json.loads((tmp_path / "benchmark.json").read_text())
-    assert [row["method"] for row in document["rows"]] == ["chunked"]
+    (found,) = records.read_all(tmp_path)
+    assert [row["method"] for row in found.rows] == ["chunked"]
     assert "chunked (auto)" in (tmp_path / "benchmark.md").read_text()
-    (tmp_path / "benchmark.json").write_text("[]")
+    (path,) = (tmp_path / "results").iterdir()
+    path.write_text("[]")
     result = CliRunner().invoke(main, ["benchmark", *options, "--out", str(tmp_path)])
     assert result.exit_code == 1 and "Received:" in result.output
-    assert (tmp_path / "benchmark.json").read_text() == "[]"
-    document["machine"]["processor"] = "Abacus"
-    (tmp_path / "benchmark.json").write_text(json.dumps(document))
-    result = CliRunner().invoke(main, ["benchmark", *options, "--out", str(tmp_path)])
-    assert result.exit_code == 1 and "of Abacus" in " ".join(result.output.split())
-    assert json.loads((tmp_path / "benchmark.json").read_text()) == document
+    assert path.read_text() == "[]" and [*(tmp_path / "results").iterdir()] == [path]
 
 
 def test_a_training_pass_returns_the_loss(rng):
