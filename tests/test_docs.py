@@ -21,6 +21,7 @@ from tests.backend_tools import BACKEND
 
 ROOT = Path(__file__).resolve().parents[1]
 BLOCK = re.compile(r"```python\n(.*?)```", re.DOTALL)
+BACKEND_SAID = re.compile(r"^# KERAS_BACKEND=(\w+)$", re.MULTILINE)
 BACKEND_IMPORT = re.compile(r"^import (jax|tensorflow|torch)\b", re.MULTILINE)
 
 
@@ -75,25 +76,71 @@ def test_docstring_examples_run(module, code, quiet):
 
 PAGES = [
     "README.md",
-    "docs/choosing.md",
-    "docs/converting.md",
-    "docs/streaming.md",
+    "CONTRIBUTING.md",
+    "CHANGELOG.md",
+    *sorted(path.relative_to(ROOT).as_posix() for path in (ROOT / "docs").rglob("*.md")),
     *sorted(f"presets/{n}/README.md" for n in keras_ssm.list_presets()),
 ]
+SLOW = {"docs/exporting.md"}  # files of a small model are written by test_exports.py each time
+ELSEWHERE = {"docs/publishing.md"}  # its blocks run against a Hub: test_publishing_page.py
 
 
 def blocks():
-    """Every Python block of the pages: on the backends that it imports, else once."""
+    """The Python blocks of each page, one after the other, as a person types them.
+
+    Blocks for one backend, which import it or say `# KERAS_BACKEND=` first, run alone and there.
+    """
     for path in PAGES:
-        for number, code in enumerate(BLOCK.findall((ROOT / path).read_text(encoding="utf-8"))):
-            backends = BACKEND_IMPORT.findall(code)
-            mark = pytest.mark.only(*backends) if backends else pytest.mark.once("torch")
-            yield pytest.param(code, id=f"{path}-{number}", marks=mark)
+        found = BLOCK.findall((ROOT / path).read_text(encoding="utf-8"))
+        common = []
+        for number, code in enumerate(found if path not in ELSEWHERE else ()):
+            backends = {*BACKEND_IMPORT.findall(code), *BACKEND_SAID.findall(code)}
+            if backends:
+                marks = [pytest.mark.only(*backends)]
+                marks += [pytest.mark.slow] if path in SLOW else []
+                yield pytest.param([code], id=f"{path}-{number}", marks=marks)
+            else:
+                common.append(code)
+        if common:
+            yield pytest.param(common, id=path, marks=pytest.mark.once("torch"))
 
 
-@pytest.mark.parametrize("code", [*blocks()])
-def test_pages_run(code, quiet):
-    exec(code, {})
+@pytest.mark.parametrize("codes", [*blocks()])
+def test_pages_run(codes, quiet):
+    names = {}
+    for code in codes:
+        exec(code, names)
+
+
+LINK = re.compile(r"\]\(<?([^)>\s]+)>?\)")
+HEADING = re.compile(r"^#+ (.*)$", re.MULTILINE)
+FENCE = re.compile(r"^( *)```.*?^\1```", re.MULTILINE | re.DOTALL)
+
+
+def anchors(path):
+    """The names that a page's headings can be reached by."""
+    text = FENCE.sub("", path.read_text(encoding="utf-8"))
+    titles = (re.sub(r"\[([^]]*)\]\([^)]*\)", r"\1", title) for title in HEADING.findall(text))
+    return {re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-") for title in titles}
+
+
+@pytest.mark.once("torch")
+@pytest.mark.parametrize("page", PAGES)
+def test_links_lead_somewhere(page):
+    page = ROOT / page
+    for link in LINK.findall(FENCE.sub("", page.read_text(encoding="utf-8"))):
+        if link.startswith(("https://", "http://", "mailto:")):
+            continue
+        target, _, anchor = link.partition("#")
+        target = page if not target else page.parent / target
+        assert target.exists(), f"{page}: {link}"
+        assert not anchor or anchor in anchors(target), f"{page}: {link}"
+
+
+@pytest.mark.once("torch")
+def test_the_readme_lists_the_presets():
+    table = keras_ssm.presets.markdown_table()
+    assert table.strip() in (ROOT / "README.md").read_text(encoding="utf-8")
 
 
 # What the files of docs/converting.md are.
