@@ -1,9 +1,12 @@
 """Values and gradients of a function of a layer's weights, on whichever backend runs."""
 
+import importlib
+
 import keras
 import numpy as np
 
 BACKEND = keras.config.backend()
+BACKEND_MODULE = importlib.import_module(f"keras_ssm.ops.backend.{BACKEND}")
 
 
 def to_numpy(x):

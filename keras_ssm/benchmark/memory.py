@@ -44,7 +44,7 @@ def peak_memory(function):
     import keras  # not needed by who only asks whether memory can be counted
 
     gc.collect()
-    device = _counting_device() if keras.config.backend() == "tensorflow" else None
+    device = {"tensorflow": _counting_device}.get(keras.config.backend(), lambda: None)()
     if device is not None:
         return _allocated(function, device)
     if on_gpu():
@@ -80,10 +80,8 @@ def on_gpu():
     """Whether tensors are on a GPU by default, on JAX or PyTorch."""
     import keras
 
-    device = keras.ops.zeros(())
-    if keras.config.backend() == "torch":
-        return device.is_cuda
-    return keras.config.backend() == "jax" and device.device.platform == "gpu"
+    tells = {"jax": lambda x: x.device.platform == "gpu", "torch": lambda x: x.is_cuda}
+    return tells.get(keras.config.backend(), lambda x: False)(keras.ops.zeros(()))
 
 
 def _allocated_by_torch(function):

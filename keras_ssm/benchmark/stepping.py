@@ -3,6 +3,8 @@
 import keras
 import numpy as np
 
+from keras_ssm.ops import backend
+
 BACKEND = keras.config.backend()
 
 
@@ -30,7 +32,7 @@ def layer_function(layer):
     variables = layer.trainable_variables
 
     def function(values, x):
-        if BACKEND != "jax":
+        if not backend.is_stateless():
             return layer(x)
         with keras.StatelessScope(state_mapping=list(zip(variables, values, strict=True))):
             return layer(x)

@@ -30,12 +30,12 @@ def get_activation(name):
 
 def _gelu(x):
     dtype = keras.backend.standardize_dtype(x.dtype)
-    if is_exporting() and keras.backend.backend() == "jax":
+    if is_exporting() and not backend.exports_erf():
         wide = ops.cast(x, "float64" if dtype == "float64" else "float32")
         return ops.cast(0.5 * wide * (1.0 + _plain_erf(wide * 0.5**0.5)), dtype)
     # Keras takes erfc on JAX, in more passes, and on TensorFlow, for which ONNX has no operation.
     # In half precision 1 + erf would lose digits.
-    if dtype == "float64" or (dtype == "float32" and keras.backend.backend() != "torch"):
+    if dtype == "float64" or (dtype == "float32" and backend.takes_erfc()):
         return 0.5 * x * (1.0 + ops.erf(x * 0.5**0.5))
     return keras.activations.gelu(x, approximate=False)
 

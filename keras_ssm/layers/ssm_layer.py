@@ -73,7 +73,7 @@ class SSMLayer(OneDirection, keras.layers.Layer):
 
     def chosen_method(self, length):
         """Returns the evaluation of a sequence of `length` steps, a size of a shape."""
-        unknown = exporting.known(length) is None and keras.config.backend() != "tensorflow"
+        unknown = exporting.known(length) is None and not backend.transforms_unknown_lengths()
         if self.method == "auto" or unknown or not exporting.loops_allowed():
             return "chunked"
         return self.method
@@ -323,7 +323,7 @@ class SSMLayer(OneDirection, keras.layers.Layer):
     def _checked_mask(self, mask, x, return_state):
         mask = ops.cast(ops.convert_to_tensor(mask), "bool")
         self._check_mask_shape(mask.shape, x.shape)
-        values = backend.concrete(mask) if return_state else None
+        values = backend.static_value(mask) if return_state else None
         if values is not None and (np.diff(values.astype(int), axis=1) > 0).any():
             raise ValueError(
                 "`return_state` needs a mask that pads on the right: True up to each row's last "

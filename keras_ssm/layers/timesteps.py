@@ -35,7 +35,7 @@ def checked_timesteps(layer, timesteps, expected, mask=None, from_zero=True):
     timesteps = uncovered(timesteps, mask, from_zero)
     timesteps = ops.cast(timesteps, layer.system_dtype)
     check_timesteps_shape(layer, timesteps.shape, expected)
-    values = backend.concrete(timesteps)
+    values = backend.static_value(timesteps)
     if values is not None and not (np.isfinite(values) & (values > 0)).all():
         raise ValueError(
             f"`timesteps` of {layer.name} must be positive and finite. "

@@ -111,7 +111,7 @@ def _in_chunks(u, bank, initial_state, D, lengths, bidirectional, return_state, 
         matrices = chunk_matrices(bank, T, bidirectional, D)
         if to_every_length:
             return _to_every_length(u, bank, matrices, initial, lengths, T)
-        y, state = _at_once(u, matrices, initial, T, return_state)
+        y, state = _at_once(u, matrices, initial, T)
     return y, ops.transpose(state, (1, 0, 2)) if return_state else None
 
 
@@ -191,12 +191,12 @@ def _chunks(u, response, transition, E_in, E_out, others, initial):
     return in_chunks(y), before, last
 
 
-def _at_once(u, matrices, initial, T, return_state=True):
-    """Outputs `(batch, length, channels * features)`, and the last state where it is wanted."""
+def _at_once(u, matrices, initial, T):
+    """Outputs `(batch, length, channels * features)`, and the last state."""
     portable = functools.partial(all_features, T, bool(initial))
     if not exporting.loops_allowed() or known(u.shape[1]) is None:
         return portable(u, *matrices, *initial)
-    fused = backend.fused_chunks(u, T, matrices, initial, return_state, portable)
+    fused = backend.fused_chunks(u, T, matrices, initial, portable)
     return portable(u, *matrices, *initial) if fused is None else fused
 
 
@@ -247,7 +247,7 @@ def _block(tensors, fixed, T, bidirectional, rebuild, skip, initial):
 def block_size(u):
     """The number of features that are computed at a time; 0 for all of them."""
     batch, length, features = u.shape
-    if known(length) is None or not exporting.loops_allowed() or not backend.blocks_pay():
+    if known(length) is None or not exporting.loops_allowed() or not backend.runs_in_blocks():
         return 0
     samples = (known(batch) or USUAL_BATCH) * length
     if samples * features < SMALLEST_IN_BLOCKS:

@@ -4,10 +4,10 @@ Such programs have no lists of tensors that grow in a loop. In doubling k every 
 a^(2^k), what the step 2^k before it holds: log2(steps) passes over the whole sequence.
 """
 
-import keras
 import numpy as np
 from keras import ops
 
+from keras_ssm.ops import backend
 from keras_ssm.ops.exporting import known, longest, loops_allowed
 
 # Steps of a recurrence that are written out one after another where there are no loops.
@@ -17,11 +17,11 @@ LONGEST_UNROLLED = 16
 def needed(count):
     """Whether a recurrence of `count` steps (a size of a shape) has to be doublings.
 
-    PyTorch has no loop for an unknown number of steps, whatever the graph is for.
+    PyTorch has no loop over an unknown number of steps, whatever the graph is for.
     """
     count = known(count)
     if count is None:
-        return not loops_allowed() or keras.config.backend() == "torch"
+        return not loops_allowed() or not backend.loops_over_unknown_steps()
     return not loops_allowed() and count > LONGEST_UNROLLED
 
 

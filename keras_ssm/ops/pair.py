@@ -3,7 +3,6 @@
 Complex tensors train, export and compile unevenly across backends; real pairs do everywhere.
 """
 
-import keras
 from keras import ops
 
 from keras_ssm.ops import backend
@@ -80,6 +79,6 @@ def multiplier(a, conjugate=False):
 def product(a, b):
     """Returns a b for two joined tensors `(..., 2 modes)`, of which a broadcasts against b."""
     # Six times as long by `multiplier` on PyTorch; LiteRT slices no tensors of its rank.
-    if keras.backend.backend() == "torch" or not loops_allowed():
+    if not backend.uses_xla() or not loops_allowed():
         return join(multiply(split(a), split(b)))
     return from_rows(multiplier(rows(a))(rows(b)))

@@ -1,9 +1,8 @@
 """Systems applied sample by sample."""
 
-import keras
 from keras import ops
 
-from keras_ssm.ops import pair
+from keras_ssm.ops import backend, pair
 from keras_ssm.ops.backend import exact_einsum, sequential
 
 # Float32 numbers in the widest register of a CPU.
@@ -32,7 +31,7 @@ def step(u, state, dA, dB, C):
     Reference:
         [S4](https://arxiv.org/abs/2111.00396), equation 3.
     """
-    xla = keras.backend.backend() != "torch"
+    xla = backend.uses_xla()
     if xla and VECTOR < state.shape[-1] // 2 <= 2 * VECTOR:
         y, state = _by_rows(u[..., None, None], state, dA, dB, C)
     else:

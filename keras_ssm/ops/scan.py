@@ -69,7 +69,7 @@ def forward(dA, inputs, initial, reverse=False):
     """Returns what `scan` returns, without a gradient rule."""
     if doubling.needed(inputs.shape[-2]):
         return _by_doubling(dA, inputs, initial, reverse)
-    fast = backend.fast_states(dA, inputs, initial, reverse)
+    fast = backend.scan_states(dA, inputs, initial, reverse)
     if fast is not None:
         return fast
     steps = known(inputs.shape[-2])
@@ -160,7 +160,7 @@ def _within(dA, inputs, state, reverse=False):
     if steps is None or steps > backend.LONGEST_UNROLLED:
         return _rolled(dA, inputs, state, reverse)
     step = lambda state, t: _advance(_at(dA, t), state, inputs[..., t, :])  # noqa: E731
-    return backend.written_out(step, state, steps, reverse)
+    return backend.unrolled(step, state, steps, reverse)
 
 
 def _rolled(dA, inputs, state, reverse=False):

@@ -20,8 +20,9 @@ def toeplitz(diagonals):
         toeplitz(ops.convert_to_tensor([[0.0, 1.0, 2.0]]))  # [[[1, 2], [0, 1]]]
         ```
     """
-    if backend.toeplitz is not None:
-        return backend.toeplitz(diagonals)
+    by_views = backend.toeplitz(diagonals)
+    if by_views is not None:
+        return by_views
     width = diagonals.shape[-1] + 1
     n, lead = width // 2, diagonals.shape[:-1]
     padded = backend.pad(diagonals, [(0, 0)] * len(lead) + [(0, 1)])

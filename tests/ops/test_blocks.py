@@ -36,7 +36,7 @@ def blocks(monkeypatch):
         return map_blocks(function, tensors, fixed, size, **static)
 
     def set_size(size):
-        monkeypatch.setattr(chunked.backend, "blocks_pay", lambda: True)  # as on a CPU
+        monkeypatch.setattr(chunked.backend, "runs_in_blocks", lambda: True)  # as on a CPU
         monkeypatch.setattr(chunked, "SMALLEST_IN_BLOCKS", 1)
         monkeypatch.setattr(chunked, "BLOCK_SAMPLES", size * BATCH * LENGTH)
 

@@ -21,7 +21,7 @@ def forms(request, monkeypatch):
     if request.param == "gpu":
         module = __import__("keras_ssm.ops.backend.jax", fromlist=["jax"])
         for place in (backend, module):
-            monkeypatch.setattr(place, "blocks_pay", lambda: False)
+            monkeypatch.setattr(place, "runs_in_blocks", lambda: False)
 
 
 def products(jaxpr):

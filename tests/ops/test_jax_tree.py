@@ -8,7 +8,7 @@ from keras import ops
 from keras_ssm import layers
 from keras_ssm.ops import backend
 from keras_ssm.ops.backend.jax import tree as jax_tree
-from tests.backend_tools import gradients, relative_error, to_numpy
+from tests.backend_tools import BACKEND_MODULE, gradients, relative_error, to_numpy
 
 BATCH, MODES = 2, 3
 
@@ -52,8 +52,8 @@ def test_layers_and_gradients(layer, options, rng, monkeypatch):
         return ops.sum(y * y), y
 
     expected = gradients(loss, layer, x, compile=True)
-    for module in (backend, backend._module):
-        monkeypatch.setattr(module, "blocks_pay", lambda: False)
+    for module in (backend, BACKEND_MODULE):
+        monkeypatch.setattr(module, "runs_in_blocks", lambda: False)
     y, weights, (dx,) = gradients(loss, layer, x, compile=True)
     assert "while" not in str(jax.make_jaxpr(lambda x: layer(x, **options))(x))
     assert relative_error(y, expected[0]) < 1e-5 and relative_error(dx, expected[2][0]) < 1e-5

@@ -339,15 +339,15 @@ def test_fft_conv(length, steps, bidirectional, rng):
     assert relative_error(y, expected) < 1e-5
 
 
-def test_exact_einsum_and_concrete(rng):
+def test_exact_einsum_and_static_value(rng):
     a, b = rng.standard_normal((2, 4, 4)).astype("float32")
     product = backend.exact_einsum("ij,jk->ik", ops.convert_to_tensor(a), ops.convert_to_tensor(b))
     assert relative_error(product, a @ b) < 1e-6
-    assert backend.concrete(ops.convert_to_tensor(a)).shape == (4, 4)
+    assert backend.static_value(ops.convert_to_tensor(a)).shape == (4, 4)
     seen = []
 
     def function(x):
-        seen.append(backend.concrete(x))
+        seen.append(backend.static_value(x))
         return x * 2
 
     if BACKEND != "torch":

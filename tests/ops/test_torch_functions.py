@@ -17,7 +17,7 @@ from keras_ssm.ops.backend.torch import dense_scan as torch_dense_scan
 from keras_ssm.ops.backend.torch import mimo as torch_mimo
 from keras_ssm.ops.backend.torch import products as torch_products
 from keras_ssm.ops.backend.torch import workspace as torch_workspace
-from keras_ssm.ops.backend.torch.scan import scan_states
+from keras_ssm.ops.backend.torch.scan import scan_in_blocks
 from tests.backend_tools import relative_error
 
 chunked = importlib.import_module("keras_ssm.ops.chunked")
@@ -103,7 +103,7 @@ def test_scan(steps, reverse, rng):
         double(BATCH, STATES),
     ]
     portable = lambda *tensors: scan.forward(*tensors, reverse)  # noqa: E731
-    ours = scan_states(*tensors, reverse, portable)
+    ours = scan_in_blocks(*tensors, reverse, portable)
     compare([ours], [portable(*tensors)], tensors, [double(BATCH, steps, STATES)], 1e-12)
 
 

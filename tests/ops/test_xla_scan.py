@@ -9,7 +9,7 @@ from keras import ops
 
 from keras_ssm.ops import backend
 from keras_ssm.ops.backend import xla
-from tests.backend_tools import BACKEND, compiled, gradients, relative_error
+from tests.backend_tools import BACKEND, BACKEND_MODULE, compiled, gradients, relative_error
 
 carry = importlib.import_module("keras_ssm.ops.carry")
 scan = importlib.import_module("keras_ssm.ops.scan")
@@ -21,7 +21,7 @@ SHORTEST = 128 if BACKEND == "jax" else 1024
 @pytest.fixture(autouse=True)
 def on_any_device(monkeypatch):
     """The loops of JAX are for a CPU."""
-    monkeypatch.setattr(backend._module, "blocks_pay", lambda: True)
+    monkeypatch.setattr(BACKEND_MODULE, "runs_in_blocks", lambda: True)
 
 
 class Nothing(keras.Layer):

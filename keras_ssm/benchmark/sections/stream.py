@@ -8,6 +8,7 @@ import numpy as np
 
 from keras_ssm.benchmark.candidates import make
 from keras_ssm.benchmark.timing import alternate
+from keras_ssm.ops import backend
 
 BACKEND = keras.config.backend()
 CALLS, LOOP = 50, 1000  # steps of one measurement: called one by one, and in a compiled loop
@@ -52,7 +53,7 @@ def single_step(name, features, state, seconds):
     """
     if name == "MultiHeadAttention":
         return None
-    forms = ["eager" if BACKEND == "torch" else "step"]
+    forms = ["step" if backend.uses_xla() else "eager"]
     ((function, steps, _),) = streams(name, features, state, 1, forms).values()
     return alternate([function], seconds)[0] / steps
 
@@ -103,7 +104,7 @@ def _cells(name, features, state, layers):
         following = []
         for cell, before, values in zip(stack, states, weights, strict=True):
             # `call`, as our layers' `step`: without the work of a Keras call for each sample.
-            if BACKEND == "jax":
+            if backend.is_stateless():
                 mapping = list(zip(cell.trainable_variables, values, strict=True))
                 with keras.StatelessScope(state_mapping=mapping):
                     x, after = cell.call(x, before)

@@ -1,9 +1,9 @@
 """`export` of backbone and task models: what other programs run."""
 
 import keras
-from keras import tree
 
 from keras_ssm.checks import check_positive
+from keras_ssm.ops import backend
 from keras_ssm.ops.exporting import DEFAULT_LONGEST, exporting
 
 # Formats whose programs have no loops with lists, no transforms and no XLA.
@@ -43,25 +43,16 @@ class Exports:
         check_positive(max_length=max_length)
         signature = self._signature(input_signature)
         self._check_exportable(format, signature)
-        backend = keras.config.backend()
         if not self._called:
             self(self.sample_inputs())
-        if backend == "jax" and format == "tf_saved_model":
-            shapes = {"polymorphic_shapes": [self._symbols(signature)]}
-            kwargs["jax2tf_kwargs"] = {**shapes, **(kwargs.get("jax2tf_kwargs") or {})}
-        if backend == "tensorflow" and format == "litert" and "target_spec" not in kwargs:
-            import tensorflow as tf
-
-            # Without those of TensorFlow, that no plain interpreter runs.
-            kwargs["target_spec"] = {"supported_ops": [tf.lite.OpsSet.TFLITE_BUILTINS]}
-        if backend == "torch" and format == "torch":
-            free = tree.map_structure(
-                lambda spec: {0: _any_size()} if spec.shape[0] is None else {}, signature
-            )
-            kwargs.setdefault("dynamic_shapes", [(free,)])
+        for key, value in backend.export_arguments(format, signature, self._length_axis()).items():
+            if key == "jax2tf_kwargs":
+                kwargs[key] = {**value, **(kwargs.get(key) or {})}
+            kwargs.setdefault(key, value)
         settings = {"format": format, "verbose": verbose, "input_signature": [signature]}
+        loops = format not in WITHOUT_LOOPS and backend.exports_loops()
         try:
-            with exporting(max_length, loops=format not in WITHOUT_LOOPS and backend != "torch"):
+            with exporting(max_length, loops=loops):
                 keras.Model.export(self, str(filepath), **settings, **kwargs)
         except Exception as error:
             if type(error).__name__ != "ConverterError":
@@ -124,17 +115,16 @@ class Exports:
         specs = signature if isinstance(signature, dict) else {self.input_key: signature}
         length = specs[self.input_key].shape[self._length_axis()]
         mixer = getattr(self, "backbone", self).blocks[0].mixer
-        if keras.config.backend() == "torch":
-            if format == "tf_saved_model":
-                raise ValueError(
-                    "A SavedModel is written on the backends TensorFlow and JAX: a preset loads "
-                    "there with the same weights. Received: format='tf_saved_model' on torch"
-                )
-            if length is None:  # the file would read sequences of one length, and not say so
-                raise ValueError(
-                    "On PyTorch `input_signature` must have a known length. "
-                    f"Received: shape {specs[self.input_key].shape}"
-                )
+        if format == "tf_saved_model" and not backend.writes_saved_models():
+            raise ValueError(
+                "A SavedModel is written on the backends TensorFlow and JAX: a preset loads "
+                "there with the same weights. Received: format='tf_saved_model' on torch"
+            )
+        if length is None and not backend.exports_unknown_lengths():
+            raise ValueError(
+                "On PyTorch `input_signature` must have a known length. "
+                f"Received: shape {specs[self.input_key].shape}"
+            )
         if not mixer.needs_transform(length):
             return
         if format in WITHOUT_LOOPS and length is not None:
@@ -142,24 +132,8 @@ class Exports:
                 f"A {type(mixer).__name__} with `max_kernel_length` convolves by Fourier "
                 f"transforms, which {format!r} has not. Received: format={format!r}"
             )
-        if format in WITHOUT_LOOPS or (length is None and keras.config.backend() != "tensorflow"):
+        if format in WITHOUT_LOOPS or (length is None and not backend.transforms_unknown_lengths()):
             raise ValueError(
                 f"`input_signature` must have a known length, since the kernel of this "
                 f"{type(mixer).__name__} depends on it. Received: length={length}"
             )
-
-    def _symbols(self, signature):
-        """The shapes of a signature as JAX writes them: one name for each unknown size."""
-        names = {0: "batch", self._length_axis(): "length"}
-
-        def written(spec):
-            sizes = [names[i] if n is None else str(n) for i, n in enumerate(spec.shape)]
-            return f"({', '.join(sizes)})"
-
-        return tree.map_structure(written, signature)
-
-
-def _any_size():
-    import torch
-
-    return torch.export.Dim.AUTO

@@ -9,6 +9,7 @@ from keras_ssm.models.trainer.data_streams import BatchConverter, LoadedBatches,
 from keras_ssm.models.trainer.finite_inputs import check_finite, is_tensorflow
 from keras_ssm.models.trainer.tf_data import convert_tf_dataset
 from keras_ssm.models.trainer.turns import turn
+from keras_ssm.ops import backend
 
 
 class DataTrainer:
@@ -100,7 +101,7 @@ class DataTrainer:
                 sample_weight=sample_weight,
                 **kwargs,
             )
-            if keras.config.backend() == "jax":
+            if backend.is_stateless():
                 # Averages that became the weights share their buffers, which a step gives away.
                 for variable in self.trainable_variables:
                     variable.assign(ops.copy(variable.value))
@@ -252,7 +253,7 @@ class DataTrainer:
             try:
                 yield
             except BaseException as error:
-                if keras.config.backend() == "jax":
+                if backend.is_stateless():
                     self.jax_state_sync()
                 if is_alone():
                     # A traced function that failed half-way does not run again.

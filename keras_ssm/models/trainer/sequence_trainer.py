@@ -10,6 +10,7 @@ from keras_ssm.models.saving.preset_loading import PresetTable
 from keras_ssm.models.stateful_call import StatefulCall
 from keras_ssm.models.trainer.data_trainer import DataTrainer
 from keras_ssm.models.trainer.replicas import Replicas
+from keras_ssm.ops import backend
 
 
 class SequenceTrainer(Clones, OneDirection, Exports, Replicas, DataTrainer):
@@ -139,8 +140,7 @@ class SequenceTrainer(Clones, OneDirection, Exports, Replicas, DataTrainer):
 
     def track_weights(self):
         """Shows PyTorch the weights of now, after some came or went."""
-        if keras.config.backend() == "torch":
-            self._track_variables()
+        backend.track_weights(self)
 
     def record_sample(self):
         """A short input and its outputs, for whoever checks a copy of the preset."""

@@ -4,7 +4,7 @@ import contextlib
 import threading
 import weakref
 
-import keras
+from keras_ssm.ops import backend
 
 _guard = threading.Lock()
 _turns = weakref.WeakKeyDictionary()
@@ -31,7 +31,7 @@ def turn(model):
     """
     with _guard:
         turns = _turns.setdefault(getattr(model, "backbone", model), _Turns())
-    one_at_a_time = turns.lock if keras.config.backend() == "jax" else contextlib.nullcontext()
+    one_at_a_time = turns.lock if backend.is_stateless() else contextlib.nullcontext()
     with one_at_a_time:
         with _guard:
             turns.running += 1

@@ -2,17 +2,54 @@
 
 import jax
 import jax.numpy as jnp
+import keras
 import numpy as np
 from jax import lax
 
 from keras_ssm.ops.backend import xla
 from keras_ssm.ops.backend.jax import tree as jax_tree
-from keras_ssm.ops.backend.jax.blocks import map_blocks as map_blocks
-from keras_ssm.ops.backend.jax.numbers import einsum, matmul
+from keras_ssm.ops.backend.jax.blocks import map_blocks
+from keras_ssm.ops.backend.jax.numbers import (
+    arctan2,
+    complex_of,
+    cos,
+    cumsum,
+    einsum,
+    matmul,
+    maximum,
+    mean,
+    minimum,
+    sin,
+    tanh,
+)
 from keras_ssm.ops.backend.xla import carry_states as carry_in_place
 
-# Steps of a recurrence that are written out one after another.
-LONGEST_UNROLLED = 0  # `lax.scan` compiles once
+__all__ = [
+    "arctan2",
+    "carry_states",
+    "complex_of",
+    "cos",
+    "cumsum",
+    "einsum",
+    "exact_einsum",
+    "export_arguments",
+    "exports_erf",
+    "fused_scan",
+    "is_stateless",
+    "map_blocks",
+    "matmul",
+    "maximum",
+    "mean",
+    "minimum",
+    "project",
+    "runs_in_blocks",
+    "scan_states",
+    "sequential",
+    "sin",
+    "static_value",
+    "tanh",
+    "with_gradient",
+]
 
 # Steps from which blocks side by side are faster than one loop.
 SHORTEST_IN_BLOCKS = 128
@@ -23,7 +60,7 @@ def exact_einsum(equation, *operands):
     return jnp.einsum(equation, *operands, precision=lax.Precision.HIGHEST)
 
 
-def concrete(x):
+def static_value(x):
     """The value of x as a NumPy array, or `None` while tracing."""
     return None if isinstance(x, jax.core.Tracer) else np.asarray(x)
 
@@ -33,28 +70,10 @@ def sequential(advance, carry, samples, reverse=False):
     return lax.scan(advance, carry, samples, reverse=reverse)
 
 
-def written_out(advance, state, steps, reverse=False):
-    """The states `(..., steps, size)` of `advance(state, t) -> state`, loop unrolled."""
-    states = []
-    for t in reversed(range(steps)) if reverse else range(steps):
-        state = advance(state, t)
-        states.append(state)
-    return jnp.stack(states[::-1] if reverse else states, axis=-2)
-
-
 def with_gradient(forward, backward):
-    """A function of tensors with its own gradient.
-
-    `forward(*tensors)` returns `(outputs, kept)`, and `backward(kept, cotangents)` the gradient
-    of each tensor.
-    """
+    """A function of tensors with its own gradient."""
     function = jax.custom_vjp(lambda *tensors: forward(*tensors)[0])
     function.defvjp(forward, lambda kept, cotangents: tuple(backward(kept, cotangents)))
-    return function
-
-
-def compiled(function, steps):
-    """The function itself: whoever calls compiles the whole."""
     return function
 
 
@@ -64,7 +83,7 @@ def project(x, matrix):
     On a CPU the gradient of the matrix is summed row by row of the batch, the smaller side first:
     XLA would transpose the larger one as a whole.
     """
-    return _project(x, matrix) if blocks_pay() and x.ndim == 3 else matmul(x, matrix)
+    return _project(x, matrix) if runs_in_blocks() and x.ndim == 3 else matmul(x, matrix)
 
 
 @jax.custom_vjp
@@ -82,26 +101,21 @@ def _gradient_of_project(kept, upstream):
 _project.defvjp(lambda x, matrix: (_project(x, matrix), (x, matrix)), _gradient_of_project)
 
 
-def contiguous(x):
-    """x, since this backend copies where it has to."""
-    return x
-
-
-def blocks_pay():
+def runs_in_blocks():
     """Whether blocks that fit the caches of a CPU are faster than all features at once."""
     return jax.default_backend() == "cpu"
 
 
 def carry_states(transition, inputs, initial, reverse):
     """`ops.carry` without its gradient: a loop on a CPU, a tree elsewhere; `None` if dense."""
-    if not blocks_pay() and len(transition.shape) == 2 and inputs.shape[2] is not None:
+    if not runs_in_blocks() and len(transition.shape) == 2 and inputs.shape[2] is not None:
         return jax_tree.states_before(transition, inputs, initial, reverse)
     return carry_in_place(transition, inputs, initial, reverse)
 
 
-def fast_states(dA, inputs, initial, reverse):
+def scan_states(dA, inputs, initial, reverse):
     """The states of `ops.scan` without its gradient, on accelerators; `None` on a CPU."""
-    if blocks_pay() or not isinstance(inputs.shape[-2], int):
+    if runs_in_blocks() or not isinstance(inputs.shape[-2], int):
         return None
     return jax_tree.states_after(dA, inputs, initial, reverse)
 
@@ -109,10 +123,10 @@ def fast_states(dA, inputs, initial, reverse):
 def fused_scan(dA, inputs, initial, reverse, portable):
     """The states of `ops.scan` by loops.
 
-    `None` for changing transitions, short sequences and accelerators, which have `fast_states`.
+    `None` for changing transitions, short sequences and accelerators, which have `scan_states`.
     """
     steps = inputs.shape[-2]
-    if not blocks_pay():
+    if not runs_in_blocks():
         return None
     if dA.shape[-2] != 1 or steps is None or steps < SHORTEST_IN_BLOCKS:
         return None
@@ -125,6 +139,25 @@ def fused_scan(dA, inputs, initial, reverse, portable):
     return with_gradient(evaluate, gradient)(dA, inputs, initial)
 
 
-def fused_chunks(u, T, matrices, initial, return_state, portable):
-    """The outputs of `ops.chunked` in one function: none on JAX."""
-    return None
+def exports_erf():
+    """Older readers of JAX's programs do not know it."""
+    return False
+
+
+def export_arguments(format, signature, length_axis):
+    """For a SavedModel one name for each size that is not known."""
+    if format != "tf_saved_model":
+        return {}
+    names = {0: "batch", length_axis: "length"}
+
+    def written(spec):
+        sizes = [names[i] if n is None else str(n) for i, n in enumerate(spec.shape)]
+        return f"({', '.join(sizes)})"
+
+    shapes = keras.tree.map_structure(written, signature)
+    return {"jax2tf_kwargs": {"polymorphic_shapes": [shapes]}}
+
+
+def is_stateless():
+    """Whether programs are functions of their arguments alone."""
+    return True

@@ -6,7 +6,40 @@ import functools
 import tensorflow as tf
 
 from keras_ssm.ops.backend import xla
-from keras_ssm.ops.backend.tensorflow.numbers import einsum as exact_einsum  # noqa: F401
+from keras_ssm.ops.backend.tensorflow.numbers import (
+    complex_of,
+    cos,
+    einsum,
+    matmul,
+    mean,
+    sin,
+    tanh,
+)
+
+__all__ = [
+    "LONGEST_UNROLLED",
+    "carry_states",
+    "compiled",
+    "complex_of",
+    "cos",
+    "einsum",
+    "exact_einsum",
+    "export_arguments",
+    "fused_scan",
+    "map_blocks",
+    "matmul",
+    "mean",
+    "project",
+    "runs_in_blocks",
+    "sequential",
+    "sin",
+    "static_value",
+    "tanh",
+    "transforms_unknown_lengths",
+    "with_gradient",
+]
+
+exact_einsum = einsum  # no fast mode is chosen by name
 
 # Whether what is traced is a program of XLA, for operations that nothing else has.
 _IN_XLA = contextvars.ContextVar("in_xla", default=False)
@@ -18,7 +51,7 @@ LONGEST_UNROLLED = 16  # XLA takes minutes over long unrolled loops
 SHORTEST_COMPILED = 1024
 
 
-def concrete(x):
+def static_value(x):
     """The value of x as a NumPy array, or `None` in a graph."""
     x = tf.convert_to_tensor(x)
     return x.numpy() if hasattr(x, "numpy") and tf.executing_eagerly() else None
@@ -44,21 +77,8 @@ def sequential(advance, carry, samples, reverse=False):
     return carry, outputs.stack() if kept[0] else None
 
 
-def written_out(advance, state, steps, reverse=False):
-    """The states `(..., steps, size)` of `advance(state, t) -> state`, loop unrolled."""
-    states = []
-    for t in reversed(range(steps)) if reverse else range(steps):
-        state = advance(state, t)
-        states.append(state)
-    return tf.stack(states[::-1] if reverse else states, axis=-2)
-
-
 def with_gradient(forward, backward):
-    """A function of tensors with its own gradient.
-
-    `forward(*tensors)` returns `(outputs, kept)`, and `backward(kept, cotangents)` the gradient
-    of each tensor.
-    """
+    """A function of tensors with its own gradient."""
 
     @tf.custom_gradient
     def function(*tensors):
@@ -102,12 +122,12 @@ def _unwatched(tensors):
     return tf.nest.map_structure(tf.stop_gradient, tensors)
 
 
-def contiguous(x):
-    """x, since this backend copies where it has to."""
-    return x
+def project(x, matrix):
+    """The product of rows and a matrix."""
+    return matmul(x, matrix)
 
 
-def blocks_pay():
+def runs_in_blocks():
     """Whether blocks that fit the caches of a CPU are faster than all features at once."""
     return not tf.config.list_logical_devices("GPU")
 
@@ -200,5 +220,13 @@ def _compiled_scan(reverse):
     )
 
 
-def fused_chunks(u, T, matrices, initial, return_state, portable):
-    """No kernel of its own: XLA fuses on a GPU."""
+def transforms_unknown_lengths():
+    """Whether Fourier transforms take a length that a graph does not know."""
+    return True
+
+
+def export_arguments(format, signature, length_axis):
+    """For LiteRT its own operations: no plain interpreter runs those of TensorFlow."""
+    if format != "litert":
+        return {}
+    return {"target_spec": {"supported_ops": [tf.lite.OpsSet.TFLITE_BUILTINS]}}

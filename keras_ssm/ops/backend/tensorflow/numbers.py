@@ -1,14 +1,9 @@
 """Products without TF32 on TensorFlow, and functions in the dtype of their arguments."""
 
 import tensorflow as tf
-from keras import ops
 
-arctan2 = ops.arctan2
 complex_of = tf.complex
 cos = tf.cos
-cumsum = ops.cumsum
-maximum = ops.maximum
-minimum = ops.minimum
 sin = tf.sin
 tanh = tf.tanh
 

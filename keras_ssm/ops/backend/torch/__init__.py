@@ -3,19 +3,70 @@
 import functools
 
 import torch
+from keras import tree
 
 from keras_ssm.ops.backend.torch import bank as torch_bank
-from keras_ssm.ops.backend.torch.bank import fused_bank as fused_bank
-from keras_ssm.ops.backend.torch.bank import fused_zoh as fused_zoh
-from keras_ssm.ops.backend.torch.bank import reads_short as reads_short
+from keras_ssm.ops.backend.torch.bank import fused_bank, fused_zoh, reads_short
 from keras_ssm.ops.backend.torch.chunks import chunk_outputs
 from keras_ssm.ops.backend.torch.mimo import mimo_outputs
+from keras_ssm.ops.backend.torch.numbers import (
+    arctan2,
+    complex_of,
+    cos,
+    cumsum,
+    einsum,
+    matmul,
+    maximum,
+    mean,
+    minimum,
+    pad,
+    sin,
+    tanh,
+)
 from keras_ssm.ops.backend.torch.precision import exact
-from keras_ssm.ops.backend.torch.products import project as project
-from keras_ssm.ops.backend.torch.scan import scan_states
+from keras_ssm.ops.backend.torch.products import project
+from keras_ssm.ops.backend.torch.scan import scan_in_blocks
 
-# Steps of a recurrence that are written out one after another.
-LONGEST_UNROLLED = 10**9  # a loop is a loop
+__all__ = [
+    "LONGEST_UNROLLED",
+    "arctan2",
+    "carry_states",
+    "complex_of",
+    "contiguous",
+    "cos",
+    "cumsum",
+    "einsum",
+    "exact_einsum",
+    "export_arguments",
+    "exports_loops",
+    "exports_unknown_lengths",
+    "fused_bank",
+    "fused_chunks",
+    "fused_mimo",
+    "fused_scan",
+    "fused_zoh",
+    "loops_over_unknown_steps",
+    "matmul",
+    "maximum",
+    "mean",
+    "minimum",
+    "pad",
+    "project",
+    "reads_short",
+    "sequential",
+    "sin",
+    "static_value",
+    "takes_erfc",
+    "tanh",
+    "toeplitz",
+    "track_weights",
+    "unrolled",
+    "uses_xla",
+    "with_gradient",
+    "writes_saved_models",
+]
+
+LONGEST_UNROLLED = 10**9  # without a compiler a loop is a loop
 
 
 def exact_einsum(equation, *operands):
@@ -23,7 +74,7 @@ def exact_einsum(equation, *operands):
     return exact(functools.partial(torch.einsum, equation), *operands)
 
 
-def concrete(x):
+def static_value(x):
     """The value of x as a NumPy array, or `None` while compiling or on the meta device."""
     if torch.compiler.is_compiling() or (torch.is_tensor(x) and x.device.type == "meta"):
         return None
@@ -39,7 +90,7 @@ def sequential(advance, carry, samples, reverse=False):
     return carry, torch.stack(outputs[::-1] if reverse else outputs)
 
 
-def written_out(advance, state, steps, reverse=False):
+def unrolled(advance, state, steps, reverse=False):
     """The states `(..., steps, size)` of `advance(state, t) -> state`, written in place."""
     order = range(steps)[::-1] if reverse else range(steps)
     state = advance(state, order[0])
@@ -52,11 +103,7 @@ def written_out(advance, state, steps, reverse=False):
 
 
 def with_gradient(forward, backward):
-    """A function of tensors with its own gradient.
-
-    `forward(*tensors)` returns `(outputs, kept)`, and `backward(kept, cotangents)` the gradient
-    of each tensor.
-    """
+    """A function of tensors with its own gradient."""
 
     class Function(torch.autograd.Function):
         @staticmethod
@@ -99,19 +146,9 @@ class _Toeplitz(torch.autograd.Function):
         return total
 
 
-def compiled(function, steps):
-    """The function itself: PyTorch runs eagerly."""
-    return function
-
-
 def contiguous(x):
     """x in the order of its axes: on others a batched matmul is a loop."""
     return x.contiguous()
-
-
-def blocks_pay():
-    """Whether blocks that fit the caches of a CPU are faster than all features at once."""
-    return False  # measured: the interpreter's time for small blocks is more than they save
 
 
 def carry_states(transition, inputs, initial, reverse):
@@ -139,7 +176,7 @@ def fused_scan(dA, inputs, initial, reverse, portable):
     states = torch_bank.fused_scan(dA, inputs, initial, reverse, portable)
     if states is not None:
         return states
-    return scan_states(dA, inputs, initial, reverse, portable) if dA.shape[-2] == 1 else None
+    return scan_in_blocks(dA, inputs, initial, reverse, portable) if dA.shape[-2] == 1 else None
 
 
 def fused_mimo(u, dA, dB, C, D, initial, portable):
@@ -152,8 +189,53 @@ def fused_mimo(u, dA, dB, C, D, initial, portable):
     return mimo_outputs(u, dA, dB, C, D, initial, portable)
 
 
-def fused_chunks(u, T, matrices, initial, return_state, portable):
+def fused_chunks(u, T, matrices, initial, portable):
     """Outputs and last state of `ops.chunked` in one function; `None` while compiling."""
     if torch.compiler.is_compiling() or u.device.type == "meta":
         return None
     return chunk_outputs(u, T, matrices, initial, portable)
+
+
+def uses_xla():
+    """Whether programs are compiled by XLA."""
+    return False
+
+
+def takes_erfc():
+    """PyTorch has an operation for the exact GELU."""
+    return False
+
+
+def loops_over_unknown_steps():
+    """`sequential` takes the samples apart, of which a graph must know the number."""
+    return False
+
+
+def exports_unknown_lengths():
+    """A program would read sequences of one length, and not say so."""
+    return False
+
+
+def exports_loops():
+    """Whether an exported program may hold loops."""
+    return False
+
+
+def writes_saved_models():
+    """Whether Keras writes a TensorFlow SavedModel."""
+    return False
+
+
+def export_arguments(format, signature, length_axis):
+    """For PyTorch's own programs which sizes are any."""
+    if format != "torch":
+        return {}
+    free = tree.map_structure(
+        lambda spec: {0: torch.export.Dim.AUTO} if spec.shape[0] is None else {}, signature
+    )
+    return {"dynamic_shapes": [(free,)]}
+
+
+def track_weights(model):
+    """Makes them parameters of the module that PyTorch sees."""
+    model._track_variables()

@@ -7,7 +7,7 @@ import torch
 from keras_ssm.ops.backend.torch.tensors import by_autograd
 
 
-def scan_states(dA, inputs, initial, reverse, portable):
+def scan_in_blocks(dA, inputs, initial, reverse, portable):
     """The states of `ops.scan` for a transition that is the same in every step.
 
     About sqrt(steps) blocks are scanned side by side, each from zero; what the states before

@@ -1,0 +1,274 @@
+"""Everything that may differ between backends, as it is where a backend has no form of its own.
+
+`keras_ssm.ops.backend` has these names. Each backend overrides some of them under the same names
+and arguments. A fast form returns `None` where it does not apply, and the portable operations of
+`keras_ssm.ops` take its place.
+"""
+
+from keras import ops
+
+__all__ = [
+    "LONGEST_UNROLLED",
+    "arctan2",
+    "carry_states",
+    "compiled",
+    "complex_of",
+    "contiguous",
+    "cos",
+    "cumsum",
+    "einsum",
+    "exact_einsum",
+    "export_arguments",
+    "exports_erf",
+    "exports_loops",
+    "exports_unknown_lengths",
+    "fused_bank",
+    "fused_chunks",
+    "fused_mimo",
+    "fused_scan",
+    "fused_zoh",
+    "is_stateless",
+    "loops_over_unknown_steps",
+    "map_blocks",
+    "matmul",
+    "maximum",
+    "mean",
+    "minimum",
+    "pad",
+    "project",
+    "reads_short",
+    "runs_in_blocks",
+    "scan_states",
+    "sequential",
+    "sin",
+    "static_value",
+    "takes_erfc",
+    "tanh",
+    "toeplitz",
+    "track_weights",
+    "transforms_unknown_lengths",
+    "unrolled",
+    "uses_xla",
+    "with_gradient",
+    "writes_saved_models",
+]
+
+# Numbers: as keras.ops have them, but in the dtype of their arguments.
+
+arctan2 = ops.arctan2
+cos = ops.cos
+cumsum = ops.cumsum
+maximum = ops.maximum  # the second argument may be a number
+mean = ops.mean
+minimum = ops.minimum
+pad = ops.pad
+sin = ops.sin
+tanh = ops.tanh
+
+
+def complex_of(re, im):
+    """The complex tensor re + i im."""
+    raise NotImplementedError
+
+
+# Products.
+
+
+def exact_einsum(equation, *operands):
+    """Einsum in full float32, whatever the device's fast mode is."""
+    raise NotImplementedError
+
+
+def einsum(equation, *operands):
+    """Einsum of large tensors: full float32, unless the user chose a fast mode by name."""
+    raise NotImplementedError
+
+
+def matmul(a, b):
+    """The matrix product of large tensors, as exact as `einsum`."""
+    raise NotImplementedError
+
+
+def project(x, matrix):
+    """The product of rows and a matrix, with a gradient that suits the backend."""
+    raise NotImplementedError
+
+
+def contiguous(x):
+    """x laid out so that a batched matmul need not copy it; most backends copy by themselves."""
+    return x
+
+
+# Functions and loops.
+
+
+def static_value(x):
+    """The value of x as a NumPy array, or `None` where a graph is traced."""
+    raise NotImplementedError
+
+
+def with_gradient(forward, backward):
+    """A function of tensors with its own gradient.
+
+    Args:
+        forward: maps the tensors to `(outputs, kept)`.
+        backward: maps `(kept, cotangents)` to the gradient of each tensor.
+
+    Returns:
+        Function of the tensors that returns the outputs.
+    """
+    raise NotImplementedError
+
+
+def compiled(function, steps):
+    """A function of a sequence of so many steps, compiled by XLA where nobody else would do it."""
+    return function
+
+
+def sequential(advance, carry, samples, reverse=False):
+    """Runs `advance(carry, sample) -> (carry, output)` over the first axis of `samples`."""
+    raise NotImplementedError
+
+
+def unrolled(advance, state, steps, reverse=False):
+    """The states `(..., steps, size)` of `advance(state, t) -> state`, without a loop."""
+    states = []
+    for t in reversed(range(steps)) if reverse else range(steps):
+        state = advance(state, t)
+        states.append(state)
+    return ops.stack(states[::-1] if reverse else states, axis=-2)
+
+
+# Steps of a recurrence up to which `unrolled` is better than `sequential`.
+LONGEST_UNROLLED = 0
+
+
+# Fast forms of the operations in `keras_ssm.ops`, or `None`.
+
+
+def fused_bank(u, bank, initial, lengths, bidirectional, return_state, D, portable):
+    """`ops.chunked` by GPU kernels that read the sequence as it is, or `None`."""
+    return None
+
+
+def reads_short(x):
+    """Whether `fused_bank` may take this sequence of 16 bits."""
+    return False
+
+
+def fused_chunks(u, T, matrices, initial, portable):
+    """`ops.chunked` from the matrices of its chunks, as one function, or `None`."""
+    return None
+
+
+def fused_scan(dA, inputs, initial, reverse, portable):
+    """`ops.scan` as one function with its own gradient, or `None`."""
+    return None
+
+
+def scan_states(dA, inputs, initial, reverse):
+    """The states of `ops.scan` without their gradient, or `None`."""
+    return None
+
+
+def carry_states(transition, inputs, initial, reverse):
+    """The states of `ops.carry` without their gradient, or `None`."""
+    return None
+
+
+def fused_mimo(u, dA, dB, C, D, initial, portable):
+    """`ops.mimo` as one function with its own gradient, or `None`."""
+    return None
+
+
+def fused_zoh(A, B, dt, portable):
+    """`ops.zoh` by a GPU kernel, or `None`."""
+    return None
+
+
+def toeplitz(diagonals):
+    """`ops.toeplitz` by views of the backend's own, or `None`."""
+    return None
+
+
+def runs_in_blocks():
+    """Whether blocks of features that fit a CPU's caches are faster than all features at once."""
+    return False
+
+
+def map_blocks(function, tensors, fixed, size, **static):
+    """Applies a function to blocks of features, one after another, where `runs_in_blocks`.
+
+    Args:
+        function: maps slices of the nests `tensors` and `fixed`, of `size` rows each, and the
+            `static` arguments to a tuple of tensors of as many rows.
+        tensors: nest of tensors with as many rows.
+        fixed: nest of tensors with as many rows, which have no gradient.
+        size: int. A divisor of the number of rows.
+        **static: hashable arguments of the function.
+
+    Returns:
+        Tuple of tensors: the outputs, written one below the other.
+    """
+    raise NotImplementedError
+
+
+# What the rest of the package asks a backend.
+
+
+def uses_xla():
+    """Whether programs are compiled by XLA, which fuses operations and dislikes odd strides."""
+    return True
+
+
+def takes_erfc():
+    """Whether Keras writes the exact GELU in terms of erfc."""
+    return True
+
+
+def exports_erf():
+    """Whether the readers of exported programs know erf."""
+    return True
+
+
+def loops_over_unknown_steps():
+    """Whether `sequential` takes a number of steps that a graph does not know."""
+    return True
+
+
+def transforms_unknown_lengths():
+    """Whether Fourier transforms take a length that a graph does not know."""
+    return False
+
+
+def exports_unknown_lengths():
+    """Whether an exported program may read sequences of any length."""
+    return True
+
+
+def exports_loops():
+    """Whether an exported program may hold loops."""
+    return True
+
+
+def writes_saved_models():
+    """Whether Keras writes a TensorFlow SavedModel."""
+    return True
+
+
+def export_arguments(format, signature, length_axis):
+    """What `keras.Model.export` has to be told for a format and a signature."""
+    return {}
+
+
+def is_stateless():
+    """Whether programs are functions of their arguments alone.
+
+    Weights go into them by a `keras.StatelessScope`, and the trainer, while it runs, gives the
+    buffers of the weights away and keeps others in a state of its own.
+    """
+    return False
+
+
+def track_weights(model):
+    """Shows the backend the weights of a model, after some came or went."""
