@@ -62,6 +62,7 @@ def main():
             {
                 "metric": "accuracy on 512 waves",
                 "value": round(accuracy, 4),
+                "count": 512,
                 "command": "python examples/publish.py",
             }
         ],

@@ -39,7 +39,8 @@ def card(preset_dir, repo_id=None):
     - `pipeline_tag`: str. The Hub's name of the task, `"audio-classification"` for one.
     - `data`: dict of `name` and, if any, `id` (on the Hub), `source`, `split`.
     - `licences`: dict of `weights` and `data`.
-    - `scores`: list of dicts: `metric`, `value`, and, if any, `command`, `seeds`.
+    - `scores`: list of dicts: `metric`, `value`, and, if any, `command`, `seeds`, and `count`,
+      the number of examples of which `value` is the share: the card states the 95 % interval.
     - `training`, `limits`, `citation`: str, Markdown.
     - `example`: str. Python that goes on after `model` was loaded, in place of the general one.
     - `tags`: list of str.

@@ -223,12 +223,23 @@ def _check_facts(document, directory):
                 f"Received: {key}={document[key]!r}"
             )
     for score in document.get("scores", []):
-        value = score.get("value", 0) if isinstance(score, dict) else None
-        if isinstance(value, bool) or not isinstance(value, (int, float)):
+        if not _is_score(score):
             raise ValueError(
                 f"`scores` in the facts of preset '{directory}' must hold dicts with `metric` and "
-                f"a number as `value`. Received: {score!r}"
+                "a number as `value`, from 0 to 1 where a `count` of examples (an integer above 0) "
+                f"says of how many it is the share. Received: {score!r}"
             )
+
+
+def _is_score(score):
+    if not isinstance(score, dict):
+        return False
+    value, count = score.get("value", 0), score.get("count", 1)
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        return False
+    if isinstance(count, bool) or not isinstance(count, int) or count < 1:
+        return False
+    return "count" not in score or 0 <= value <= 1
 
 
 def read_json(path):

@@ -29,15 +29,46 @@ def rows(presets):
 def score(entry):
     """A score of `preset.json` in words: `99.4 % accuracy on 500 test digits`.
 
-    Where several seeds were trained, their mean follows: `(99.2 % is the mean of 3 seeds)`.
+    What tells chance from progress follows in brackets: the 95 % interval, where the score is a
+    share of `count` examples, and the mean, where several seeds were trained.
     """
     value, seeds = entry.get("value"), entry.get("seeds") or {}
     if value is None:
         return ""
-    words = f"{_shown(value)} {entry.get('metric', '')}".rstrip()
+    notes = []
+    if bounds := interval(entry):
+        notes.append(f"95 % interval {100 * bounds[0]:.1f} to {_shown(bounds[1])}")
     if len(seeds) > 1:
-        words += f" ({_shown(sum(seeds.values()) / len(seeds))} is the mean of {len(seeds)} seeds)"
-    return words
+        mean = sum(seeds.values()) / len(seeds)
+        notes.append(f"mean of {len(seeds)} seeds {_shown(mean)}")
+    words = f"{_shown(value)} {entry.get('metric', '')}".rstrip()
+    return f"{words} ({'; '.join(notes)})" if notes else words
+
+
+def interval(entry):
+    """The 95 % interval of a score, as far as the number of examples decides it.
+
+    Args:
+        entry: dict. A score of `preset.json`. Its `value` is the share, 0 to 1, of `count`
+            examples.
+
+    Returns:
+        Two floats, the exact interval of Clopper and Pearson, or `None` without `count`.
+
+    Example:
+        ```python
+        print(keras_ssm.presets.table.interval({"value": 0.992, "count": 500}))
+        ```
+    """
+    if "value" not in entry or "count" not in entry:
+        return None
+    from scipy import special
+
+    count = entry["count"]
+    right = round(entry["value"] * count)
+    low = special.betaincinv(right, count - right + 1, 0.025) if right else 0.0
+    high = special.betaincinv(right + 1, count - right, 0.975) if right < count else 1.0
+    return float(low), float(high)
 
 
 def _shown(value):

@@ -91,7 +91,14 @@ def test_other_formats_are_refused(preset):
 @once
 @pytest.mark.parametrize(
     "facts",
-    [{"data": "digits"}, {"scores": {"value": 1}}, {"scores": ["99 %"]}, {"name": 3}],
+    [
+        {"data": "digits"},
+        {"scores": {"value": 1}},
+        {"scores": ["99 %"]},
+        {"scores": [{"value": 0.5, "count": 0}]},
+        {"scores": [{"value": 1.5, "count": 8}]},
+        {"name": 3},
+    ],
     ids=str,
 )
 def test_facts_of_another_type_are_refused(preset, saved, facts):

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
+from scipy import stats
 
 import keras_ssm
 from keras_ssm import cli, presets
@@ -36,6 +37,10 @@ def test_every_entry_is_complete():
         assert info["name"] == name and info["task"] and info["system"] and info["parameters"]
         assert info["data"]["name"] and {"weights", "data"} <= set(info["licences"])
         assert info["scores"][0]["value"] and info["scores"][0]["command"]
+        (score,) = info["scores"]
+        assert len(score["seeds"]) == 3 and score["value"] == next(iter(score["seeds"].values()))
+        low, high = presets.table.interval(score)
+        assert low < score["value"] < high and f"{100 * low:.1f} to" in presets.table.score(score)
         assert all(len(checksum) == 64 for checksum in info["files"].values())
         assert info["handle"] == f"hf://keras-ssm/{name}" and info["source"] == "package"
         assert info["published"] is False
@@ -120,6 +125,21 @@ def test_list(own):
     result = CliRunner().invoke(cli.main, ["list"])
     for part in ("KERAS_SSM_PRESETS", "package, not published yet", "hf://keras-ssm/<preset>"):
         assert part in result.output
+
+
+def test_intervals_of_scores():
+    # By definition: 492 or more right answers are as rare, 1 in 40, as 492 or fewer at the ends.
+    low, high = presets.table.interval({"value": 0.984, "count": 500})
+    assert stats.binom.sf(491, 500, low) == pytest.approx(0.025)
+    assert stats.binom.cdf(492, 500, high) == pytest.approx(0.025)
+    # Where all are right or wrong, one end is certain.
+    low, high = presets.table.interval({"value": 1.0, "count": 20})
+    assert low**20 == pytest.approx(0.025) and high == 1
+    assert presets.table.interval({"value": 0.0, "count": 20}) == pytest.approx((0, 1 - low))
+    assert presets.table.interval({"value": 0.9}) is None
+    entry = {"metric": "accuracy", "value": 0.95, "count": 20, "seeds": {"0": 0.95, "1": 0.85}}
+    words = "95.0 % accuracy (95 % interval 75.1 to 99.9 %; mean of 2 seeds 90.0 %)"
+    assert presets.table.score(entry) == words
 
 
 def test_the_readme_has_the_table():
