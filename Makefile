@@ -8,7 +8,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: demo test test-all test-gpu lint clean
+.PHONY: demo test test-all test-gpu lint docs clean
 
 demo: $(VENV)/.demo-$(BACKEND)
 	KERAS_BACKEND=$(BACKEND) $(BIN)/keras-ssm demo --out out
@@ -27,6 +27,11 @@ lint: $(VENV)/.dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 
+# The documentation as a site, in out/site. It is made of text alone: no backend is needed.
+docs: $(VENV)/.docs
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --strict
+	@echo "out/site/index.html; with search: $(PYTHON) -m http.server -d out/site"
+
 $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)
 
@@ -40,6 +45,10 @@ $(VENV)/.tests: pyproject.toml constraints.txt | $(BIN)/python
 
 $(VENV)/.dev: pyproject.toml constraints.txt | $(BIN)/python
 	$(PIP) ruff
+	touch $@
+
+$(VENV)/.docs: pyproject.toml constraints.txt | $(BIN)/python
+	$(PIP) mkdocs-material 'mkdocstrings[python]' ruff
 	touch $@
 
 clean:

@@ -185,3 +185,21 @@ def test_public_names_have_docstrings():
         for name in getattr(module, "__all__", []):
             thing = getattr(module, name)
             assert not callable(thing) or inspect.getdoc(thing), f"{package}.{name}"
+
+
+@pytest.mark.once("torch")
+def test_every_page_and_public_class_has_its_place_on_the_site():
+    listed = set(re.findall(r": (\S+\.md)$", (ROOT / "mkdocs.yml").read_text(), re.MULTILINE))
+    assert {page for page in listed if not page.startswith("project/")} == {
+        path.relative_to(ROOT / "docs").as_posix() for path in (ROOT / "docs").rglob("*.md")
+    }
+    outside = {page.removeprefix("project/") for page in listed if page.startswith("project/")}
+    assert all((ROOT / page).exists() or (ROOT / page[:-3]).exists() for page in outside)
+    for module in (keras_ssm.layers, keras_ssm.models):
+        folder = module.__name__.rpartition(".")[2]
+        for name in module.__all__:
+            page = ROOT / "docs" / "reference" / folder / f"{name}.md"
+            assert f"::: {module.__name__}.{name}\n" in page.read_text()
+    for name in set(keras_ssm.__all__) - {"__version__", "layers", "list_presets", "models"}:
+        page = ROOT / "docs" / "reference" / f"{name}.md"
+        assert f"::: keras_ssm.{name}\n" in page.read_text()

@@ -29,8 +29,9 @@ class S4PTD(S4D):
         perturbation_size: float or `None`. Size of E as `keras_ssm.initializers.ptd` measures
             it. Defaults to `None`: 0.03, 0.1 and 0.001.
         discretization: str. `"zoh"` or `"bilinear"`. Defaults to `"zoh"`.
-        dt_min, dt_max, dt_tie, bidirectional, channels, num_ssm, bandlimit, method, chunk_size,
-            seed, max_kernel_length, dt_transform: as in `S4D`.
+        dt_min, dt_max, dt_tie, dt_transform, bandlimit: as in `S4D`.
+        bidirectional, channels, num_ssm, seed: as in `S4D`.
+        method, chunk_size, max_kernel_length: as in `S4D`.
         **kwargs: Arguments of `keras.layers.Layer`.
 
     Call arguments:

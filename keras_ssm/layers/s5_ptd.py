@@ -24,8 +24,9 @@ class S5PTD(S5):
             Defaults to `1`.
         perturbation_size: float or `None`. Size of E as `keras_ssm.initializers.ptd` measures
             it. Defaults to `None`: 0.03, 0.1 and 0.001.
-        conj_sym, clip_eigs, c_init, discretization, dt_min, dt_max, bidirectional, method,
-            chunk_size, seed: as in `S5`. Output weights are drawn real before the rotation.
+        conj_sym, clip_eigs, discretization, dt_min, dt_max: as in `S5`.
+        bidirectional, method, chunk_size, seed: as in `S5`.
+        c_init: as in `S5`. Output weights are drawn real before the rotation.
         **kwargs: Arguments of `keras.layers.Layer`.
 
     Call arguments:

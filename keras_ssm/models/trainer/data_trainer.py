@@ -49,8 +49,9 @@ class DataTrainer:
                 steps, by the class of each.
             sample_weight: weight of each row; with an output at every step this counts for all
                 its steps, and `(batch, length)` or a list of arrays weighs the steps.
-            batch_size, epochs, verbose, callbacks, validation_split, validation_data, shuffle,
-                **kwargs: as in Keras.
+            batch_size, epochs, verbose, callbacks, shuffle: as in Keras.
+            validation_split, validation_data: as in Keras.
+            **kwargs: as in Keras.
 
         Returns:
             A `keras.callbacks.History`.
