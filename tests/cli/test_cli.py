@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +19,11 @@ from tests.small_preset import ROOT, X, make_model
 pytestmark = pytest.mark.once("torch")
 
 AS_MODULE = ["-m", "keras_ssm"]
-AS_SCRIPT = ["-c", "from keras_ssm_command import main; main()"]
+# What pip writes into the script `keras-ssm`.
+MODULE, _, FUNCTION = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))[
+    "project"
+]["scripts"]["keras-ssm"].partition(":")
+AS_SCRIPT = ["-c", f"from {MODULE} import {FUNCTION}; {FUNCTION}()"]
 
 
 def run(*arguments, stdout=subprocess.PIPE, python=AS_MODULE, **environment):
@@ -48,6 +53,24 @@ def test_answers_without_a_backend(python, arguments):
     imported = {line.rpartition("|")[2].strip() for line in result.stderr.splitlines()}
     assert "keras_ssm.cli.commands" in imported
     assert not {"keras", "keras_hub", "tensorflow", "jax", "torch"} & imported
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["--help"],
+        ["info", "nothing"],  # refused: 1
+        ["publish", "s4d_digits"],  # misused: 2
+        [],
+    ],
+    ids="-".join,
+)
+def test_the_module_is_the_command(arguments):
+    """Output, error and exit code are the same to the letter."""
+    module, command = (run(*arguments, python=python) for python in (AS_MODULE, AS_SCRIPT))
+    assert (module.stdout, module.stderr) == (command.stdout, command.stderr)
+    assert module.returncode == command.returncode
+    assert "Traceback" not in module.stderr and "keras_ssm" not in module.stdout.split("\n")[0]
 
 
 LOAD = """
