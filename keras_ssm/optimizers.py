@@ -2,22 +2,6 @@
 
 import keras
 
-# Weights that place the poles and weigh the inputs: a small rate and no decay.
-SYSTEM_WEIGHTS = (
-    "log_dt",
-    "inv_dt",
-    "log_A_real",
-    "A_real",
-    "log_A_imag",
-    "A_imag",
-    "B_real",
-    "B_imag",
-    "P_real",
-    "P_imag",
-    "Lambda_real",
-    "Lambda_imag",
-)
-
 UNDECAYED_WEIGHTS = ("bias", "gamma", "beta")
 
 
@@ -27,6 +11,7 @@ def ssm_optimizer(learning_rate=1e-2, ssm_learning_rate=1e-3, weight_decay=0.05,
     These parameters move the poles of the system, and training is unstable when they move
     at the rate of the rest, or decay. C, D, projections and embeddings follow `learning_rate`
     and `weight_decay`; biases and norms do not decay. Default of `compile()` of the task models.
+    Which weights are slow each mixer says in its `slow_weights`.
 
     Args:
         learning_rate: float or schedule. Rate of all other weights. Defaults to `1e-2`.
@@ -49,13 +34,22 @@ def ssm_optimizer(learning_rate=1e-2, ssm_learning_rate=1e-3, weight_decay=0.05,
     if ssm_learning_rate is None:
         ssm_learning_rate = learning_rate
     rest = keras.optimizers.AdamW(learning_rate, weight_decay=weight_decay, **kwargs)
-    groups = keras.optimizers.OptimizerMap(default_optimizer=rest)
-    groups[_named(SYSTEM_WEIGHTS)] = keras.optimizers.Adam(ssm_learning_rate, **kwargs)
+    groups = WeightGroups(default_optimizer=rest)
+    groups["slow"] = keras.optimizers.Adam(ssm_learning_rate, **kwargs)
     # A group, since `exclude_from_weight_decay` is not saved with an optimizer.
-    groups[_named(UNDECAYED_WEIGHTS)] = keras.optimizers.Adam(learning_rate, **kwargs)
+    groups["undecayed"] = keras.optimizers.Adam(learning_rate, **kwargs)
     return keras.optimizers.MultiOptimizer(groups)
 
 
-def _named(names):
-    """A pattern of variable paths that end in one of the names."""
-    return rf"(.*/)?({'|'.join(names)})"
+@keras.saving.register_keras_serializable(package="keras_ssm")
+class WeightGroups(keras.optimizers.OptimizerMap):
+    """The optimizers of `ssm_optimizer`: `"slow"`, `"undecayed"` and that of all other weights.
+
+    A mixer names its own weights of the first two in `slow_weights` and `undecayed_weights`.
+    """
+
+    def __call__(self, variable):
+        group = getattr(variable, "optimizer_group", None)
+        if group is None and variable.name in UNDECAYED_WEIGHTS:
+            group = "undecayed"
+        return self.default_optimizer if group is None else self[group]

@@ -27,7 +27,7 @@ class Blueprint(NamedTuple):
     """A model as a checkpoint describes it, before it is built.
 
     Fields:
-        mixer: `keras_ssm.layers.SSMLayer`. The layer to stack.
+        mixer: `keras_ssm.layers.SequenceMixer`. The layer to stack.
         backbone: dict. Arguments of `SSMBackbone`.
         task: class of the task model.
         task_arguments: dict. Its arguments.

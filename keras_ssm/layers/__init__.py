@@ -8,6 +8,7 @@ from keras_ssm.layers.s4d import S4D
 from keras_ssm.layers.s5 import S5
 from keras_ssm.layers.s5_ptd import S5PTD
 from keras_ssm.layers.scalar_normalization import ScalarNormalization
+from keras_ssm.layers.sequence_mixer import SequenceMixer
 from keras_ssm.layers.sequence_pooling import SequencePooling
 from keras_ssm.layers.siso_layer import SISOLayer
 from keras_ssm.layers.ssm_block import SSMBlock
@@ -26,6 +27,7 @@ __all__ = [
     "SSMBlock",
     "SSMLayer",
     "ScalarNormalization",
+    "SequenceMixer",
     "SequencePooling",
     "TokenDense",
 ]

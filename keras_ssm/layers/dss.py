@@ -207,12 +207,12 @@ class DSS(SISOLayer):
     def sequence_dtype(self, x):
         return self.system_dtype if self.variant == "softmax" else super().sequence_dtype(x)
 
-    def evaluate(self, x, initial_state, lengths, return_state):
+    def evaluate(self, x, mask=None, initial_state=None, return_state=False):
         length = known(x.shape[1])
         in_chunks = self.chosen_method(length) == "chunked"
         in_stream = initial_state is not None or return_state
         if self.variant != "softmax" or in_stream or not in_chunks:
-            return super().evaluate(x, initial_state, lengths, return_state)
+            return super().evaluate(x, mask, initial_state, return_state)
         if length is None:  # chunks of growing modes are counted from the end
             return self._convolve(x, None, self.tensor(self.D), None, None, False)
         decaying, growing = self._branches(self._normalised_over(length), length)
@@ -259,14 +259,14 @@ class DSS(SISOLayer):
             "softmax_length": self.softmax_length,
         }
 
-    def _check_has_state(self):
-        super()._check_has_state()
-        if self.variant == "softmax" and self.softmax_length is None:
-            raise ValueError(
-                f"{self.name} normalises its kernel by the length of each sequence, so it has no "
-                "state: give the length as `softmax_length`, or take variant='exp'. "
-                "Received: softmax_length=None"
-            )
+    def stateless_because(self):
+        reason = super().stateless_because()
+        if reason is not None or self.variant != "softmax" or self.softmax_length is not None:
+            return reason
+        return (
+            "normalises its kernel by the length of each sequence, so it has no state: give the "
+            "length as `softmax_length`, or take variant='exp'. Received: softmax_length=None"
+        )
 
     def _normalised_over(self, length):
         """The length of the softmax for a sequence of `length` steps, or in a stream (`None`)."""

@@ -7,7 +7,7 @@ from keras import ops
 from keras_ssm import initializers
 from keras_ssm.checks import check_choice, check_flags, check_positive
 from keras_ssm.layers.discrete_system import DiscreteSystem
-from keras_ssm.layers.ssm_layer import SSMLayer
+from keras_ssm.layers.ssm_layer import SSMLayer, valid_steps
 from keras_ssm.layers.timesteps import check_timesteps_shape, checked_timesteps
 from keras_ssm.ops import backend, pair
 from keras_ssm.ops.discretize import RULES
@@ -88,7 +88,7 @@ class S5(SSMLayer):
         irregular samples.
     """
 
-    takes_timesteps = True
+    call_arguments = ("timesteps",)
 
     def __init__(
         self,
@@ -239,7 +239,7 @@ class S5(SSMLayer):
         Raises:
             ValueError: if the layer is bidirectional.
         """
-        self._check_has_state()
+        self.check_has_state()
         self.check_built()
         # A copy: training and predicting on JAX give the weight's own buffer away.
         return self._system(ops.copy(self.tensor(self.D)))
@@ -251,7 +251,8 @@ class S5(SSMLayer):
         y = backend.matmul(self._rows(state), ops.transpose(system.dC))
         return y + x * system.D, state
 
-    def evaluate(self, x, initial_state, lengths, return_state, timesteps=None):
+    def evaluate(self, x, mask=None, initial_state=None, return_state=False, timesteps=None):
+        lengths = valid_steps(mask, return_state)
         zero = ops.zeros_like(backend.matmul(x[:, 0], self._input_matrix()))
         start = zero if initial_state is None else initial_state
         method = self.chosen_method(x.shape[1])

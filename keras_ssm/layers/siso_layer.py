@@ -3,7 +3,7 @@ from keras import ops
 
 from keras_ssm.checks import check_positive
 from keras_ssm.layers.discrete_system import DiscreteSystem
-from keras_ssm.layers.ssm_layer import SSMLayer
+from keras_ssm.layers.ssm_layer import SSMLayer, valid_steps
 from keras_ssm.ops import backend
 from keras_ssm.ops.chunked import chunked
 from keras_ssm.ops.exporting import known, loops_allowed
@@ -98,7 +98,7 @@ class SISOLayer(SSMLayer):
         Raises:
             ValueError: if the layer has no state.
         """
-        self._check_has_state()
+        self.check_has_state()
         self.check_built()
         # A copy: training and predicting on JAX give the weight's own buffer away.
         D = ops.copy(self.tensor(self.D))
@@ -112,7 +112,8 @@ class SISOLayer(SSMLayer):
         y, state = step(x, state, system.dA, system.dB, system.dC)
         return y + self._skip(x, system.D), state
 
-    def evaluate(self, x, initial_state, lengths, return_state):
+    def evaluate(self, x, mask=None, initial_state=None, return_state=False):
+        lengths = valid_steps(mask, return_state)
         bank = self.bank(known(x.shape[1]) or ops.shape(x)[1])
         method = self.chosen_method(x.shape[1])
         D = self.tensor(self.D)
@@ -156,9 +157,6 @@ class SISOLayer(SSMLayer):
         """The kernel with all channels and directions on the first axis."""
         return kernel(self.bank(length), length)
 
-    def compute_output_shape(self, input_shape):
-        return (*input_shape[:-1], self.channels * input_shape[-1])
-
     def get_config(self):
         return {
             **super().get_config(),
@@ -167,13 +165,14 @@ class SISOLayer(SSMLayer):
             "max_kernel_length": self.max_kernel_length,
         }
 
-    def _check_has_state(self):
-        super()._check_has_state()
-        if self.max_kernel_length is not None:
-            raise ValueError(
-                f"{self.name} has a truncated kernel, which no state produces. "
-                f"Received: max_kernel_length={self.max_kernel_length}"
-            )
+    def stateless_because(self):
+        reason = super().stateless_because()
+        if reason is not None or self.max_kernel_length is None:
+            return reason
+        return (
+            "has a truncated kernel, which no state produces. "
+            f"Received: max_kernel_length={self.max_kernel_length}"
+        )
 
     def _skip(self, x, D):
         """D u for each channel, channels outermost: `(..., channels * features)`."""

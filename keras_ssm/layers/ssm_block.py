@@ -6,16 +6,17 @@ from keras_ssm.layers.activations import get_activation
 from keras_ssm.layers.exact_layers import Dense
 from keras_ssm.layers.norms import make_norm, normalize
 from keras_ssm.layers.one_direction import OneDirection
+from keras_ssm.layers.sequence_mixer import SequenceMixer
 from keras_ssm.layers.ssm_layer import SSMLayer
 from keras_ssm.layers.step_mask import masked
-from keras_ssm.layers.timesteps import check_takes_timesteps
 
 GATES = (None, "linear", "glu", "full_glu", "half_glu1", "half_glu2")
+GATES_OF_EQUAL_SIZE = (None, "half_glu1", "half_glu2")
 
 
 @keras.saving.register_keras_serializable(package="keras_ssm")
 class SSMBlock(OneDirection, keras.layers.Layer):
-    """Residual block around a state-space layer: mixer, activation, gate, norm.
+    """Residual block around a layer that mixes the steps: mixer, activation, gate, norm.
 
     With f the mixer, activation and gate, a block computes x + f(norm(x)) (`prenorm`) or
     norm(x + f(x)). Dropout follows the activation and precedes the residual sum.
@@ -29,8 +30,8 @@ class SSMBlock(OneDirection, keras.layers.Layer):
     | `"half_glu2"` | y sigmoid(W g) |
 
     Args:
-        mixer: `keras_ssm.layers.SSMLayer`, unbuilt. The block makes its own copy, named after
-            the kind of the layer and with the block's dtype policy.
+        mixer: `keras_ssm.layers.SequenceMixer`, unbuilt. The block makes its own copy, named
+            after the kind of the layer and with the block's dtype policy.
         activation: str or `None`. `"gelu"` (exact), `"gelu_tanh"`, or any name that
             `keras.activations.get` knows. Defaults to `"gelu"`.
         gate: str or `None`. See the table. Defaults to `"glu"`.
@@ -49,9 +50,10 @@ class SSMBlock(OneDirection, keras.layers.Layer):
     Call arguments:
         x: float tensor `(batch, length, features)`.
         mask: boolean tensor `(batch, length)`, True where valid; the rest counts as zero.
-        initial_state: tensor, state of the mixer.
+        initial_state: tensor or tree of tensors, state of the mixer.
         return_state: bool. Whether the mixer's final state is returned as well.
         timesteps: float tensor `(batch, length)`, for a mixer that reads them, such as `S5`.
+        **arguments: whatever else the mixer names in its `call_arguments`.
 
     Returns:
         Tensor `(batch, length, features)`; with `return_state` a tuple of it and the state.
@@ -87,13 +89,13 @@ class SSMBlock(OneDirection, keras.layers.Layer):
         **kwargs,
     ):
         super().__init__(**kwargs)
-        if not isinstance(mixer, SSMLayer) or mixer.built:
+        if not isinstance(mixer, SequenceMixer) or mixer.built:
             raise ValueError(
                 "`mixer` must be an unbuilt state-space layer such as `S4D(state_dim=64)`. "
                 f"Received: mixer={mixer}"
             )
         check_choice("gate", gate, GATES)
-        if mixer.channels > 1 and gate in (None, "half_glu1", "half_glu2"):
+        if mixer.channels > 1 and gate in GATES_OF_EQUAL_SIZE:
             raise ValueError(
                 "A mixer with several channels needs gate='glu' or 'linear', which bring the "
                 f"features back. Received: gate={gate!r}, mixer.channels={mixer.channels}"
@@ -126,7 +128,12 @@ class SSMBlock(OneDirection, keras.layers.Layer):
     def build(self, input_shape):
         features = input_shape[-1]
         self.mixer.build(input_shape)
-        wide = (*input_shape[:-1], features * self.mixer.channels)
+        wide = self.mixer.compute_output_shape(input_shape)
+        if wide[-1] != features and self.gate in GATES_OF_EQUAL_SIZE:
+            raise ValueError(
+                "A mixer that changes the number of features needs gate='glu' or 'linear'. "
+                f"Received: gate={self.gate!r}, {features} features in and {wide[-1]} out"
+            )
         if self.norm is not None:
             self.norm.build(input_shape)
         if self.gate is not None:
@@ -143,15 +150,16 @@ class SSMBlock(OneDirection, keras.layers.Layer):
         return_state=False,
         timesteps=None,
         training=None,
+        **arguments,
     ):
         x = ops.convert_to_tensor(x)
         self.mixer.check_inputs(x.shape, x.dtype)
         if mask is not None and self.zero_covered:
             x = masked(x, mask)  # behind a norm or the residual a gradient is 0 * NaN
         y = self._normalize(x, training) if self.prenorm else x
-        times = self._timesteps(timesteps)
+        arguments = self._arguments(timesteps=timesteps, **arguments)
         y = self.mixer(
-            y, mask=mask, initial_state=initial_state, return_state=return_state, **times
+            y, mask=mask, initial_state=initial_state, return_state=return_state, **arguments
         )
         y, state = y if return_state else (y, None)
         y = self._finish(x, y, training)
@@ -160,27 +168,36 @@ class SSMBlock(OneDirection, keras.layers.Layer):
     @property
     def step_scale(self):
         """Scalar that multiplies every dt of the mixer."""
+        self._check_time_invariant("step_scale")
         return self.mixer.step_scale
 
     @step_scale.setter
     def step_scale(self, value):
+        self._check_time_invariant("step_scale")
         self.mixer.step_scale = value
 
-    def _timesteps(self, timesteps):
-        """Arguments of the mixer's call."""
-        if timesteps is None:
-            return {}
-        check_takes_timesteps(self.mixer)
-        return {"timesteps": timesteps}
+    def _check_time_invariant(self, name):
+        if not isinstance(self.mixer, SSMLayer):
+            raise ValueError(
+                f"`{name}` belongs to time-invariant state-space layers, such as `S4D` and `S5`. "
+                f"Received: a mixer {type(self.mixer).__name__}"
+            )
 
-    def step(self, x, state, system=None, timesteps=None):
+    def _arguments(self, **arguments):
+        """Further arguments of the mixer's call, those that were given."""
+        given = {name: value for name, value in arguments.items() if value is not None}
+        self.mixer.check_takes(given)
+        return given
+
+    def step(self, x, state, system=None, timesteps=None, **arguments):
         """Advances the block by one sample, at inference.
 
         Args:
             x: float tensor `(batch, features)`.
-            state: tensor, the mixer's state.
+            state: tensor or tree of tensors, the mixer's state.
             system: what `discretize` returned, or `None` to compute it here.
             timesteps: float tensor `(batch,)` or `None`; see `S5.step`.
+            **arguments: whatever else the mixer's `step` takes of its `call_arguments`.
 
         Returns:
             Tuple `(y, state)`: `(batch, features)` and the next state.
@@ -192,12 +209,20 @@ class SSMBlock(OneDirection, keras.layers.Layer):
         self.mixer.check_inputs(x.shape, x.dtype, rank=2)
         x = ops.cast(x, self.compute_dtype)
         y = self._normalize(x, training=False) if self.prenorm else x
-        y, state = self.mixer.step(y, state, system, **self._timesteps(timesteps))
+        arguments = self._arguments(timesteps=timesteps, **arguments)
+        arguments = {name: ops.convert_to_tensor(value) for name, value in arguments.items()}
+        if system is not None:
+            self._check_time_invariant("system")
+            arguments["system"] = system
+        y, state = self.mixer.step(y, state, **arguments)
         return self._finish(x, y, training=False), state
 
     def discretize(self):
-        """Returns the mixer's discrete system, for a loop of `step`."""
-        return self.mixer.discretize()
+        """Returns the mixer's discrete system, for a loop of `step`.
+
+        `None` of a mixer whose system depends on the inputs: there is nothing to compute before.
+        """
+        return self.mixer.discretize() if isinstance(self.mixer, SSMLayer) else None
 
     def get_initial_state(self, batch_size):
         """Returns the mixer's zero state for `batch_size` rows."""
@@ -214,10 +239,11 @@ class SSMBlock(OneDirection, keras.layers.Layer):
         return_state=False,
         timesteps=None,
         training=None,
+        **arguments,
     ):
         y = keras.KerasTensor(tuple(x.shape), dtype=self.compute_dtype)
-        times = self._timesteps(timesteps)
-        mixed = self.mixer.compute_output_spec(x, mask, initial_state, return_state, **times)
+        arguments = self._arguments(timesteps=timesteps, **arguments)
+        mixed = self.mixer.compute_output_spec(x, mask, initial_state, return_state, **arguments)
         return (y, mixed[1]) if return_state else y
 
     def compute_mask(self, inputs, previous_mask):
@@ -270,9 +296,10 @@ class SSMBlock(OneDirection, keras.layers.Layer):
         return normalize(self.norm, x, training)
 
     def _make_dropout(self, name):
+        noise = (None, *[1] * (self.mixer.input_rank - 2), None)
         return keras.layers.Dropout(
             self.dropout,
-            noise_shape=(None, 1, None) if self.tie_dropout else None,
+            noise_shape=noise if self.tie_dropout else None,
             dtype=self.dtype_policy,
             name=name,
         )
@@ -289,7 +316,7 @@ def mixer_from_config(config, dtype=None, seed=None):
     A `build_config` would build it on its own, outside the block: its variables would then have
     other paths than those of the block that was saved.
     """
-    if isinstance(config, SSMLayer):
+    if isinstance(config, SequenceMixer):
         return config
     config = {key: value for key, value in config.items() if key != "build_config"}
     settings = {key: value for key, value in config["config"].items() if key != "name"}

@@ -38,8 +38,8 @@ class StepMask(keras.layers.Layer):
 
 
 def masked(x, mask):
-    """x with zeros where a mask `(batch, length)` covers it, in values and gradients."""
+    """x with zeros where a mask of its first axes covers it, in values and gradients."""
     mask = ops.cast(mask, "bool")
-    for _ in x.shape[2:]:
+    for _ in x.shape[len(mask.shape) :]:
         mask = ops.expand_dims(mask, -1)
     return ops.where(mask, x, ops.zeros_like(x))

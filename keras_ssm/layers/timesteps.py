@@ -16,15 +16,6 @@ def check_timesteps_shape(layer, received, expected):
         )
 
 
-def check_takes_timesteps(layer):
-    """Raises a `ValueError` unless a layer reads samples at irregular times."""
-    if not layer.takes_timesteps:
-        raise ValueError(
-            "`timesteps` need a mixer that reads samples at irregular times, such as `S5`. "
-            f"Received: a mixer {type(layer).__name__}"
-        )
-
-
 def checked_timesteps(layer, timesteps, expected, mask=None, from_zero=True):
     """The `timesteps` of a layer as a tensor, ones where they count for nothing.
 

@@ -18,7 +18,7 @@ class BackboneLayers:
             self.blocks,
             self.last_norm,
             self.mask_inputs,
-            inputs.get("timesteps"),
+            {name: value for name, value in inputs.items() if name not in self.input},
             training,
             initial_state,
             return_state,
@@ -28,7 +28,7 @@ class BackboneLayers:
         """Raises a `ValueError` for states that do not exist, or are of another number."""
         if initial_state is None and not return_state:
             return
-        self.blocks[0].get_initial_state(1)  # refuses if there is none
+        self.blocks[0].mixer.check_has_state()
         if initial_state is not None and len(initial_state) != self.num_layers:
             raise ValueError(
                 f"`initial_state` must have one entry for each of {self.num_layers} layers. "
@@ -40,14 +40,15 @@ class BackboneLayers:
         x = keras.KerasTensor((batch, None, self.hidden_dim), dtype=self.compute_dtype)
         return [block.compute_output_spec(x, return_state=True)[1] for block in self.blocks]
 
-    def step(self, x, states, systems=None, timesteps=None):
+    def step(self, x, states, systems=None, timesteps=None, **arguments):
         """Advances every layer by one sample, at inference.
 
         Args:
             x: float tensor `(batch, input_dim)`, or token ids `(batch,)`.
-            states: list of tensors, one a layer, as `get_initial_state` returns it.
+            states: list of the states of the layers, as `get_initial_state` returns it.
             systems: list of discrete systems, or `None` to compute them here.
             timesteps: float tensor `(batch,)` or `None`; see `S5.step`.
+            **arguments: whatever else the mixer's `step` takes of its `call_arguments`.
 
         Returns:
             Tuple `(y, states)`: `(batch, hidden_dim)` and the next states.
@@ -75,7 +76,7 @@ class BackboneLayers:
         y = x if self.encoder_layer is None else self.encoder_layer(x)
         following = []
         for block, state, system in zip(self.blocks, states, systems, strict=True):
-            y, state = block.step(y, state, system, timesteps)
+            y, state = block.step(y, state, system, timesteps, **arguments)
             following.append(state)
         return normalize(self.last_norm, y, training=False), following
 
@@ -95,7 +96,7 @@ def run_layers(
     blocks,
     last_norm,
     mask_inputs,
-    timesteps=None,
+    arguments=None,
     training=None,
     initial_state=None,
     return_state=False,
@@ -105,9 +106,9 @@ def run_layers(
     # What a mask covers is zero before anything reads it: a gradient is 0 * NaN behind it.
     y = masked(x, mask) if mask_inputs else x
     y = y if encoder is None else encoder(y)
-    arguments = {**context, "mask": mask if mask_inputs else None}
-    if timesteps is not None:
-        arguments["timesteps"] = uncovered(timesteps, mask, initial_state is None)
+    arguments = {**(arguments or {}), **context, "mask": mask if mask_inputs else None}
+    if "timesteps" in arguments:
+        arguments["timesteps"] = uncovered(arguments["timesteps"], mask, initial_state is None)
     states = []
     for i, block in enumerate(blocks):
         if initial_state is not None:

@@ -6,6 +6,31 @@ from keras import ops
 from keras_ssm.checks import compatible
 
 
+def standard_argument(name, value, mask):
+    """Checks an array that goes with every step of the inputs of a model.
+
+    Args:
+        name: str. Name of the argument of the mixer's call.
+        value: array or tensor `(batch, length, ...)`.
+        mask: array or tensor `(batch, length)`, True where the inputs count.
+
+    Returns:
+        The array; for `timesteps` as `model_timesteps` returns it.
+
+    Raises:
+        ValueError: for another shape.
+    """
+    if name == "timesteps":
+        return model_timesteps(value, mask)
+    value = value if hasattr(value, "shape") else np.asarray(value)
+    if not compatible(tuple(value.shape[:2]), tuple(mask.shape)):
+        raise ValueError(
+            f"`{name}` must have shape (batch, length, ...), with (batch, length) = "
+            f"{tuple(mask.shape)}. Received: {name}.shape={tuple(value.shape)}"
+        )
+    return value
+
+
 def model_timesteps(timesteps, mask):
     """Checks the `timesteps` of a model and brings arrays to floats.
 

@@ -7,16 +7,15 @@ from keras_hub.models import Backbone
 from keras_ssm.checks import check_choice, check_flags, check_positive, compatible
 from keras_ssm.layers.exact_layers import Dense
 from keras_ssm.layers.norms import make_norm
+from keras_ssm.layers.sequence_mixer import SequenceMixer
 from keras_ssm.layers.ssm_block import (
     SSMBlock,
     clone_mixer,
     mixer_from_config,
 )
-from keras_ssm.layers.ssm_layer import SSMLayer
-from keras_ssm.layers.timesteps import check_takes_timesteps
 from keras_ssm.layers.token_dense import TokenDense
 from keras_ssm.models.backbone_layers import BackboneLayers, run_layers
-from keras_ssm.models.model_timesteps import model_timesteps
+from keras_ssm.models.model_timesteps import standard_argument
 from keras_ssm.models.saving.backbone_files import BackboneFiles
 from keras_ssm.models.saving.frozen_layers import freeze, frozen_config
 from keras_ssm.models.trainer.finite_inputs import is_tensorflow
@@ -31,12 +30,12 @@ ENCODERS = ("auto", "linear", *TOKEN_ENCODERS, None)
 class SSMBackbone(BackboneFiles, BackboneLayers, SequenceTrainer, Backbone, Functional):
     """Stack of state-space blocks over an encoder: sequences in, hidden sequences out.
 
-    Any layer of the family can be the mixer, the way `keras.layers.RNN` takes a cell. The
-    backbone keeps its configuration, not the instance: block i holds a fresh copy with the seed
+    Any `SequenceMixer` can be the mixer, the way `keras.layers.RNN` takes a cell. The backbone
+    keeps its configuration, not the instance: block i holds a fresh copy with the seed
     `seed + i`.
 
     Args:
-        mixer: `keras_ssm.layers.SSMLayer`. The layer to stack.
+        mixer: `keras_ssm.layers.SequenceMixer`. The layer to stack.
         num_layers: int. Number of blocks.
         hidden_dim: int. Features of the hidden sequence.
         vocabulary_size: int or `None`. If set, inputs are token ids below this number.
@@ -62,8 +61,9 @@ class SSMBackbone(BackboneFiles, BackboneLayers, SequenceTrainer, Backbone, Func
             `padding_mask` `(batch, length)`, True where valid, and `timesteps`
             `(batch, length)`, for a mixer such as `S5` that reads samples at irregular times:
             factors on dt, the time since the sample before in units of the usual one. What they
-            are in padded steps does not matter.
-        initial_state: list of tensors, one a layer, as `get_initial_state` returns it.
+            are in padded steps does not matter. Further `call_arguments` of the mixer are
+            arrays `(batch, length, ...)` of their names.
+        initial_state: list of the states of the layers, as `get_initial_state` returns it.
         return_state: bool. Whether the states after each row's last valid step are returned.
 
     Returns:
@@ -107,9 +107,9 @@ class SSMBackbone(BackboneFiles, BackboneLayers, SequenceTrainer, Backbone, Func
         name=None,
         trainable=True,
     ):
-        if not isinstance(mixer, SSMLayer):
+        if not isinstance(mixer, SequenceMixer) or mixer.input_rank != 3:
             raise ValueError(
-                "`mixer` must be a state-space layer such as `S4D(state_dim=64)`. "
+                "`mixer` must be a layer that mixes sequences, such as `S4D(state_dim=64)`. "
                 f"Received: mixer={mixer}"
             )
         check_positive(num_layers=num_layers, hidden_dim=hidden_dim, input_dim=input_dim)
@@ -217,7 +217,8 @@ class SSMBackbone(BackboneFiles, BackboneLayers, SequenceTrainer, Backbone, Func
         """
         key = self.input_key
         given = dict(inputs) if isinstance(inputs, dict) else {key: inputs}
-        unknown = sorted(set(given) - {key, "padding_mask", "timesteps"})
+        mixer = self.blocks[0].mixer
+        unknown = sorted(set(given) - {key, "padding_mask", "timesteps", *mixer.call_arguments})
         if key not in given or unknown:
             raise ValueError(
                 f"`inputs` must be an array or a dict with {key!r} and, optionally, "
@@ -241,20 +242,21 @@ class SSMBackbone(BackboneFiles, BackboneLayers, SequenceTrainer, Backbone, Func
             read = x[np.asarray(to_numpy(mask), bool)] if self.mask_inputs else x
             check_token_ids(read, self.vocabulary_size)
         standard = {key: x, "padding_mask": mask}
-        if given.get("timesteps") is not None:
-            check_takes_timesteps(self.blocks[0].mixer)
-            standard["timesteps"] = model_timesteps(given["timesteps"], mask)
+        arguments = {k: v for k, v in given.items() if k not in standard and v is not None}
+        mixer.check_takes(arguments)
+        for name, value in arguments.items():
+            standard[name] = standard_argument(name, value, mask)
         return standard
 
     @property
     def step_scale(self):
         """Scalar that multiplies every dt; setting it sets every layer."""
-        return self.blocks[0].mixer.step_scale
+        return self.blocks[0].step_scale
 
     @step_scale.setter
     def step_scale(self, value):
         for block in self.blocks:
-            block.mixer.step_scale = value
+            block.step_scale = value
 
     def sample_inputs(self):
         """Returns a short, fixed input of one row."""

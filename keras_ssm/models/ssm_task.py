@@ -57,8 +57,14 @@ class SSMTask(Adapters, ModelFiles, SequenceTrainer, Task, Functional):
         return self.backbone.sample_inputs()
 
     def preprocess(self, x, y=None, sample_weight=None):
+        own = {}
+        if isinstance(x, dict):  # what the mixer reads and the preprocessor does not know
+            names = set(self.backbone.blocks[0].mixer.call_arguments) - {"timesteps"}
+            own = {name: x[name] for name in names & set(x)}
+            x = {name: value for name, value in x.items() if name not in own}
         packed = self.preprocess_samples(x, y, sample_weight)
-        return keras.utils.unpack_x_y_sample_weight(packed)
+        x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(packed)
+        return ({**x, **own} if own else x), y, sample_weight
 
     def compile(self, **settings):
         """Configures training; the keyword arguments of `keras.Model.compile`."""

@@ -66,7 +66,7 @@ def published_class(name):
     function, features_last = published(name)
 
     class Published(getattr(layers, name)):
-        def evaluate(self, x, initial_state, lengths, return_state, **extra):
+        def evaluate(self, x, mask=None, initial_state=None, return_state=False, **extra):
             if initial_state is not None or return_state:
                 raise ValueError(
                     f"The published formulation has no state. Received: return_state={return_state}"

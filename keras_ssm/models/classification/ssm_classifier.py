@@ -117,7 +117,7 @@ class SSMClassifier(ClassifierTask):
             "count": keras.KerasTensor((batch, 1), dtype="int32"),
         }
 
-    def step(self, x, state, systems=None, timesteps=None):
+    def step(self, x, state, systems=None, timesteps=None, **arguments):
         """Reads one more sample and returns the logits so far, at inference.
 
         Args:
@@ -126,6 +126,7 @@ class SSMClassifier(ClassifierTask):
             state: what `get_initial_state` or the last step returned.
             systems: what `discretize` returned, or `None` to compute it here.
             timesteps: float tensor `(batch,)` or `None`; see `S5.step`.
+            **arguments: whatever else the mixer's `step` takes of its `call_arguments`.
 
         Returns:
             Tuple `(logits, state)`: the logits of the sequence read so far,
@@ -141,7 +142,7 @@ class SSMClassifier(ClassifierTask):
                 logits, state = model.step(pixel, state, systems)
             ```
         """
-        y, layers = self.backbone.step(x, state["layers"], systems, timesteps)
+        y, layers = self.backbone.step(x, state["layers"], systems, timesteps, **arguments)
         y = ops.expand_dims(y, 1)
         y, pooled = self._pool(y, ops.ones_like(y[..., 0], dtype="bool"), state)
         y = y[:, 0] if self.pooling is None else y

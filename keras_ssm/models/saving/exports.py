@@ -72,7 +72,8 @@ class Exports:
         while isinstance(given, (list, tuple)) and len(given) == 1:
             given = given[0]
         specs = given if isinstance(given, dict) else {self.input_key: given}
-        known = {self.input_key, "padding_mask", "timesteps"}
+        mixer = getattr(self, "backbone", self).blocks[0].mixer
+        known = {self.input_key, "padding_mask", "timesteps", *mixer.call_arguments}
         if self.input_key not in specs or set(specs) - known:
             raise ValueError(
                 f"`input_signature` must have {self.input_key!r} and, optionally, 'padding_mask' "

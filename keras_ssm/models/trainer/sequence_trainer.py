@@ -60,7 +60,7 @@ class SequenceTrainer(Clones, OneDirection, Exports, Replicas, DataTrainer):
         self._refuse_unknown(kwargs)
         # Again, since Keras also calls this directly: on JAX and when nothing is traced.
         inputs = self.as_tensors(inputs, mask)
-        if initial_state is None and not return_state and "timesteps" not in inputs:
+        if initial_state is None and not return_state and set(inputs) == set(self.input):
             return super().call(inputs, training=training, **kwargs)
         for name, symbol in self.input.items():
             inputs[name] = ops.cast(inputs[name], symbol.dtype)
@@ -77,8 +77,7 @@ class SequenceTrainer(Clones, OneDirection, Exports, Replicas, DataTrainer):
     ):
         self._refuse_unknown(kwargs)
         self.check_state(initial_state, return_state)
-        inputs = self.as_tensors(inputs, mask)
-        inputs.pop("timesteps", None)
+        inputs = self._of_the_graph(self.as_tensors(inputs, mask))
         spec = super().compute_output_spec(inputs, training=training)
         if not return_state:
             return spec
@@ -86,7 +85,7 @@ class SequenceTrainer(Clones, OneDirection, Exports, Replicas, DataTrainer):
 
     def _assert_input_compatibility(self, inputs, *args):
         if isinstance(inputs, dict):  # of what the graph takes
-            inputs = {name: value for name, value in inputs.items() if name != "timesteps"}
+            inputs = self._of_the_graph(inputs)
         return super()._assert_input_compatibility(inputs, *args)
 
     def check_state(self, initial_state, return_state):
@@ -101,8 +100,11 @@ class SequenceTrainer(Clones, OneDirection, Exports, Replicas, DataTrainer):
         if not isinstance(input_shape, dict):
             mask = tuple(input_shape if self.input_key == "token_ids" else input_shape[:-1])
             input_shape = {self.input_key: tuple(input_shape), "padding_mask": mask}
-        input_shape = {k: v for k, v in input_shape.items() if k != "timesteps"}
-        return super().compute_output_shape(input_shape)
+        return super().compute_output_shape(self._of_the_graph(input_shape))
+
+    def _of_the_graph(self, inputs):
+        """The inputs without those that go to the mixers beside the graph, such as `timesteps`."""
+        return {name: value for name, value in inputs.items() if name in self.input}
 
     def as_tensors(self, inputs, mask=None):
         """Returns `standardize(inputs)` as tensors of the backend; symbolic ones stay.

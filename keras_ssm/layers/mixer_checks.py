@@ -1,0 +1,106 @@
+"""What a mixer refuses."""
+
+import keras
+import numpy as np
+from keras import tree
+
+from keras_ssm.checks import compatible
+
+
+class MixerChecks:
+    """Checks of inputs, masks, states and call arguments, for `SequenceMixer`."""
+
+    def check_built(self):
+        """Raises a `ValueError` unless the layer has its weights."""
+        if not self.built:
+            raise ValueError(
+                f"{self.name} must be built first: call it on a sequence or call "
+                "`build((None, None, features))`. Received: an unbuilt layer"
+            )
+
+    def check_has_state(self):
+        """Raises a `ValueError` unless the layer has a state."""
+        if not self.streams:
+            raise ValueError(
+                f"{self.name} has no state: `step`, `initial_state` and `return_state` need a "
+                f"mixer that streams. Received: {type(self).__name__}"
+            )
+
+    def check_takes(self, arguments):
+        """Raises a `ValueError` for names of arguments that the call does not take."""
+        for name in arguments:
+            if name in self.call_arguments:
+                continue
+            if name == "timesteps":
+                raise ValueError(
+                    "`timesteps` need a mixer that reads samples at irregular times, such as `S5`. "
+                    f"Received: a mixer {type(self).__name__}"
+                )
+            raise ValueError(
+                f"`{name}` needs a mixer with such a call argument: those of "
+                f"{type(self).__name__} are {list(self.call_arguments)}. Received: {name}"
+            )
+
+    def check_inputs(self, shape, dtype, rank=None):
+        """Raises a `ValueError` unless these are float inputs of the right shape."""
+        rank = self.input_rank if rank is None else rank
+        axes = ["length"] * (rank == 3) + [f"size_{i}" for i in range(1, rank - 1)] * (rank > 3)
+        shape = tuple(shape)
+        if len(shape) != rank:
+            raise ValueError(
+                f"`x` of {self.name} must have shape ({', '.join(['batch', *axes, 'features'])}). "
+                f"Received: x.shape={shape}"
+            )
+        if shape[-1] is None or (self.built and shape[-1] != self.features):
+            wanted = self.features if self.built else "a known number of"
+            raise ValueError(
+                f"`x` of {self.name} must have {wanted} features on its last axis. "
+                f"Received: x.shape={shape}"
+            )
+        if 0 in shape[1:]:
+            raise ValueError(
+                f"`x` of {self.name} must have at least one step and one feature. "
+                f"Received: x.shape={shape}"
+            )
+        if "float" not in keras.backend.standardize_dtype(dtype):
+            raise ValueError(
+                f"`x` of {self.name} must be floating point: cast integers, or embed token ids "
+                f"first. Received: x.dtype={keras.backend.standardize_dtype(dtype)}"
+            )
+
+    def check_mask(self, mask, shape, return_state):
+        """Raises a `ValueError` for a boolean mask that inputs of this shape cannot have."""
+        self._check_mask_shape(mask.shape, shape)
+
+    def _check_mask_shape(self, received, shape):
+        if not compatible(tuple(received), tuple(shape[:-1])):
+            axes = "(batch, length)" if self.input_rank == 3 else "the inputs without features,"
+            raise ValueError(
+                f"`mask` of {self.name} must have shape {axes} = {tuple(shape[:-1])}. "
+                f"Received: mask.shape={tuple(received)}"
+            )
+
+    def map_state(self, function, state, batch, features):
+        """Applies a function of specification and value to every tensor of a state."""
+
+        def checked(spec, part):
+            part = part if hasattr(part, "shape") else np.asarray(part)
+            expected, received = tuple(spec.shape), tuple(part.shape)
+            if not compatible(received, expected):
+                raise ValueError(
+                    f"A state of {self.name} must have shape {expected}. "
+                    f"Received: state.shape={received}"
+                )
+            return function(spec, part)
+
+        spec = self.state_spec(batch, features)
+        try:
+            return tree.map_structure_up_to(spec, checked, spec, state)
+        except (TypeError, ValueError) as error:
+            if "Received: " in str(error):
+                raise
+            shapes = tree.map_structure(lambda part: tuple(part.shape), spec)
+            raise ValueError(
+                f"A state of {self.name} must be what `get_initial_state` returns, of shapes "
+                f"{shapes}. Received: {type(state).__name__}"
+            ) from error
