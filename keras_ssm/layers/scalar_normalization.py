@@ -1,11 +1,12 @@
 import keras
 from keras import ops
 
+from keras_ssm.attributes import Attributes
 from keras_ssm.ops import backend
 
 
 @keras.saving.register_keras_serializable(package="keras_ssm")
-class ScalarNormalization(keras.layers.Layer):
+class ScalarNormalization(Attributes, keras.layers.Layer):
     """Normalises the features of each step, with one scale and one shift for all of them.
 
     y = scale / std * (x - mean + shift), over the features; the standard deviation is the biased

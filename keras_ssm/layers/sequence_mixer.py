@@ -4,12 +4,13 @@ import keras
 import numpy as np
 from keras import ops, tree
 
+from keras_ssm.attributes import Attributes
 from keras_ssm.layers.mixer_checks import MixerChecks
 from keras_ssm.layers.one_direction import OneDirection
 from keras_ssm.layers.stepwise import stepwise
 
 
-class SequenceMixer(MixerChecks, OneDirection, keras.layers.Layer):
+class SequenceMixer(Attributes, MixerChecks, OneDirection, keras.layers.Layer):
     """Base class of every layer that mixes the steps of a sequence.
 
     `SSMBlock`, `SSMBackbone` and the task models take any such layer. The base checks and casts

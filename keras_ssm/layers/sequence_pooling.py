@@ -1,13 +1,14 @@
 import keras
 from keras import ops
 
+from keras_ssm.attributes import Attributes
 from keras_ssm.ops import backend
 
 POOLINGS = ("mean", "last", None)
 
 
 @keras.saving.register_keras_serializable(package="keras_ssm")
-class SequencePooling(keras.layers.Layer):
+class SequencePooling(Attributes, keras.layers.Layer):
     """Reduces a sequence to one vector, over its valid steps.
 
     Args:

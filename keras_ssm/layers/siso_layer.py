@@ -36,14 +36,10 @@ class SISOLayer(SSMLayer):
         check_positive(state_dim=state_dim, channels=channels)
         if max_kernel_length is not None:
             check_positive(max_kernel_length=max_kernel_length)
-            if self.method not in ("auto", "fft"):
-                raise ValueError(
-                    "A layer with `max_kernel_length` is evaluated by method='fft'. "
-                    f"Received: method={self.method!r}"
-                )
         self.state_dim = state_dim
         self.channels = channels
         self.max_kernel_length = max_kernel_length
+        self.check_method(self.method)
 
     # What a system provides
 
@@ -63,6 +59,15 @@ class SISOLayer(SSMLayer):
         return kernel(bank, length)
 
     # What all share
+
+    def check_method(self, method):
+        super().check_method(method)
+        truncated = getattr(self, "max_kernel_length", None) is not None  # or not known yet
+        if truncated and method not in ("auto", "fft"):
+            raise ValueError(
+                "A layer with `max_kernel_length` is evaluated by method='fft'. "
+                f"Received: method={method!r}"
+            )
 
     def chosen_method(self, length):
         return "fft" if self.max_kernel_length is not None else super().chosen_method(length)

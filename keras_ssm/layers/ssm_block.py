@@ -1,6 +1,7 @@
 import keras
 from keras import ops
 
+from keras_ssm.attributes import Attributes
 from keras_ssm.checks import check_choice, check_flags, check_number
 from keras_ssm.layers.activations import get_activation
 from keras_ssm.layers.exact_layers import Dense
@@ -15,7 +16,7 @@ GATES_OF_EQUAL_SIZE = (None, "half_glu1", "half_glu2")
 
 
 @keras.saving.register_keras_serializable(package="keras_ssm")
-class SSMBlock(OneDirection, keras.layers.Layer):
+class SSMBlock(Attributes, OneDirection, keras.layers.Layer):
     """Residual block around a layer that mixes the steps: mixer, activation, gate, norm.
 
     With f the mixer, activation and gate, a block computes x + f(norm(x)) (`prenorm`) or
@@ -182,6 +183,9 @@ class SSMBlock(OneDirection, keras.layers.Layer):
                 f"`{name}` belongs to time-invariant state-space layers, such as `S4D` and `S5`. "
                 f"Received: a mixer {type(self.mixer).__name__}"
             )
+
+    def attribute_parts(self):
+        return (self.mixer,) if self.built else ()
 
     def _arguments(self, **arguments):
         """Further arguments of the mixer's call, those that were given."""

@@ -1,14 +1,13 @@
 import numpy as np
 from keras import ops
 
-from keras_ssm.checks import check_choice, check_flags, check_positive
+from keras_ssm.checks import check_flags
+from keras_ssm.layers.evaluation import Evaluation
 from keras_ssm.layers.sequence_mixer import SequenceMixer
 from keras_ssm.ops import backend, exporting
 
-METHODS = ("auto", "chunked", "fft", "recurrent")
 
-
-class SSMLayer(SequenceMixer):
+class SSMLayer(Evaluation, SequenceMixer):
     """Base class of the time-invariant state-space layers: what all of them share.
 
     It holds `step_scale` and chooses the evaluation. A layer of the family adds its weights in
@@ -54,18 +53,10 @@ class SSMLayer(SequenceMixer):
         **kwargs,
     ):
         super().__init__(seed=seed, **kwargs)
-        check_choice("method", method, METHODS)
         check_flags(bidirectional=bidirectional)
-        if chunk_size is not None:
-            check_positive(chunk_size=chunk_size)
-        if bidirectional and method == "recurrent":
-            raise ValueError(
-                "A bidirectional layer has no recurrent evaluation. "
-                f"Received: method={method!r}, bidirectional={bidirectional}"
-            )
+        self.bidirectional = bidirectional
         self.method = method
         self.chunk_size = chunk_size
-        self.bidirectional = bidirectional
         self._step_scale = None
         self._initial_step_scale = 1.0
 

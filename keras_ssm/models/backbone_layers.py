@@ -24,6 +24,11 @@ class BackboneLayers:
             return_state,
         )
 
+    @property
+    def token_embedding(self):
+        """The layer that embeds token ids; `None` without a vocabulary."""
+        return self.encoder_layer if self.vocabulary_size is not None else None
+
     def check_state(self, initial_state, return_state):
         """Raises a `ValueError` for states that do not exist, or are of another number."""
         if initial_state is None and not return_state:

@@ -2,6 +2,7 @@ import keras
 import numpy as np
 from keras_hub.models import Preprocessor
 
+from keras_ssm.attributes import Attributes
 from keras_ssm.checks import check_flags, check_number, check_positive
 from keras_ssm.models.model_timesteps import padded_timesteps
 from keras_ssm.models.saving.preset_loading import opened
@@ -11,7 +12,7 @@ from keras_ssm.models.trainer.targets import to_numpy
 
 
 @keras.saving.register_keras_serializable(package="keras_ssm")
-class SequencePreprocessor(Preprocessor):
+class SequencePreprocessor(Attributes, Preprocessor):
     """Turns what a person has into the inputs of a model.
 
     Arrays, lists of arrays of different lengths, integer audio or pixels, and text become a
@@ -53,20 +54,61 @@ class SequencePreprocessor(Preprocessor):
     """
 
     backbone_cls = SSMBackbone
+    tokenizer = audio_converter = image_converter = video_converter = None  # it needs none
+    settable = ("tokens", "scale", "sequence_length", "allow_nan")
 
     def __init__(self, tokens=False, scale=1.0, sequence_length=None, allow_nan=False, **kwargs):
         super().__init__(**kwargs)
-        check_flags(tokens=tokens)
-        check_number("scale", scale)
-        if not 1e-12 <= abs(scale) <= 1e12:  # beyond, nothing of float32 inputs is left
-            raise ValueError(f"`scale` must lie between 1e-12 and 1e12. Received: scale={scale}")
-        if sequence_length is not None:
-            check_positive(sequence_length=sequence_length)
         self.tokens = tokens
         self.scale = scale
         self.sequence_length = sequence_length
         self.allow_nan = allow_nan
         self.built = True
+
+    # Read anew for each batch: what is set here acts from the next one on.
+
+    @property
+    def tokens(self):
+        """Whether the model reads token ids."""
+        return self._tokens
+
+    @tokens.setter
+    def tokens(self, value):
+        check_flags(tokens=value)
+        self._tokens = value
+
+    @property
+    def scale(self):
+        """Factor on float inputs."""
+        return self._scale
+
+    @scale.setter
+    def scale(self, value):
+        check_number("scale", value)
+        if not 1e-12 <= abs(value) <= 1e12:  # beyond, nothing of float32 inputs is left
+            raise ValueError(f"`scale` must lie between 1e-12 and 1e12. Received: scale={value}")
+        self._scale = value
+
+    @property
+    def sequence_length(self):
+        """Length to which sequences are cut or padded, or `None`."""
+        return self._sequence_length
+
+    @sequence_length.setter
+    def sequence_length(self, value):
+        if value is not None:
+            check_positive(sequence_length=value)
+        self._sequence_length = value
+
+    @property
+    def allow_nan(self):
+        """Whether NaN is read as zero."""
+        return self._allow_nan
+
+    @allow_nan.setter
+    def allow_nan(self, value):
+        check_flags(allow_nan=value)
+        self._allow_nan = value
 
     def call(self, x, y=None, sample_weight=None):
         key = "token_ids" if self.tokens else "inputs"

@@ -1,10 +1,10 @@
 import keras
 import numpy as np
 from keras import ops
-from keras.src.models.functional import Functional
 from keras_hub.models import Backbone
 
 from keras_ssm.checks import check_choice, check_flags, check_positive, compatible
+from keras_ssm.keras_internals import Functional
 from keras_ssm.layers.exact_layers import Dense
 from keras_ssm.layers.norms import make_norm
 from keras_ssm.layers.sequence_mixer import SequenceMixer
@@ -177,7 +177,7 @@ class SSMBackbone(BackboneFiles, BackboneLayers, SequenceTrainer, Backbone, Func
 
         # === Config ===
         self.encoder_layer = first
-        self.blocks = blocks
+        self.blocks = tuple(blocks)
         self.last_norm = last_norm
         self.mixer_config = keras.layers.serialize(clone_mixer(mixer))
         self.num_layers = num_layers

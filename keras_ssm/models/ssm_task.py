@@ -3,10 +3,10 @@ import inspect
 import warnings
 
 import keras
-from keras.src.models.functional import Functional
 from keras_hub.models import Task
 
 from keras_ssm import presets
+from keras_ssm.keras_internals import Functional, is_torch_optimizer
 from keras_ssm.models.adapters import Adapters
 from keras_ssm.models.saving.frozen_layers import freeze, frozen_config
 from keras_ssm.models.saving.model_files import ModelFiles
@@ -33,6 +33,7 @@ class SSMTask(Adapters, ModelFiles, SequenceTrainer, Task, Functional):
     """
 
     backbone_cls = SSMBackbone
+    settable = ("preprocessor",)
 
     @property
     def input_key(self):
@@ -261,6 +262,6 @@ def _portable(config):
     if not isinstance(config, dict):
         return config
     config = {key: _portable(value) for key, value in config.items()}
-    if str(config.get("module", "")).startswith("keras.src.backend.torch.optimizers"):
+    if is_torch_optimizer(str(config.get("module", ""))):
         config["module"], config["registered_name"] = "keras.optimizers", None
     return config

@@ -1,10 +1,11 @@
 """What `summary` of a task says of its preprocessor."""
 
 import keras
-from keras.src.utils import io_utils
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
+
+from keras_ssm.keras_internals import print_msg
 
 _OF_EVERY_LAYER = ("name", "trainable", "dtype", "config_file")
 
@@ -18,7 +19,7 @@ def print_preprocessor(preprocessor, line_length=None, print_fn=None):
         print_fn: callable or `None`. Takes the text. Defaults to printing it.
     """
     name, kind, settings = _described(preprocessor)
-    captured = print_fn is not None or not io_utils.is_interactive_logging_enabled()
+    captured = print_fn is not None or not keras.config.is_interactive_logging_enabled()
     plain = {"force_terminal": False, "color_system": None} if captured else {}
     console = Console(highlight=False, width=line_length, **plain)
     table = Table("Preprocessor (type)", "Setting", width=line_length, show_lines=True)
@@ -28,7 +29,7 @@ def print_preprocessor(preprocessor, line_length=None, print_fn=None):
         console.print(f'[bold]Preprocessor: "{escape(name)}"[/]')
         console.print(table)
     if captured:
-        (print_fn or io_utils.print_msg)(text.get().rstrip("\n"))
+        (print_fn or print_msg)(text.get().rstrip("\n"))
     else:
         print(text.get(), end="")
 

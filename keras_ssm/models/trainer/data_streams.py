@@ -5,9 +5,8 @@ import itertools
 import sys
 
 import keras
-from keras.src.trainers.data_adapters.data_adapter import DataAdapter
-from keras.src.trainers.data_adapters.data_adapter_utils import get_torch_dataloader
-from keras.src.trainers.data_adapters.py_dataset_adapter import PyDatasetAdapter
+
+from keras_ssm.keras_internals import DataAdapter, PyDatasetAdapter, get_torch_dataloader
 
 
 class BatchConverter:

@@ -4,7 +4,8 @@ import contextlib
 import inspect
 
 import keras
-from keras.src.utils.naming import to_snake_case
+
+from keras_ssm.keras_internals import to_snake_case
 
 # Names as Keras has them, and what is meant on logits.
 _LOSSES = {

@@ -1,9 +1,9 @@
 import keras
 from keras import ops
 
+from keras_ssm.attributes import Attributes
 from keras_ssm.checks import compatible
 from keras_ssm.layers.one_direction import OneDirection
-from keras_ssm.models.attributes import refuse_unheard
 from keras_ssm.models.saving.cloning import Clones
 from keras_ssm.models.saving.exports import Exports
 from keras_ssm.models.saving.preset_loading import PresetTable
@@ -13,7 +13,7 @@ from keras_ssm.models.trainer.replicas import Replicas
 from keras_ssm.ops import backend
 
 
-class SequenceTrainer(Clones, OneDirection, Exports, Replicas, DataTrainer):
+class SequenceTrainer(Clones, Attributes, OneDirection, Exports, Replicas, DataTrainer):
     """What backbone and task models share: inputs of every kind, and a trainer that recovers.
 
     Data may be arrays, lists, dicts, `tf.data`, a `keras.utils.PyDataset` or a generator. It is
@@ -21,6 +21,7 @@ class SequenceTrainer(Clones, OneDirection, Exports, Replicas, DataTrainer):
     """
 
     presets = PresetTable()
+    complete_when_built = False  # but at the end of the constructor
 
     # A signature that Keras reads: by it the trainers pass `training`, and layers their mask.
 
@@ -131,14 +132,26 @@ class SequenceTrainer(Clones, OneDirection, Exports, Replicas, DataTrainer):
     def __setattr__(self, name, value):
         if name == "_torch_params":
             keras.Model.__setattr__(self, name, value)
-            return
-        if hasattr(self, "_attributes"):
-            refuse_unheard(self, name, value)
-        super().__setattr__(name, value)
+        else:
+            super().__setattr__(name, value)
 
-    def complete(self):
-        """The end of a constructor: from now on no attribute is set that nobody would hear."""
-        self._attributes = frozenset(vars(self))
+    def fixed_attribute(self, name):
+        return self.is_made() and self.has_own_attribute(name)
+
+    def has_own_attribute(self, name):
+        # Not what Keras sets later, such as `history`, nor what a derived class adds.
+        return name in self._attributes or hasattr(type(self), name)
+
+    def attribute_parts(self):
+        backbone = getattr(self, "backbone", None)
+        if not self.is_made():
+            return
+        if backbone is not None:
+            yield backbone
+            if isinstance(self.preprocessor, keras.Layer):
+                yield self.preprocessor
+        for block in (backbone or self).blocks[:1]:
+            yield from (block.mixer, block)
 
     def track_weights(self):
         """Shows PyTorch the weights of now, after some came or went."""

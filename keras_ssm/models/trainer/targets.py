@@ -221,7 +221,7 @@ def _weights(weights, y, mask, steps):
     if weights.ndim == 2 and weights.shape[1] == 1:
         weights = weights[:, 0]
     if len(shape) == 2 and weights.ndim == 1:
-        weights = np.where(mask, weights[:, None], np.zeros((), weights.dtype))
+        weights = np.repeat(weights[:, None], shape[1], axis=1)  # the loss leaves out padding
     if weights.shape != shape:
         raise ValueError(
             f"`sample_weight` must have shape {shape[:1]}"

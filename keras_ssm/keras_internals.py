@@ -1,0 +1,39 @@
+"""What Keras has under no public name, in one place: where an update of it can break this package.
+
+- `Functional` stands by name among the bases of our models: Keras and keras_hub would otherwise
+  rewrite these bases whenever a model is made, under the feet of other threads.
+- `DataAdapter`, `PyDatasetAdapter` and `get_torch_dataloader` are what Keras' trainers read. With
+  them data of every kind takes the road of `fit` on arrays.
+- `to_snake_case` is how Keras makes second names of its losses and metrics.
+- `print_msg` prints where Keras prints, its log included.
+- `called_by_model` and `is_torch_optimizer` read what Keras writes.
+"""
+
+import keras
+from keras.src.models.functional import Functional
+from keras.src.trainers.data_adapters.data_adapter import DataAdapter
+from keras.src.trainers.data_adapters.data_adapter_utils import get_torch_dataloader
+from keras.src.trainers.data_adapters.py_dataset_adapter import PyDatasetAdapter
+from keras.src.utils.io_utils import print_msg
+from keras.src.utils.naming import to_snake_case
+
+__all__ = [
+    "DataAdapter",
+    "Functional",
+    "PyDatasetAdapter",
+    "called_by_model",
+    "get_torch_dataloader",
+    "is_torch_optimizer",
+    "print_msg",
+    "to_snake_case",
+]
+
+
+def called_by_model(layer):
+    """Whether the call that is under way, of which that of this layer is part, is of a model."""
+    return isinstance(layer._get_call_context().entry_layer, keras.Model)
+
+
+def is_torch_optimizer(module):
+    """Whether a module holds the optimizers that Keras makes on PyTorch under public names."""
+    return module.startswith("keras.src.backend.torch.optimizers")
