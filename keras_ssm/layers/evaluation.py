@@ -1,5 +1,7 @@
 """How a layer evaluates a sequence: settings that can be set as long as they are heard."""
 
+from keras import ops
+
 from keras_ssm.checks import check_choice, check_positive
 from keras_ssm.keras_internals import called_by_model
 from keras_ssm.ops import backend, exporting
@@ -51,7 +53,7 @@ class Evaluation:
 
     def run(self, x, *args, **kwargs):
         if not (self._in_program or exporting.is_exporting()) and called_by_model(self):
-            self._in_program = backend.static_value(x[:0]) is None
+            self._in_program = backend.static_value(ops.cast(x[:0], "float32")) is None
         return super().run(x, *args, **kwargs)
 
     def _check_no_program(self, name, value):
