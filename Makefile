@@ -29,7 +29,7 @@ lint: $(VENV)/.dev
 
 # The documentation as a site, in out/site. It is made of text alone: no backend is needed.
 docs: $(VENV)/.docs
-	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --strict
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 	@echo "out/site/index.html; with search: $(PYTHON) -m http.server -d out/site"
 
 $(BIN)/python:
