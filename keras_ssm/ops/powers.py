@@ -47,7 +47,9 @@ def power(log_dA, exponent):
 
 
 def known_powers(log_dA, table):
-    """Returns `table`, the powers dA^l for l from 0 on, with the first gradient of `powers`.
+    """Returns `table`, which holds the powers dA^l for l from 0 on, and gives it a gradient.
+
+    The gradient is the first derivative of `powers`.
 
     Args:
         log_dA: pair of tensors `(features, modes)`.

@@ -31,7 +31,9 @@ class SSMClassifier(ClassifierTask):
 
     Call arguments:
         inputs: as for the backbone.
-        initial_state, return_state: the state of a sequence that goes on, as `step` has it.
+        initial_state: what `get_initial_state`, `step` or an earlier call returned, for a
+            sequence that comes in pieces.
+        return_state: bool. Whether the state after this piece is returned.
 
     Returns:
         Logits `(batch, num_classes)`; `(batch, length, num_classes)` without pooling. With

@@ -7,8 +7,8 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-# Parts of a block that XLA may run side by side: most operations are too small to share. Those of
-# a block that makes its own matrices are the smallest, and it may have more parts.
+# Parts of a block that XLA may run side by side: most operations are too small to be shared among
+# threads. A block that makes its own matrices has the smallest operations, so it has more parts.
 PARTS, MOST_PARTS, FEWEST_ROWS = 2, 4, 4
 
 
@@ -21,8 +21,8 @@ def map_blocks(function, tensors, fixed, size, **static):
         function: maps lists of slices of `tensors` and `fixed`, of `size` rows each, to a tuple
             of tensors of as many rows.
         tensors: list of tensors with as many rows.
-        fixed: list of tensors with as many rows, which have no gradient: what the function would
-            compute of the tensors itself, if it had an empty list.
+        fixed: list of tensors with as many rows, which have no gradient. They save the function
+            work: from an empty list it computes them itself.
         size: int. A divisor of the number of rows.
         **static: hashable arguments of the function.
 

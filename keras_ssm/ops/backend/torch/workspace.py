@@ -53,7 +53,7 @@ class Workspace:
         return product_by_feature(a, b, lambda shape: self.buffer(name, shape))
 
     def rows(self, name, like):
-        """A buffer of the shape of a `product`, laid out as it is: small ones are fastest whole."""
+        """A buffer of the shape and memory layout of a `product`: small ones are contiguous."""
         features, rows, size = like.shape
         if like.is_contiguous():
             return self.buffer(name, like.shape)
