@@ -289,6 +289,16 @@ def test_the_pages_show_the_committed_results(tmp_path):
     assert page.count("| `S4D` |") >= 3
     listed = (ROOT / "docs" / "performance" / "benchmark.md").read_text(encoding="utf-8")
     assert report.markdown(machines) == listed
+    ratios = [
+        row["ratio"]
+        for row in records.all_rows(machines[0])
+        if row["section"] == "layers" and (row["layer"], row["picked"]) == ("S4D", True)
+        if row["shape"][1:3] == [16384, 128]
+    ]
+    claim = f"{min(ratios):.0f} to {max(ratios):.0f} times as fast"
+    for path in ("README.md", "CHANGELOG.md"):
+        text = (ROOT / path).read_text(encoding="utf-8")
+        assert claim in " ".join(text.split()), path
     draw_results["draw_front"](tmp_path / "time.png")
     assert (tmp_path / "time.png").stat().st_size > 1000
 
