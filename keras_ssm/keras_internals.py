@@ -7,7 +7,10 @@
 - `to_snake_case` is how Keras makes second names of its losses and metrics.
 - `print_msg` prints where Keras prints, its log included.
 - `called_by_model` and `is_torch_optimizer` read what Keras writes.
+- `brief_errors` marks an error as one that needs no list of the arguments of the call.
 """
+
+import contextlib
 
 import keras
 from keras.src.models.functional import Functional
@@ -21,6 +24,7 @@ __all__ = [
     "DataAdapter",
     "Functional",
     "PyDatasetAdapter",
+    "brief_errors",
     "called_by_model",
     "get_torch_dataloader",
     "is_torch_optimizer",
@@ -37,3 +41,16 @@ def called_by_model(layer):
 def is_torch_optimizer(module):
     """Whether a module holds the optimizers that Keras makes on PyTorch under public names."""
     return module.startswith("keras.src.backend.torch.optimizers")
+
+
+@contextlib.contextmanager
+def brief_errors():
+    """Lets errors of a layer's `call` through as they are.
+
+    Keras would add the arguments of the call, and of a list every row: megabytes of numbers.
+    """
+    try:
+        yield
+    except Exception as error:
+        error._keras_call_info_injected = True
+        raise

@@ -4,6 +4,7 @@ from keras_hub.models import Preprocessor
 
 from keras_ssm.attributes import Attributes
 from keras_ssm.checks import check_flags, check_number, check_positive
+from keras_ssm.keras_internals import brief_errors
 from keras_ssm.models.model_timesteps import padded_timesteps
 from keras_ssm.models.saving.preset_loading import opened
 from keras_ssm.models.ssm_backbone import SSMBackbone
@@ -111,6 +112,11 @@ class SequencePreprocessor(Attributes, Preprocessor):
         self._allow_nan = value
 
     def call(self, x, y=None, sample_weight=None):
+        with brief_errors():
+            inputs = self._inputs(x)
+        return keras.utils.pack_x_y_sample_weight(inputs, y, sample_weight)
+
+    def _inputs(self, x):
         key = "token_ids" if self.tokens else "inputs"
         mask = timesteps = None
         if isinstance(x, dict):
@@ -125,7 +131,7 @@ class SequencePreprocessor(Attributes, Preprocessor):
         inputs = {key: x, "padding_mask": mask}
         if timesteps is not None:
             inputs["timesteps"] = self._timesteps(timesteps, mask)
-        return keras.utils.pack_x_y_sample_weight(inputs, y, sample_weight)
+        return inputs
 
     @classmethod
     def from_preset(cls, preset, revision=None, **kwargs):
@@ -155,15 +161,17 @@ class SequencePreprocessor(Attributes, Preprocessor):
         if isinstance(x, (list, tuple)):
             rows = [self._row(row) for row in x]
             if not rows or not all(len(row) for row in rows):
-                lengths = [len(row) for row in rows]
+                empty = [i for i, row in enumerate(rows) if not len(row)]
                 raise ValueError(
-                    f"`x` must have rows of at least one step. Received: lengths {lengths}"
+                    "`x` must have rows of at least one step. "
+                    f"Received: {f'no step in row {empty[0]}' if empty else 'no rows'}"
                 )
-            shapes = {row.shape[1:] for row in rows}
-            if len(shapes) > 1:
-                raise ValueError(
-                    f"All rows of `x` must have the same features. Received: {sorted(shapes)}"
-                )
+            for i, row in enumerate(rows):
+                if row.shape[1:] != rows[0].shape[1:]:
+                    raise ValueError(
+                        "All rows of `x` must have the same features. Received: "
+                        f"{rows[0].shape[1]} features in row 0, {row.shape[1]} in row {i}"
+                    )
             length = max(len(row) for row in rows)
             padded = np.zeros((len(rows), length, *rows[0].shape[1:]), rows[0].dtype)
             lengths = np.array([len(row) for row in rows])

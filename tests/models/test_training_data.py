@@ -406,6 +406,43 @@ def test_class_weights_read_rows_of_ones_and_zeros(series):
     assert_equal(trained(model, x, np.eye(3)[y], class_weight=WEIGHTS), expected)
 
 
+def test_weights_of_rows_have_one_meaning(series):
+    """A class that is not named weighs 1, as in Keras, and a column is a row of weights."""
+    x, y = series[0], np.array([0, 1, 2, 1])
+    rows = np.array([1.0, 5.0, 1.0, 5.0], "float32")
+    model = make_model()
+    expected = trained(model, x, y, sample_weight=rows)
+    assert_equal(trained(model, x, y, sample_weight=rows[:, None]), expected)
+    assert_equal(trained(model, x, y, class_weight={1: 5.0}), expected)
+
+
+@pytest.mark.once("torch")
+def test_errors_name_the_row_and_leave_the_data_out(rng):
+    """Keras would print the arguments of a call, of lists every number."""
+    model = make_model()
+    rows = [rng.normal(size=(9, 2)) for _ in range(50)]
+    for change, received in (
+        (rng.normal(size=(9, 3)), "2 features in row 0, 3 in row 7"),
+        (np.zeros((0, 2)), "no step in row 7"),
+        (np.array(["a"] * 9), "shape (9,), dtype <U1"),
+    ):
+        x = [*rows[:7], change, *rows[8:]]
+        for run in (lambda x: model.fit(x, np.zeros(50, int), verbose=0), model.preprocessor):
+            with pytest.raises(ValueError) as refused:
+                run(x)
+            assert str(refused.value).endswith(f"Received: {received}")
+            assert len(str(refused.value)) < 300
+
+
+@pytest.mark.once("torch")
+def test_errors_of_labels_say_what_helps(series):
+    x, y = series[0], np.array(["no", "yes", "no", "no"])
+    with pytest.raises(ValueError, match=r"np.unique.*Received: y.dtype=<U3"):
+        make_model().fit(x, y, verbose=0)
+    with pytest.raises(ValueError, match=r"loss such as 'mse'.*Received: 0.5 among them"):
+        make_model().fit(x, np.array([0.0, 0.5, 1.0, 2.0]), verbose=0)
+
+
 def test_targets_that_do_not_fit_are_refused(series):
     x, y = series
     model = make_model(pooling=None)

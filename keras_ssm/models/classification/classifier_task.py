@@ -87,7 +87,8 @@ class ClassifierTask(SSMTask):
         labels = y if ignored is None else y[y != ignored]
         if labels.dtype.kind == "f" and (labels != np.round(labels)).any():
             raise ValueError(
-                "`y` must hold whole numbers, the labels of classes. "
+                "`y` must hold whole numbers, the labels of classes; for real numbers compile the "
+                "model with a loss such as 'mse'. "
                 f"Received: {labels[labels != np.round(labels)][0]} among them"
             )
         if labels.size and not (labels.min() >= 0 and labels.max() < self.num_classes):

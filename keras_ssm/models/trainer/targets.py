@@ -167,7 +167,10 @@ def _rows(name, value, mask, lengths, steps, fill):
         )
     value = to_numpy(value)
     if value.dtype.kind not in "fiub":
-        raise ValueError(f"`{name}` must be numbers. Received: {name}.dtype={value.dtype}")
+        hint = f"`{name}` must be numbers"
+        if value.dtype.kind in "OSU":
+            hint += f"; `classes, {name} = np.unique(names, return_inverse=True)` makes them"
+        raise ValueError(f"{hint}. Received: {name}.dtype={value.dtype}")
     if value.ndim == 0 or len(value) != count:
         raise ValueError(
             f"`{name}` must have one entry for each of the {count} rows of `x`. "
