@@ -219,7 +219,8 @@ class SSMTask(Adapters, ModelFiles, SequenceTrainer, Task, Functional):
                 to `["input_dense", "output_dense"]`.
 
         Saving merges the updates into the weights: what is loaded trains as a whole.
-        `save_lora_weights` saves the updates and the head alone.
+        `save_lora_weights` saves the updates and the head alone. `copy.deepcopy`, `pickle` and
+        `clone_model` keep the updates apart.
 
         Raises:
             ValueError: for a rank below 1, layers that are not there, or a second time.

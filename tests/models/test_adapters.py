@@ -1,6 +1,10 @@
 """Low-rank adaptation: what trains, what its files hold, and where they load."""
 
+import copy
+import pickle
+
 import h5py
+import keras
 import numpy as np
 import pytest
 
@@ -66,6 +70,32 @@ def test_statistics_of_layers_that_train_are_in_the_file(tmp_path):
     model.save_lora_weights(tmp_path / "a.lora.h5")
     other.load_lora_weights(tmp_path / "a.lora.h5")
     assert relative_error(other(X), model(X)) < 1e-6
+
+
+def test_copies_keep_the_updates_apart(adapted):
+    adapted.backbone.blocks[0].norm.trainable = True  # a choice of one's own
+    adapted.compile("adam", run_eagerly=True)
+    adapted.fit(X, Y, verbose=0)
+    kernel = adapted.backbone.encoder_layer._kernel
+    copies = [copy.deepcopy(adapted), pickle.loads(pickle.dumps(adapted))]
+    for model in copies:
+        assert [w.path for w in model.trainable_variables] == [
+            w.path for w in adapted.trainable_variables
+        ]
+        assert (to_numpy(model.backbone.encoder_layer._kernel) == to_numpy(kernel)).all()
+        assert relative_error(model(X), adapted(X)) < 1e-6
+    copies[0].train_on_batch(X, Y)
+    copies[1].train_on_batch(X, Y)
+    assert relative_error(copies[0](X), copies[1](X)) < 1e-5
+    assert relative_error(copies[0](X), adapted(X)) > 1e-4
+    assert (to_numpy(copies[0].backbone.encoder_layer._kernel) == to_numpy(kernel)).all()
+    backbone = pickle.loads(pickle.dumps(adapted.backbone))
+    assert relative_error(backbone(X), adapted.backbone(X)) < 1e-6
+    for model in (adapted, adapted.backbone):
+        clone = keras.models.clone_model(model)
+        paths = [[w.path for w in part.trainable_variables] for part in (clone, model)]
+        assert type(clone) is type(model) and paths[0] == paths[1]
+        assert any("lora" in path for path in paths[0])
 
 
 def unchanged(model, load, match):

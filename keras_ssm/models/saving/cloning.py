@@ -5,6 +5,8 @@ import inspect
 
 import keras
 
+from keras_ssm.models.saving.adapted_copies import adapted_like, copy_of
+
 
 class Clones:
     """Models that `keras.models.clone_model` makes anew from their configuration.
@@ -71,7 +73,10 @@ class Clones:
         preprocessor = getattr(self, "preprocessor", None)
         if preprocessor is not None and not isinstance(preprocessor, keras.Layer):
             parts["preprocessor"] = preprocessor  # a function has no state
-        return type(self).from_config({**self.get_config(), **parts})
+        return adapted_like(type(self).from_config({**self.get_config(), **parts}), self)
+
+    def __reduce__(self):
+        return copy_of(self) or super().__reduce__()
 
 
 class _Clone:
