@@ -18,8 +18,8 @@ _GENERATORS = "keras_ssm_seed_generators"
 class ModelCheckpoint(keras.callbacks.ModelCheckpoint):
     """`keras.callbacks.ModelCheckpoint` that replaces a file whole or not at all.
 
-    Killed at any moment, or with a full disk, it leaves the former checkpoint as it was. It works
-    for every Keras model; the arguments are those of Keras' callback.
+    If the process is killed or the disk is full, the former checkpoint stays as it was. The
+    callback works for every Keras model. Its arguments are those of Keras' callback.
 
     Args:
         filepath: str or `Path`. Ends in `.keras`, or in `.weights.h5` with `save_weights_only`.
@@ -77,10 +77,9 @@ class BackupAndRestore(keras.callbacks.BackupAndRestore):
     on with the numbers that it would have drawn. When `fit` starts and finds the file, it restores
     all of these and goes on with that epoch; after the last epoch the file is removed.
 
-    An epoch that was saved in its middle starts again from its first batch. The order of shuffled
-    data is not restored: it comes from generators outside the model. Training goes on exactly as
-    without the interruption where the order of the data does not depend on them, as with
-    `shuffle=False`.
+    An epoch that was interrupted starts again from its first batch. The order of shuffled data is
+    not restored, since it comes from generators outside the model. With `shuffle=False` training
+    continues exactly as it would have without the interruption.
 
     Args:
         backup_dir: str or `Path`. Directory of the backup, of this training alone.

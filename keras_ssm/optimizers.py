@@ -11,7 +11,7 @@ def ssm_optimizer(learning_rate=1e-2, ssm_learning_rate=1e-3, weight_decay=0.05,
     These parameters move the poles of the system, and training is unstable when they move
     at the rate of the rest, or decay. C, D, projections and embeddings follow `learning_rate`
     and `weight_decay`; biases and norms do not decay. Default of `compile()` of the task models.
-    Which weights are slow each mixer says in its `slow_weights`.
+    Each mixer names its slow weights in `slow_weights`.
 
     Args:
         learning_rate: float or schedule. Rate of all other weights. Defaults to `1e-2`.

@@ -24,9 +24,10 @@ def publish(
     """Publishes a preset on the Hugging Face Hub.
 
     The preset is loaded on the current backend, and its outputs compared with those recorded
-    when it was saved. Its files and a model card go up in one commit, files of the preset that
-    stood there before go, and others stay. What was published is then downloaded into a fresh
-    cache, loaded and compared. A preset that stands there already is left as it is.
+    when it was saved. Its files and a model card are uploaded in one commit. It removes files of a
+    former version of the preset, and other files of the repository stay. What was published is then
+    downloaded into a fresh cache, loaded and compared. If the repository holds this preset already,
+    nothing is changed.
 
     A `README.md` in the directory that a person wrote or edited is published as it is; otherwise
     the card is generated. A card that was edited in the repository is kept.

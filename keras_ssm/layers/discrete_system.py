@@ -7,9 +7,9 @@ class DiscreteSystem(NamedTuple):
     """The matrices of one step, x' = dA x + dB u and y = dC x' + D u.
 
     Diagonal systems have real parts, then imaginary parts, on the last axis and keep one mode of
-    each conjugate pair, so that y = 2 Re(dC x'). Dense ones are real, and bring the factors of
-    dA - I (`ops.dplr_factors`), with which they step: in O(N) operations, and without rounding
-    dA, which would lose the digits of a small difference.
+    each conjugate pair, so that y = 2 Re(dC x'). Dense ones are real. They hold the factors of
+    dA - I (`ops.dplr_factors`), and a step uses these: it takes O(N) operations, and keeps the
+    digits that rounding dA would lose.
     """
 
     dA: object

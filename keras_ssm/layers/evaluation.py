@@ -10,10 +10,10 @@ METHODS = ("auto", "chunked", "fft", "recurrent")
 
 
 class Evaluation:
-    """`method` and `chunk_size` of a layer, which change how its numbers come about, not them.
+    """`method` and `chunk_size` of a layer, which change its speed and not its outputs.
 
-    Both can be set until a model that holds the layer is compiled, which happens in its first
-    `fit` or `predict`: that program would go on with the old ones.
+    Both can be set until a model that holds the layer is compiled, in its first `fit` or `predict`.
+    The compiled program would keep the old ones.
     """
 
     settable = ("method", "chunk_size")

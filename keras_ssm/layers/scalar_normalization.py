@@ -9,10 +9,10 @@ from keras_ssm.ops import backend
 class ScalarNormalization(Attributes, keras.layers.Layer):
     """Normalises the features of each step, with one scale and one shift for all of them.
 
-    y = scale / std * (x - mean + shift), over the features; the standard deviation is the biased
-    one, with nothing added to it; where it is 0, as in padding, it counts as 1. Models trained in
-    the transposed layout of the published code use it; for new ones layer normalization is the
-    better choice.
+    y = scale / std * (x - mean + shift), over the features. The standard deviation is the biased
+    one, with nothing added to it. Where it is 0, as in padding, it counts as 1. Models that were
+    trained in the transposed layout of the published code use it. For new ones layer normalization
+    is the better choice.
 
     Weights: `gamma` (scale) and `beta` (shift), scalars of shape `(1,)`.
 

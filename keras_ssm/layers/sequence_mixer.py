@@ -20,7 +20,7 @@ class SequenceMixer(Attributes, MixerChecks, OneDirection, keras.layers.Layer):
     step leaves the state as it is. A mixer that has a faster way to read a whole sequence
     overrides `evaluate`.
 
-    What a mixer says of itself:
+    A mixer describes itself by these attributes:
 
     | attribute | meaning | default |
     |---|---|---|

@@ -224,7 +224,8 @@ class SSMBlock(Attributes, OneDirection, keras.layers.Layer):
     def discretize(self):
         """Returns the mixer's discrete system, for a loop of `step`.
 
-        `None` of a mixer whose system depends on the inputs: there is nothing to compute before.
+        It is `None` for a mixer whose system depends on the inputs: nothing can be computed
+        beforehand.
         """
         return self.mixer.discretize() if isinstance(self.mixer, SSMLayer) else None
 

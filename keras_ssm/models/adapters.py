@@ -60,7 +60,7 @@ class Adapters:
     def load_lora_weights(self, filepath, check_sample=True):
         """Loads what `save_lora_weights` saved into a model of the same weights.
 
-        Low-rank updates are enabled first where they are not.
+        If low-rank updates are not enabled yet, they are enabled first.
 
         Args:
             filepath: str or `Path`. Must end in `.lora.h5`.

@@ -209,7 +209,7 @@ class SSMTask(Adapters, ModelFiles, SequenceTrainer, Task, Functional):
     # Adaptation
 
     def enable_lora(self, rank, target_layer_names=None):
-        """Freezes the backbone but for low-rank updates of its projections; the head trains.
+        """Adds low-rank updates to the backbone's projections; only these and the head train.
 
         The model is compiled anew with the same settings, since other weights train.
 

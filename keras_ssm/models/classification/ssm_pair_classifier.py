@@ -16,8 +16,8 @@ from keras_ssm.models.ssm_backbone import full_mask
 class SSMPairClassifier(ClassifierTask):
     """Classifier of pairs of sequences: one backbone for both, a head on how they compare.
 
-    Both sequences of a pair go through the same backbone and pooling. With a and b what comes
-    out, the head reads [a, b, a - b, a b] through a hidden layer. It returns logits.
+    Both sequences of a pair go through the same backbone and pooling. If these give a and b, the
+    head reads [a, b, a - b, a b] through a hidden layer. It returns logits.
 
     Args:
         backbone: `keras_ssm.models.SSMBackbone`.

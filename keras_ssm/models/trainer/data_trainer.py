@@ -36,7 +36,7 @@ class DataTrainer:
         sample_weight=None,
         **kwargs,
     ):
-        """Trains the model; the arguments of `keras.Model.fit`.
+        """Trains the model. The arguments are those of `keras.Model.fit`.
 
         Args:
             x: arrays, lists of rows of different lengths, a dict with a `padding_mask`,
@@ -111,7 +111,7 @@ class DataTrainer:
     def evaluate(
         self, x=None, y=None, batch_size=None, verbose="auto", sample_weight=None, **kwargs
     ):
-        """Returns loss and metrics; the arguments of `keras.Model.evaluate`, data as in `fit`."""
+        """Returns loss and metrics. The arguments are those of `keras.Model.evaluate`."""
         road = BatchConverter(self, "evaluate")
         # Within `fit` Keras evaluates data that was prepared there.
         if not kwargs.get("_use_cached_eval_dataset"):
@@ -128,7 +128,7 @@ class DataTrainer:
             )
 
     def predict(self, x, batch_size=None, verbose="auto", **kwargs):
-        """Returns the outputs as NumPy arrays; the arguments of `keras.Model.predict`.
+        """Returns the outputs as NumPy arrays. The arguments are those of `keras.Model.predict`.
 
         Data as in `fit`; targets of a stream are left out. A row with NaN among its valid inputs
         gives NaN and changes no other row.
