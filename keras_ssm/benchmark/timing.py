@@ -17,12 +17,13 @@ SETTLES = 0.2
 def alternate(functions, seconds, warm=2, least=3):
     """Median time of each function, run in turn, for `seconds` each or `least` times.
 
-    A call that is timed follows others of the same function that are not, for a fifth of the time
-    of the function before it: what that left behind in caches and memory, where a training would
-    not meet it, does not count. (XLA frees what a pass worked in after its result is there, and
-    whoever asks for memory waits: 0.1 seconds for a gigabyte.) Functions that take long run less
-    often: those of more than `LONG` / 20 seconds only to be timed, and none again after `LONG`
-    seconds in all.
+    Before a function is timed, it runs untimed for a fifth of the time that the function before it
+    took. What that one left behind in caches and memory does not count: a training would not meet
+    it. XLA, for one, frees the memory of a pass only after its result is there, and the next program
+    that asks for memory waits for that, 0.1 seconds for a gigabyte.
+
+    Functions that take long run less often. Those of more than `LONG` / 20 seconds run only when
+    they are timed, and none runs again after `LONG` seconds in all.
 
     Args:
         functions: list of functions without arguments.
