@@ -19,8 +19,8 @@ def alternate(functions, seconds, warm=2, least=3):
 
     Before a function is timed, it runs untimed for a fifth of the time that the function before it
     took. What that one left behind in caches and memory does not count: a training would not meet
-    it. XLA, for one, frees the memory of a pass only after its result is there. The next program that
-    asks for memory waits for that, 0.1 seconds for a gigabyte.
+    it. XLA, for one, frees the memory of a pass only after its result is there. The next program
+    that asks for memory waits for that, 0.1 seconds for a gigabyte.
 
     Functions that take long run less often. Those of more than `LONG` / 20 seconds run only when
     they are timed, and none runs again after `LONG` seconds in all.
