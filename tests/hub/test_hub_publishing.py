@@ -44,6 +44,15 @@ def posts(hub):
     return [path for method, path in hub.requests if method in ("POST", "PUT")]
 
 
+def test_other_predictions_after_the_download_are_an_error(hub, preset, quick, monkeypatch):
+    """Of the files that come back, not of those that were sent."""
+    outputs = hub_package.preset_check.run(preset)
+    answers = iter([outputs, outputs + 1e-3 * np.abs(outputs).max()])
+    monkeypatch.setattr(hub_package.preset_check, "run", lambda *arguments: next(answers))
+    with pytest.raises(ValueError, match=r"must equal .*json equal, .* differ by 1\.0e-03"):
+        publish(preset, REPO)
+
+
 @pytest.mark.parametrize("lfs", [(), (".h5",)], ids=["regular", "lfs"])
 def test_published_and_loaded(hub, preset, saved, lfs):
     hub.lfs = lfs
