@@ -158,6 +158,30 @@ def convolve(u, K):
     return ops.reshape(y, (-1, length, y.shape[2] * y.shape[3]))
 
 
+def naive_selective(x, dt, A, B, C, initial_state=None):
+    """Applies h_t = exp(dt_t A) h_(t-1) + dt_t B_t x_t, y_t = h_t C_t one sample at a time.
+
+    Args:
+        x: tensor `(batch, length, features)`.
+        dt: tensor `(batch, length, features)`.
+        A: tensor `(features, states)`.
+        B, C: tensors `(batch, length, states)`, or `(batch, length, features, states)`.
+        initial_state: tensor `(batch, features, states)` or `None` (zero).
+
+    Returns:
+        Tuple `(y, state)`: `(batch, length, features)`, `(batch, features, states)`.
+    """
+    if len(B.shape) == 3:
+        B, C = B[:, :, None] + 0 * dt[..., None], C[:, :, None] + 0 * dt[..., None]
+    h = ops.zeros_like(B[:, 0]) if initial_state is None else initial_state
+    outputs = []
+    for t in range(x.shape[1]):
+        driven = (dt[:, t] * x[:, t])[..., None] * B[:, t]
+        h = ops.exp(dt[:, t, :, None] * A) * h + driven
+        outputs.append(ops.sum(h * C[:, t], axis=-1))
+    return ops.stack(outputs, axis=1), h
+
+
 def _readout(C, state, conjugates):
     y = ops.real(ops.sum(C * state[:, None], axis=-1))
     y = 2.0 * y if conjugates else y

@@ -10,6 +10,7 @@ from keras import ops
 __all__ = [
     "LONGEST_UNROLLED",
     "arctan2",
+    "blocks_side_by_side",
     "carry_states",
     "compiled",
     "complex_of",
@@ -126,7 +127,10 @@ def compiled(function, steps):
 
 
 def sequential(advance, carry, samples, reverse=False):
-    """Runs `advance(carry, sample) -> (carry, output)` over the first axis of `samples`."""
+    """Runs `advance(carry, sample) -> (carry, output)` over the first axis of `samples`.
+
+    Carry, samples and output are tensors or trees of tensors, or the output is `None`.
+    """
     raise NotImplementedError
 
 
@@ -137,6 +141,14 @@ def unrolled(advance, state, steps, reverse=False):
         state = advance(state, t)
         states.append(state)
     return ops.stack(states[::-1] if reverse else states, axis=-2)
+
+
+def blocks_side_by_side(count, size):
+    """How many blocks of a recurrence to read side by side, each with a state of so many numbers.
+
+    There are `count` blocks, or an unknown number (`None`), which are read one after another.
+    """
+    return count or 1
 
 
 # Steps of a recurrence up to which `unrolled` is better than `sequential`.

@@ -26,6 +26,7 @@ from keras_ssm.ops.backend.xla import carry_states as carry_in_place
 
 __all__ = [
     "arctan2",
+    "blocks_side_by_side",
     "carry_states",
     "complex_of",
     "cos",
@@ -99,6 +100,11 @@ def _gradient_of_project(kept, upstream):
 
 
 _project.defvjp(lambda x, matrix: (_project(x, matrix), (x, matrix)), _gradient_of_project)
+
+
+def blocks_side_by_side(count, size):
+    """Blocks to read side by side: one after another is faster on a CPU."""
+    return 1 if runs_in_blocks() else count or 1
 
 
 def runs_in_blocks():

@@ -18,6 +18,7 @@ from keras_ssm.ops.backend.tensorflow.numbers import (
 
 __all__ = [
     "LONGEST_UNROLLED",
+    "blocks_side_by_side",
     "carry_states",
     "compiled",
     "complex_of",
@@ -47,6 +48,9 @@ _IN_XLA = contextvars.ContextVar("in_xla", default=False)
 # Steps of a recurrence that are written out one after another.
 LONGEST_UNROLLED = 16  # XLA takes minutes over long unrolled loops
 
+# Numbers that a step of a recurrence should have to be worth its call.
+SIDE_BY_SIDE = 2**16
+
 # Steps from which XLA compiles scans: less memory, and no copies between.
 SHORTEST_COMPILED = 1024
 
@@ -58,23 +62,43 @@ def static_value(x):
 
 
 def sequential(advance, carry, samples, reverse=False):
-    """Runs `advance(carry, sample) -> (carry, output)`, the output real or `None`, over axis 0."""
-    first = tf.nest.flatten(samples)[0]
-    count = tf.shape(first)[0]
-    outputs = tf.TensorArray(first.dtype.real_dtype, size=count)
-    kept = []
+    """Runs `advance(carry, sample) -> (carry, output)` over the first axis of `samples`."""
+    at = lambda t: tf.nest.map_structure(lambda x: x[t], samples)  # noqa: E731
+    count = tf.shape(tf.nest.flatten(samples)[0])[0]
+    if tf.executing_eagerly():
+        return _one_by_one(advance, carry, at, int(count), reverse)
+    specs = tf.nest.map_structure(tf.TensorSpec.from_tensor, (carry, at(0)))
+    _, kind = tf.function(advance, autograph=False).get_concrete_function(*specs).structured_outputs
+    kind = () if kind is None else kind
+    arrays = [
+        tf.TensorArray(spec.dtype, size=count, element_shape=spec.shape)
+        for spec in tf.nest.flatten(kind)
+    ]
 
-    def body(i, carry, outputs):
+    def body(i, carry, arrays):
         t = count - 1 - i if reverse else i
-        sample = tf.nest.map_structure(lambda x: x[t], samples)
-        carry, output = advance(carry, sample)
-        kept.append(output is not None)
-        return i + 1, carry, outputs.write(t, output) if output is not None else outputs
+        carry, output = advance(carry, at(t))
+        if arrays:
+            output = tf.nest.flatten(output)
+            arrays = [array.write(t, x) for array, x in zip(arrays, output, strict=True)]
+        return i + 1, carry, arrays
 
-    _, carry, outputs = tf.while_loop(
-        lambda i, *_: i < count, body, (0, carry, outputs), maximum_iterations=count
+    _, carry, arrays = tf.while_loop(
+        lambda i, *_: i < count, body, (0, carry, arrays), maximum_iterations=count
     )
-    return carry, outputs.stack() if kept[0] else None
+    outputs = [array.stack() for array in arrays]
+    return carry, tf.nest.pack_sequence_as(kind, outputs) if arrays else None
+
+
+def _one_by_one(advance, carry, at, count, reverse):
+    outputs = []
+    for t in reversed(range(count)) if reverse else range(count):
+        carry, output = advance(carry, at(t))
+        outputs.append(output)
+    outputs = outputs[::-1] if reverse else outputs
+    if outputs[0] is None:
+        return carry, None
+    return carry, tf.nest.map_structure(lambda *steps: tf.stack(steps), *outputs)
 
 
 def with_gradient(forward, backward):
@@ -125,6 +149,11 @@ def _unwatched(tensors):
 def project(x, matrix):
     """The product of rows and a matrix."""
     return matmul(x, matrix)
+
+
+def blocks_side_by_side(count, size):
+    """Blocks to read side by side: as many as make an operation worth its call."""
+    return min(count or 1, 2**60 if not runs_in_blocks() else max(1, SIDE_BY_SIDE // size))
 
 
 def runs_in_blocks():

@@ -83,11 +83,19 @@ def static_value(x):
 
 def sequential(advance, carry, samples, reverse=False):
     """Runs `advance(carry, sample) -> (carry, output)` over the first axis of `samples`."""
-    outputs, samples = [], samples.unbind(0)
-    for sample in reversed(samples) if reverse else samples:
-        carry, output = advance(carry, sample)
+    count = tree.flatten(samples)[0].shape[0]
+    outputs = []
+    for t in reversed(range(count)) if reverse else range(count):
+        carry, output = advance(carry, tree.map_structure(lambda x: x[t], samples))  # noqa: B023
         outputs.append(output)
-    return carry, torch.stack(outputs[::-1] if reverse else outputs)
+    outputs = outputs[::-1] if reverse else outputs
+    return carry, _stacked(outputs)
+
+
+def _stacked(outputs):
+    if outputs[0] is None:
+        return None
+    return tree.map_structure(lambda *steps: torch.stack(steps), *outputs)
 
 
 def unrolled(advance, state, steps, reverse=False):

@@ -1,0 +1,160 @@
+"""The selective scan of Mamba: blocks of steps side by side, states made anew for the gradient."""
+
+from keras import ops
+
+from keras_ssm.ops import backend
+from keras_ssm.ops.exporting import known
+from keras_ssm.ops.ssd import chunks_of
+
+# Steps in a block, of which only the first state is kept for the gradient; measured.
+STEPS = 32
+
+
+def selective_scan(x, dt, A, B, C, D=None, initial_state=None):
+    """Applies h_t = exp(dt_t A) h_(t-1) + dt_t B_t x_t, y_t = h_t C_t + D x_t to each feature.
+
+    No tensor holds a state for every step: blocks of steps start from states that were kept.
+
+    Args:
+        x: tensor `(batch, length, features)`. Inputs.
+        dt: tensor `(batch, length, features)`. Step sizes; where one is 0 the state stays.
+        A: tensor `(features, state_dim)`, negative.
+        B, C: tensors `(batch, length, state_dim)`, shared by the features.
+        D: tensor `(features,)` or `None`. Skip.
+        initial_state: tensor `(batch, features, state_dim)` or `None` (zero).
+
+    Returns:
+        Tuple `(y, state)`: `(batch, length, features)` and the last state.
+
+    Example:
+        ```python
+        x = dt = B = ops.ones((1, 3, 1))
+        y, state = keras_ssm.ops.selective_scan(x, dt, ops.log([[0.5]]), B, B)  # 1, 1.5, 1.75
+        ```
+
+    Reference:
+        [Mamba](https://arxiv.org/abs/2312.00752), section 3.2 and algorithm 2.
+    """
+    length, features, state_dim = known(x.shape[1]), x.shape[2], A.shape[1]
+    if initial_state is None:
+        initial_state = ops.zeros_like(x[:, 0, :, None] * A)
+    steps = STEPS if length is None else min(STEPS, length)
+    count = None if length is None else -(-length // steps)
+    lead = known(x.shape[0])
+    width = backend.blocks_side_by_side(count, (lead or 1) * features * state_dim)
+    fold = lambda z: _segments(z, steps, width)  # noqa: E731
+    scan = backend.with_gradient(_scan, _gradients)
+    y, state = scan(*map(fold, (x, dt)), A, *map(fold, (B, C)), initial_state)
+    y = ops.transpose(y, (2, 0, 3, 1, 4))  # (batch, segments, blocks, steps, features)
+    y = ops.reshape(y, (lead or ops.shape(x)[0], -1, features))[:, : length or ops.shape(x)[1]]
+    return y if D is None else y + x * D, state
+
+
+def _segments(z, steps, width):
+    """`(batch, length, size)` to `(segments, steps, batch, blocks, size)`."""
+    z = chunks_of(z, steps * width, (z.shape[2],))
+    lead, count = known(z.shape[0]), known(z.shape[1])
+    lead = ops.shape(z)[0] if lead is None and count is None else lead
+    shape = (-1 if lead is None else lead, -1 if count is None else count, width, steps)
+    return ops.transpose(ops.reshape(z, (*shape, z.shape[-1])), (1, 3, 0, 2, 4))
+
+
+def _scan(x, dt, A, B, C, initial):
+    """The outputs and last state of all segments, and what the gradient needs."""
+
+    def one(state, sample):
+        x, dt, B, C = sample
+        starts, after = _starts(x, dt, A, B, state)
+
+        def step(h, sample):
+            x, dt, B, C = sample
+            h = _advance(h, x, dt, A, B)
+            return h, ops.sum(h * C[..., None, :], axis=-1)
+
+        ends, y = backend.sequential(step, starts, (x, dt, B, C))
+        return ends[:, 0] if after is None else after, (y, starts)
+
+    state, (y, starts) = backend.sequential(one, initial, (x, dt, B, C))
+    return (y, state), (x, dt, A, B, C, starts)
+
+
+def _advance(h, x, dt, A, B):
+    return ops.exp(dt[..., None] * A) * h + (dt * x)[..., None] * B[..., None, :]
+
+
+def _over_blocks(decay, added, initial, reverse=False):
+    """The states before each block (after it if `reverse`), and beyond the last one."""
+
+    def step(h, sample):
+        decay, added = sample
+        return decay * h + added, h
+
+    first = lambda z: ops.moveaxis(z, 1, 0)  # noqa: E731
+    last, states = backend.sequential(step, initial, (first(decay), first(added)), reverse)
+    return ops.moveaxis(states, 0, 1), last
+
+
+def _starts(x, dt, A, B, state):
+    """The state before each block of a segment, and after the last (`None` of a single block)."""
+    if x.shape[2] == 1:
+        return state[:, None], None
+    zero = ops.zeros_like(x[0][..., None] * A)
+    step = lambda h, sample: (_advance(h, *sample[:2], A, sample[2]), None)  # noqa: E731
+    ends, _ = backend.sequential(step, zero, (x, dt, B))
+    decay = ops.exp(ops.sum(dt, axis=0)[..., None] * A)
+    return _over_blocks(decay, ends, state)
+
+
+def _gradients(kept, cotangents):
+    """The adjoint recurrence l_t = C_t dy_t + exp(dt_(t+1) A) l_(t+1), block by block."""
+    x, dt, A, B, C, starts = kept
+    d_y, d_state = cotangents
+
+    def one(carry, sample):
+        later, d_A = carry
+        x, dt, B, C, d_y, starts = sample
+
+        def forward(h, sample):
+            return _advance(h, *sample[:2], A, sample[2]), h
+
+        def local(adjoint, sample):
+            dt, C, d_y = sample
+            adjoint = adjoint + d_y[..., None] * C[..., None, :]
+            return ops.exp(dt[..., None] * A) * adjoint, None
+
+        def step(carry, sample):
+            adjoint, d_A = carry
+            x, dt, B, C, d_y, h = sample
+            decayed = ops.exp(dt[..., None] * A)
+            adjoint = adjoint + d_y[..., None] * C[..., None, :]
+            moved = decayed * adjoint
+            through = moved * h  # the gradient of dt A
+            after = decayed * h + (dt * x)[..., None] * B[..., None, :]
+            d_u = ops.sum(adjoint * B[..., None, :], axis=-1)
+            slopes = (
+                d_u * dt,
+                d_u * x + ops.sum(through * A, axis=-1),
+                ops.sum(adjoint * (dt * x)[..., None], axis=-2),
+                ops.sum(after * d_y[..., None], axis=-2),
+            )
+            return (moved, d_A + through * dt[..., None]), slopes
+
+        _, before = backend.sequential(forward, starts, (x, dt, B))
+        zero = ops.zeros_like(starts)
+        if x.shape[2] == 1:
+            adjoints = later[:, None]
+        else:
+            ends, _ = backend.sequential(local, zero, (dt, C, d_y), reverse=True)
+            decay = ops.exp(ops.sum(dt, axis=0)[..., None] * A)
+            adjoints, earlier = _over_blocks(decay, ends, later, reverse=True)
+        (first, total), slopes = backend.sequential(
+            step, (adjoints, zero), (x, dt, B, C, d_y, before), reverse=True
+        )
+        earlier = first[:, 0] if x.shape[2] == 1 else earlier
+        return (earlier, d_A + ops.sum(total, axis=(0, 1))), slopes
+
+    samples = (x, dt, B, C, d_y, starts)
+    carry = (d_state, ops.zeros_like(A))
+    (d_initial, d_A), slopes = backend.sequential(one, carry, samples, reverse=True)
+    d_x, d_dt, d_B, d_C = slopes
+    return d_x, d_dt, d_A, d_B, d_C, d_initial

@@ -1,0 +1,141 @@
+"""State-space duality: the recurrence of Mamba-2 in chunks of batched matmuls."""
+
+import numpy as np
+from keras import ops
+
+from keras_ssm.ops import backend
+from keras_ssm.ops.backend import exact_einsum
+from keras_ssm.ops.exporting import known, longest
+
+# Work within a chunk grows with its length, what passes between chunks with their number; measured.
+CHUNK_SIZE = 64
+
+
+def ssd(x, dt, A, B, C, D=None, initial_state=None, chunk_size=None):
+    """Applies S_t = exp(dt_t A) S_(t-1) + dt_t x_t B_t, y_t = S_t C_t + D x_t to each head.
+
+    Within a chunk this is a masked product, (C_t B_j) exp(s_t - s_j) with the sums s of dt A;
+    between chunks the states pass on. Every exponent is at most 0.
+
+    Args:
+        x: tensor `(batch, length, heads, head_dim)`. Inputs.
+        dt: tensor `(batch, length, heads)`. Step sizes; where one is 0 the state stays.
+        A: tensor `(heads,)`, negative.
+        B, C: tensors `(batch, length, groups, state_dim)`. Consecutive heads share a group.
+        D: tensor that broadcasts against `(heads, head_dim)`, or `None`. Skip.
+        initial_state: tensor `(batch, heads, head_dim, state_dim)` or `None` (zero).
+        chunk_size: int or `None` (64). Changes speed and memory only.
+
+    Returns:
+        Tuple `(y, state)`: `(batch, length, heads, head_dim)` and the last state.
+
+    Example:
+        ```python
+        x, dt, one = ops.ones((1, 3, 1, 1)), ops.ones((1, 3, 1)), ops.ones((1, 3, 1, 1))
+        y, state = keras_ssm.ops.ssd(x, dt, ops.log([0.5]), one, one)  # 1, 1.5, 1.75
+        ```
+
+    Reference:
+        [Mamba-2](https://arxiv.org/abs/2405.21060), section 6, equation 20 and listing 1.
+    """
+    length, heads, head_dim = known(x.shape[1]), x.shape[2], x.shape[3]
+    groups, state_dim = B.shape[2:]
+    T = chunk_size or CHUNK_SIZE
+    T = T if length is None else min(T, length)
+    by_group = (groups, heads // groups)
+    driven = chunks_of(x * dt[..., None], T, (*by_group, head_dim))  # (batch, chunks, T, g, r, p)
+    sums = backend.cumsum(chunks_of(dt * A, T, by_group), axis=2)
+    sums = ops.transpose(sums, (0, 1, 3, 4, 2))  # (batch, chunks, g, r, T)
+    B, C = (chunks_of(z, T, (groups, state_dim)) for z in (B, C))
+
+    total = sums[..., -1]
+    to_end = driven * ops.transpose(ops.exp(total[..., None] - sums), (0, 1, 4, 2, 3))[..., None]
+    added = exact_einsum("bkjgrp,bkjgn->bkgrpn", to_end, B)
+    start = ops.zeros_like(added[:, 0])
+    if initial_state is not None:
+        start = ops.reshape(initial_state, (-1, *added.shape[2:]))
+    before, last = pass_states(total, added, start)
+
+    weights = backend.einsum("bktgn,bkjgn->bkgtj", C, B)[:, :, :, None] * decays(sums)
+    y = backend.einsum("bkgrtj,bkjgrp->bktgrp", weights, driven)
+    read = exact_einsum("bktgn,bkgrpn->bktgrp", C, before)
+    y = y + read * ops.transpose(ops.exp(sums), (0, 1, 4, 2, 3))[..., None]
+    lead = known(x.shape[0]) or ops.shape(x)[0]
+    y = ops.reshape(y, (lead, -1, heads, head_dim))[:, : length or ops.shape(x)[1]]
+    if D is not None:
+        y = y + x * D
+    return y, ops.reshape(last, (-1, heads, head_dim, state_dim))
+
+
+def decays(sums):
+    """exp(s_t - s_j) for j <= t, else 0: `(..., T)` to `(..., T, T)`.
+
+    The mask comes before the exponential, which overflows above the diagonal.
+    """
+    T = sums.shape[-1]
+    later = ops.convert_to_tensor(np.triu(np.ones((T, T), bool), 1))
+    difference = sums[..., :, None] - sums[..., None, :]
+    return ops.exp(ops.where(later, ops.cast(-np.inf, sums.dtype), difference))
+
+
+def pass_states(log_a, added, initial, block=CHUNK_SIZE, most=None):
+    """The states before each chunk, and after the last, of x' = exp(log_a) x + added.
+
+    Up to `block` chunks are one product with a triangular matrix; more are cut into blocks, whose
+    ends pass on in the same way.
+
+    Args:
+        log_a: tensor `(batch, chunks, groups, heads)`, at most 0.
+        added: tensor `(batch, chunks, groups, heads, head_dim, state_dim)`.
+        initial: tensor `(batch, groups, heads, head_dim, state_dim)`.
+        block: int. Chunks that one product covers.
+        most: int or `None`. The largest number of chunks, where it is not known.
+
+    Returns:
+        Tuple of tensors of the shapes of `added` and `initial`.
+
+    Reference:
+        [Mamba-2](https://arxiv.org/abs/2405.21060), section 6, "state passing".
+    """
+    chunks, sizes = known(log_a.shape[1]), added.shape[2:]
+    if chunks is not None and chunks <= block:
+        return _pass_through(log_a, added, initial)
+    count = chunks or ops.shape(log_a)[1]
+    most = chunks or most or -(-longest() // CHUNK_SIZE)
+    log_a = chunks_of(log_a, block, sizes[:2])  # (batch, blocks, block, groups, heads)
+    added = chunks_of(added, block, sizes)
+    if most <= block:
+        before, last = _pass_through(log_a[:, 0], added[:, 0], initial)
+        return before[:, :count], last
+    sums = backend.cumsum(log_a, axis=2)
+    ends = exact_einsum("bmkgr,bmkgrpn->bmgrpn", ops.exp(sums[:, :, -1:] - sums), added)
+    starts, last = pass_states(sums[:, :, -1], ends, initial, block, -(-most // block))
+    side_by_side = (ops.reshape(z, (-1, *z.shape[2:])) for z in (log_a, added, starts))
+    before, _ = _pass_through(*side_by_side)
+    lead = known(initial.shape[0]) or ops.shape(initial)[0]
+    return ops.reshape(before, (lead, -1, *sizes))[:, :count], last
+
+
+def _pass_through(log_a, added, initial):
+    """`pass_states` as one product."""
+    sums = backend.cumsum(log_a, axis=1)
+    sums = ops.transpose(backend.pad(sums, [(0, 0), (1, 0), (0, 0), (0, 0)]), (0, 2, 3, 1))
+    states = ops.concatenate([initial[:, None], added], axis=1)
+    states = exact_einsum("bgrtj,bjgrpn->btgrpn", decays(sums), states)
+    return states[:, :-1], states[:, -1]
+
+
+def chunks_of(x, T, sizes):
+    """`(batch, length, ...)` to `(batch, chunks, T, *sizes)`, zeros at the end."""
+    length = known(x.shape[1])
+    rank = [(0, 0)] * (len(x.shape) - 2)
+    if length is None:
+        count = (ops.shape(x)[1] + T - 1) // T
+        x = backend.pad(x, [(0, 0), (0, T - 1), *rank])[:, : count * T]
+    else:
+        x = backend.pad(x, [(0, 0), (0, -length % T), *rank])
+    lead = known(x.shape[0])
+    if lead is None and length is None:
+        lead = ops.shape(x)[0]
+    count = -1 if length is None else -(-length // T)
+    return ops.reshape(x, (-1 if lead is None else lead, count, T, *sizes))
