@@ -2,6 +2,8 @@
 
 from keras_ssm.layers.discrete_system import DiscreteSystem
 from keras_ssm.layers.dss import DSS
+from keras_ssm.layers.mamba import Mamba
+from keras_ssm.layers.mamba2 import Mamba2
 from keras_ssm.layers.s4 import S4
 from keras_ssm.layers.s4_ptd import S4PTD
 from keras_ssm.layers.s4d import S4D
@@ -23,6 +25,8 @@ __all__ = [
     "S5",
     "S5PTD",
     "DiscreteSystem",
+    "Mamba",
+    "Mamba2",
     "SISOLayer",
     "SSMBlock",
     "SSMLayer",

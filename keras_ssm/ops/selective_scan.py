@@ -158,3 +158,9 @@ def _gradients(kept, cotangents):
     (d_initial, d_A), slopes = backend.sequential(one, carry, samples, reverse=True)
     d_x, d_dt, d_B, d_C = slopes
     return d_x, d_dt, d_A, d_B, d_C, d_initial
+
+
+def selective_step(x, dt, A, B, C, D, state):
+    """`selective_scan` of one sample: `(batch, features)`, and B, C `(batch, state_dim)`."""
+    state = _advance(state, x, dt, A, B)
+    return ops.sum(state * C[:, None], axis=-1) + D * x, state

@@ -139,3 +139,12 @@ def chunks_of(x, T, sizes):
         lead = ops.shape(x)[0]
     count = -1 if length is None else -(-length // T)
     return ops.reshape(x, (-1 if lead is None else lead, count, T, *sizes))
+
+
+def ssd_step(x, dt, A, B, C, D, state):
+    """`ssd` of one sample: `(batch, heads, head_dim)`, and B, C `(batch, groups, state_dim)`."""
+    each = x.shape[1] // B.shape[1]
+    B, C = (ops.repeat(z, each, axis=1)[:, :, None] for z in (B, C))
+    decay = ops.exp(dt * A)[..., None, None]
+    state = decay * state + (dt[..., None] * x)[..., None] * B
+    return ops.sum(state * C, axis=-1) + x * D, state

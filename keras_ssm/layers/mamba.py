@@ -1,0 +1,164 @@
+import keras
+import numpy as np
+from keras import ops
+
+from keras_ssm.checks import check_flags, check_number, check_positive
+from keras_ssm.initializers.mamba import step_bias
+from keras_ssm.layers.mamba_mixer import MambaMixer, auto_rank, rms, stop_where_masked
+from keras_ssm.ops.selective_scan import selective_scan, selective_step
+
+
+@keras.saving.register_keras_serializable(package="keras_ssm")
+class Mamba(MambaMixer):
+    """Mamba: a state-space model whose steps and projections depend on the input (S6).
+
+    With E inner features and N states for each of them,
+
+        [x, z] = u W_in                          W_in (H, 2 E)
+        x      = silu(conv(x))                   causal, each feature with its own kernel
+        [r, B, C] = x W_x                        W_x (E, R + 2 N)
+        dt     = softplus(r W_dt + dt_bias)      W_dt (R, E)
+        h_t    = exp(dt_t A) h_(t-1) + dt_t B_t x_t,     A = -exp(A_log)
+        y_t    = h_t C_t + D x_t
+        output = (y silu(z)) W_out               W_out (E, H)
+
+    The state is a dict: `conv` `(batch, conv_width - 1, E)`, the last inputs of the convolution,
+    oldest first, and `ssm` `(batch, E, N)`. Masked steps, at either end or between others, leave
+    it as it is. `A_log`, `D`, `dt_bias` and the recurrence are float32 under every policy.
+
+    Weights: `in_proj`, `conv_kernel` `(conv_width, E)`, `conv_bias` `(E,)`, `x_proj`, `dt_proj`,
+    `dt_bias` `(E,)`, `A_log` `(E, N)`, `D` `(E,)`, `out_proj`.
+
+    Args:
+        state_dim: int. N. Defaults to `16`.
+        expand: float. E over the number of features. Defaults to `2`.
+        inner_dim: int or `None`. E, in place of `expand`.
+        conv_width: int. Samples that the convolution sees, at least 2. Defaults to `4`.
+        dt_rank: int or `"auto"`. R; `"auto"` is a sixteenth of the features, rounded up.
+        conv_bias: bool. Whether the convolution has a bias. Defaults to `True`.
+        use_bias: bool. Whether `in_proj` and `out_proj` have biases. Defaults to `False`.
+        norm_bcdt: bool. Whether r, B and C are divided by their root mean square, as in
+            FalconMamba. Defaults to `False`.
+        norm_epsilon: float. Added to these mean squares. Defaults to `1e-6`.
+        dt_min: float. Smallest initial step. Defaults to `1e-3`.
+        dt_max: float. Largest initial step. Defaults to `1e-1`.
+        dt_floor: float. No initial step is smaller. Defaults to `1e-4`.
+        residual_layers: int. Residual branches of the whole model: the initial `out_proj` is
+            divided by its root. Defaults to `1`.
+        seed: int or `None`. Seed of the initial weights.
+        **kwargs: Arguments of `keras.layers.Layer`.
+
+    Call arguments:
+        x: float tensor `(batch, length, features)`.
+        mask: boolean tensor `(batch, length)`, True where valid.
+        initial_state: dict of tensors, as `get_initial_state` returns it.
+        return_state: bool. Whether the state after the last valid sample is returned as well.
+
+    Returns:
+        Tensor `(batch, length, features)`; with `return_state` a tuple of it and the state.
+
+    Raises:
+        ValueError: for arguments out of range, and inputs, masks or states of another shape.
+
+    Example:
+        ```python
+        y = keras_ssm.layers.Mamba(state_dim=8)(np.zeros((2, 100, 16), "float32"))  # (2, 100, 16)
+        ```
+
+    Reference:
+        [Mamba](https://arxiv.org/abs/2312.00752), section 3.
+    """
+
+    undecayed_weights = ("A_log", "D", "dt_bias", "conv_bias")
+
+    def __init__(
+        self,
+        state_dim=16,
+        expand=2,
+        inner_dim=None,
+        conv_width=4,
+        dt_rank="auto",
+        conv_bias=True,
+        use_bias=False,
+        norm_bcdt=False,
+        norm_epsilon=1e-6,
+        dt_min=1e-3,
+        dt_max=1e-1,
+        dt_floor=1e-4,
+        residual_layers=1,
+        seed=None,
+        **kwargs,
+    ):
+        super().__init__(
+            state_dim=state_dim,
+            expand=expand,
+            inner_dim=inner_dim,
+            conv_width=conv_width,
+            conv_bias=conv_bias,
+            use_bias=use_bias,
+            dt_min=dt_min,
+            dt_max=dt_max,
+            dt_floor=dt_floor,
+            residual_layers=residual_layers,
+            seed=seed,
+            **kwargs,
+        )
+        if dt_rank != "auto":
+            check_positive(dt_rank=dt_rank)
+        check_flags(norm_bcdt=norm_bcdt)
+        check_number("norm_epsilon", norm_epsilon, low=0)
+        self.dt_rank = dt_rank
+        self.norm_bcdt = norm_bcdt
+        self.norm_epsilon = norm_epsilon
+
+    def conv_channels(self, features):
+        """Features of the convolution."""
+        return self.inner_features(features)
+
+    def ssm_shape(self, features):
+        """Shape of the recurrence's state of one row."""
+        return (self.inner_features(features), self.state_dim)
+
+    def build_system(self, features):
+        inner, states = self.inner_features(features), self.state_dim
+        self.rank_of_steps = auto_rank(features) if self.dt_rank == "auto" else self.dt_rank
+        self.build_projections(features, 2 * inner)
+        self.x_proj = self.add_dense("x_proj", inner, self.rank_of_steps + 2 * states, False)
+        self.dt_proj = self.add_dense("dt_proj", self.rank_of_steps, inner, False)
+        steps = (self.dt_min, self.dt_max, self.dt_floor, self.rng)
+        self.dt_bias = self.add_system_weight("dt_bias", step_bias(inner, *steps))
+        A = np.tile(np.arange(1.0, states + 1), (inner, 1))
+        self.A_log = self.add_system_weight("A_log", np.log(A))
+        self.D = self.add_system_weight("D", np.ones(inner))
+
+    def split(self, projected):
+        x, gate = ops.split(projected, 2, axis=-1)
+        return gate, x, None
+
+    def _selected(self, x):
+        """dt, B and C, which the input chooses."""
+        ends = np.cumsum([self.rank_of_steps, self.state_dim]).tolist()
+        parts = ops.split(self.x_proj(x), ends, axis=-1)
+        if self.norm_bcdt:
+            parts = [rms(self.exact(part), self.norm_epsilon) for part in parts]
+        low, B, C = parts
+        dt = self.exact(self.dt_proj(ops.cast(low, self.compute_dtype)))
+        return ops.softplus(dt + self.tensor(self.dt_bias)), self.exact(B), self.exact(C)
+
+    def recur(self, x, rest, mask, state):
+        dt, B, C = self._selected(x)
+        A, D = -ops.exp(self.tensor(self.A_log)), self.tensor(self.D)
+        return selective_scan(self.exact(x), stop_where_masked(dt, mask), A, B, C, D, state)
+
+    def recur_step(self, x, rest, state):
+        dt, B, C = self._selected(x)
+        A, D = -ops.exp(self.tensor(self.A_log)), self.tensor(self.D)
+        return selective_step(self.exact(x), dt, A, B, C, D, state)
+
+    def get_config(self):
+        return {
+            **super().get_config(),
+            "dt_rank": self.dt_rank,
+            "norm_bcdt": self.norm_bcdt,
+            "norm_epsilon": self.norm_epsilon,
+        }

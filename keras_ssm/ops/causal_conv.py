@@ -1,0 +1,60 @@
+"""Short causal convolutions, each feature with its own kernel, whose state is their last inputs."""
+
+import numpy as np
+from keras import ops
+
+
+def causal_conv(x, kernel, bias=None, before=None, mask=None):
+    """Computes y_t = bias + sum_k kernel_k x_(t - K + 1 + k) over the valid samples of a row.
+
+    What a mask covers is not there at all: a valid sample meets the K - 1 valid ones before it.
+
+    Args:
+        x: tensor `(batch, length, features)`.
+        kernel: tensor `(K, features)`. The last entry multiplies the current sample.
+        bias: tensor `(features,)` or `None`.
+        before: tensor `(batch, K - 1, features)` or `None` (zero). Samples before the first.
+        mask: boolean tensor `(batch, length)` or `None`, True where valid.
+
+    Returns:
+        Tuple `(y, last)`: `(batch, length, features)`, and the last K - 1 samples, as `before`.
+
+    Example:
+        ```python
+        x = ops.reshape(ops.arange(1.0, 4.0), (1, 3, 1))
+        y, last = causal_conv(x, ops.ones((2, 1)))  # 1, 3, 5; last is 3
+        ```
+
+    Reference:
+        [Mamba](https://arxiv.org/abs/2312.00752), section 3.4.
+    """
+    width, length = kernel.shape[0], x.shape[1] or ops.shape(x)[1]
+    if mask is not None:
+        place = ops.cumsum(ops.cast(mask, "int32"), axis=1)
+        x = _take(x, _valid_first(mask))
+    if before is None:
+        before = ops.zeros_like(ops.repeat(x[:, :1], width - 1, axis=1))
+    x = ops.concatenate([before, x], axis=1)
+    y = sum(x[:, k : k + length] * kernel[k] for k in range(width))
+    y = y if bias is None else y + bias
+    if mask is None:
+        return y, x[:, -(width - 1) :]
+    y = _take(y, ops.maximum(place - 1, 0))
+    return y, _take(x, place[:, -1:] + np.arange(width - 1, dtype="int32"))
+
+
+def causal_conv_step(x, kernel, bias, before):
+    """`causal_conv` of one sample `(batch, features)`."""
+    window = ops.concatenate([before, x[:, None]], axis=1)
+    y = ops.sum(window * kernel, axis=1)
+    return y if bias is None else y + bias, window[:, 1:]
+
+
+def _valid_first(mask):
+    """Places of the valid samples of each row, then those of the others."""
+    steps = ops.cumsum(ops.ones_like(ops.cast(mask, "int32")), axis=1)
+    return ops.argsort(ops.where(mask, steps, steps + steps[:, -1:]), axis=1)
+
+
+def _take(x, places):
+    return ops.take_along_axis(x, ops.expand_dims(places, -1), axis=1)

@@ -1,0 +1,131 @@
+import keras
+import numpy as np
+import pytest
+from keras import ops
+
+from keras_ssm.ops.causal_conv import causal_conv
+from keras_ssm.ops.naive import naive_selective
+from keras_ssm.ops.selective_scan import selective_scan
+from keras_ssm.ops.ssd import pass_states, ssd
+from tests.backend_tools import gradients, relative_error, to_numpy
+
+BATCH, STATES = 2, 3
+
+
+def selective_inputs(rng, length, features=3):
+    """x, dt, A, B, C and an initial state."""
+    shapes = {"x": (BATCH, length, features), "dt": (BATCH, length, features)}
+    shapes |= {"A": (features, STATES), "B": (BATCH, length, STATES), "C": (BATCH, length, STATES)}
+    shapes |= {"initial": (BATCH, features, STATES)}
+    drawn = {name: rng.standard_normal(shape) for name, shape in shapes.items()}
+    drawn["dt"] = np.log1p(np.exp(drawn["dt"] - 1))
+    drawn["A"] = -np.exp(drawn["A"])
+    return [value.astype("float32") for value in drawn.values()]
+
+
+def by_heads(x, dt, A, B, C, initial):
+    """What `naive_selective` computes for the arguments of `ssd`."""
+    batch, length, heads, head_dim = x.shape
+    each = heads // B.shape[2]
+    wide = lambda z, axis, n: ops.repeat(z, n, axis=axis)  # noqa: E731
+    features = heads * head_dim
+    B, C = (wide(wide(z, 2, each), 2, head_dim) for z in (B, C))
+    A = wide(wide(A, 0, head_dim)[:, None], 1, B.shape[-1])
+    initial = ops.reshape(initial, (batch, features, -1))
+    x = ops.reshape(x, (batch, length, features))
+    y, state = naive_selective(x, wide(dt, 2, head_dim), A, B, C, initial)
+    shape = (batch, heads, head_dim, B.shape[-1])
+    return ops.reshape(y, (batch, length, heads, head_dim)), ops.reshape(state, shape)
+
+
+def ssd_inputs(rng, length, heads=4, groups=2, head_dim=2):
+    shapes = {"x": (BATCH, length, heads, head_dim), "dt": (BATCH, length, heads), "A": (heads,)}
+    shapes |= dict.fromkeys("BC", (BATCH, length, groups, STATES))
+    shapes |= {"initial": (BATCH, heads, head_dim, STATES)}
+    drawn = {name: rng.standard_normal(shape) for name, shape in shapes.items()}
+    drawn["dt"] = np.log1p(np.exp(drawn["dt"] - 1))
+    drawn["A"] = -np.exp(drawn["A"])
+    return [value.astype("float32") for value in drawn.values()]
+
+
+def selective(*tensors):
+    return selective_scan(*tensors[:5], initial_state=tensors[5])
+
+
+def dual(chunk_size):
+    return lambda *tensors: ssd(*tensors[:5], initial_state=tensors[5], chunk_size=chunk_size)
+
+
+CASES = {
+    "selective": (selective_inputs, selective, naive_selective),
+    "ssd": (ssd_inputs, dual(None), by_heads),
+    "ssd in chunks of 4": (ssd_inputs, dual(4), by_heads),
+}
+
+
+@pytest.mark.parametrize("length", [1, 2, 33, 65, pytest.param(257, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("form", CASES)
+def test_outputs_states_and_gradients_are_those_of_the_definition(form, length, rng):
+    make, function, naive = CASES[form]
+    inputs = make(rng, length)
+    tensors = [ops.convert_to_tensor(x) for x in inputs]
+    expected, state = naive(*tensors)
+    weights = [rng.standard_normal(z.shape).astype("float32") for z in (expected, state)]
+
+    weights = [ops.convert_to_tensor(weight) for weight in weights]
+
+    def loss(form):
+        def total(*tensors):
+            y, state = form(*tensors)
+            return ops.sum(y * weights[0]) + ops.sum(state * weights[1])
+
+        return total
+
+    y, last = function(*tensors)
+    assert relative_error(to_numpy(y), to_numpy(expected)) < 1e-5
+    assert relative_error(to_numpy(last), to_numpy(state)) < 1e-5
+    identity = keras.layers.Identity()
+    _, _, found = gradients(loss(function), identity, *inputs, compile="loops")
+    _, _, wanted = gradients(loss(naive), identity, *inputs)
+    for name, ours, theirs in zip(("x", "dt", "A", "B", "C", "state"), found, wanted, strict=True):
+        assert relative_error(ours, theirs) < 1e-5, name
+
+
+@pytest.mark.parametrize("chunks", [1, 4, 5, 21])
+def test_states_pass_through_blocks_of_blocks(chunks, rng):
+    log_a = -rng.exponential(size=(2, chunks, 1, 2)).astype("float32")
+    added = rng.standard_normal((2, chunks, 1, 2, 2, 3)).astype("float32")
+    state = rng.standard_normal((2, 1, 2, 2, 3)).astype("float32")
+    before, last = pass_states(*map(ops.convert_to_tensor, (log_a, added, state)), block=4)
+    for m in range(chunks):
+        assert relative_error(to_numpy(before[:, m]), state) < 1e-5
+        state = np.exp(log_a[:, m])[..., None, None] * state + added[:, m]
+    assert relative_error(to_numpy(last), state) < 1e-5
+
+
+def test_a_step_of_zero_leaves_the_state_and_decay_may_be_large(rng):
+    x, dt, A, B, C, initial = selective_inputs(rng, 70)
+    dt[:, 5:] = 0
+    *_, state = selective(*map(ops.convert_to_tensor, (x, dt, A, B, C, initial)))
+    *_, sooner = selective(
+        *map(ops.convert_to_tensor, (x[:, :5], dt[:, :5], A, B[:, :5], C[:, :5], initial))
+    )
+    assert relative_error(to_numpy(state), to_numpy(sooner)) < 1e-6
+    x, dt, A, B, C, initial = ssd_inputs(rng, 70)
+    tensors = [ops.convert_to_tensor(z) for z in (x, 1e3 * dt, A, B, C, initial)]
+    y, _ = dual(None)(*tensors)
+    assert np.isfinite(to_numpy(y)).all()
+
+
+@pytest.mark.parametrize("width", [2, 4])
+def test_a_convolution_sees_the_valid_samples_alone(width, rng):
+    x = rng.standard_normal((1, 9, 2)).astype("float32")
+    kernel = rng.standard_normal((width, 2)).astype("float32")
+    before = rng.standard_normal((1, width - 1, 2)).astype("float32")
+    mask = np.array([[False, True, True, False, True, False, True, True, False]])
+    y, last = causal_conv(*map(ops.convert_to_tensor, (x, kernel)), None, before, mask)
+    trimmed = np.concatenate([before, x[:, mask[0]]], axis=1)
+    for i, t in enumerate(np.flatnonzero(mask[0])):
+        expected = np.sum(trimmed[0, i : i + width] * kernel, axis=0)
+        np.testing.assert_allclose(to_numpy(y)[0, t], expected, atol=1e-6)
+    np.testing.assert_array_equal(to_numpy(last), trimmed[:, -(width - 1) :])
