@@ -2,7 +2,7 @@
 
 import keras
 
-UNDECAYED_WEIGHTS = ("bias", "gamma", "beta")
+UNDECAYED_WEIGHTS = ("bias", "gamma", "beta", "scale")
 
 
 def ssm_optimizer(learning_rate=1e-2, ssm_learning_rate=1e-3, weight_decay=0.05, **kwargs):

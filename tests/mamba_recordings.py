@@ -6,10 +6,17 @@ import numpy as np
 import pytest
 
 from keras_ssm.layers import Mamba, Mamba2
+from keras_ssm.models import SSMBackbone
+from tests.backend_tools import BACKEND
+from tests.recordings import slow_but
 from tests.shared_data import SHARED
 
 KINDS = ("mamba", "mamba2", "falcon_mamba")
 MODELS = [f"{kind}_{letter}" for kind in KINDS for letter in "abc"]
+# Those that are compared each time, one of each kind where compiling takes long.
+QUICK = {"torch": MODELS, "tensorflow": ["mamba_b", "mamba2_c", "falcon_mamba_b"]}
+QUICK["jax"] = ["mamba_b", "mamba2_c"]
+CASES = slow_but(QUICK[BACKEND], MODELS)
 
 
 class Record:
@@ -36,9 +43,8 @@ def recorded(name):
     return Record(folder)
 
 
-def layer_of(record, i):
-    """Our layer with the weights of layer i, each assigned by hand from its published name."""
-    config = record.config
+def mixer_of(config):
+    """Our layer for a published configuration, unbuilt."""
     common = {
         "state_dim": config["state_size"],
         "expand": config["expand"],
@@ -48,40 +54,86 @@ def layer_of(record, i):
     }
     if config["model_type"] == "mamba2":
         low, high = _limit(config)
-        layer = Mamba2(
+        return Mamba2(
             head_dim=config["head_dim"],
             num_groups=config["n_groups"],
             norm_epsilon=config["layer_norm_epsilon"],
             dt_limit=None if high == np.inf else (low, high),
             **common,
         )
-    else:
-        layer = Mamba(
-            inner_dim=config.get("intermediate_size"),
-            dt_rank=config["time_step_rank"],
-            norm_bcdt=config["model_type"] == "falcon_mamba",
-            norm_epsilon=config.get("mixer_rms_eps", 1e-6),
-            **common,
-        )
-    layer.build((None, None, config["hidden_size"]))
-    take = lambda name: record.weights[f"backbone.layers.{i}.mixer.{name}"]  # noqa: E731
-    for name in ("in_proj", "out_proj"):
-        getattr(layer, name).kernel.assign(take(f"{name}.weight").T)
-        if config["use_bias"]:
-            getattr(layer, name).bias.assign(take(f"{name}.bias"))
-    layer.conv_kernel.assign(take("conv1d.weight")[:, 0].T)
-    if config["use_conv_bias"]:
-        layer.conv_bias_weight.assign(take("conv1d.bias"))
-    for name in ("A_log", "D"):
-        getattr(layer, name).assign(take(name))
-    if config["model_type"] == "mamba2":
-        layer.dt_bias.assign(take("dt_bias"))
-        layer.norm_scale.assign(take("norm.weight"))
-    else:
-        layer.x_proj.kernel.assign(take("x_proj.weight").T)
-        layer.dt_proj.kernel.assign(take("dt_proj.weight").T)
-        layer.dt_bias.assign(take("dt_proj.bias"))
+    return Mamba(
+        inner_dim=config.get("intermediate_size"),
+        dt_rank=config["time_step_rank"],
+        norm_bcdt=config["model_type"] == "falcon_mamba",
+        norm_epsilon=config.get("mixer_rms_eps", 1e-6),
+        **common,
+    )
+
+
+def weights_of(layer):
+    """Each weight of a mixer by its published name, with what turns one into the other."""
+    same, transposed = (lambda x: x), np.transpose
+    named = {
+        "in_proj.weight": (layer.in_proj.kernel, transposed),
+        "out_proj.weight": (layer.out_proj.kernel, transposed),
+        "conv1d.weight": (layer.conv_kernel, lambda x: x.reshape(len(x), -1).T),
+        "A_log": (layer.A_log, same),
+        "D": (layer.D, same),
+    }
+    if layer.use_bias:
+        named["in_proj.bias"] = layer.in_proj.bias, same
+        named["out_proj.bias"] = layer.out_proj.bias, same
+    if layer.conv_bias:
+        named["conv1d.bias"] = layer.conv_bias_weight, same
+    if isinstance(layer, Mamba2):
+        return {
+            **named,
+            "dt_bias": (layer.dt_bias, same),
+            "norm.weight": (layer.norm_scale, same),
+        }
+    return {
+        **named,
+        "x_proj.weight": (layer.x_proj.kernel, transposed),
+        "dt_proj.weight": (layer.dt_proj.kernel, transposed),
+        "dt_proj.bias": (layer.dt_bias, same),
+    }
+
+
+def layer_of(record, i):
+    """Our layer with the weights of layer i."""
+    layer = mixer_of(record.config)
+    layer.build((None, None, record.config["hidden_size"]))
+    for name, (weight, function) in weights_of(layer).items():
+        weight.assign(function(record.weights[f"backbone.layers.{i}.mixer.{name}"]))
     return layer
+
+
+def backbone_of(record):
+    """Our backbone with all weights, and each weight's published name."""
+    config = record.config
+    backbone = SSMBackbone(
+        mixer_of(config),
+        num_layers=record.layers,
+        hidden_dim=config["hidden_size"],
+        vocabulary_size=config["vocab_size"],
+        activation=None,
+        gate=None,
+        norm="rms",
+        prenorm=True,
+        final_norm="rms",
+        norm_epsilon=config["layer_norm_epsilon"],
+    )
+    named = {
+        "backbone.embeddings.weight": (backbone.encoder_layer.embeddings, np.asarray),
+        "backbone.norm_f.weight": (backbone.last_norm.scale, np.asarray),
+    }
+    for i, block in enumerate(backbone.blocks):
+        named[f"backbone.layers.{i}.norm.weight"] = block.norm.scale, np.asarray
+        for name, pair in weights_of(block.mixer).items():
+            named[f"backbone.layers.{i}.mixer.{name}"] = pair
+    for name, (weight, function) in named.items():
+        weight.assign(function(record.weights[name]))
+    return backbone, named
 
 
 def _limit(config):

@@ -38,3 +38,25 @@ class LayerNormalization(keras.layers.LayerNormalization):
         y = inputs - backend.mean(inputs, axis=-1, keepdims=True)
         y = y * ops.rsqrt(backend.mean(y * y, axis=-1, keepdims=True) + self.epsilon)
         return y * ops.convert_to_tensor(self.gamma) + ops.convert_to_tensor(self.beta)
+
+
+@keras.saving.register_keras_serializable(package="keras_ssm")
+class RMSNormalization(keras.layers.RMSNormalization):
+    """`keras.layers.RMSNormalization` over the last axis, in float32 or float64 inside.
+
+    The input is read as it is, so that a float32 residual stream is not rounded before its norm.
+    """
+
+    def __init__(self, **kwargs):
+        super().__init__(autocast=False, **kwargs)
+        self.supports_masking = True
+
+    def call(self, x):
+        exact = "float64" if self.compute_dtype == "float64" else "float32"
+        y = rms(ops.cast(x, exact), self.epsilon) * ops.cast(self.scale, exact)
+        return ops.cast(y, self.compute_dtype)
+
+
+def rms(x, epsilon):
+    """x over the root of its mean square."""
+    return x * ops.rsqrt(backend.mean(x * x, axis=-1, keepdims=True) + epsilon)

@@ -4,7 +4,8 @@ from keras import ops
 
 from keras_ssm.checks import check_flags, check_number, check_positive
 from keras_ssm.initializers.mamba import step_bias
-from keras_ssm.layers.mamba_mixer import MambaMixer, auto_rank, rms, stop_where_masked
+from keras_ssm.layers.exact_layers import rms
+from keras_ssm.layers.mamba_mixer import MambaMixer, auto_rank, stop_where_masked
 from keras_ssm.ops.selective_scan import selective_scan, selective_step
 
 

@@ -4,7 +4,8 @@ from keras import ops
 
 from keras_ssm.checks import check_flags, check_number, check_positive
 from keras_ssm.initializers.mamba import step_bias
-from keras_ssm.layers.mamba_mixer import MambaMixer, rms, stop_where_masked
+from keras_ssm.layers.exact_layers import rms
+from keras_ssm.layers.mamba_mixer import MambaMixer, stop_where_masked
 from keras_ssm.ops import backend
 from keras_ssm.ops.ssd import ssd, ssd_step
 

@@ -7,7 +7,6 @@ from keras_ssm.initializers.mamba import fan_in_uniform
 from keras_ssm.layers.exact_layers import Dense
 from keras_ssm.layers.sequence_mixer import SequenceMixer
 from keras_ssm.layers.step_mask import masked
-from keras_ssm.ops import backend
 from keras_ssm.ops.causal_conv import causal_conv, causal_conv_step
 
 
@@ -167,8 +166,3 @@ def stop_where_masked(dt, mask):
 def auto_rank(features):
     """The rank of the steps' projection in published models."""
     return math.ceil(features / 16)
-
-
-def rms(x, epsilon):
-    """x over the root of its mean square."""
-    return x * ops.rsqrt(backend.mean(x * x, axis=-1, keepdims=True) + epsilon)

@@ -4,11 +4,11 @@ import keras
 from keras import ops
 
 from keras_ssm.checks import check_choice
-from keras_ssm.layers.exact_layers import LayerNormalization
+from keras_ssm.layers.exact_layers import LayerNormalization, RMSNormalization
 from keras_ssm.layers.scalar_normalization import ScalarNormalization
 from keras_ssm.ops import backend
 
-NORMS = (None, "layer", "batch", "scalar")
+NORMS = (None, "layer", "rms", "batch", "scalar")
 
 
 def make_norm(kind, epsilon, momentum, **kwargs):
@@ -16,6 +16,8 @@ def make_norm(kind, epsilon, momentum, **kwargs):
     check_choice("norm", kind, NORMS)
     if kind == "layer":
         return LayerNormalization(epsilon=epsilon, **kwargs)
+    if kind == "rms":
+        return RMSNormalization(epsilon=epsilon, **kwargs)
     if kind == "batch":
         return _BatchNormalization(epsilon=epsilon, momentum=momentum, **kwargs)
     return ScalarNormalization(**kwargs) if kind == "scalar" else None

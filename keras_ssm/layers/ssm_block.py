@@ -36,13 +36,13 @@ class SSMBlock(Attributes, OneDirection, keras.layers.Layer):
         activation: str or `None`. `"gelu"` (exact), `"gelu_tanh"`, or any name that
             `keras.activations.get` knows. Defaults to `"gelu"`.
         gate: str or `None`. See the table. Defaults to `"glu"`.
-        norm: str or `None`. `"layer"`, `"batch"` (its statistics count padded steps, as
+        norm: str or `None`. `"layer"`, `"rms"`, `"batch"` (its statistics count padded steps, as
             published) or `"scalar"` (`ScalarNormalization`). Defaults to `"layer"`.
         prenorm: bool. Whether the norm precedes the mixer. Defaults to `False`.
         dropout: float. Rate between 0 and 1. Defaults to `0.0`.
         tie_dropout: bool. Whether all steps of a sequence drop the same features.
             Defaults to `True`.
-        norm_epsilon: float. Added to the variance by layer and batch norm. Defaults to `1e-5`;
+        norm_epsilon: float. Added to the variance by layer, RMS and batch norm. Defaults to `1e-5`;
             published S5 models have `1e-6` in layer norm.
         norm_momentum: float. Share of the running statistics of a batch norm that a batch
             leaves in place. Defaults to `0.9`; published S5 models have `0.95`.

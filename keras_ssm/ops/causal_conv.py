@@ -40,7 +40,8 @@ def causal_conv(x, kernel, bias=None, before=None, mask=None):
     if mask is None:
         return y, x[:, -(width - 1) :]
     y = _take(y, ops.maximum(place - 1, 0))
-    return y, _take(x, place[:, -1:] + np.arange(width - 1, dtype="int32"))
+    after = ops.convert_to_tensor(np.arange(width - 1, dtype="int32"))
+    return y, _take(x, place[:, -1:] + after)
 
 
 def causal_conv_step(x, kernel, bias, before):

@@ -34,6 +34,7 @@ def state_error(found, expected):
     return max(relative_error(to_numpy(found[k]), to_numpy(expected[k])) for k in ("conv", "ssm"))
 
 
+@pytest.mark.once("torch")  # whole models are compared on every backend
 @pytest.mark.parametrize("name", MODELS)
 def test_recorded_layers(name):
     """float64 where Keras has it on its own, else float32."""
@@ -51,6 +52,7 @@ def test_recorded_layers(name):
         assert relative_error(to_numpy(state["conv"]), conv) < tolerance
 
 
+@pytest.mark.once("torch", "tensorflow")
 @pytest.mark.parametrize("kind", ["left", "right", "holes"])
 def test_masked_rows_are_trimmed_rows(mixer, kind, rng):
     x = rng.standard_normal((2, 21, 8)).astype("float32")
@@ -67,6 +69,7 @@ def test_masked_rows_are_trimmed_rows(mixer, kind, rng):
         assert state_error({k: v[row : row + 1] for k, v in state.items()}, after) < 1e-5
 
 
+@pytest.mark.once("torch", "tensorflow")
 def test_what_a_mask_covers_has_no_gradient(mixer, rng):
     x = rng.standard_normal((1, 9, 8)).astype("float32")
     mask = np.arange(9)[None] < 6
@@ -81,6 +84,7 @@ def test_what_a_mask_covers_has_no_gradient(mixer, rng):
         assert relative_error(value, trimmed[name]) < 1e-4, name
 
 
+@pytest.mark.once("torch", "tensorflow")
 @pytest.mark.parametrize("cut", [1, 2, 64])
 def test_any_cut_and_steps_give_the_one_pass_result(mixer, cut, rng):
     x = rng.standard_normal((2, 67, 8)).astype("float32")

@@ -7,9 +7,11 @@ from keras_ssm.ops.causal_conv import causal_conv
 from keras_ssm.ops.naive import naive_selective
 from keras_ssm.ops.selective_scan import selective_scan
 from keras_ssm.ops.ssd import pass_states, ssd
-from tests.backend_tools import gradients, relative_error, to_numpy
+from tests.backend_tools import BACKEND, gradients, relative_error, to_numpy
+from tests.recordings import slow_but
 
 BATCH, STATES = 2, 3
+QUICK = [1, 2, 33, 65] if BACKEND == "torch" else [65]
 
 
 def selective_inputs(rng, length, features=3):
@@ -63,7 +65,7 @@ CASES = {
 }
 
 
-@pytest.mark.parametrize("length", [1, 2, 33, 65, pytest.param(257, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("length", slow_but(QUICK, [1, 2, 33, 65, 257]))
 @pytest.mark.parametrize("form", CASES)
 def test_outputs_states_and_gradients_are_those_of_the_definition(form, length, rng):
     make, function, naive = CASES[form]
@@ -91,6 +93,7 @@ def test_outputs_states_and_gradients_are_those_of_the_definition(form, length, 
         assert relative_error(ours, theirs) < 1e-5, name
 
 
+@pytest.mark.once("torch", "tensorflow")
 @pytest.mark.parametrize("chunks", [1, 4, 5, 21])
 def test_states_pass_through_blocks_of_blocks(chunks, rng):
     log_a = -rng.exponential(size=(2, chunks, 1, 2)).astype("float32")
@@ -103,6 +106,7 @@ def test_states_pass_through_blocks_of_blocks(chunks, rng):
     assert relative_error(to_numpy(last), state) < 1e-5
 
 
+@pytest.mark.once("torch", "tensorflow")
 def test_a_step_of_zero_leaves_the_state_and_decay_may_be_large(rng):
     x, dt, A, B, C, initial = selective_inputs(rng, 70)
     dt[:, 5:] = 0
