@@ -122,6 +122,7 @@ def test_initial_values_are_those_of_the_papers():
     assert A.min() >= 1 and A.max() <= 16 and abs(A.mean() - 8.5) < 0.7
 
 
+@pytest.mark.once("torch", "tensorflow")
 @pytest.mark.parametrize("kind", ["mamba", "mamba2"])
 def test_the_recurrence_stays_float32_under_half_precision(kind, rng):
     keras.config.set_dtype_policy("mixed_bfloat16")

@@ -5,21 +5,20 @@ import numpy as np
 import pytest
 from keras import ops
 
+from keras_ssm.layers import Mamba, Mamba2
+from keras_ssm.models import SSMBackbone, SSMClassifier
 from keras_ssm.ops import backend
+from keras_ssm.optimizers import ssm_optimizer
 from tests.backend_tools import BACKEND, gradients, relative_error, to_numpy
 from tests.mamba_recordings import CASES, backbone_of, recorded
 
 EXACT = BACKEND != "jax"
 
 
-@pytest.fixture(autouse=True)
-def policy():
-    if EXACT:
-        keras.config.set_dtype_policy("float64")
-
-
 @pytest.fixture(params=CASES)
 def record(request):
+    if EXACT:
+        keras.config.set_dtype_policy("float64")
     return recorded(request.param)
 
 
@@ -88,3 +87,30 @@ def test_steps_go_on_from_a_prompt(record):
         logits = to_numpy(backend.matmul(y, head(record, backbone)))
         expected = record["full_logits"][:, i]
         assert relative_error(logits, expected) < (1e-11 if EXACT else 1e-4)
+
+
+@pytest.mark.parametrize("kind", [Mamba, pytest.param(Mamba2, marks=pytest.mark.once("torch"))])
+def test_a_classifier_of_it_learns_and_survives_a_file(kind, tmp_path, rng):
+    mixer = kind(state_dim=8, seed=0, **({"head_dim": 4} if kind is Mamba2 else {}))
+    backbone = SSMBackbone(
+        mixer,
+        num_layers=2,
+        hidden_dim=8,
+        vocabulary_size=5,
+        activation=None,
+        gate=None,
+        norm="rms",
+        prenorm=True,
+        final_norm="rms",
+    )
+    model = SSMClassifier(backbone, num_classes=2)
+    model.compile(ssm_optimizer(3e-2, None))
+    ids = rng.integers(2, 5, size=(128, 10))
+    ids[:, 0] = rng.integers(2, size=128)
+    history = model.fit(ids, ids[:, 0], epochs=12, batch_size=32, verbose=0)
+    losses = history.history["loss"]
+    assert losses[-1] < 0.1 < 0.5 < losses[0]
+    expected = model.predict(ids[:4], verbose=0)
+    model.save(tmp_path / "model.keras")
+    loaded = keras.saving.load_model(tmp_path / "model.keras")
+    np.testing.assert_allclose(loaded.predict(ids[:4], verbose=0), expected, atol=1e-6)

@@ -11,7 +11,7 @@ from tests.backend_tools import BACKEND, gradients, relative_error, to_numpy
 from tests.recordings import slow_but
 
 BATCH, STATES = 2, 3
-QUICK = [1, 2, 33, 65] if BACKEND == "torch" else [65]
+QUICK = [1, 2, 33, 65] if BACKEND == "torch" else [33]
 
 
 def selective_inputs(rng, length, features=3):
