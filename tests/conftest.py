@@ -36,10 +36,18 @@ def pytest_collection_modifyitems(config, items):
     kept, others = [], []
     for item in items:
         (kept if _can_run(item) else others).append(item)
-        if any(BACKEND not in mark.args for mark in item.iter_markers("once")):
+        if _tells_the_same(item):
             item.add_marker(pytest.mark.slow)
     items[:] = kept
     config.hook.pytest_deselected(items=others)
+
+
+def _tells_the_same(item):
+    """Whether the run of another backend tells the same, each time: see CONTRIBUTING.md."""
+    kinds = ("once", "everywhere")
+    marks = [mark for mark in item.own_markers if mark.name in kinds]  # before those of the file
+    marks = marks or [*item.iter_markers("once")]
+    return any(mark.name == "once" and BACKEND not in mark.args for mark in marks)
 
 
 def _can_run(item):

@@ -243,6 +243,8 @@ SYSTEMS = [
     Case("s5ptd", S5PTD, naive_s5, blocks=1),
 ]
 
+OWN_OPERATIONS = [case for case in SYSTEMS if case.name in ("s4d", "s4", "dss", "s5")]
+
 # Their options.
 VARIANTS = [
     Case("s4d_bilinear", S4D, naive_s4d, discretization="bilinear", init="lin"),
@@ -275,10 +277,11 @@ def mark(case, central=False):
     """The marks of the tests of a case.
 
     PyTorch compiles nothing and runs them all, for every system and option. The others run all
-    of them for the first system and the central ones for each; the rest is `make test-all`.
+    of them for the first system and the central ones for each that has operations of its own;
+    the rest is `make test-all`.
     """
     each_time = keras.config.backend() == "torch" or case is SYSTEMS[0]
-    return [] if each_time or (central and case in SYSTEMS) else [pytest.mark.slow]
+    return [] if each_time or (central and case in OWN_OPERATIONS) else [pytest.mark.slow]
 
 
 def cases(condition=lambda case: True, central=False):

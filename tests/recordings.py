@@ -44,8 +44,13 @@ def parts(name, value):
 
 
 # The evaluation that is compared for every recording each time: where compiling takes long, for
-# some of each kind.
+# some of each kind, whose other evaluations `test_layers.py` compares with the same numbers.
 AUTO = ["auto"] if BACKEND == "torch" else []
+
+
+def some(names):
+    """All of the names on PyTorch, the first on the backends that compile."""
+    return names if BACKEND == "torch" else names[:1]
 
 
 def slow_but(quick, cases):
@@ -60,7 +65,8 @@ def evaluations(cases, each_time, quick, without):
     Args:
         cases: list of names.
         each_time: methods of which none is marked as slow.
-        quick: names of cases of which none is marked as slow.
+        quick: names of cases of which none is marked as slow; on the backends that compile,
+            their own choice of method.
         without: dict of the methods that cases lack.
     """
     pairs = [
@@ -69,7 +75,8 @@ def evaluations(cases, each_time, quick, without):
         for method in ("auto", "fft", "recurrent")
         if method not in without.get(case, ())
     ]
-    fast = [pair for pair in pairs if pair[0] in quick or pair[1] in each_time]
+    methods = ("auto", "fft", "recurrent") if BACKEND == "torch" else ("auto",)
+    fast = [p for p in pairs if (p[0] in quick and p[1] in methods) or p[1] in each_time]
     slow = pytest.mark.slow
     return [pytest.param(*pair, marks=[] if pair in fast else slow) for pair in pairs]
 

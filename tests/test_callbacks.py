@@ -9,7 +9,9 @@ import pytest
 from keras_ssm.callbacks import BackupAndRestore, ModelCheckpoint
 from keras_ssm.layers import S4D
 from keras_ssm.models import SSMBackbone, SSMClassifier
-from tests.backend_tools import relative_error, to_numpy
+from tests.backend_tools import BACKEND, relative_error, to_numpy
+
+pytestmark = pytest.mark.once("torch")
 
 X = np.random.default_rng(0).standard_normal((8, 6, 2)).astype("float32")
 Y = np.arange(8) % 3
@@ -20,7 +22,7 @@ def make_model(classes=3):
     mixer = S4D(state_dim=4, seed=0)
     backbone = SSMBackbone(mixer, 1, 4, input_dim=2, dropout=0.5, norm="batch")
     model = SSMClassifier(backbone, classes)
-    model.compile("adam", run_eagerly=True)
+    model.compile("adam", run_eagerly=BACKEND != "jax")
     return model
 
 
@@ -45,6 +47,7 @@ class Stop(keras.callbacks.Callback):
             raise KeyboardInterrupt
 
 
+@pytest.mark.everywhere
 def test_training_goes_on_as_if_nothing_had_happened(tmp_path):
     whole = make_model()
     train(whole)

@@ -7,10 +7,9 @@ import pytest
 from keras_ssm.layers import DSS, S4, S4D, S4PTD, S5, S5PTD, SequencePooling, SSMBlock
 from keras_ssm.models import SequencePreprocessor, SSMBackbone, SSMClassifier
 
-pytestmark = pytest.mark.eager
+pytestmark = [pytest.mark.eager, pytest.mark.once("torch")]
 
 
-@pytest.mark.once("torch")
 @pytest.mark.parametrize(
     ("arguments", "named"),
     [
@@ -34,7 +33,6 @@ def test_constructor(arguments, named):
     assert named in str(error.value)
 
 
-@pytest.mark.once("torch")
 @pytest.mark.parametrize(
     ("cls", "arguments", "named"),
     [
@@ -89,6 +87,7 @@ def test_a_softmax_has_states_only_over_a_given_length():
         short(x)
 
 
+@pytest.mark.everywhere
 def test_timesteps():
     layer = S5(4)
     x = np.zeros((2, 5, 3), "float32")
@@ -165,7 +164,6 @@ def test_states_and_masks():
         layer.kernel(0)
 
 
-@pytest.mark.once("torch")
 @pytest.mark.parametrize(
     ("arguments", "named"),
     [
@@ -183,7 +181,6 @@ def test_block(arguments, named):
     assert named in str(error.value)
 
 
-@pytest.mark.once("torch")
 @pytest.mark.parametrize(
     ("arguments", "named"),
     [
@@ -202,7 +199,6 @@ def test_backbone(arguments, named):
     assert named in str(error.value)
 
 
-@pytest.mark.once("torch")
 def test_pooling_and_preprocessor_arguments():
     with pytest.raises(ValueError, match="pooling='max'"):
         SequencePooling("max")
@@ -226,6 +222,7 @@ class WrongFeatures(keras.utils.PyDataset):
         return np.zeros((4, 5, 3), "float32"), np.zeros(4, "int32")
 
 
+@pytest.mark.everywhere
 def test_refused_calls_leave_a_working_model(rng):
     model = make_classifier()
     x = rng.standard_normal((6, 5, 2)).astype("float32")
@@ -266,6 +263,7 @@ def test_refused_calls_leave_a_working_model(rng):
     assert np.isfinite(model.predict(x, verbose=0)).all()
 
 
+@pytest.mark.everywhere
 def test_an_error_inside_training_leaves_a_working_model(rng):
     model = make_classifier()
     x = rng.standard_normal((6, 5, 2)).astype("float32")

@@ -8,6 +8,8 @@ from keras_ssm import initializers
 from keras_ssm.initializers import blaschke, legs_state_transfer, ptd
 from keras_ssm.initializers.perturbation import _objective
 
+pytestmark = pytest.mark.once("torch")
+
 SIZES = [8, 16, 32, 64]
 
 

@@ -42,6 +42,7 @@ def test_a_batch_without_rows(case):
         assert tuple(y.shape) == (0, 4 * layer.channels) and tuple(state_after.shape) == state
 
 
+@pytest.mark.once("torch")
 def test_a_model_without_rows():
     model = SSMClassifier(SSMBackbone(S4D(4, seed=1), 1, 4, input_dim=2), 3)
     assert tuple(model(np.zeros((0, 9, 2), "float32")).shape) == (0, 3)

@@ -85,7 +85,10 @@ def test_kernel_is_the_impulse_response(case, float64):
     assert relative_error(kernel, response) < 1e-12
 
 
-@pytest.mark.parametrize("norm", ["layer", "batch", "scalar"])
+@pytest.mark.parametrize(
+    "norm",
+    ["batch", *(pytest.param(n, marks=pytest.mark.once("torch")) for n in ("layer", "scalar"))],
+)
 def test_blocks(norm, rng, float64):
     """A block and its parts, against NumPy."""
     block = SSMBlock(S4D(4, seed=1), activation="gelu_tanh", gate="linear", norm=norm, prenorm=True)

@@ -5,7 +5,7 @@ import pytest
 
 from keras_ssm.layers import S4
 from tests.backend_tools import relative_error
-from tests.recordings import AUTO, S4Recording, evaluations, join, parts, slow_but, stacked
+from tests.recordings import AUTO, S4Recording, evaluations, join, parts, slow_but, some, stacked
 
 STANDALONE = [
     "all_combo",
@@ -182,7 +182,7 @@ def check_states(name, dtype):
     recording.check_states(close, close, methods)
 
 
-@pytest.mark.parametrize("name", slow_but(QUICK_STATES, WITH_STATE))
+@pytest.mark.parametrize("name", slow_but(some(QUICK_STATES), WITH_STATE))
 def test_states_float32(name):
     check_states(name, "float32")
 
@@ -240,7 +240,7 @@ def check_growing(name, dtype):
         check_kernel(recording, recording.array(f"call{call}/K"))
 
 
-@pytest.mark.parametrize("name", GROWING)
+@pytest.mark.parametrize("name", slow_but(some(GROWING), GROWING))
 def test_growing_lengths_float32(name):
     check_growing(name, "float32")
 

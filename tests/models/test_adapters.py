@@ -12,6 +12,8 @@ from keras_ssm.models import SSMClassifier
 from tests.backend_tools import relative_error, to_numpy
 from tests.small_preset import X, make_model
 
+pytestmark = pytest.mark.once("torch")
+
 Y = np.arange(3)
 
 

@@ -17,6 +17,8 @@ from keras_ssm.models import (
 )
 from tests.backend_tools import BACKEND, relative_error, to_numpy
 
+pytestmark = pytest.mark.once("torch")
+
 X = np.random.default_rng(0).integers(-9, 9, (6, 8, 1)).astype("int16")
 Y = np.arange(6) % 3
 
@@ -50,6 +52,7 @@ def assert_alike(clone, model):
     assert shapes[0] == shapes[1]
 
 
+@pytest.mark.everywhere
 def test_copies_train_on_like_the_model(trained):
     model = copy.deepcopy(trained)
     clone = pickle.loads(pickle.dumps(model))

@@ -7,6 +7,8 @@ import pytest
 from tests.backend_tools import to_numpy
 from tests.models.test_training_mode import make_model
 
+pytestmark = pytest.mark.once("torch")
+
 
 @pytest.fixture
 def model():

@@ -21,6 +21,8 @@ from tests.backend_tools import BACKEND, relative_error
 from tests.layer_cases import SYSTEMS
 from tests.models.test_training_mode import make_model
 
+pytestmark = pytest.mark.once("torch")
+
 
 def test_the_step_scale_of_a_task(rng, tmp_path):
     x = rng.standard_normal((2, 8, 2)).astype("float32")

@@ -10,6 +10,8 @@ from keras_ssm.layers.activations import get_activation
 from keras_ssm.models import SSMBackbone, SSMClassifier, SSMPairClassifier
 from tests.backend_tools import relative_error, to_numpy
 
+pytestmark = pytest.mark.once("torch")
+
 WORDS = [("state", "space"), ("a", "longer text"), ("one", "and another"), ("four", "4")]
 LABELS = np.array([0, 1, 1, 0])
 

@@ -54,6 +54,9 @@ WAYS = {
 }
 
 
+FIRST = next(iter(WAYS))
+
+
 @pytest.mark.parametrize("way", WAYS)
 def test_a_step_is_that_of_a_plain_model(rng, way):
     optimizer, weights = WAYS[way]
@@ -76,12 +79,14 @@ def test_a_step_is_that_of_a_plain_model(rng, way):
     for model in (task, plain):
         batch = {k: v[:4] for k, v in x.items()}, y[:4]
         on_batch = model.train_on_batch(*batch, return_dict=True, **first)
-        tested = model.test_on_batch(*batch, return_dict=True)
         fitted = model.fit(x, y, batch_size=4, epochs=2, shuffle=False, verbose=0, **weights)
-        scores = model.evaluate(x, y, batch_size=4, verbose=0, return_dict=True)
-        logs.append({**fitted.history, "batch": on_batch, "tested": tested, "scores": scores})
+        scores = {}
+        if way == FIRST:  # what is scored and predicted does not depend on the optimizer
+            scores = model.evaluate(x, y, batch_size=4, verbose=0, return_dict=True)
+            scores["tested"] = model.test_on_batch(*batch, return_dict=True)
+        logs.append({**fitted.history, "batch": on_batch, "scores": scores})
     ours, theirs = ([to_numpy(v) for v in keras.tree.flatten(part)] for part in logs)
-    assert len(ours) == len(theirs) > 10
+    assert len(ours) == len(theirs) == (12 if way == FIRST else 6)
     assert relative_error(np.array(ours), np.array(theirs)) < 1e-5
     for name in ("trainable_variables", "non_trainable_variables"):
         for a, b in zip(getattr(task, name), getattr(twin, name), strict=True):
@@ -91,8 +96,9 @@ def test_a_step_is_that_of_a_plain_model(rng, way):
     )
     moments = sorted(str(v.shape) for v in task.optimizer.variables)
     assert moments == sorted(str(v.shape) for v in plain.optimizer.variables)
-    expected = plain.predict(x, batch_size=4, verbose=0)
-    assert relative_error(task.predict(x, batch_size=4, verbose=0), expected) < 1e-5
-    assert relative_error(task.predict_on_batch(batch[0]), expected[:4]) < 1e-5
+    if way == FIRST:
+        expected = plain.predict(x, batch_size=4, verbose=0)
+        assert relative_error(task.predict(x, batch_size=4, verbose=0), expected) < 1e-5
+        assert relative_error(task.predict_on_batch(batch[0]), expected[:4]) < 1e-5
     # An average that became the weights does not keep the next step from running.
     assert np.isfinite(task.train_on_batch(*batch)).all()

@@ -9,6 +9,8 @@ from keras_ssm.layers import DSS, S4D, S5
 from keras_ssm.models import SSMBackbone, SSMClassifier, SSMPairClassifier
 from tests.backend_tools import relative_error, to_numpy
 
+pytestmark = pytest.mark.once("torch")
+
 
 def make_backbone(mixer=None, **arguments):
     arguments = {"num_layers": 2, "hidden_dim": 4, "input_dim": 2, "norm": "batch", **arguments}
@@ -89,6 +91,7 @@ def test_states_go_through_functional_models(series, tmp_path):
     assert len(again.weights) == len(backbone.weights)
 
 
+@pytest.mark.everywhere
 def test_a_series_and_its_subsampled_form_agree(rng):
     """Steps over which the input holds are one step that is as long."""
     times = rng.integers(1, 4, (3, 6)).astype("float32")
@@ -116,7 +119,8 @@ def test_a_series_and_its_subsampled_form_agree(rng):
     assert relative_error(both, ones) < 1e-5 < relative_error(both, twos)
 
 
-@pytest.mark.parametrize("pair", [False, True])
+@pytest.mark.everywhere
+@pytest.mark.parametrize("pair", [False, pytest.param(True, marks=pytest.mark.once("torch"))])
 def test_irregular_series_train_and_padding_does_not_matter(series, pair):
     import tensorflow as tf
 

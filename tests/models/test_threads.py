@@ -35,6 +35,7 @@ def in_threads(function, count):
         return list(pool.map(function, range(count)))
 
 
+@pytest.mark.once("torch")
 def test_loading_in_many_threads_disturbs_no_model(saved, served):
     model, expected = served
 

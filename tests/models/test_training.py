@@ -10,7 +10,7 @@ from keras_ssm.models import SSMBackbone, SSMClassifier
 from tests.backend_tools import relative_error, to_numpy
 from tests.models.test_classifier import LENGTHS, Batches, make_model, predict
 
-pytestmark = pytest.mark.eager
+pytestmark = [pytest.mark.eager, pytest.mark.once("torch")]
 
 
 @pytest.fixture
@@ -32,6 +32,7 @@ def test_a_backbone_predicts_and_survives_refusals(series):
     assert model.compute_output_shape((None, 12, 2)) == (None, 3)
 
 
+@pytest.mark.everywhere
 def test_stateless_call_takes_arrays(series):
     model = make_model()
     expected = predict(model, series[0])  # on JAX this moves the weights to new buffers
@@ -117,10 +118,12 @@ def own_loss(y_true, y_pred):
     return keras.ops.mean((y_pred - 1.0) ** 2)
 
 
-@pytest.mark.parametrize("adapt", ["lora", "int8"])
+@pytest.mark.parametrize(
+    "adapt", [pytest.param("lora", marks=pytest.mark.once("torch", "jax")), "int8"]
+)
 def test_adaptation_keeps_what_was_compiled(series, adapt):
     x, y = series
-    model = make_model()
+    model = make_model(num_layers=1, hidden_dim=4)
     model.compile("adam", loss=own_loss, metrics=[])
     model.fit(x, y, verbose=0)
     model.enable_lora(2) if adapt == "lora" else model.quantize("int8")
@@ -218,7 +221,6 @@ def test_symbolic_states_and_masks_are_checked():
     assert keras_ssm.plotting
 
 
-@pytest.mark.eager
 def test_further_arguments_reach_every_group_of_the_optimizer(series):
     x, model = series[0], make_model()
     model.compile(keras_ssm.optimizers.ssm_optimizer(weight_decay=0.0, clipvalue=1e-12))

@@ -13,6 +13,8 @@ from keras_ssm.models import (
 )
 from tests.backend_tools import BACKEND, gradients, relative_error, to_numpy
 
+ONCE = pytestmark = pytest.mark.once("torch")
+
 LENGTHS = np.array([8, 5, 1, 7])
 MASK = np.arange(8) < LENGTHS[:, None]
 SYSTEMS = {"S4D": S4D, "S4": S4, "DSS": DSS, "S5": S5, "S4PTD": S4PTD, "S5PTD": S5PTD}
@@ -57,8 +59,13 @@ def assert_equal(found, expected, tolerance=1e-6):
 # What a mask covers
 
 
+@pytest.mark.everywhere
 @pytest.mark.parametrize(
-    ("system", "bidirectional"), [("S4D", False), ("S4", False), ("DSS", True), ("S5", True)]
+    ("system", "bidirectional"),
+    [
+        ("S4D", False),
+        *(pytest.param(*pair, marks=ONCE) for pair in [("S4", False), ("DSS", True), ("S5", True)]),
+    ],
 )
 def test_gradients_of_a_block_do_not_see_what_a_mask_covers(series, system, bidirectional):
     x = np.concatenate([series[0]] * 2, -1)
@@ -71,19 +78,26 @@ def test_gradients_of_a_block_do_not_see_what_a_mask_covers(series, system, bidi
         y = keras.ops.where(MASK[..., None], block(x, mask=keras.ops.convert_to_tensor(MASK)), 0.0)
         return keras.ops.sum(y * y)
 
-    expected = gradients(loss, block, padded_with(x, MASK, 0.0))
-    found = gradients(loss, block, padded_with(x, MASK, np.array([np.nan, np.inf, 1e38, -1e38])))
+    covered = np.array([np.nan, np.inf, 1e38, -1e38])
+    expected, found = (
+        gradients(loss, block, padded_with(x, MASK, value), compile="loops")
+        for value in (0.0, covered)
+    )
     assert np.isfinite(found[0]) and (found[2][0] == expected[2][0]).all()
     assert all((found[1][name] == expected[1][name]).all() for name in expected[1])
 
 
+@pytest.mark.everywhere
 @pytest.mark.parametrize(
     "arguments",
     [
         {"prenorm": True, "norm": "batch", "final_norm": "scalar"},
-        {"prenorm": True, "norm": "scalar", "pooling": "last", "mixer": S5(state_dim=4)},
-        {"norm": None, "pooling": None},
-        {"task": SSMPairClassifier, "norm": "batch"},
+        pytest.param(
+            {"prenorm": True, "norm": "scalar", "pooling": "last", "mixer": S5(state_dim=4)},
+            marks=ONCE,
+        ),
+        pytest.param({"norm": None, "pooling": None}, marks=ONCE),
+        pytest.param({"task": SSMPairClassifier, "norm": "batch"}, marks=ONCE),
     ],
     ids=["batch", "scalar", "steps", "pair"],
 )
@@ -150,6 +164,7 @@ def test_timesteps_under_a_mask_may_be_anything(series):
     assert all((found[1][name] == expected[1][name]).all() for name in expected[1])
 
 
+@pytest.mark.everywhere
 def test_what_the_model_reads_must_be_finite(series):
     import tensorflow as tf
 
@@ -336,6 +351,7 @@ def kinds(x, y, weights):
     yield "ragged tf.data", tf.data.Dataset.from_tensor_slices(ragged).batch(4)
 
 
+@pytest.mark.everywhere
 def test_steps_are_weighed_and_padding_counts_for_nothing(series, rng):
     x, y = series
     y = np.where(MASK, y, -1)
@@ -482,7 +498,10 @@ def test_steps_refuse_what_the_preprocessor_would_scale():
         block(np.zeros((2, 3, 2), "int32"))
 
 
-@pytest.mark.parametrize("system", ["S4D", "S4", "S5"])
+@pytest.mark.everywhere
+@pytest.mark.parametrize(
+    "system", ["S4D", pytest.param("S4", marks=ONCE), pytest.param("S5", marks=ONCE)]
+)
 def test_nan_stays_in_its_row_and_out_of_earlier_chunks(rng, system):
     x = rng.standard_normal((2, 12, 2)).astype("float32")
     layer = SYSTEMS[system](state_dim=4, seed=0, chunk_size=4)
@@ -497,6 +516,7 @@ def test_nan_stays_in_its_row_and_out_of_earlier_chunks(rng, system):
         assert np.isfinite(y[0, :, 1]).all()
 
 
+@pytest.mark.everywhere
 def test_a_constant_step_has_a_scalar_norm():
     norm = ScalarNormalization()
     norm.build((None, None, 4))

@@ -37,6 +37,7 @@ def test_keras_sees_the_signature_of_a_functional_model():
         ]
 
 
+@pytest.mark.once("torch")
 def test_a_mask_is_heard_however_it_comes(series):
     x, mask = series[0], np.arange(10)[None] < np.arange(2, 10)[:, None]
     masked = ops.convert_to_tensor(np.where(mask[..., None], x, 0.0))

@@ -11,7 +11,7 @@ from keras_ssm.models import SSMBackbone, SSMClassifier
 from keras_ssm.ops import backend
 from tests.layer_cases import CASES
 
-KINDS = ("s4d", "s4", "s4_bidirectional", "dss_growing", "s5", "s5_bidirectional")
+KINDS = ("s4d", "s4_bidirectional", "dss_growing", "s5")
 HIGHEST = (lax.Precision.HIGHEST, lax.Precision.HIGHEST)
 
 

@@ -44,28 +44,29 @@ def portable(reverse):
     return lambda *tensors: scan.forward(*tensors, reverse)
 
 
-@pytest.mark.parametrize("reverse", [False, True])
-@pytest.mark.parametrize("steps", [SHORTEST, SHORTEST + 75])
+@pytest.mark.parametrize(("steps", "reverse"), [(SHORTEST, True), (SHORTEST + 75, False)])
 def test_scan(steps, reverse):
     """In whole blocks, and with one that is filled up."""
     arrays, w = arrays_of(steps)
 
-    def results(function):
+    def results(function, compile):
         def loss(*tensors):
             y = function(*tensors)
             return ops.sum(y * w), y
 
-        y, _, slopes = gradients(loss, Nothing(), *arrays, compile=True)
+        y, _, slopes = gradients(loss, Nothing(), *arrays, compile=compile)
         return [y, *slopes]
 
-    found, expected = results(loops(reverse)), results(portable(reverse))
+    # XLA takes long over the portable form.
+    found, expected = results(loops(reverse), True), results(portable(reverse), "loops")
     assert max(map(relative_error, found, expected)) < 1e-5
 
 
 @pytest.mark.only("jax")  # TensorFlow has no gradients of these gradients
-@pytest.mark.parametrize("reverse", [False, True])
-def test_gradients_of_gradients(reverse):
+def test_gradients_of_gradients():
     import jax
+
+    reverse = True
 
     arrays, w = arrays_of(SHORTEST + 75)
 
@@ -88,8 +89,7 @@ def test_where_it_applies():
     assert apply(ops.ones((1, SHORTEST, 2)), inputs, initial) is None
 
 
-@pytest.mark.parametrize("reverse", [False, True])
-@pytest.mark.parametrize("chunks", [1, 5])
+@pytest.mark.parametrize(("chunks", "reverse"), [(1, False), (5, True)])
 def test_states_over_chunks(chunks, reverse, rng):
     shapes = [(3, SIZE), (3, BATCH, chunks, SIZE), (3, BATCH, SIZE)]
     tensors = [ops.convert_to_tensor(rng.standard_normal(s), dtype="float32") for s in shapes]

@@ -19,7 +19,13 @@ def test_digits():
 
 
 @pytest.mark.eager
-@pytest.mark.parametrize("name", sorted(keras_ssm.list_presets()))
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=pytest.mark.once("torch") if "ptd" in name else [])
+        for name in sorted(keras_ssm.list_presets())
+    ],
+)
 def test_score_and_logits(name, test_digits):
     # All 500 images on PyTorch; elsewhere as many as tell that the logits are the same.
     x, y = test_digits if BACKEND == "torch" else (part[:50] for part in test_digits)

@@ -16,7 +16,7 @@ from keras_ssm.presets.migrations import Migration
 from tests.backend_tools import relative_error
 from tests.small_preset import X, make_model
 
-pytestmark = pytest.mark.eager
+pytestmark = [pytest.mark.eager, pytest.mark.once("torch")]
 
 # Of the preset "classifier_preprocessor", for two texts.
 PREDICTED = [[0.19050208, 0.09537496], [1.3294276, 0.74307925]]
