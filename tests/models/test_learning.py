@@ -6,8 +6,10 @@ import pytest
 
 from keras_ssm.models import SSMBackbone, SSMClassifier
 from keras_ssm.optimizers import ssm_optimizer
-from tests.backend_tools import to_numpy
+from tests.backend_tools import BACKEND, to_numpy
 from tests.layer_cases import CASES, SYSTEMS
+
+JIT = BACKEND == "jax"  # TensorFlow takes seconds for each with XLA, and a second without
 
 # Those with other initial values alone are told by PyTorch.
 ONCE = pytest.mark.once("torch")
@@ -28,7 +30,7 @@ def test_every_system_learns_to_remember(case, rng):
     """The sign of the first sample, asked for nine samples later."""
     backbone = SSMBackbone(case.cls(**case.arguments), num_layers=1, hidden_dim=8)
     model = SSMClassifier(backbone, num_classes=2, pooling="last")
-    model.compile(ssm_optimizer(3e-2, 3e-3, 0.0))
+    model.compile(ssm_optimizer(3e-2, 3e-3, 0.0), jit_compile=JIT)
     losses = model.fit(*signs(rng), batch_size=32, epochs=60, verbose=0).history["loss"]
     assert losses[0] > 0.4 and losses[-1] < 0.05
     x, labels = signs(rng)
@@ -48,7 +50,7 @@ def test_the_rate_of_the_system_finds_the_step(name, rng):
     dt.assign(found + 0.3)
     held = {v.path: to_numpy(v) for v in layer.trainable_variables if v.name[:2] in ("C_", "D")}
     model = keras.Sequential([keras.Input((12, 4)), layer])
-    model.compile(ssm_optimizer(0.0, 2e-2, 0.0), loss="mse")
+    model.compile(ssm_optimizer(0.0, 2e-2, 0.0), loss="mse", jit_compile=JIT)
     losses = model.fit(x, y, batch_size=8, epochs=60, verbose=0).history["loss"]
     assert losses[-1] < 0.02 * losses[0]
     for v in layer.trainable_variables:

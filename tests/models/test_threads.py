@@ -65,6 +65,7 @@ def test_prediction_in_many_threads(served):
     assert relative_error(model.predict(BATCHES[0] / 0.5, verbose=0), expected[0]) < 1e-5
 
 
+@pytest.mark.once("jax", "torch")
 def test_prediction_while_the_model_trains():
     model = make_model()
 
