@@ -10,7 +10,7 @@ from keras_ssm.models import SSMBackbone, SSMClassifier
 from keras_ssm.optimizers import ssm_optimizer
 from tests.backend_tools import relative_error, to_numpy
 
-pytestmark = pytest.mark.eager
+pytestmark = [pytest.mark.eager, pytest.mark.once("torch")]
 
 
 @keras.saving.register_keras_serializable(package="tests")
@@ -112,6 +112,7 @@ def same_state(a, b):
     return all(relative_error(ops.cast(p, "float32"), to_numpy(q)) < 1e-5 for p, q in pairs)
 
 
+@pytest.mark.everywhere
 @pytest.mark.parametrize("mixer", MIXERS)
 def test_it_trains_streams_and_is_saved(mixer, series, tmp_path):
     x, mask = series
@@ -245,7 +246,6 @@ def test_a_mixer_of_pictures_fits_a_block(rng):
         block(x[0])
 
 
-@pytest.mark.once("torch")
 def test_what_the_family_says_of_itself():
     layers = S4D(state_dim=4), S4D(state_dim=4, bidirectional=True), S4D(max_kernel_length=4)
     assert [layer.causal for layer in layers] == [True, False, True]
