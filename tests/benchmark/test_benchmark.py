@@ -60,19 +60,7 @@ def test_yardsticks_compute_the_same(name, rng):
     assert relative_error(y if features_last else y.transpose(0, 2, 1), expected) < 2e-5
 
 
-@pytest.mark.once("jax", "torch")
-def test_rows_of_a_stream():
-    stream = rows_of_a_stream()
-    assert [row["form"] for row in stream] == ["step"] + ["loop"] * (BACKEND != "torch")
-    assert all(row["ratio"] == row["step"] / row["lstm"] for row in stream[:1])
-
-
-def rows_of_a_stream():
-    job = {"names": ["S4D"], "seconds": 0.0}
-    return list(worker.rows("stream", features=4, state=8, layers=1, **job))
-
-
-@once
+@pytest.mark.once("jax")
 def test_rows_of_every_section(tmp_path):
     job = {"names": ["S4D"], "seconds": 0.0}
     named = {"shapes": SHAPES, "names": ["S4D", "GRU"], "methods": ["auto", "fft"]}
@@ -88,7 +76,9 @@ def test_rows_of_every_section(tmp_path):
     assert rows[0]["ratio"] == rows[0]["published"] / rows[0]["training"]
     memory = list(worker.rows("memory", **named))
     assert [row["method"] for row in memory] == ["chunked", "fft", "published", None]
-    stream = rows_of_a_stream()
+    stream = list(worker.rows("stream", features=4, state=8, layers=1, **job))
+    assert [row["form"] for row in stream] == ["step"] + ["loop"] * (BACKEND != "torch")
+    assert all(row["ratio"] == row["step"] / row["lstm"] for row in stream[:1])
     trained = list(worker.rows("fit", size=(2, 32, 4, 1, 8), **job))
     assert trained[0]["ratio"] == pytest.approx(trained[0]["rate"] / trained[0]["published_rate"])
     long = list(worker.rows("long", names=["S4D"], shape=(1, 256, 4, 8)))
