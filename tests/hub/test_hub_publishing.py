@@ -371,25 +371,12 @@ def test_the_zoo_is_ready(hub):
     assert relative_error(np.array(sample["outputs"]), found) < 1e-4
 
 
-PUBLISH_AND_LOAD = """
-import sys, numpy as np, keras_ssm
-from keras_ssm.cli import main
-
-out = sys.argv.pop()
-main(standalone_mode=False)
-x = np.random.default_rng(0).standard_normal((3, 9, 2)).astype("float32")
-model = keras_ssm.models.SSMClassifier.from_preset("hf://" + sys.argv[-1])
-np.save(out, model.predict(x, verbose=0))
-"""
-
-
-def test_as_a_person_publishes_and_loads(preset, saved, tmp_path):
+def test_as_a_person_publishes(preset, tmp_path):
     server = HubServer(lfs=(".h5",))
-    out = tmp_path / "logits.npy"
+    code = "from keras_ssm.cli import main; main()"
     settings = environment(server, tmp_path / "cache")
-    result = run_python(PUBLISH_AND_LOAD, "publish", str(preset), REPO, str(out), **settings)
+    result = run_python(code, "publish", str(preset), REPO, **settings)
     server.stop()
-    assert relative_error(np.load(out), saved[1]) < 1e-6
     assert result.returncode == 0, result.stderr[-2000:]
     assert "downloaded again and compared" in result.stdout
     assert re.search(r"commit [0-9a-f]{40}", result.stdout)
