@@ -9,6 +9,7 @@ from keras_ssm.models.saving.exports import Exports
 from keras_ssm.models.saving.preset_loading import PresetTable
 from keras_ssm.models.stateful_call import StatefulCall
 from keras_ssm.models.trainer.data_trainer import DataTrainer
+from keras_ssm.models.trainer.prepared import is_prepared, prepared
 from keras_ssm.models.trainer.replicas import Replicas
 from keras_ssm.ops import backend
 
@@ -47,7 +48,8 @@ class SequenceTrainer(Clones, Attributes, OneDirection, Exports, Replicas, DataT
             return vars(self)["_stateful_call"](inputs, **given, **kwargs)
         if return_state:
             given["return_state"] = True
-        return super().__call__(inputs, **given, **kwargs)
+        with prepared(self):
+            return super().__call__(inputs, **given, **kwargs)
 
     def call(
         self,
@@ -59,13 +61,13 @@ class SequenceTrainer(Clones, Attributes, OneDirection, Exports, Replicas, DataT
         **kwargs,
     ):
         self._refuse_unknown(kwargs)
-        # Again, since Keras also calls this directly: on JAX and when nothing is traced.
-        inputs = self.as_tensors(inputs, mask)
-        if initial_state is None and not return_state and set(inputs) == set(self.input):
-            return super().call(inputs, training=training, **kwargs)
-        for name, symbol in self.input.items():
-            inputs[name] = ops.cast(inputs[name], symbol.dtype)
-        return self.run(inputs, training, initial_state, return_state)
+        inputs = self.as_tensors(inputs, mask)  # Keras may call this directly
+        with prepared(self):
+            if initial_state is None and not return_state and set(inputs) == set(self.input):
+                return super().call(inputs, training=training, **kwargs)
+            for name, symbol in self.input.items():
+                inputs[name] = ops.cast(inputs[name], symbol.dtype)
+            return self.run(inputs, training, initial_state, return_state)
 
     def compute_output_spec(
         self,
@@ -111,8 +113,11 @@ class SequenceTrainer(Clones, Attributes, OneDirection, Exports, Replicas, DataT
         """Returns `standardize(inputs)` as tensors of the backend; symbolic ones stay.
 
         A step is valid where the `padding_mask`, a `mask` of the call and the mask that a layer
-        left on the inputs all say so.
+        left on the inputs all say so. A batch is brought to this form once: what a call of the
+        model, or of the task around a backbone, has checked is taken as it is.
         """
+        if is_prepared(self, inputs, mask):
+            return dict(inputs)
         inputs = self.standardize(with_masks(inputs, mask, self.input_key))
         if _are_symbolic(inputs):
             return inputs

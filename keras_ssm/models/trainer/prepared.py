@@ -1,0 +1,45 @@
+"""Which models are being called with inputs that were checked already."""
+
+import contextlib
+import contextvars
+
+import keras
+
+_PREPARED = contextvars.ContextVar("prepared", default=())
+
+
+@contextlib.contextmanager
+def prepared(model):
+    """Within it the model, and a backbone inside it, take inputs that `standardize` returned.
+
+    Args:
+        model: a backbone or a task model.
+    """
+    before = _PREPARED.set((model, getattr(model, "backbone", model)))
+    try:
+        yield
+    finally:
+        _PREPARED.reset(before)
+
+
+def is_prepared(model, inputs, mask):
+    """Whether the inputs of a call are what `standardize` returned further up, as tensors.
+
+    Args:
+        model: the model that is called.
+        inputs: what it is called with.
+        mask: the mask of the call, which the inputs would not know of.
+    """
+    return (
+        any(model is one for one in _PREPARED.get())
+        and isinstance(inputs, dict)
+        and set(model.input) <= set(inputs)
+        and all(_is_tensor(x) for x in inputs.values())
+        and all(found is None for found in keras.tree.flatten(mask))
+    )
+
+
+def _is_tensor(x):
+    """Whether x is a tensor of the backend, or a symbolic one, without a mask of its own."""
+    known = isinstance(x, keras.KerasTensor) or keras.ops.is_tensor(x)
+    return known and getattr(x, "_keras_mask", None) is None
