@@ -136,8 +136,8 @@ class SequencePreprocessor(Attributes, Preprocessor):
     @classmethod
     def from_preset(cls, preset, revision=None, **kwargs):
         """Loads the preprocessor of a preset; see `SSMClassifier.from_preset`."""
-        with opened(preset, revision) as directory:
-            return super().from_preset(str(directory), **kwargs)
+        with opened(preset, revision) as files:
+            return super().from_preset(str(files.directory), **kwargs)
 
     def get_config(self):
         return {

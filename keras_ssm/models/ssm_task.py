@@ -160,14 +160,14 @@ class SSMTask(Adapters, ModelFiles, SequenceTrainer, Task, Functional):
             ```
         """
 
-        def build(directory, **arguments):
-            if not (directory / "task.json").is_file() and "num_classes" not in arguments:
+        def build(files, **arguments):
+            if "task.json" not in files.documents and "num_classes" not in arguments:
                 raise ValueError(
                     f"Preset '{preset}' holds a backbone without a head: pass `num_classes`, or "
                     "load it with `SSMBackbone.from_preset`. "
                     f"Received: arguments {sorted(kwargs)}"
                 )
-            model = super(SSMTask, cls).from_preset(str(directory), **arguments)
+            model = super(SSMTask, cls).from_preset(str(files.directory), **arguments)
             if not model.compiled and arguments.get("compile", True):
                 model.compile()
             return model

@@ -2,12 +2,14 @@
 
 from keras_ssm.presets.class_check import check_classes
 from keras_ssm.presets.config_check import check_agreement, check_sizes, is_quantised
+from keras_ssm.presets.documents import Documents
 from keras_ssm.presets.hub_errors import explained
 from keras_ssm.presets.hub_snapshot import SCHEME, download
 from keras_ssm.presets.migrations import format_version, migrate_document, migrated
 from keras_ssm.presets.preset_files import (
     CARD_FILE,
     PRESET_FILE,
+    FoundPreset,
     describe,
     files_read_on_load,
     is_read_on_load,
@@ -18,7 +20,7 @@ from keras_ssm.presets.preset_files import (
     write,
     writing,
 )
-from keras_ssm.presets.registry import ORGANISATION, handle, list_presets, resolve
+from keras_ssm.presets.registry import ORGANISATION, find, handle, list_presets, resolve
 from keras_ssm.presets.table import markdown_table
 from keras_ssm.presets.weights_check import check_weights
 
@@ -27,6 +29,8 @@ __all__ = [
     "ORGANISATION",
     "PRESET_FILE",
     "SCHEME",
+    "Documents",
+    "FoundPreset",
     "check_agreement",
     "check_classes",
     "check_sizes",
@@ -35,6 +39,7 @@ __all__ = [
     "download",
     "explained",
     "files_read_on_load",
+    "find",
     "format_version",
     "handle",
     "is_quantised",

@@ -1,9 +1,5 @@
 """Which classes a preset may name: those of Keras, of this package, and those registered here."""
 
-from pathlib import Path
-
-from keras_ssm.presets.preset_files import PRESET_FILE, read_json
-
 # Public modules of Keras whose classes are parts of a model and run nothing of their own.
 _MODULES = (
     "keras",
@@ -25,20 +21,19 @@ _PROGRAMS = ("__lambda__", "Lambda", "TFSMLayer", "JaxLayer", "FlaxLayer", "Torc
 _VALUES = ("__tensor__", "__numpy__", "__bytes__", "__ellipsis__", "__slice__", "__keras_tensor__")
 
 
-def check_classes(directory, registered):
+def check_classes(documents, registered):
     """Checks every class that the configurations of a preset name, before Keras reads them.
 
     Args:
-        directory: `Path`. The preset.
+        documents: `Documents` of the preset.
         registered: collection of str. Names registered with Keras.
 
     Raises:
         ValueError: for a class that wraps code, or is neither of Keras nor registered.
     """
-    for path in sorted(Path(directory).glob("*.json")):
-        if path.name != PRESET_FILE:
-            for entry in _entries(read_json(path)):
-                _check(entry, path, registered)
+    for name, content in documents.items():
+        for entry in _entries(content):
+            _check(entry, documents.directory / name, registered)
 
 
 def _entries(value):

@@ -1,20 +1,17 @@
 """What the configurations of a preset say, compared with each other and with the weights."""
 
 import json
-from pathlib import Path
-
-from keras_ssm.presets.preset_files import read_json
 
 _WEIGHTS = ".weights.h5"
 
 
-def is_quantised(directory):
+def is_quantised(documents):
     """Whether the configuration of a preset names dtype policies of quantised layers."""
-    text = json.dumps(read_json(Path(directory) / "config.json"))
+    text = json.dumps(documents["config.json"])
     return any(f'"{kind}' in text for kind in ("DTypePolicyMap", "Quantized", "int8", "int4"))
 
 
-def check_agreement(directory):
+def check_agreement(documents):
     """Checks that the files of a preset describe one and the same model.
 
     The task's file holds the configurations of its backbone and its preprocessor once more, and
@@ -23,18 +20,16 @@ def check_agreement(directory):
     Raises:
         ValueError: if they differ.
     """
-    directory = Path(directory)
-    if not (directory / "task.json").is_file():
+    if "task.json" not in documents:
         return
-    task = _config(read_json(directory / "task.json"))
+    task = _config(documents["task.json"])
     for key, name in (("backbone", "config.json"), ("preprocessor", "preprocessor.json")):
-        beside = read_json(directory / name) if (directory / name).is_file() else None
-        inside = task.get(key)
-        inside, beside = (_described(value) for value in (inside, beside))
+        inside, beside = (_described(value) for value in (task.get(key), documents.get(name)))
         if inside != beside:
             differing = sorted(k for k in {*inside, *beside} if inside.get(k) != beside.get(k))
             raise ValueError(
-                f"`task.json` and `{name}` of preset '{directory}' must describe the same {key}. "
+                f"`task.json` and `{name}` of preset '{documents.directory}' must "
+                f"describe the same {key}. "
                 f"Received: another {', '.join(map(repr, differing))}"
             )
 
@@ -47,24 +42,21 @@ def _described(entry):
     return {"class_name": entry.get("registered_name", entry.get("class_name")), **arguments}
 
 
-def check_sizes(directory, numbers, given=()):
+def check_sizes(documents, numbers, given=()):
     """Checks that a model of these sizes can have its weights in the files of a preset.
 
     A size that the weights contradict is refused before the model takes memory.
 
     Args:
-        directory: `Path`. A preset.
+        documents: `Documents` of a preset.
         numbers: int. Numbers that its weights files hold.
         given: collection of str. Arguments that the caller sets instead.
 
     Raises:
         ValueError: if the smallest weights of such a model are more than there are.
     """
-    directory = Path(directory)
-    task = {}
-    if (directory / "task.json").is_file():
-        task = _config(read_json(directory / "task.json"))
-    backbone = task.get("backbone") or read_json(directory / "config.json")
+    task = _config(documents.get("task.json"))
+    backbone = task.get("backbone") or documents["config.json"]
     backbone = _config(backbone)
     mixer = _config(backbone.get("mixer"))
     sizes = {
@@ -92,7 +84,8 @@ def check_sizes(directory, numbers, given=()):
     for name, count in smallest.items():
         if name in sizes and count > numbers:
             raise ValueError(
-                f"`{name}` in the configuration of preset '{directory}' must fit its weights, "
+                f"`{name}` in the configuration of preset '{documents.directory}' must "
+                "fit its weights, "
                 f"which are {numbers:,} numbers. Received: {name}={sizes[name]}"
             )
 

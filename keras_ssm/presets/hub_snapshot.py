@@ -6,11 +6,13 @@ from keras_ssm.presets.hub_errors import explained
 from keras_ssm.presets.plain_preset import verify_plain
 from keras_ssm.presets.preset_files import (
     PRESET_FILE,
+    FoundPreset,
     check_document,
     check_unlisted,
     complaints,
     read,
-    verify,
+    verified,
+    vouching,
 )
 
 SCHEME = "hf://"
@@ -36,24 +38,31 @@ def download(repo_id, revision=None, token=None, cache_dir=None):
         ValueError: if there is no such preset, the token does not open it, it could not be
             downloaded, or it is no valid preset.
     """
+    return fetch(repo_id, revision, token, cache_dir).directory
+
+
+def fetch(repo_id, revision=None, token=None, cache_dir=None):
+    """`download`, with what its `preset.json` says: returns a `FoundPreset`."""
     snapshot = _Snapshot(repo_id, token, cache_dir)
     directory = snapshot.fetch_document(revision)
     if directory is None:
-        return snapshot.fetch_plain(revision)
+        return FoundPreset(snapshot.fetch_plain(revision), None, None)
+    vouched = vouching(directory)
     try:
-        document = read(directory)
+        document = read(directory, vouched)
     except ValueError:
         snapshot.fetch_again(directory, [PRESET_FILE])
-        document = read(directory)
+        vouched = vouching(directory)
+        document = read(directory, vouched)
     check_document(document, directory)
     names = list(document["files"])
     if not all((directory / name).is_file() for name in names):
         snapshot.fetch(directory.name, names)
     if damaged := list(complaints(directory, document)):
         snapshot.fetch_again(directory, damaged)
-        verify(directory)
+        return verified(directory)
     check_unlisted(directory, document)
-    return directory
+    return FoundPreset(directory, document, vouched)
 
 
 class _Snapshot:

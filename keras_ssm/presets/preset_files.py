@@ -8,6 +8,7 @@ import json
 import os
 import re
 from pathlib import Path
+from typing import NamedTuple
 
 from keras_ssm.atomic_directory import writing_directory
 from keras_ssm.atomic_file import writing_file
@@ -42,6 +43,23 @@ _FACTS = {
 
 # Names that mean the same as a path, as a pattern and in a URL.
 _FILE_NAME = re.compile(r"[\w.-]+(/[\w.-]+)*", re.ASCII)
+
+
+class FoundPreset(NamedTuple):
+    """A preset that was verified.
+
+    Fields:
+        directory: `Path`.
+        document: dict. Its `preset.json`; `None` of a preset of keras_hub, which has none.
+        vouched: what `vouching` returned before it was verified.
+    """
+
+    directory: Path
+    document: dict | None
+    vouched: tuple | None
+
+    def __str__(self) -> str:
+        return str(self.directory)
 
 
 def describe(directory, facts):
@@ -80,12 +98,17 @@ def verify(directory):
         ValueError: if `preset.json` is missing or no JSON, the format is newer than this
             version reads, or a file is missing, altered or not listed.
     """
+    return verified(directory).document
+
+
+def verified(directory):
+    """`verify`, with what vouched for the files: returns a `FoundPreset`."""
     directory = Path(directory)
     failures = 0
     while True:
         before = vouching(directory)
         try:
-            return _verify(directory)
+            return FoundPreset(directory, _verify(directory, before), before)
         except ValueError:
             # One that was replaced meanwhile, perhaps by its like, is read once more.
             failures = failures + 1 if vouching(directory) == before else 0
@@ -93,8 +116,8 @@ def verify(directory):
                 raise
 
 
-def _verify(directory):
-    document = read(directory)
+def _verify(directory, vouched):
+    document = read(directory, vouched)
     check_document(document, directory)
     for complaint in complaints(directory, document).values():
         raise ValueError(complaint)
@@ -208,9 +231,15 @@ def files_read_on_load(directory):
     return {name for name in _file_names(Path(directory)) if is_read_on_load(name)}
 
 
-def read(directory):
-    """Returns `preset.json` of a directory as a dict, or raises a `ValueError`."""
-    document = read_json(Path(directory) / PRESET_FILE)
+def read(directory, vouched=None):
+    """Returns `preset.json` of a directory as a dict, or raises a `ValueError`.
+
+    Args:
+        directory: str or `Path`.
+        vouched: what `vouching` returned, whose bytes are then not read again, or `None`.
+    """
+    path = Path(directory) / PRESET_FILE
+    document = read_json(path, None if vouched is None else vouched[0])
     _check_facts(document, directory)
     return document
 
@@ -242,10 +271,16 @@ def _is_score(score):
     return "count" not in score or 0 <= value <= 1
 
 
-def read_json(path):
-    """Returns the object in a JSON file of a preset, or raises a `ValueError`."""
+def read_json(path, content=None):
+    """Returns the object in a JSON file of a preset, or raises a `ValueError`.
+
+    Args:
+        path: `Path`.
+        content: bytes of the file, if they were read, or `None`.
+    """
     try:
-        document = json.loads(path.read_text(encoding="utf-8"))
+        content = path.read_bytes() if content is None else content
+        document = json.loads(content.decode("utf-8"))
     except FileNotFoundError:
         raise ValueError(
             f"'{path.parent}' is no complete preset: `save_to_preset` writes a `{path.name}`. "

@@ -6,7 +6,14 @@ from pathlib import Path
 from keras_ssm.atomic_directory import directories, standing
 from keras_ssm.presets import hub_snapshot
 from keras_ssm.presets.plain_preset import verify_plain
-from keras_ssm.presets.preset_files import PRESET_FILE, check_document, read, verify
+from keras_ssm.presets.preset_files import (
+    PRESET_FILE,
+    FoundPreset,
+    check_document,
+    files_read_on_load,
+    read,
+    verified,
+)
 
 # Where the presets of this package are published: `hf://keras-ssm/<name>`.
 ORGANISATION = "keras-ssm"
@@ -72,11 +79,18 @@ def resolve(preset, revision=None):
     Raises:
         ValueError: if there is no such preset, it could not be downloaded, or it is damaged.
     """
+    return find(preset, revision).directory
+
+
+def find(preset, revision=None):
+    """`resolve`, with what `preset.json` says: returns a `FoundPreset`, or the one it is given."""
+    if isinstance(preset, FoundPreset):
+        return preset
     if not isinstance(preset, (str, Path)):
         raise ValueError(f"`preset` must be a str or a Path. Received: preset={preset!r}")
     name = str(preset)
     if isinstance(preset, str) and name.startswith(hub_snapshot.SCHEME):
-        return hub_snapshot.download(name.removeprefix(hub_snapshot.SCHEME), revision)
+        return hub_snapshot.fetch(name.removeprefix(hub_snapshot.SCHEME), revision)
     directory = _directories().get(name) if isinstance(preset, str) else None
     if directory is not None and not _has_files(directory):
         return _from_the_hub(name, directory, revision)
@@ -94,23 +108,22 @@ def resolve(preset, revision=None):
         )
     if not (directory / PRESET_FILE).is_file() and (directory / "config.json").is_file():
         verify_plain(directory)
-    else:
-        verify(directory)
-    return directory
+        return FoundPreset(directory, None, None)
+    return verified(directory)
 
 
 def _from_the_hub(name, directory, revision):
     """The files of a preset of which the package brings the `preset.json` alone."""
     known = read(directory)
     check_document(known, directory)
-    downloaded = hub_snapshot.download(f"{ORGANISATION}/{name}", revision)
-    if revision is None and read(downloaded).get("files") != known["files"]:
+    found = hub_snapshot.fetch(f"{ORGANISATION}/{name}", revision)
+    if revision is None and (found.document or {}).get("files") != known["files"]:
         raise ValueError(
             f"Preset '{handle(name)}' is another version than this keras_ssm knows: update "
             "keras_ssm, or name the version with `revision`. "
-            f"Received: commit {downloaded.name}"
+            f"Received: commit {found.directory.name}"
         )
-    return downloaded
+    return found
 
 
 def _directories():
@@ -146,5 +159,4 @@ def _entry(name, directory):
 
 def _has_files(directory):
     """Whether any file of a preset is there: if some are missing then, it is damaged."""
-    files = read(directory).get("files")
-    return not isinstance(files, dict) or any((directory / name).is_file() for name in files)
+    return bool(files_read_on_load(directory))

@@ -1,5 +1,3 @@
-import json
-
 import keras
 
 from keras_ssm import presets
@@ -45,13 +43,13 @@ class BackboneFiles(Adapters, ModelFiles):
             ValueError: if the preset is unknown, incomplete, altered or of a newer format.
         """
 
-        def build(directory, **arguments):
+        def build(files, **arguments):
             if "dtype" not in arguments:
-                saved = json.loads((directory / "config.json").read_text())["config"].get("dtype")
+                saved = files.documents["config.json"]["config"].get("dtype")
                 if "DTypePolicyMap" in str(saved):
                     # Quantised: keras_hub would replace the map by the default policy.
                     arguments["dtype"] = keras.dtype_policies.get(saved)
-            return super(BackboneFiles, cls).from_preset(str(directory), **arguments)
+            return super(BackboneFiles, cls).from_preset(str(files.directory), **arguments)
 
         return load(build, preset, revision, load_weights, check_sample, step_scale, **kwargs)
 

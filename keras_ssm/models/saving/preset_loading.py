@@ -1,6 +1,9 @@
 """From the name of a preset to the directory that keras_hub reads, and the class that loads it."""
 
 import contextlib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import NamedTuple
 
 import keras
 
@@ -12,9 +15,23 @@ class _ReplacedMeanwhileError(ValueError):
     """A preset was replaced by another while it was read."""
 
 
+class OpenPreset(NamedTuple):
+    """A preset for keras_hub to read.
+
+    Fields:
+        directory: `Path` of its files, with the names of today.
+        document: dict. Its `preset.json`, or `None`.
+        documents: `presets.Documents`. Its other JSON files.
+    """
+
+    directory: Path
+    document: dict | None
+    documents: presets.Documents
+
+
 @contextlib.contextmanager
 def opened(preset, revision=None, weights=False, given=()):
-    """The directory of a preset, verified and with the names of today, for keras_hub to read.
+    """A preset, verified and with the names of today, for keras_hub to read.
 
     Args:
         preset: str or `Path`; see `keras_ssm.presets.resolve`.
@@ -24,29 +41,28 @@ def opened(preset, revision=None, weights=False, given=()):
         given: collection of str. Arguments of the caller that override the configuration.
 
     Yields:
-        `Path` of a directory.
+        `OpenPreset`.
 
     Raises:
         ValueError: if the preset is unknown, incomplete, altered, of a newer format, names
             classes that are not known here, contradicts itself, holds weights that are no
             finite floats, or does not fit them.
     """
-    directory = presets.resolve(preset, revision)
-    before = presets.vouching(directory)
+    directory, document, before = presets.find(preset, revision)
     try:
-        document = presets.read(directory) if before else None
         names = presets.files_read_on_load(directory)
         with presets.migrated(directory, document, names) as current:
-            presets.check_classes(current, keras.saving.get_custom_objects())
-            presets.check_agreement(current)
-            quantised = presets.is_quantised(current)
+            documents = presets.Documents(current)
+            presets.check_classes(documents, keras.saving.get_custom_objects())
+            presets.check_agreement(documents)
+            quantised = presets.is_quantised(documents)
             numbers = sum(
                 presets.check_weights(current / name, quantised, values=weights)
                 for name in sorted(names)
                 if name.endswith(".weights.h5")
             )
-            presets.check_sizes(current, numbers, given)
-            yield current
+            presets.check_sizes(documents, numbers, given)
+            yield OpenPreset(current, document, documents)
     # Files of strangers make Keras, h5py and the backends raise whatever they find fit.
     except Exception as error:
         if presets.vouching(directory) != before:
@@ -71,7 +87,7 @@ def load(build, preset, revision=None, load_weights=True, check_sample=True, ste
     """Loads a model of a preset, checks its outputs, and sets its `step_scale`.
 
     Args:
-        build: callable. `from_preset` of keras_hub.
+        build: callable. `from_preset` of keras_hub for an `OpenPreset`.
         preset: str or `Path`; see `keras_ssm.presets.resolve`.
         revision: str or `None`. Branch, tag or commit of a preset on the Hub.
         load_weights: bool. Whether the trained weights are loaded.
@@ -87,16 +103,18 @@ def load(build, preset, revision=None, load_weights=True, check_sample=True, ste
     """
     for attempts_left in (4, 3, 2, 1, 0):
         try:
-            with opened(preset, revision, weights=load_weights, given=kw) as directory:
-                model = build(directory, load_weights=load_weights, **kw)
+            with opened(preset, revision, weights=load_weights, given=kw) as files:
+                model = build(files, load_weights=load_weights, **kw)
                 if load_weights:
                     _check_step_scales(model, preset)
                     if check_sample:
-                        sample_check.check(model, directory, preset, kw)
+                        sample_check.check(model, files.document, files.documents, preset, kw)
                 break
         except _ReplacedMeanwhileError:
             if not attempts_left:
                 raise
+            if isinstance(preset, presets.FoundPreset):
+                preset = preset.directory  # which is verified anew
     if step_scale is not None:
         getattr(model, "backbone", model).step_scale = step_scale
     return model
@@ -125,12 +143,13 @@ def load_model(preset, revision=None, **kwargs):
     Raises:
         ValueError: as `from_preset` does, or if the class is not registered with Keras.
     """
-    directory = presets.resolve(preset, revision)
-    document = presets.migrate_document(presets.read(directory))
+    found = presets.find(preset, revision)
+    # Without a `preset.json` nothing says what it holds.
+    document = presets.migrate_document(found.document or presets.read(found.directory))
     name = document.get("task", document.get("backbone"))
     for registered, cls in keras.saving.get_custom_objects().items():
         if registered.rpartition(">")[2] == name and hasattr(cls, "from_preset"):
-            return cls.from_preset(directory, **kwargs)
+            return cls.from_preset(found, **kwargs)
     raise ValueError(
         f"Preset '{preset}' must hold a model of a registered class. Received: class {name!r}"
     )
@@ -143,6 +162,11 @@ class PresetTable:
     """
 
     def __get__(self, instance, owner):
+        # Keras looks at every attribute of a model that it saves or loads.
+        return self.read(owner) if instance is None else _TableWhenAsked(lambda: self.read(owner))
+
+    def read(self, owner):
+        """The table of a model class as a dict."""
         return {
             name: {"metadata": _metadata(info), "kaggle_handle": info["handle"]}
             for name, info in presets.list_presets().items()
@@ -153,6 +177,25 @@ class PresetTable:
     def _loads(owner, info):
         saved = {info.get("task"), info.get("backbone")}
         return any(cls.__name__ in saved for cls in [owner, *_subclasses(owner)])
+
+
+class _TableWhenAsked(Mapping):
+    """A dict that a function returns, anew for every question."""
+
+    def __init__(self, read):
+        self._read_table = read
+
+    def __getitem__(self, name):
+        return self._read_table()[name]
+
+    def __iter__(self):
+        return iter(self._read_table())
+
+    def __len__(self):
+        return len(self._read_table())
+
+    def __repr__(self):
+        return repr(self._read_table())
 
 
 def _metadata(info):

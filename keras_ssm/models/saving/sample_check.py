@@ -1,7 +1,5 @@
 """The outputs of a loaded model, compared with those that were recorded when it was saved."""
 
-import json
-
 import keras
 import numpy as np
 
@@ -17,7 +15,7 @@ _HARMLESS = {"name", "trainable", "compile", "preprocessor", "dropout", "tie_dro
 _OF_A_HEAD = {"num_classes", "pooling", "head_dtype", "head_dim", "head_activation"}
 
 
-def check(model, directory, preset, given):
+def check(model, document, documents, preset, given):
     """Compares the outputs of a model with the `sample` in its `preset.json`.
 
     Where arguments of the caller change the outputs, or the sample is that of another model,
@@ -25,23 +23,24 @@ def check(model, directory, preset, given):
 
     Args:
         model: the model.
-        directory: `Path` of the preset.
+        document: dict. The `preset.json`, or `None`.
+        documents: `presets.Documents` of the preset.
         preset: str or `Path`. Its name, for messages.
         given: collection of str. Arguments of the caller.
 
     Raises:
         ValueError: if the sample is none, or the outputs differ.
     """
-    if not (directory / presets.PRESET_FILE).is_file():
+    if document is None:
         return
-    document = presets.migrate_document(presets.read(directory))
+    document = presets.migrate_document(document)
     given = set(given) - _HARMLESS
     recorded = document.get("task", document.get("backbone"))
     if type(model).__name__ != recorded:
         model, given = getattr(model, "backbone", model), given - _OF_A_HEAD
     if "sample" not in document or given or type(model).__name__ != recorded:
         return
-    exact = is_exact(model.dtype_policy) and is_exact(_saved_policy(directory))
+    exact = is_exact(model.dtype_policy) and is_exact(_saved_policy(documents))
     difference = compare(model, document["sample"], f"preset '{preset}'")
     if not difference <= tolerance(exact):
         raise ValueError(
@@ -103,6 +102,5 @@ def is_exact(policy):
     return not quantised and policy.compute_dtype in ("float32", "float64")
 
 
-def _saved_policy(directory):
-    config = json.loads((directory / "config.json").read_text(encoding="utf-8"))["config"]
-    return keras.dtype_policies.get(config.get("dtype"))
+def _saved_policy(documents):
+    return keras.dtype_policies.get(documents["config.json"]["config"].get("dtype"))
