@@ -24,11 +24,11 @@ def official_file(data, config):
     return CheckpointFile(tensors, config.get("resolved", config), [], "recording")
 
 
-def assignments(file):
-    """The assignments by which the converter gives a model its weights."""
+def weight_maps(file):
+    """The weight maps by which the converter gives a model its weights."""
     tensors, settings = Tensors(file.tensors), Settings({}, file.hyper_parameters)
     module = next(m for m in FORMATS.values() if m.recognises(tensors))
-    return module.read(tensors, settings).assignments
+    return module.read(tensors, settings).weight_maps
 
 
 def inputs_of(model, data, floatx="float32"):

@@ -124,15 +124,15 @@ def _build(file, source, format, config, ignore, overrides):
             f"Received: {', '.join(list(tensors.arrays)[:6])}, ..."
         )
     settings = Settings(overrides, file.hyper_parameters, config)
-    blueprint = FORMATS[format].read(tensors, settings)
-    backbone = SSMBackbone(blueprint.mixer, **settings.arguments(SSMBackbone, blueprint.backbone))
-    arguments = settings.arguments(blueprint.task, blueprint.task_arguments)
-    preprocessor = _preprocessor(blueprint.task.preprocessor_cls, settings, backbone)
-    settings.check_all_used(type(blueprint.mixer), SSMBackbone, blueprint.task)
-    model = blueprint.task(backbone, preprocessor=preprocessor, **arguments)
-    missing = [a for a in blueprint.assignments if _may_be_missing(a, tensors, ignore)]
-    weights = [_assign(model, tensors, a) for a in blueprint.assignments if a not in missing]
-    _check_complete(model, blueprint.assignments, tensors, ignore)
+    spec = FORMATS[format].read(tensors, settings)
+    backbone = SSMBackbone(spec.mixer, **settings.arguments(SSMBackbone, spec.backbone))
+    arguments = settings.arguments(spec.task, spec.task_arguments)
+    preprocessor = _preprocessor(spec.task.preprocessor_cls, settings, backbone)
+    settings.check_all_used(type(spec.mixer), SSMBackbone, spec.task)
+    model = spec.task(backbone, preprocessor=preprocessor, **arguments)
+    missing = [a for a in spec.weight_maps if _may_be_missing(a, tensors, ignore)]
+    weights = [_assign(model, tensors, a) for a in spec.weight_maps if a not in missing]
+    _check_complete(model, spec.weight_maps, tensors, ignore)
     dropped = {**tensors.dropped, **dict.fromkeys(sorted(ignored), "ignored, as asked")}
     dropped |= {a.target: "keeps its initial value, as asked" for a in missing}
     report = Report(
@@ -143,7 +143,7 @@ def _build(file, source, format, config, ignore, overrides):
         weights,
         dropped,
         file.others,
-        blueprint.remarks,
+        spec.remarks,
     )
     return model, report
 
@@ -152,10 +152,10 @@ def _named(name, patterns):
     return any(fnmatch.fnmatchcase(name, pattern) for pattern in patterns)
 
 
-def _may_be_missing(assignment, tensors, ignore):
+def _may_be_missing(weight_map, tensors, ignore):
     """Whether a weight lacks its tensor, and one of the two is named as to be ignored."""
-    lacking = [name for name in assignment.sources if name not in tensors]
-    return any(_named(name, ignore) for name in (*lacking, assignment.target) if lacking)
+    lacking = [name for name in weight_map.sources if name not in tensors]
+    return any(_named(name, ignore) for name in (*lacking, weight_map.target) if lacking)
 
 
 def _recognised(tensors, source):
@@ -175,28 +175,28 @@ def _preprocessor(cls, settings, backbone):
     return cls(**settings.arguments(cls, arguments))
 
 
-def _assign(model, tensors, assignment):
+def _assign(model, tensors, weight_map):
     """Gives a weight its value; returns its row of the report."""
-    arrays = [tensors[name] for name in assignment.sources]
+    arrays = [tensors[name] for name in weight_map.sources]
     doubles = [a if a.dtype.kind == "c" else a.astype("float64") for a in arrays]
-    value = np.asarray(assignment.function(*doubles))
-    variable = find_weight(model, assignment.target)
+    value = np.asarray(weight_map.function(*doubles))
+    variable = find_weight(model, weight_map.target)
     shapes = [a.shape for a in arrays]
     if value.shape != tuple(variable.shape):
         raise ValueError(
-            f"Tensor '{', '.join(assignment.sources)}' must give {assignment.target} the shape "
+            f"Tensor '{', '.join(weight_map.sources)}' must give {weight_map.target} the shape "
             f"{tuple(variable.shape)}. Received: shape {value.shape}, from {shapes}"
         )
     if not np.isfinite(value).all():
         raise ValueError(
-            f"Tensor '{', '.join(assignment.sources)}' must be finite. "
+            f"Tensor '{', '.join(weight_map.sources)}' must be finite. "
             f"Received: {int((~np.isfinite(value)).sum())} entries that are not"
         )
     variable.assign(value.astype(variable.dtype))
-    return assignment.sources, shapes, assignment.target, value.shape, assignment.note
+    return weight_map.sources, shapes, weight_map.target, value.shape, weight_map.note
 
 
-def _check_complete(model, assignments, tensors, ignore):
+def _check_complete(model, weight_maps, tensors, ignore):
     """Raises a `ValueError` for tensors that nothing used and weights that nothing gave."""
     unused = tensors.unused()
     if unused:
@@ -204,7 +204,7 @@ def _check_complete(model, assignments, tensors, ignore):
             "Every tensor must be used or ignored by name. "
             f"Received: {len(unused)} left over: {', '.join(unused[:12])}"
         )
-    given = {id(find_weight(model, a.target)) for a in assignments}
+    given = {id(find_weight(model, a.target)) for a in weight_maps}
     others = [v for v in model.weights if id(v) not in given]
     # Neither is trained.
     missing = [v.path for v in others if v.name not in ("step_scale", "seed_generator_state")]

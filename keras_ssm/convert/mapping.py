@@ -4,7 +4,7 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 
-class Assignment(NamedTuple):
+class WeightMap(NamedTuple):
     """How one weight of a model comes from tensors of a checkpoint.
 
     Fields:
@@ -23,7 +23,7 @@ class Assignment(NamedTuple):
     linear: bool = True
 
 
-class Blueprint(NamedTuple):
+class ModelSpec(NamedTuple):
     """A model as a checkpoint describes it, before it is built.
 
     Fields:
@@ -31,7 +31,7 @@ class Blueprint(NamedTuple):
         backbone: dict. Arguments of `SSMBackbone`.
         task: class of the task model.
         task_arguments: dict. Its arguments.
-        assignments: list of `Assignment`.
+        weight_maps: list of `WeightMap`.
         remarks: list of str. What a person should know of this conversion.
     """
 
@@ -39,7 +39,7 @@ class Blueprint(NamedTuple):
     backbone: dict
     task: type
     task_arguments: dict
-    assignments: list
+    weight_maps: list
     remarks: list
 
 
@@ -54,10 +54,10 @@ def flat(x):
 
 
 def dense(target, name, tensors):
-    """Assignments of a linear layer of PyTorch, or of a convolution of width 1."""
-    yield Assignment(f"{target}.kernel", (f"{name}.weight",), _transposed, "transposed")
+    """Weight maps of a linear layer of PyTorch, or of a convolution of width 1."""
+    yield WeightMap(f"{target}.kernel", (f"{name}.weight",), _transposed, "transposed")
     if f"{name}.bias" in tensors:
-        yield Assignment(f"{target}.bias", (f"{name}.bias",), flat)
+        yield WeightMap(f"{target}.bias", (f"{name}.bias",), flat)
 
 
 def _transposed(x):
@@ -65,7 +65,7 @@ def _transposed(x):
 
 
 def complex_parts(target, sources, function, note, linear=True):
-    """Assignments of the two real weights of a complex array.
+    """Weight maps of the two real weights of a complex array.
 
     Args:
         target: str. The weight without `_real` or `_imag`.
@@ -82,10 +82,10 @@ def complex_parts(target, sources, function, note, linear=True):
                 return value.imag if axis else value.real
             return value[..., axis]
 
-        yield Assignment(f"{target}_{part}", sources, pick, f"{note}{part} part", linear)
+        yield WeightMap(f"{target}_{part}", sources, pick, f"{note}{part} part", linear)
 
 
-def require(**conditions):
+def check_supported(**conditions):
     """Raises a `ValueError` unless a model has what an official class has.
 
     Args:

@@ -16,7 +16,7 @@ from keras_ssm.convert.containers.checkpoint_file import (
     read_checkpoint_file,
     read_configuration,
 )
-from keras_ssm.convert.formats.s4_kernel import s4_assignments, s4_mixer
+from keras_ssm.convert.formats.s4_kernel import s4_mixer, s4_weight_maps
 from keras_ssm.convert.formats.truncated_c import plain_C
 from keras_ssm.convert.settings import Settings
 from keras_ssm.convert.tensors import Tensors
@@ -138,10 +138,10 @@ def test_mnist_score():
 def test_C_of_another_length_and_the_condition_of_its_solve():
     """Two modes of which one hardly decays: I - dA^l is diagonal, its condition their ratio."""
     dt, A = np.array([[1.0]]), np.array([[-0.002 + 0j, -1.0 + 0j]])
-    attuned = np.array([[[1.0 + 2j, 3.0 - 1j]]])
+    C_tilde = np.array([[[1.0 + 2j, 3.0 - 1j]]])
     left = 1 - ((1 + dt * A / 2) / (1 - dt * A / 2)) ** 5
-    C, condition = plain_C(attuned, A, np.zeros((1, 1, 2), complex), dt, length=5)
-    np.testing.assert_allclose(C, attuned / left, rtol=1e-10)
+    C, condition = plain_C(C_tilde, A, np.zeros((1, 1, 2), complex), dt, length=5)
+    np.testing.assert_allclose(C, C_tilde / left, rtol=1e-10)
     np.testing.assert_allclose(condition, left.real.max() / left.real.min(), rtol=1e-6)
 
 
@@ -154,10 +154,10 @@ def test_second_version():
     assert any("dA^256" in row[-1] for row in report.weights)
     # What it became gives the recorded C~ = C (I - dA^256) again.
     tensors = read_checkpoint_file(shared("checkpoints/s4_v2_format_sample.pth")).tensors
-    (attuned,) = (v for k, v in tensors.items() if "layers.3." in k and k.endswith("kernel.C"))
+    (C_tilde,) = (v for k, v in tensors.items() if "layers.3." in k and k.endswith("kernel.C"))
     bank = mixer.bank()
     found = -ops.einsum("chi,hij->chj", bank.readout, bank.power(256)) / 2
-    expected = np.concatenate([attuned[..., 0], -attuned[..., 1]], axis=-1)
+    expected = np.concatenate([C_tilde[..., 0], -C_tilde[..., 1]], axis=-1)
     assert relative_error(found, expected) < 1e-3
 
 
@@ -193,7 +193,7 @@ def test_options_of_the_official_layer(name, after):
     hyper = description["config"]
     mixer = s4_mixer(tensors, stem, settings, hyper)
     mixer.build((None, None, hyper["d_model"]))
-    for a in s4_assignments(tensors, stem, "mixer", settings, hyper):
+    for a in s4_weight_maps(tensors, stem, "mixer", settings, hyper):
         value = a.function(*(tensors[n].astype("float64") for n in a.sources))
         getattr(mixer, a.target.rpartition(".")[2]).assign(value)
     K = data["f64/K"]

@@ -9,7 +9,7 @@ from keras_ssm.convert.checkpoint import build_model, find_weight
 from keras_ssm.layers import S4
 from keras_ssm.ops import DenseBank
 from tests.backend_tools import BACKEND, compiled, gradients, relative_error, to_numpy
-from tests.converted import assignments, inputs_of, official_file
+from tests.converted import inputs_of, official_file, weight_maps
 from tests.shared_data import golden
 
 S4_MODELS = [
@@ -63,8 +63,8 @@ class Model:
         file = official_file(self.data, description["config"])
         self.flax, self.file = name[:2] == "s5", file
         self.task, _ = build_model(file, name)
-        self.assignments = assignments(file)
-        self.attuned = [a for a in self.assignments if "C~" in a.note]
+        self.weight_maps = weight_maps(file)
+        self.attuned = [a for a in self.weight_maps if "C~" in a.note]
         if attuned:
             for block in self.task.backbone.blocks:
                 if isinstance(block.mixer, S4):
@@ -91,9 +91,9 @@ def length_name(file):
     return next(name for name in file.tensors if name.endswith("l_kernel"))
 
 
-def stored(assignment, C):
+def stored(weight_map, C):
     """A part of C~ as it is stored."""
-    return C[..., 1 if assignment.target.endswith("imag") else 0]
+    return C[..., 1 if weight_map.target.endswith("imag") else 0]
 
 
 def attune(mixer, length):
@@ -149,7 +149,7 @@ def check_training(name):
     if expected is not None:
         assert relative_error(y, expected) < (1e-9 if double else 5e-5)
     found, recorded = [], []
-    for a in model.assignments:
+    for a in model.weight_maps:
         names = [f"grad/{name.removeprefix('params/')}" for name in a.sources]
         values = [model.array(name) for name in names]
         skipped = not double and any(held_fixed(model, name) for name in names)

@@ -7,7 +7,7 @@ from keras_ssm.convert.formats.s4_lightning import (
     sequence_model,
     torch_lightning,
 )
-from keras_ssm.convert.mapping import Assignment, complex_parts, same
+from keras_ssm.convert.mapping import WeightMap, complex_parts, same
 from keras_ssm.convert.settings import UNSET
 from keras_ssm.layers import DSS
 
@@ -21,7 +21,7 @@ def recognises(tensors):
 
 
 def read(tensors, settings):
-    """Returns the `Blueprint` of a checkpoint.
+    """Returns the `ModelSpec` of a checkpoint.
 
     Args:
         tensors: `Tensors`.
@@ -31,16 +31,16 @@ def read(tensors, settings):
     check_supported(hyper)
     mixer = _mixer(tensors, settings, hyper)
 
-    def assignments(stem, target):
-        return _assignments(tensors, stem, target)
+    def weight_maps(stem, target):
+        return _weight_maps(tensors, stem, target)
 
-    blueprint = sequence_model(tensors, settings, hyper, mixer, assignments)
-    blueprint.backbone["mask_inputs"] = settings.published("mask_inputs", False)
+    spec = sequence_model(tensors, settings, hyper, mixer, weight_maps)
+    spec.backbone["mask_inputs"] = settings.published("mask_inputs", False)
     if mixer.variant == "softmax":
-        blueprint.remarks.append(
+        spec.remarks.append(
             "The kernel is normalised over the length of the input: pad as in training."
         )
-    return blueprint
+    return spec
 
 
 def _mixer(tensors, settings, hyper):
@@ -75,15 +75,15 @@ def _mixer(tensors, settings, hyper):
     return DSS(**settings.arguments(DSS, arguments))
 
 
-def _assignments(tensors, stem, target):
+def _weight_maps(tensors, stem, target):
     kernel = f"{stem}kernel."
-    yield Assignment(f"{target}.D", (f"{stem}D",), same)
-    yield Assignment(f"{target}.log_dt", (f"{kernel}log_dt",), lambda x: x.reshape(len(x), -1))
+    yield WeightMap(f"{target}.D", (f"{stem}D",), same)
+    yield WeightMap(f"{target}.log_dt", (f"{kernel}log_dt",), lambda x: x.reshape(len(x), -1))
     if f"{kernel}Lambda" in tensors:
         yield from complex_parts(f"{target}.A", (f"{kernel}Lambda",), same, "")
     else:
-        yield Assignment(f"{target}.log_A_real", (f"{kernel}Lambda_log_neg_re",), same)
+        yield WeightMap(f"{target}.log_A_real", (f"{kernel}Lambda_log_neg_re",), same)
         imag = tensors.first(f"{kernel}Lambda_log_im", f"{kernel}Lambda_im")
         ours = "log_A_imag" if imag.endswith("_log_im") else "A_imag"
-        yield Assignment(f"{target}.{ours}", (imag,), same)
+        yield WeightMap(f"{target}.{ours}", (imag,), same)
     yield from complex_parts(f"{target}.C", (f"{kernel}W",), same, "")

@@ -4,8 +4,8 @@ They hold no configuration. Whether norms precede the layers is not to be seen i
 """
 
 from keras_ssm.convert.formats import torch_model
-from keras_ssm.convert.formats.s4_kernel import find_kernel, s4_assignments, s4_mixer
-from keras_ssm.convert.mapping import Blueprint
+from keras_ssm.convert.formats.s4_kernel import find_kernel, s4_mixer, s4_weight_maps
+from keras_ssm.convert.mapping import ModelSpec
 
 LAYER, NORM = "s4_layers.{}.", "norms.{}."
 
@@ -16,7 +16,7 @@ def recognises(tensors):
 
 
 def read(tensors, settings):
-    """Returns the `Blueprint` of a checkpoint.
+    """Returns the `ModelSpec` of a checkpoint.
 
     Args:
         tensors: `Tensors`.
@@ -42,10 +42,10 @@ def read(tensors, settings):
     task, arguments, head = torch_model.find_head(
         tensors, settings, "decoder", "decoder.classifier", settings.hyper("pooling")
     )
-    assignments = [*torch_model.encoder(tensors, "encoder.")]
+    weight_maps = [*torch_model.encoder(tensors, "encoder.")]
     for i in range(layers):
         stem, target = LAYER.format(i), f"backbone.blocks.{i}"
-        assignments += s4_assignments(tensors, stem, f"{target}.mixer", settings, hyper)
-        assignments += torch_model.projection(tensors, stem, f"{target}.output_dense")
-        assignments += torch_model.norm(tensors, NORM.format(i), f"{target}.norm")
-    return Blueprint(mixer, backbone, task, arguments, assignments + head, [])
+        weight_maps += s4_weight_maps(tensors, stem, f"{target}.mixer", settings, hyper)
+        weight_maps += torch_model.projection(tensors, stem, f"{target}.output_dense")
+        weight_maps += torch_model.norm(tensors, NORM.format(i), f"{target}.norm")
+    return ModelSpec(mixer, backbone, task, arguments, weight_maps + head, [])

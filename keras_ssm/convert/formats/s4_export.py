@@ -5,7 +5,7 @@ from keras import ops
 
 from keras_ssm.convert.formats.s4_example import LAYER, NORM
 from keras_ssm.convert.formats.torch_model import ACTIVATIONS
-from keras_ssm.convert.mapping import require
+from keras_ssm.convert.mapping import check_supported
 from keras_ssm.layers import S4, S4D
 from keras_ssm.models import SSMClassifier
 
@@ -60,7 +60,7 @@ def _check_model(model, to):
         )
     backbone = model.backbone
     mixer = backbone.blocks[0].mixer
-    require(
+    check_supported(
         vocabulary_size=(backbone.vocabulary_size, (None,)),
         encoder=(backbone.encoder, ("auto", "linear")),
         norm=(backbone.norm, ("layer",)),
@@ -75,7 +75,7 @@ def _check_model(model, to):
             f"Received: mixer {type(mixer).__name__}"
         )
     if to == "s4-example":
-        require(
+        check_supported(
             gate=(backbone.gate, ("glu",)),
             activation=(backbone.activation, ("gelu",)),
             discretization=(mixer.discretization, ("zoh",)),
@@ -86,7 +86,7 @@ def _check_model(model, to):
             max_kernel_length=(mixer.max_kernel_length, (None,)),
         )
     else:
-        require(
+        check_supported(
             gate=(backbone.gate, ("glu", "full_glu", "linear")),
             activation=(backbone.activation, tuple(ACTIVATIONS.values())),
             max_kernel_length=(mixer.max_kernel_length, (None,)),

@@ -9,7 +9,7 @@ import numpy as np
 
 from keras_ssm.checks import check_choice
 from keras_ssm.convert.formats.truncated_c import plain_C
-from keras_ssm.convert.mapping import Assignment, complex_parts, same
+from keras_ssm.convert.mapping import WeightMap, complex_parts, same
 from keras_ssm.convert.settings import UNSET
 from keras_ssm.layers import S4, S4D
 
@@ -138,8 +138,8 @@ def s4_mixer(tensors, stem, settings, hyper):
     return cls(**settings.arguments(cls, arguments))
 
 
-def s4_assignments(tensors, stem, target, settings, hyper):
-    """The assignments of one layer of S4 or S4D, from any version.
+def s4_weight_maps(tensors, stem, target, settings, hyper):
+    """The weight maps of one layer of S4 or S4D, from any version.
 
     Args:
         tensors: `Tensors`.
@@ -149,17 +149,17 @@ def s4_assignments(tensors, stem, target, settings, hyper):
         hyper: dict. Hyper-parameters of the layer.
     """
     version, outer, kernel = find_kernel(tensors, stem)
-    yield Assignment(f"{target}.D", (f"{outer}D",), lambda x: x.reshape(-1, x.shape[-1]))
+    yield WeightMap(f"{target}.D", (f"{outer}D",), lambda x: x.reshape(-1, x.shape[-1]))
     if version == "minimal":
         yield from _minimal(tensors, kernel, target)
         return
     for name in NODES:
         tensors.drop(f"{kernel}{name}", "bound to one length")
     dt, dt_target, dt_note = _step(tensors, kernel, settings, hyper)
-    yield Assignment(f"{target}.{dt_target[0]}", (dt,), dt_target[1], dt_note, linear=not dt_note)
+    yield WeightMap(f"{target}.{dt_target[0]}", (dt,), dt_target[1], dt_note, linear=not dt_note)
     A, real, imag = _eigenvalues(tensors, kernel, version, settings)
-    yield Assignment(f"{target}.log_A_real", *real)
-    yield Assignment(f"{target}.A_imag", *imag)
+    yield WeightMap(f"{target}.log_A_real", *real)
+    yield WeightMap(f"{target}.A_imag", *imag)
     yield from complex_parts(f"{target}.B", (f"{kernel}B",), _first, "")
     if f"{kernel}P" not in tensors:
         yield from complex_parts(f"{target}.C", (f"{kernel}C",), _pairs, "")
@@ -167,11 +167,11 @@ def s4_assignments(tensors, stem, target, settings, hyper):
     yield from complex_parts(f"{target}.P", (f"{kernel}P",), _pairs, "")
     if f"{kernel}Q" in tensors:
         _check_Q(tensors, kernel)
-    yield from _attuned(tensors, kernel, target, dt, A, settings, hyper)
+    yield from _C_from_truncated(tensors, kernel, target, dt, A, settings, hyper)
 
 
 def trained_length(tensors, kernel):
-    """The length that C of a kernel is attuned to, and the name of the tensor that says so."""
+    """The kernel length that C~ is bound to, and the name of the tensor that says so."""
     name = tensors.first(f"{kernel}l_kernel", f"{kernel}L", f"{kernel}omega")
     if name is None:
         return 0, None
@@ -185,12 +185,12 @@ def trained_length(tensors, kernel):
 
 
 def _minimal(tensors, kernel, target):
-    yield Assignment(f"{target}.log_dt", (f"{kernel}log_dt",), lambda x: x[:, None])
-    yield Assignment(f"{target}.log_A_real", (f"{kernel}log_A_real",), same)
-    yield Assignment(f"{target}.A_imag", (f"{kernel}A_imag",), same)
+    yield WeightMap(f"{target}.log_dt", (f"{kernel}log_dt",), lambda x: x[:, None])
+    yield WeightMap(f"{target}.log_A_real", (f"{kernel}log_A_real",), same)
+    yield WeightMap(f"{target}.A_imag", (f"{kernel}A_imag",), same)
     shape = tensors.shape(f"{kernel}A_imag")
-    yield Assignment(f"{target}.B_real", (), lambda: np.ones(shape), "1: B is within C")
-    yield Assignment(f"{target}.B_imag", (), lambda: np.zeros(shape), "0: B is within C")
+    yield WeightMap(f"{target}.B_real", (), lambda: np.ones(shape), "1: B is within C")
+    yield WeightMap(f"{target}.B_imag", (), lambda: np.zeros(shape), "0: B is within C")
     yield from complex_parts(f"{target}.C", (f"{kernel}C",), lambda x: x[None], "")
 
 
@@ -216,7 +216,7 @@ def _dt(x, settings, hyper):
 
 
 def _eigenvalues(tensors, kernel, version, settings):
-    """A function of the arrays, and the assignments' tails of its real and imaginary part."""
+    """A function of the arrays, and the rest of the weight maps of its real and imaginary part."""
     if version == "v2":
         w = f"{kernel}w"
         return (
@@ -251,7 +251,7 @@ def _eigenvalues(tensors, kernel, version, settings):
     )
 
 
-def _attuned(tensors, kernel, target, dt, A, settings, hyper):
+def _C_from_truncated(tensors, kernel, target, dt, A, settings, hyper):
     """C from C~."""
     length, name = trained_length(tensors, kernel)
     if name is not None:

@@ -4,8 +4,8 @@
 """
 
 from keras_ssm.convert.formats import torch_model
-from keras_ssm.convert.formats.s4_kernel import find_kernel, s4_assignments, s4_mixer
-from keras_ssm.convert.mapping import Blueprint
+from keras_ssm.convert.formats.s4_kernel import find_kernel, s4_mixer, s4_weight_maps
+from keras_ssm.convert.mapping import ModelSpec
 from keras_ssm.convert.settings import UNSET
 
 LAYER, NORM = "model.layers.{}.layer.", "model.layers.{}.norm.norm."
@@ -28,7 +28,7 @@ def torch_lightning(tensors):
 
 
 def read(tensors, settings):
-    """Returns the `Blueprint` of a checkpoint.
+    """Returns the `ModelSpec` of a checkpoint.
 
     Args:
         tensors: `Tensors`.
@@ -38,20 +38,20 @@ def read(tensors, settings):
     mixer = s4_mixer(tensors, LAYER.format(0), settings, hyper)
     version = find_kernel(tensors, LAYER.format(0))[0]
 
-    def mixer_assignments(stem, target):
-        return s4_assignments(tensors, stem, target, settings, hyper)
+    def mixer_weight_maps(stem, target):
+        return s4_weight_maps(tensors, stem, target, settings, hyper)
 
-    blueprint = sequence_model(tensors, settings, hyper, mixer, mixer_assignments)
+    spec = sequence_model(tensors, settings, hyper, mixer, mixer_weight_maps)
     # Only later versions of the layer zero the padding of their inputs.
     masked = settings.published("mask_inputs", version in ("v3", "v4"))
-    blueprint.backbone["mask_inputs"] = masked
+    spec.backbone["mask_inputs"] = masked
     length = hyper.get("l_max")
     if isinstance(length, int):
-        blueprint.remarks.append(
+        spec.remarks.append(
             f"The kernels were trained {length} steps long. Here they are as long as the input: "
             f"set max_kernel_length={length} to cut them for longer inputs, as published."
         )
-    return blueprint
+    return spec
 
 
 def layer_hyper_parameters(settings):
@@ -62,16 +62,16 @@ def layer_hyper_parameters(settings):
     return {name: value for name, value in found.items() if value is not UNSET}
 
 
-def sequence_model(tensors, settings, hyper, mixer, mixer_assignments):
-    """The `Blueprint` of a `SequenceModel` around a mixer.
+def sequence_model(tensors, settings, hyper, mixer, mixer_weight_maps):
+    """The `ModelSpec` of a `SequenceModel` around a mixer.
 
     Args:
         tensors: `Tensors`.
         settings: `Settings`.
         hyper: dict. Hyper-parameters of the layer.
         mixer: the mixer.
-        mixer_assignments: callable. Maps the prefix of a layer and the path of its mixer to
-            assignments.
+        mixer_weight_maps: callable. Maps the prefix of a layer and the path of its mixer to
+            weight maps.
     """
     for name, allowed in WITHOUT_COUNTERPART.items():
         value = settings.hyper("model", name)
@@ -118,13 +118,13 @@ def sequence_model(tensors, settings, hyper, mixer, mixer_assignments):
         f"{stem}.retrieval.classifier",
         pooling,
     )
-    assignments = [*torch_model.encoder(tensors, encoder)]
+    weight_maps = [*torch_model.encoder(tensors, encoder)]
     for i in range(layers):
         stem, target = LAYER.format(i), f"backbone.blocks.{i}"
-        assignments += mixer_assignments(stem, f"{target}.mixer")
-        assignments += torch_model.projection(tensors, stem, f"{target}.output_dense")
+        weight_maps += mixer_weight_maps(stem, f"{target}.mixer")
+        weight_maps += torch_model.projection(tensors, stem, f"{target}.output_dense")
         if norm:
-            assignments += torch_model.norm(tensors, NORM.format(i), f"{target}.norm")
+            weight_maps += torch_model.norm(tensors, NORM.format(i), f"{target}.norm")
     if last_norm:
-        assignments += torch_model.norm(tensors, LAST_NORM, "backbone.last_norm")
-    return Blueprint(mixer, backbone, task, arguments, assignments + head, [])
+        weight_maps += torch_model.norm(tensors, LAST_NORM, "backbone.last_norm")
+    return ModelSpec(mixer, backbone, task, arguments, weight_maps + head, [])

@@ -4,7 +4,7 @@ import numpy as np
 from keras import ops
 
 from keras_ssm.convert.formats.s5_flax import GATES, POOLINGS
-from keras_ssm.convert.mapping import require
+from keras_ssm.convert.mapping import check_supported
 from keras_ssm.layers import S5
 from keras_ssm.models import SSMPairClassifier
 
@@ -31,8 +31,8 @@ def export(model, to):
         )
     one_hot = backbone.encoder == "one_hot"
     if not one_hot:
-        require(vocabulary_size=(backbone.vocabulary_size, (None,)))
-    require(
+        check_supported(vocabulary_size=(backbone.vocabulary_size, (None,)))
+    check_supported(
         encoder=(backbone.encoder, ("auto", "linear", "one_hot")),
         norm=(backbone.norm, ("batch", "layer")),
         final_norm=(backbone.final_norm, (None,)),

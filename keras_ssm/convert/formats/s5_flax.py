@@ -6,7 +6,7 @@ Such files hold no configuration: the arguments of the training run come with th
 import numpy as np
 
 from keras_ssm.convert.formats.torch_model import translate
-from keras_ssm.convert.mapping import Assignment, Blueprint, complex_parts, flat, same
+from keras_ssm.convert.mapping import ModelSpec, WeightMap, complex_parts, flat, same
 from keras_ssm.convert.settings import UNSET
 from keras_ssm.layers import S5
 from keras_ssm.models import SSMClassifier, SSMPairClassifier
@@ -24,7 +24,7 @@ def recognises(tensors):
 
 
 def read(tensors, settings):
-    """Returns the `Blueprint` of a checkpoint.
+    """Returns the `ModelSpec` of a checkpoint.
 
     Args:
         tensors: `Tensors`.
@@ -47,17 +47,17 @@ def read(tensors, settings):
         "norm_momentum": settings.choose("norm_momentum", 0.95, settings.hyper("bn_momentum")),
         "mask_inputs": settings.published("mask_inputs", False),
     }
-    task, arguments, assignments = _head(tensors, settings)
+    task, arguments, weight_maps = _head(tensors, settings)
     target = "backbone.encoder_layer"
     kernel = "kernel" if backbone["encoder"] == "linear" else "embeddings"
-    assignments += [
-        Assignment(f"{target}.{kernel}", (f"{ROOT}encoder/kernel",), same),
-        Assignment(f"{target}.bias", (f"{ROOT}encoder/bias",), same),
+    weight_maps += [
+        WeightMap(f"{target}.{kernel}", (f"{ROOT}encoder/kernel",), same),
+        WeightMap(f"{target}.bias", (f"{ROOT}encoder/bias",), same),
     ]
     for i in range(layers):
-        assignments += _block(tensors, i, modes, batch_norm)
+        weight_maps += _block(tensors, i, modes, batch_norm)
     mixer = _mixer(tensors, settings, modes)
-    return Blueprint(mixer, backbone, task, arguments, assignments, [])
+    return ModelSpec(mixer, backbone, task, arguments, weight_maps, [])
 
 
 def _mixer(tensors, settings, modes):
@@ -115,15 +115,15 @@ def _head(tensors, settings):
     pooling = translate(POOLINGS, "mode", settings.hyper("mode"))
     arguments = {"pooling": settings.choose("pooling", "mean", pooling)}
     pair, last = "params/decoder/layer1", "params/decoder"
-    assignments, task = [], SSMClassifier
+    weight_maps, task = [], SSMClassifier
     if f"{pair}/kernel" in tensors:
         last, task = "params/decoder/layer2", SSMPairClassifier
         arguments["head_dim"] = settings.derive("head_dim", tensors.shape(f"{pair}/kernel")[1])
         arguments["head_activation"] = settings.published("head_activation", "gelu_tanh")
-        assignments += _dense("pair_dense", pair)
+        weight_maps += _dense("pair_dense", pair)
     classes = tensors[f"{last}/kernel"].shape[1]
     arguments["num_classes"] = settings.derive("num_classes", classes)
-    return task, arguments, [*assignments, *_dense("head", last)]
+    return task, arguments, [*weight_maps, *_dense("head", last)]
 
 
 def _dense(target, *names):
@@ -131,7 +131,7 @@ def _dense(target, *names):
     for part in ("kernel", "bias"):
         sources = tuple(f"{name}/{part}" for name in names)
         note = "side by side" if len(names) > 1 else ""
-        yield Assignment(f"{target}.{part}", sources, _beside, note)
+        yield WeightMap(f"{target}.{part}", sources, _beside, note)
 
 
 def _beside(*arrays):
@@ -140,20 +140,20 @@ def _beside(*arrays):
 
 def _block(tensors, number, modes, batch_norm):
     key, target = LAYER.format(number), f"backbone.blocks.{number}"
-    yield Assignment(f"{target}.norm.gamma", (f"{key}norm/scale",), same)
-    yield Assignment(f"{target}.norm.beta", (f"{key}norm/bias",), same)
+    yield WeightMap(f"{target}.norm.gamma", (f"{key}norm/scale",), same)
+    yield WeightMap(f"{target}.norm.beta", (f"{key}norm/bias",), same)
     if batch_norm:
         statistics = STATISTICS.format(number)
-        yield Assignment(f"{target}.norm.moving_mean", (f"{statistics}mean",), same)
-        yield Assignment(f"{target}.norm.moving_variance", (f"{statistics}var",), same)
+        yield WeightMap(f"{target}.norm.moving_mean", (f"{statistics}mean",), same)
+        yield WeightMap(f"{target}.norm.moving_variance", (f"{statistics}var",), same)
     gates = [f"{key}{name}" for name in ("out1", "out2") if f"{key}{name}/kernel" in tensors]
     if gates:
         yield from _dense(f"{target}.output_dense", *gates)
     seq, mixer = f"{key}seq/", f"{target}.mixer"
-    yield Assignment(f"{mixer}.Lambda_real", (f"{seq}Lambda_re",), same)
-    yield Assignment(f"{mixer}.Lambda_imag", (f"{seq}Lambda_im",), same)
-    yield Assignment(f"{mixer}.log_dt", (f"{seq}log_step",), flat)
-    yield Assignment(f"{mixer}.D", (f"{seq}D",), same)
+    yield WeightMap(f"{mixer}.Lambda_real", (f"{seq}Lambda_re",), same)
+    yield WeightMap(f"{mixer}.Lambda_imag", (f"{seq}Lambda_im",), same)
+    yield WeightMap(f"{mixer}.log_dt", (f"{seq}log_step",), flat)
+    yield WeightMap(f"{mixer}.D", (f"{seq}D",), same)
     yield from complex_parts(f"{mixer}.B", (f"{seq}B",), same, "")
     sources = (f"{seq}C",) if f"{seq}C" in tensors else (f"{seq}C1", f"{seq}C2")
 

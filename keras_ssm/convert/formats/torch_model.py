@@ -1,6 +1,6 @@
 """What the checkpoints of PyTorch share: encoders, norms, projections and heads."""
 
-from keras_ssm.convert.mapping import Assignment, dense, same
+from keras_ssm.convert.mapping import WeightMap, dense, same
 from keras_ssm.convert.settings import UNSET
 from keras_ssm.models import SSMClassifier, SSMPairClassifier
 
@@ -53,7 +53,7 @@ def find_gate(tensors, settings, stem, features, hyper):
 
 
 def projection(tensors, stem, target):
-    """Assignments of the output projection of a block."""
+    """Weight maps of the output projection of a block."""
     for key in (f"{stem}output_linear.0", f"{stem}output_linear"):
         if f"{key}.weight" in tensors:
             yield from dense(target, key, tensors)
@@ -70,14 +70,14 @@ def find_norm(tensors, stem):
 
 
 def norm(tensors, stem, target):
-    """Assignments of a norm."""
+    """Weight maps of a norm."""
     kind = find_norm(tensors, stem)
     names = {"gamma": "s", "beta": "m"} if kind == "scalar" else {"gamma": "weight", "beta": "bias"}
     if kind == "batch":
         names |= {"moving_mean": "running_mean", "moving_variance": "running_var"}
         tensors.drop(f"{stem}num_batches_tracked", "a count of training steps")
     for ours, theirs in names.items():
-        yield Assignment(f"{target}.{ours}", (f"{stem}{theirs}",), same)
+        yield WeightMap(f"{target}.{ours}", (f"{stem}{theirs}",), same)
 
 
 def find_encoder(tensors, settings, stem, features):
@@ -100,15 +100,15 @@ def find_encoder(tensors, settings, stem, features):
 
 
 def encoder(tensors, stem):
-    """Assignments of the encoder."""
+    """Weight maps of the encoder."""
     if f"{stem}bias" in tensors:
         yield from dense("backbone.encoder_layer", stem[:-1], tensors)
     else:
-        yield Assignment("backbone.encoder_layer.embeddings", (f"{stem}weight",), same)
+        yield WeightMap("backbone.encoder_layer.embeddings", (f"{stem}weight",), same)
 
 
 def find_head(tensors, settings, classifier, pair, pooling):
-    """The task class, its arguments and the assignments of its head.
+    """The task class, its arguments and the weight maps of its head.
 
     Args:
         tensors: `Tensors`.
@@ -123,13 +123,13 @@ def find_head(tensors, settings, classifier, pair, pooling):
         classes = tensors.shape(f"{pair}.2.weight")[0]
         arguments["head_dim"] = settings.derive("head_dim", units)
         arguments["head_activation"] = settings.choose("head_activation", "gelu")
-        assignments = [
+        weight_maps = [
             *dense("pair_dense", f"{pair}.0", tensors),
             *dense("head", f"{pair}.2", tensors),
         ]
         task = SSMPairClassifier
     else:
         classes = len(tensors[f"{classifier}.weight"])
-        assignments, task = list(dense("head", classifier, tensors)), SSMClassifier
+        weight_maps, task = list(dense("head", classifier, tensors)), SSMClassifier
     arguments["num_classes"] = settings.derive("num_classes", classes)
-    return task, arguments, assignments
+    return task, arguments, weight_maps

@@ -17,7 +17,7 @@ def plain_C(C, A, P, dt, length):
         A: complex array `(copies, modes)`. Feature h has copy h mod copies.
         P: complex array `(rank, copies, modes)`.
         dt: array `(features, 1)`.
-        length: int. What C~ is attuned to; 0 if C is plain.
+        length: int. The kernel length that C~ is bound to; 0 if C is stored as it is.
 
     Returns:
         Tuple of C, as `C`, and the largest condition number of I - dA^length.

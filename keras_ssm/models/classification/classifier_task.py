@@ -14,7 +14,7 @@ from keras_ssm.optimizers import ssm_optimizer
 class ClassifierTask(SSMTask):
     """Base class of the classifiers: pooling, a linear head, and how they are trained.
 
-    A classifier calls `set_up` first, builds its graph of `backbone`, `pooler`, `head_dropout`
+    A classifier calls `make_head` first, builds its graph of `backbone`, `pooler`, `head_dropout`
     and `head`, and passes it on.
 
     Args:
@@ -22,7 +22,7 @@ class ClassifierTask(SSMTask):
         **kwargs: `compile`, `name`, `trainable`.
     """
 
-    def set_up(self, backbone, num_classes, preprocessor, pooling, dropout, head_dtype):
+    def make_head(self, backbone, num_classes, preprocessor, pooling, dropout, head_dtype):
         """Checks the arguments and makes the layers of the head."""
         if not isinstance(backbone, SSMBackbone):
             raise ValueError(f"`backbone` must be an `SSMBackbone`. Received: {backbone!r}")

@@ -74,7 +74,7 @@ class SSMClassifier(ClassifierTask):
         name=None,
         trainable=True,
     ):
-        self.set_up(backbone, num_classes, preprocessor, pooling, dropout, head_dtype)
+        self.make_head(backbone, num_classes, preprocessor, pooling, dropout, head_dtype)
         inputs = backbone.input
         outputs = self.run(inputs)
         super().__init__(inputs=inputs, outputs=outputs, compile=compile, name=name)

@@ -80,7 +80,7 @@ class SSMPairClassifier(ClassifierTask):
     ):
         if pooling is None:
             raise ValueError("`pooling` must be 'mean' or 'last'. Received: pooling=None")
-        self.set_up(backbone, num_classes, preprocessor, pooling, dropout, head_dtype)
+        self.make_head(backbone, num_classes, preprocessor, pooling, dropout, head_dtype)
         self.head_dim = backbone.hidden_dim if head_dim is None else head_dim
         self.head_activation = head_activation
         self._activate = get_activation(head_activation)
