@@ -3,6 +3,7 @@ import numpy as np
 
 from keras_ssm import initializers
 from keras_ssm.checks import check_choice
+from keras_ssm.layers.inherited_arguments import inherits_arguments
 from keras_ssm.layers.s4d import S4D
 
 PERTURBATIONS = ("optimized", "rank1", "gaussian")
@@ -28,11 +29,8 @@ class S4PTD(S4D):
             `"gaussian"` (baseline). Defaults to `"optimized"`.
         perturbation_size: float or `None`. Size of E as `keras_ssm.initializers.ptd` measures
             it. Defaults to `None`: 0.03, 0.1 and 0.001.
-        discretization: str. `"zoh"` or `"bilinear"`. Defaults to `"zoh"`.
-        dt_min, dt_max, dt_tie, dt_transform, bandlimit: as in `S4D`.
-        bidirectional, channels, num_ssm, seed: as in `S4D`.
-        method, chunk_size, max_kernel_length: as in `S4D`.
-        **kwargs: Arguments of `keras.layers.Layer`.
+        **kwargs: Further arguments of `S4D`, all but `init`: `discretization`, `dt_min`, `dt_max`,
+            `bidirectional`, `method`, ...; and of `keras.layers.Layer`.
 
     Call arguments:
         x, mask, initial_state, return_state: as in `S4D`.
@@ -56,43 +54,9 @@ class S4PTD(S4D):
         Diagonalization](https://arxiv.org/abs/2310.01698), section 4.
     """
 
-    def __init__(
-        self,
-        state_dim=64,
-        perturbation="optimized",
-        perturbation_size=None,
-        discretization="zoh",
-        dt_min=1e-3,
-        dt_max=1e-1,
-        dt_tie=True,
-        bidirectional=False,
-        channels=1,
-        num_ssm=None,
-        bandlimit=None,
-        method="auto",
-        chunk_size=None,
-        seed=None,
-        max_kernel_length=None,
-        dt_transform="exp",
-        **kwargs,
-    ):
-        super().__init__(
-            state_dim=state_dim,
-            discretization=discretization,
-            dt_min=dt_min,
-            dt_max=dt_max,
-            dt_tie=dt_tie,
-            bidirectional=bidirectional,
-            channels=channels,
-            num_ssm=num_ssm,
-            bandlimit=bandlimit,
-            method=method,
-            chunk_size=chunk_size,
-            seed=seed,
-            max_kernel_length=max_kernel_length,
-            dt_transform=dt_transform,
-            **kwargs,
-        )
+    @inherits_arguments(S4D, without=("init",))
+    def __init__(self, state_dim=64, perturbation="optimized", perturbation_size=None, **kwargs):
+        super().__init__(state_dim=state_dim, **kwargs)
         check_choice("perturbation", perturbation, PERTURBATIONS)
         self.perturbation = perturbation
         self.perturbation_size = perturbation_size

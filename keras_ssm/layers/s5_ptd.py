@@ -3,6 +3,7 @@ import numpy as np
 
 from keras_ssm import initializers
 from keras_ssm.checks import check_choice
+from keras_ssm.layers.inherited_arguments import inherits_arguments
 from keras_ssm.layers.s4_ptd import PERTURBATIONS
 from keras_ssm.layers.s5 import S5
 
@@ -24,10 +25,10 @@ class S5PTD(S5):
             Defaults to `1`.
         perturbation_size: float or `None`. Size of E as `keras_ssm.initializers.ptd` measures
             it. Defaults to `None`: 0.03, 0.1 and 0.001.
-        conj_sym, clip_eigs, discretization, dt_min, dt_max: as in `S5`.
-        bidirectional, method, chunk_size, seed: as in `S5`.
-        c_init: as in `S5`. Output weights are drawn real before the rotation.
-        **kwargs: Arguments of `keras.layers.Layer`.
+        conj_sym: bool. As in `S5`. Defaults to `True`.
+        **kwargs: Further arguments of `S5`: `discretization`, `dt_min`, `dt_max`, `bidirectional`,
+            `method`, ...; and of `keras.layers.Layer`. Output weights are drawn real before the
+            rotation, as `c_init` says.
 
     Call arguments:
         x, mask, initial_state, return_state, timesteps: as in `S5`.
@@ -51,6 +52,7 @@ class S5PTD(S5):
         Diagonalization](https://arxiv.org/abs/2310.01698), section 4.
     """
 
+    @inherits_arguments(S5)
     def __init__(
         self,
         state_dim=64,
@@ -58,32 +60,9 @@ class S5PTD(S5):
         blocks=1,
         perturbation_size=None,
         conj_sym=True,
-        clip_eigs=False,
-        c_init="lecun_normal",
-        discretization="zoh",
-        dt_min=1e-3,
-        dt_max=1e-1,
-        bidirectional=False,
-        method="auto",
-        chunk_size=None,
-        seed=None,
         **kwargs,
     ):
-        super().__init__(
-            state_dim=state_dim,
-            blocks=blocks,
-            conj_sym=conj_sym,
-            clip_eigs=clip_eigs,
-            c_init=c_init,
-            discretization=discretization,
-            dt_min=dt_min,
-            dt_max=dt_max,
-            bidirectional=bidirectional,
-            method=method,
-            chunk_size=chunk_size,
-            seed=seed,
-            **kwargs,
-        )
+        super().__init__(state_dim=state_dim, blocks=blocks, conj_sym=conj_sym, **kwargs)
         check_choice("perturbation", perturbation, PERTURBATIONS)
         self.perturbation = perturbation
         self.perturbation_size = perturbation_size
