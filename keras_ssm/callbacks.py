@@ -10,6 +10,7 @@ import keras
 
 from keras_ssm.atomic_file import writing_file
 from keras_ssm.scratch import SAVING, leftovers, remove
+from keras_ssm.types import PathLike
 
 _FACTS = "keras_ssm_backup"
 _GENERATORS = "keras_ssm_seed_generators"
@@ -100,7 +101,9 @@ class BackupAndRestore(keras.callbacks.BackupAndRestore):
         ```
     """
 
-    def __init__(self, backup_dir, save_freq="epoch", delete_checkpoint=True):
+    def __init__(
+        self, backup_dir: PathLike, save_freq: str | int = "epoch", delete_checkpoint: bool = True
+    ):
         if save_freq != "epoch" and (isinstance(save_freq, bool) or not isinstance(save_freq, int)):
             raise ValueError(
                 f"`save_freq` must be 'epoch' or an integer. Received: save_freq={save_freq!r}"

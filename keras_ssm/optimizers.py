@@ -5,7 +5,12 @@ import keras
 UNDECAYED_WEIGHTS = ("bias", "gamma", "beta", "scale")
 
 
-def ssm_optimizer(learning_rate=1e-2, ssm_learning_rate=1e-3, weight_decay=0.05, **kwargs):
+def ssm_optimizer(
+    learning_rate: float | keras.optimizers.schedules.LearningRateSchedule = 1e-2,
+    ssm_learning_rate: float | keras.optimizers.schedules.LearningRateSchedule | None = 1e-3,
+    weight_decay: float = 0.05,
+    **kwargs,
+) -> keras.optimizers.MultiOptimizer:
     """Returns AdamW with a rate of its own, and no decay, for dt, A, B, P and Lambda.
 
     These parameters move the poles of the system, and training is unstable when they move

@@ -1,8 +1,10 @@
 """Models from published checkpoints."""
 
 import fnmatch
+from collections.abc import Collection
 from pathlib import Path
 
+import keras
 import numpy as np
 
 from keras_ssm.checks import check_choice
@@ -13,6 +15,7 @@ from keras_ssm.convert.settings import Settings
 from keras_ssm.convert.tensors import Tensors
 from keras_ssm.convert.wrapped_names import unwrap
 from keras_ssm.models import SSMBackbone
+from keras_ssm.types import PathLike
 
 FORMATS = {
     "s4-example": s4_example,
@@ -22,7 +25,13 @@ FORMATS = {
 }
 
 
-def load_checkpoint(path, format="auto", config=None, ignore=(), **overrides):
+def load_checkpoint(
+    path: PathLike,
+    format: str = "auto",
+    config: dict | PathLike | None = None,
+    ignore: Collection[str] = (),
+    **overrides: object,
+) -> keras.Model:
     """Loads a published checkpoint as a task model that computes the same numbers.
 
     Nothing in the file is run: pickles are read by an unpickler that knows no classes, and

@@ -1,16 +1,25 @@
 import hashlib
+from collections.abc import Collection
 from pathlib import Path
 
 from keras_ssm.convert.checkpoint import read_model
 from keras_ssm.convert.recorded_outputs import compare_recorded
+from keras_ssm.convert.report import Report
+from keras_ssm.types import PathLike
 
 # Of the largest recorded entry, in float32.
 TOLERANCE = 5e-5
 
 
 def convert_checkpoint(
-    source, destination, format="auto", config=None, ignore=(), check=None, **overrides
-):
+    source: PathLike,
+    destination: PathLike,
+    format: str = "auto",
+    config: dict | PathLike | None = None,
+    ignore: Collection[str] = (),
+    check: bool | None = None,
+    **overrides,
+) -> Report:
     """Converts a published checkpoint to a preset of this package.
 
     Args:

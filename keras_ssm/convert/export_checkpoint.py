@@ -1,15 +1,18 @@
 import json
 from pathlib import Path
 
+import keras
+
 from keras_ssm.atomic_file import writing_file
 from keras_ssm.checks import check_choice
 from keras_ssm.convert.containers import flax_msgpack
 from keras_ssm.convert.formats import s4_export, s5_export
+from keras_ssm.types import PathLike
 
 TARGETS = {"s4-example": s4_export, "s4-block": s4_export, "s5-flax": s5_export}
 
 
-def export_checkpoint(model, path, to):
+def export_checkpoint(model: keras.Model, path: PathLike, to: str) -> None:
     """Writes a model as a checkpoint that the official classes load.
 
     C of S4 is written as it is, with `l_kernel` 0, which the official code turns into C~ at the

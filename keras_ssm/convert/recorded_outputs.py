@@ -1,10 +1,12 @@
 from pathlib import Path
 from typing import NamedTuple
 
+import keras
 import numpy as np
 from keras import ops
 
 from keras_ssm.models import SSMPairClassifier
+from keras_ssm.types import PathLike
 
 INPUTS = ("inputs", "token_ids", "x", "tokens")
 OUTPUTS = ("logits", "log_probs_eval", "outputs")
@@ -24,7 +26,7 @@ class Comparison(NamedTuple):
     largest: float
 
 
-def compare_recorded(model, path):
+def compare_recorded(model: keras.Model, path: PathLike):
     """Compares a model with the outputs that another implementation recorded.
 
     Args:

@@ -8,19 +8,20 @@ from keras_ssm.hub import model_card, preset_check
 from keras_ssm.hub.publication import Publication
 from keras_ssm.hub.repository import DEFAULT_BRANCH, Repository
 from keras_ssm.models.saving import sample_check
+from keras_ssm.types import PathLike
 from keras_ssm.version import __version__
 
 
 def publish(
-    preset_dir,
-    repo_id,
-    private=False,
-    revision=None,
-    token=None,
-    dry_run=False,
-    overwrite=False,
-    overwrite_card=False,
-):
+    preset_dir: PathLike,
+    repo_id: str,
+    private: bool = False,
+    revision: str | None = None,
+    token: str | None = None,
+    dry_run: bool = False,
+    overwrite: bool = False,
+    overwrite_card: bool = False,
+) -> Publication:
     """Publishes a preset on the Hugging Face Hub.
 
     The preset is loaded on the current backend, and its outputs compared with those recorded

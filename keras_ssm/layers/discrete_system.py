@@ -1,4 +1,4 @@
-from typing import NamedTuple
+from typing import NamedTuple, Self
 
 from keras import ops
 
@@ -18,7 +18,7 @@ class DiscreteSystem(NamedTuple):
     D: object
     low_rank: object = None
 
-    def on_device(self):
+    def on_device(self) -> Self:
         """The same matrices on the device of the layers."""
         dA, dB, dC, D, low_rank = self
         if low_rank is not None:

@@ -11,6 +11,7 @@ from keras_ssm.ops.diagonal_bank import DiagonalBank
 from keras_ssm.ops.exporting import known
 from keras_ssm.ops.growing import growing_chunked
 from keras_ssm.ops.powers import kernel
+from keras_ssm.types import State, Tensor
 
 VARIANTS = ("softmax", "exp", "exp-re-im", "exp-no-scale", "clip", "clip-no-scale")
 INITS = ("hippo_skew", "randn")
@@ -103,19 +104,19 @@ class DSS(SISOLayer):
 
     def __init__(
         self,
-        state_dim=64,
-        variant="softmax",
-        init="hippo_skew",
-        dt_min=1e-3,
-        dt_max=1e-1,
-        sep_dt_re_im=True,
-        bidirectional=False,
-        channels=1,
-        max_kernel_length=None,
-        softmax_length=None,
-        method="auto",
-        chunk_size=None,
-        seed=None,
+        state_dim: int = 64,
+        variant: str = "softmax",
+        init: str = "hippo_skew",
+        dt_min: float = 1e-3,
+        dt_max: float = 1e-1,
+        sep_dt_re_im: bool = True,
+        bidirectional: bool = False,
+        channels: int = 1,
+        max_kernel_length: int | None = None,
+        softmax_length: int | None = None,
+        method: str = "auto",
+        chunk_size: int | None = None,
+        seed: int | None = None,
         **kwargs,
     ):
         super().__init__(
@@ -173,10 +174,10 @@ class DSS(SISOLayer):
         C = np.sqrt(2.0) * self.draw_C((features, self.state_dim), rng)
         self.C_real, self.C_imag = self.add_complex_weight("C", C)
 
-    def state_shape(self, features):
+    def state_shape(self, features: int) -> tuple[int, ...]:
         return (features, 2 * self.state_dim)
 
-    def eigenvalues(self):
+    def eigenvalues(self) -> tuple[Tensor, Tensor]:
         """Returns the pair A, `(state_dim,)`."""
         if self.variant.startswith("exp"):
             real = -ops.exp(self.tensor(self.log_A_real))
@@ -204,10 +205,16 @@ class DSS(SISOLayer):
         dB, C = pair.multiply(weights, scale), pair.scale(pair.multiply(C, scale), 0.5)
         return DiagonalBank(z, dB, C, normal=False)
 
-    def sequence_dtype(self, x):
+    def sequence_dtype(self, x: Tensor) -> str:
         return self.system_dtype if self.variant == "softmax" else super().sequence_dtype(x)
 
-    def evaluate(self, x, mask=None, initial_state=None, return_state=False):
+    def evaluate(
+        self,
+        x: Tensor,
+        mask: Tensor | None = None,
+        initial_state: State | None = None,
+        return_state: bool = False,
+    ) -> tuple[Tensor, State]:
         length = known(x.shape[1])
         in_chunks = self.chosen_method(length) == "chunked"
         in_stream = initial_state is not None or return_state
@@ -234,7 +241,7 @@ class DSS(SISOLayer):
             y = y + ops.pad(later, [(0, 0), (0, 1), (0, 0)])
         return y, None
 
-    def needs_transform(self, length):
+    def needs_transform(self, length: int | None) -> bool:
         return super().needs_transform(length) or (self.variant == "softmax" and length is None)
 
     def convolution_kernel(self, bank, length):
@@ -245,7 +252,7 @@ class DSS(SISOLayer):
         backwards = kernel(DiagonalBank(log_decay, ones, C), length)
         return kernel(decaying, length) + ops.flip(backwards, axis=-1)
 
-    def full_kernel(self, length):
+    def full_kernel(self, length: int) -> Tensor:
         return self.convolution_kernel(None if self.variant == "softmax" else self.bank(), length)
 
     def get_config(self):

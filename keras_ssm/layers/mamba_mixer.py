@@ -19,17 +19,17 @@ class MambaMixer(SequenceMixer):
 
     def __init__(
         self,
-        state_dim,
-        expand,
-        inner_dim,
-        conv_width,
-        conv_bias,
-        use_bias,
-        dt_min,
-        dt_max,
-        dt_floor,
-        residual_layers,
-        seed,
+        state_dim: int,
+        expand: float,
+        inner_dim: int | None,
+        conv_width: int,
+        conv_bias: bool,
+        use_bias: bool,
+        dt_min: float,
+        dt_max: float,
+        dt_floor: float,
+        residual_layers: int,
+        seed: int | None,
         **kwargs,
     ):
         super().__init__(seed=seed, **kwargs)

@@ -9,6 +9,7 @@ from keras_ssm.ops import pair
 from keras_ssm.ops.dense_bank import DenseBank
 from keras_ssm.ops.dplr import dplr_bilinear, dplr_factors, dplr_kernel
 from keras_ssm.ops.recurrent import low_rank_step
+from keras_ssm.types import State, Tensor
 
 
 @keras.saving.register_keras_serializable(package="keras_ssm")
@@ -74,20 +75,20 @@ class S4(S4D):
 
     def __init__(
         self,
-        state_dim=64,
-        init="legs",
-        rank=1,
-        discretization="bilinear",
-        dt_min=1e-3,
-        dt_max=1e-1,
-        bidirectional=False,
-        channels=1,
-        num_ssm=None,
-        method="auto",
-        chunk_size=None,
-        seed=None,
-        max_kernel_length=None,
-        dt_transform="exp",
+        state_dim: int = 64,
+        init: str = "legs",
+        rank: int = 1,
+        discretization: str = "bilinear",
+        dt_min: float = 1e-3,
+        dt_max: float = 1e-1,
+        bidirectional: bool = False,
+        channels: int = 1,
+        num_ssm: int | None = None,
+        method: str = "auto",
+        chunk_size: int | None = None,
+        seed: int | None = None,
+        max_kernel_length: int | None = None,
+        dt_transform: str = "exp",
         **kwargs,
     ):
         super().__init__(
@@ -139,7 +140,7 @@ class S4(S4D):
         dA = E + ops.eye(self.state_dim, dtype=E.dtype)
         return DiscreteSystem(dA, dB, dC, D, dplr_factors(A, P, dt))
 
-    def advance(self, x, state, system):
+    def advance(self, x: Tensor, state: State, system: DiscreteSystem) -> tuple[Tensor, State]:
         y, state = low_rank_step(x, state, system.low_rank, system.dB, system.dC)
         return y + self._skip(x, system.D), state
 

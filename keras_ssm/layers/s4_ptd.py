@@ -55,7 +55,13 @@ class S4PTD(S4D):
     """
 
     @inherits_arguments(S4D, without=("init",))
-    def __init__(self, state_dim=64, perturbation="optimized", perturbation_size=None, **kwargs):
+    def __init__(
+        self,
+        state_dim: int = 64,
+        perturbation: str = "optimized",
+        perturbation_size: float | None = None,
+        **kwargs,
+    ):
         super().__init__(state_dim=state_dim, **kwargs)
         check_choice("perturbation", perturbation, PERTURBATIONS)
         self.perturbation = perturbation
@@ -64,7 +70,7 @@ class S4PTD(S4D):
         self._paired = self._perturbed.paired
 
     @property
-    def modes(self):
+    def modes(self) -> int:
         """Number of eigenvalues that are stored for a feature."""
         return self.state_dim // 2 if self._paired else self.state_dim
 

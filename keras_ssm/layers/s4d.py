@@ -88,21 +88,21 @@ class S4D(SISOLayer):
 
     def __init__(
         self,
-        state_dim=64,
-        init="legs",
-        discretization="zoh",
-        dt_min=1e-3,
-        dt_max=1e-1,
-        dt_tie=True,
-        bidirectional=False,
-        channels=1,
-        num_ssm=None,
-        bandlimit=None,
-        method="auto",
-        chunk_size=None,
-        seed=None,
-        max_kernel_length=None,
-        dt_transform="exp",
+        state_dim: int = 64,
+        init: str = "legs",
+        discretization: str = "zoh",
+        dt_min: float = 1e-3,
+        dt_max: float = 1e-1,
+        dt_tie: bool = True,
+        bidirectional: bool = False,
+        channels: int = 1,
+        num_ssm: int | None = None,
+        bandlimit: float | None = None,
+        method: str = "auto",
+        chunk_size: int | None = None,
+        seed: int | None = None,
+        max_kernel_length: int | None = None,
+        dt_transform: str = "exp",
         **kwargs,
     ):
         super().__init__(
@@ -138,7 +138,7 @@ class S4D(SISOLayer):
         self.dt_transform = dt_transform
 
     @property
-    def modes(self):
+    def modes(self) -> int:
         """Number of eigenvalues that are stored for a feature."""
         return self.state_dim // 2
 
@@ -161,7 +161,7 @@ class S4D(SISOLayer):
         self.B_real, self.B_imag = self.add_complex_weight("B", B)
         self.C_real, self.C_imag = self.add_complex_weight("C", C)
 
-    def state_shape(self, features):
+    def state_shape(self, features: int) -> tuple[int, ...]:
         return (features, 2 * self.modes)
 
     def initial_system(self, features, copies, rng):

@@ -15,6 +15,7 @@ from keras_ssm.ops.fft_scan import fft_scan
 from keras_ssm.ops.mimo import mimo, read_out
 from keras_ssm.ops.recurrent import recurrent
 from keras_ssm.ops.scan import scan
+from keras_ssm.types import State, Tensor
 
 C_INITS = ("lecun_normal", "trunc_standard_normal", "complex_normal")
 
@@ -92,18 +93,18 @@ class S5(SSMLayer):
 
     def __init__(
         self,
-        state_dim=64,
-        blocks=1,
-        conj_sym=True,
-        clip_eigs=False,
-        c_init="lecun_normal",
-        discretization="zoh",
-        dt_min=1e-3,
-        dt_max=1e-1,
-        bidirectional=False,
-        method="auto",
-        chunk_size=None,
-        seed=None,
+        state_dim: int = 64,
+        blocks: int = 1,
+        conj_sym: bool = True,
+        clip_eigs: bool = False,
+        c_init: str = "lecun_normal",
+        discretization: str = "zoh",
+        dt_min: float = 1e-3,
+        dt_max: float = 1e-1,
+        bidirectional: bool = False,
+        method: str = "auto",
+        chunk_size: int | None = None,
+        seed: int | None = None,
         **kwargs,
     ):
         super().__init__(
@@ -133,11 +134,11 @@ class S5(SSMLayer):
         self.dt_max = dt_max
 
     @property
-    def modes(self):
+    def modes(self) -> int:
         """Number of eigenvalues that are stored."""
         return self.state_dim // 2 if self.conj_sym else self.state_dim
 
-    def build_system(self, features):
+    def build_system(self, features: int) -> None:
         rng = self.make_rng()
         log_dt, Lambda, B, C = self.initial_system(features, rng)
         self.log_dt = self.add_system_weight("log_dt", log_dt)
@@ -166,37 +167,35 @@ class S5(SSMLayer):
         fan_in = N * H if self.c_init == "lecun_normal" else N
         return initializers.lecun_normal(shape, fan_in, rng)
 
-    def state_shape(self, features):
+    def state_shape(self, features: int) -> tuple[int, ...]:
         return (2 * self.modes,)
 
     def call(
         self,
-        x,
-        mask=None,
-        initial_state=None,
-        return_state=False,
-        timesteps=None,
-        training=None,
-    ):
+        x: Tensor,
+        mask: Tensor | None = None,
+        initial_state: State | None = None,
+        return_state: bool = False,
+        timesteps: Tensor | None = None,
+        training: bool | None = None,
+    ) -> Tensor | tuple[Tensor, State]:
         if timesteps is not None:
             from_zero = initial_state is None
             timesteps = checked_timesteps(self, timesteps, tuple(x.shape[:2]), mask, from_zero)
         return self.run(x, mask, initial_state, return_state, timesteps=timesteps)
 
-    def compute_output_spec(
-        self,
-        x,
-        mask=None,
-        initial_state=None,
-        return_state=False,
-        timesteps=None,
-        training=None,
-    ):
+    def compute_output_spec(self, x, *args, timesteps=None, **kwargs):
         if timesteps is not None:
             check_timesteps_shape(self, timesteps.shape, tuple(x.shape[:2]))
-        return super().compute_output_spec(x, mask, initial_state, return_state)
+        return super().compute_output_spec(x, *args, **kwargs)
 
-    def step(self, x, state, system=None, timesteps=None):
+    def step(
+        self,
+        x: Tensor,
+        state: State,
+        system: DiscreteSystem | None = None,
+        timesteps: Tensor | None = None,
+    ) -> tuple[Tensor, State]:
         """Advances the layer by one sample.
 
         Args:
@@ -228,7 +227,7 @@ class S5(SSMLayer):
         )
         return y[:, 0], state
 
-    def discretize(self):
+    def discretize(self) -> DiscreteSystem:
         """Returns dA, dB, dC and D of the current weights, for a loop of `step`.
 
         Returns:
@@ -244,7 +243,7 @@ class S5(SSMLayer):
         # A copy: training and predicting on JAX give the weight's own buffer away.
         return self._system(ops.copy(self.tensor(self.D)))
 
-    def advance(self, x, state, system):
+    def advance(self, x: Tensor, state: State, system: DiscreteSystem) -> tuple[Tensor, State]:
         state = pair.join(pair.multiply(pair.split(system.dA), pair.split(state)))
         state = state + backend.matmul(x, system.dB)
         # The sign of the imaginary parts is changed in the state, which is smaller than dC.
@@ -281,7 +280,7 @@ class S5(SSMLayer):
             "dt_max": self.dt_max,
         }
 
-    def eigenvalues(self):
+    def eigenvalues(self) -> tuple[Tensor, Tensor]:
         """Returns the pair Lambda, `(modes,)`."""
         real, imag = self.tensor(self.Lambda_real), self.tensor(self.Lambda_imag)
         return backend.minimum(real, LARGEST_REAL_PART) if self.clip_eigs else real, imag

@@ -55,11 +55,11 @@ class S5PTD(S5):
     @inherits_arguments(S5)
     def __init__(
         self,
-        state_dim=64,
-        perturbation="optimized",
-        blocks=1,
-        perturbation_size=None,
-        conj_sym=True,
+        state_dim: int = 64,
+        perturbation: str = "optimized",
+        blocks: int = 1,
+        perturbation_size: float | None = None,
+        conj_sym: bool = True,
         **kwargs,
     ):
         super().__init__(state_dim=state_dim, blocks=blocks, conj_sym=conj_sym, **kwargs)

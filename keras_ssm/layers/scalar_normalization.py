@@ -3,6 +3,7 @@ from keras import ops
 
 from keras_ssm.attributes import Attributes
 from keras_ssm.ops import backend
+from keras_ssm.types import Tensor
 
 
 @keras.saving.register_keras_serializable(package="keras_ssm")
@@ -43,7 +44,7 @@ class ScalarNormalization(Attributes, keras.layers.Layer):
         self.beta = self.add_weight(name="beta", shape=(1,), initializer="zeros")
         self.built = True
 
-    def call(self, x):
+    def call(self, x: Tensor) -> Tensor:
         # Sums of squares leave the range of half precision.
         dtype = "float64" if self.compute_dtype == "float64" else "float32"
         y = ops.cast(ops.convert_to_tensor(x), dtype)

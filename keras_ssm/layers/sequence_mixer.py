@@ -8,6 +8,7 @@ from keras_ssm.attributes import Attributes
 from keras_ssm.layers.mixer_checks import MixerChecks
 from keras_ssm.layers.one_direction import OneDirection
 from keras_ssm.layers.stepwise import stepwise
+from keras_ssm.types import State, Tensor
 
 
 class SequenceMixer(Attributes, MixerChecks, OneDirection, keras.layers.Layer):
@@ -87,7 +88,7 @@ class SequenceMixer(Attributes, MixerChecks, OneDirection, keras.layers.Layer):
     slow_weights = ()
     undecayed_weights = ()
 
-    def __init__(self, seed=None, **kwargs):
+    def __init__(self, seed: int | None = None, **kwargs):
         # Inputs are cast here, once: autocast would round a float32 state under a mixed policy.
         super().__init__(autocast=False, **kwargs)
         self.seed = seed
@@ -95,19 +96,25 @@ class SequenceMixer(Attributes, MixerChecks, OneDirection, keras.layers.Layer):
 
     # What a mixer provides
 
-    def build_system(self, features):
+    def build_system(self, features: int) -> None:
         """Adds the weights."""
         raise NotImplementedError
 
-    def state_shape(self, features):
+    def state_shape(self, features: int) -> tuple | dict | list:
         """Shape of the state of one row, or a tree of shapes, such as a dict of them."""
         raise NotImplementedError
 
-    def advance(self, x, state):
+    def advance(self, x: Tensor, state: State) -> tuple[Tensor, State]:
         """Maps one float sample `(batch, features)` and a state to `(y, state)`."""
         raise NotImplementedError
 
-    def evaluate(self, x, mask=None, initial_state=None, return_state=False):
+    def evaluate(
+        self,
+        x: Tensor,
+        mask: Tensor | None = None,
+        initial_state: State | None = None,
+        return_state: bool = False,
+    ) -> tuple[Tensor, State]:
         """Maps float inputs `(batch, length, features)` to `(y, state)`.
 
         Inputs are zero where the mask covers them. Further arguments of the call come by name.
@@ -117,11 +124,11 @@ class SequenceMixer(Attributes, MixerChecks, OneDirection, keras.layers.Layer):
             initial_state = self.get_initial_state(ops.shape(x)[0])
         return stepwise(self.advance, x, mask, initial_state)
 
-    def output_features(self, features):
+    def output_features(self, features: int) -> int:
         """Number of output features for so many input features."""
         return self.channels * features
 
-    def state_spec(self, batch, features):
+    def state_spec(self, batch: int | None, features: int) -> State:
         """The state of `batch` rows as a tree of `keras.KerasTensor`s.
 
         Override it for parts of other dtypes than the system's, such as a count of steps.
@@ -131,11 +138,11 @@ class SequenceMixer(Attributes, MixerChecks, OneDirection, keras.layers.Layer):
             self.state_shape(features),
         )
 
-    def sequence_dtype(self, x):
+    def sequence_dtype(self, x: Tensor) -> str:
         """The dtype in which a sequence is evaluated: the system's, or one that is read as well."""
         return self.system_dtype
 
-    def needs_transform(self, length):
+    def needs_transform(self, length: int | None) -> bool:
         """Whether a sequence of so many steps (`None`: not known) needs Fourier transforms."""
         return False
 
@@ -155,7 +162,9 @@ class SequenceMixer(Attributes, MixerChecks, OneDirection, keras.layers.Layer):
                 weight.optimizer_group = group  # `ssm_optimizer` reads it
         return weight
 
-    def add_system_weight(self, name, value, trainable=True):
+    def add_system_weight(
+        self, name: str, value: np.ndarray, trainable: bool = True
+    ) -> keras.Variable:
         """Adds a real weight that no dtype policy rounds below float32."""
         return self.add_weight(
             name=name,
@@ -166,25 +175,34 @@ class SequenceMixer(Attributes, MixerChecks, OneDirection, keras.layers.Layer):
             initializer=lambda shape, dtype: ops.convert_to_tensor(value.astype(dtype), dtype),
         )
 
-    def add_complex_weight(self, name, value):
+    def add_complex_weight(
+        self, name: str, value: np.ndarray
+    ) -> tuple[keras.Variable, keras.Variable]:
         """Adds the real weights `name_real` and `name_imag`."""
         real = self.add_system_weight(f"{name}_real", value.real)
         return real, self.add_system_weight(f"{name}_imag", value.imag)
 
-    def tensor(self, weight):
+    def tensor(self, weight) -> Tensor:
         """The value of a weight of the system."""
         return ops.convert_to_tensor(weight, dtype=self.system_dtype)
 
-    def make_rng(self):
+    def make_rng(self) -> np.random.Generator:
         """A generator from `seed`, or from what `keras.utils.set_random_seed` fixed."""
         return np.random.default_rng(random.getrandbits(32) if self.seed is None else self.seed)
 
     @property
-    def system_dtype(self):
+    def system_dtype(self) -> str:
         """float32, or float64 under a float64 policy."""
         return "float64" if self.variable_dtype == "float64" else "float32"
 
-    def call(self, x, mask=None, initial_state=None, return_state=False, training=None):
+    def call(
+        self,
+        x: Tensor,
+        mask: Tensor | None = None,
+        initial_state: State | None = None,
+        return_state: bool = False,
+        training: bool | None = None,
+    ) -> Tensor | tuple[Tensor, State]:
         return self.run(x, mask, initial_state, return_state)
 
     def run(self, x, mask, initial_state, return_state, **arguments):
@@ -213,7 +231,7 @@ class SequenceMixer(Attributes, MixerChecks, OneDirection, keras.layers.Layer):
         y, state = self.evaluate(**tensors, return_state=return_state)
         return y[:0], tree.map_structure(lambda t: t[:0], state) if return_state else None
 
-    def step(self, x, state):
+    def step(self, x: Tensor, state: State) -> tuple[Tensor, State]:
         """Advances the layer by one sample.
 
         Args:
@@ -236,7 +254,7 @@ class SequenceMixer(Attributes, MixerChecks, OneDirection, keras.layers.Layer):
         self.check_inputs(x.shape, x.dtype, rank=2)
         return ops.cast(x, self.system_dtype), self._checked_state(state, x.shape[0])
 
-    def get_initial_state(self, batch_size):
+    def get_initial_state(self, batch_size: int | Tensor) -> State:
         """Returns the zero state.
 
         Args:

@@ -3,6 +3,7 @@ from keras import ops
 
 from keras_ssm.attributes import Attributes
 from keras_ssm.ops import backend
+from keras_ssm.types import Tensor
 
 POOLINGS = ("mean", "last", None)
 
@@ -35,14 +36,14 @@ class SequencePooling(Attributes, keras.layers.Layer):
         [S4](https://arxiv.org/abs/2111.00396), appendix D.
     """
 
-    def __init__(self, pooling="mean", **kwargs):
+    def __init__(self, pooling: str | None = "mean", **kwargs):
         super().__init__(**kwargs)
         if pooling not in POOLINGS:
             raise ValueError(f"`pooling` must be one of {POOLINGS}. Received: pooling={pooling!r}")
         self.pooling = pooling
         self.supports_masking = True
 
-    def call(self, x, mask=None):
+    def call(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
         x = ops.convert_to_tensor(x)
         if self.pooling is None:
             return x

@@ -10,6 +10,7 @@ from keras_ssm.ops.exporting import known, loops_allowed
 from keras_ssm.ops.fft_conv import fft_conv
 from keras_ssm.ops.powers import kernel
 from keras_ssm.ops.recurrent import recurrent, step
+from keras_ssm.types import State, Tensor
 
 
 class SISOLayer(SSMLayer):
@@ -31,7 +32,9 @@ class SISOLayer(SSMLayer):
         ValueError: for sizes below 1, or a `method` that cannot truncate the kernel.
     """
 
-    def __init__(self, state_dim=64, channels=1, max_kernel_length=None, **kwargs):
+    def __init__(
+        self, state_dim: int = 64, channels: int = 1, max_kernel_length: int | None = None, **kwargs
+    ):
         super().__init__(**kwargs)
         check_positive(state_dim=state_dim, channels=channels)
         if max_kernel_length is not None:
@@ -69,19 +72,19 @@ class SISOLayer(SSMLayer):
                 f"Received: method={method!r}"
             )
 
-    def chosen_method(self, length):
+    def chosen_method(self, length: int | None) -> str:
         return "fft" if self.max_kernel_length is not None else super().chosen_method(length)
 
-    def sequence_dtype(self, x):
+    def sequence_dtype(self, x: Tensor) -> str:
         known_whole = known(x.shape[1]) is not None and loops_allowed()  # else no kernel runs
         if known_whole and self.chosen_method(x.shape[1]) == "chunked" and backend.reads_short(x):
             return x.dtype
         return super().sequence_dtype(x)
 
-    def needs_transform(self, length):
+    def needs_transform(self, length: int | None) -> bool:
         return self.max_kernel_length is not None
 
-    def build_system(self, features):
+    def build_system(self, features: int) -> None:
         rng = self.make_rng()
         self.build_bank(features, rng)
         self.D = self.add_system_weight("D", rng.standard_normal((self.channels, features)))
@@ -92,7 +95,7 @@ class SISOLayer(SSMLayer):
         real, imag = rng.standard_normal((2, directions * self.channels, *shape)) * np.sqrt(0.5)
         return real + 1j * imag
 
-    def discretize(self):
+    def discretize(self) -> DiscreteSystem:
         """Returns dA, dB, dC and D of the current weights, for a loop of `step`.
 
         Returns:
@@ -113,11 +116,17 @@ class SISOLayer(SSMLayer):
         """The `DiscreteSystem` of a bank and a skip."""
         return DiscreteSystem(*bank.matrices(), D)
 
-    def advance(self, x, state, system):
+    def advance(self, x: Tensor, state: State, system: DiscreteSystem) -> tuple[Tensor, State]:
         y, state = step(x, state, system.dA, system.dB, system.dC)
         return y + self._skip(x, system.D), state
 
-    def evaluate(self, x, mask=None, initial_state=None, return_state=False):
+    def evaluate(
+        self,
+        x: Tensor,
+        mask: Tensor | None = None,
+        initial_state: State | None = None,
+        return_state: bool = False,
+    ) -> tuple[Tensor, State]:
         lengths = valid_steps(mask, return_state)
         bank = self.bank(known(x.shape[1]) or ops.shape(x)[1])
         method = self.chosen_method(x.shape[1])
@@ -137,7 +146,7 @@ class SISOLayer(SSMLayer):
             D=D,
         )
 
-    def kernel(self, length):
+    def kernel(self, length: int) -> Tensor:
         """Returns the convolution kernel of each feature.
 
         Args:
@@ -158,7 +167,7 @@ class SISOLayer(SSMLayer):
         channels = (self.channels,) if self.channels > 1 else ()
         return ops.reshape(K, (*directions, *channels, self.features, length))
 
-    def full_kernel(self, length):
+    def full_kernel(self, length: int) -> Tensor:
         """The kernel with all channels and directions on the first axis."""
         return kernel(self.bank(length), length)
 

@@ -4,12 +4,14 @@ from keras import ops
 from keras_ssm.attributes import Attributes
 from keras_ssm.checks import check_choice, check_flags, check_number
 from keras_ssm.layers.activations import get_activation
+from keras_ssm.layers.discrete_system import DiscreteSystem
 from keras_ssm.layers.exact_layers import Dense
 from keras_ssm.layers.norms import make_norm, normalize
 from keras_ssm.layers.one_direction import OneDirection
 from keras_ssm.layers.sequence_mixer import SequenceMixer
 from keras_ssm.layers.ssm_layer import SSMLayer
 from keras_ssm.layers.step_mask import masked
+from keras_ssm.types import State, Tensor
 
 GATES = (None, "linear", "glu", "full_glu", "half_glu1", "half_glu2")
 GATES_OF_EQUAL_SIZE = (None, "half_glu1", "half_glu2")
@@ -78,15 +80,15 @@ class SSMBlock(Attributes, OneDirection, keras.layers.Layer):
 
     def __init__(
         self,
-        mixer,
-        activation="gelu",
-        gate="glu",
-        norm="layer",
-        prenorm=False,
-        dropout=0.0,
-        tie_dropout=True,
-        norm_epsilon=1e-5,
-        norm_momentum=0.9,
+        mixer: SequenceMixer,
+        activation: str | None = "gelu",
+        gate: str | None = "glu",
+        norm: str | None = "layer",
+        prenorm: bool = False,
+        dropout: float = 0.0,
+        tie_dropout: bool = True,
+        norm_epsilon: float = 1e-5,
+        norm_momentum: float = 0.9,
         **kwargs,
     ):
         super().__init__(**kwargs)
@@ -145,14 +147,14 @@ class SSMBlock(Attributes, OneDirection, keras.layers.Layer):
 
     def call(
         self,
-        x,
-        mask=None,
-        initial_state=None,
-        return_state=False,
-        timesteps=None,
-        training=None,
+        x: Tensor,
+        mask: Tensor | None = None,
+        initial_state: State | None = None,
+        return_state: bool = False,
+        timesteps: Tensor | None = None,
+        training: bool | None = None,
         **arguments,
-    ):
+    ) -> Tensor | tuple[Tensor, State]:
         x = ops.convert_to_tensor(x)
         self.mixer.check_inputs(x.shape, x.dtype)
         if mask is not None and self.zero_covered:
@@ -193,7 +195,14 @@ class SSMBlock(Attributes, OneDirection, keras.layers.Layer):
         self.mixer.check_takes(given)
         return given
 
-    def step(self, x, state, system=None, timesteps=None, **arguments):
+    def step(
+        self,
+        x: Tensor,
+        state: State,
+        system: DiscreteSystem | None = None,
+        timesteps: Tensor | None = None,
+        **arguments,
+    ) -> tuple[Tensor, State]:
         """Advances the block by one sample, at inference.
 
         Args:
@@ -221,7 +230,7 @@ class SSMBlock(Attributes, OneDirection, keras.layers.Layer):
         y, state = self.mixer.step(y, state, **arguments)
         return self._finish(x, y, training=False), state
 
-    def discretize(self):
+    def discretize(self) -> DiscreteSystem | None:
         """Returns the mixer's discrete system, for a loop of `step`.
 
         It is `None` for a mixer whose system depends on the inputs: nothing can be computed
@@ -229,7 +238,7 @@ class SSMBlock(Attributes, OneDirection, keras.layers.Layer):
         """
         return self.mixer.discretize() if isinstance(self.mixer, SSMLayer) else None
 
-    def get_initial_state(self, batch_size):
+    def get_initial_state(self, batch_size: int | Tensor) -> State:
         """Returns the mixer's zero state for `batch_size` rows."""
         return self.mixer.get_initial_state(batch_size)
 

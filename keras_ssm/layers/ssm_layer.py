@@ -2,9 +2,11 @@ import numpy as np
 from keras import ops
 
 from keras_ssm.checks import check_flags
+from keras_ssm.layers.discrete_system import DiscreteSystem
 from keras_ssm.layers.evaluation import Evaluation
 from keras_ssm.layers.sequence_mixer import SequenceMixer
 from keras_ssm.ops import backend, exporting
+from keras_ssm.types import State, Tensor
 
 
 class SSMLayer(Evaluation, SequenceMixer):
@@ -46,10 +48,10 @@ class SSMLayer(Evaluation, SequenceMixer):
 
     def __init__(
         self,
-        method="auto",
-        chunk_size=None,
-        bidirectional=False,
-        seed=None,
+        method: str = "auto",
+        chunk_size: int | None = None,
+        bidirectional: bool = False,
+        seed: int | None = None,
         **kwargs,
     ):
         super().__init__(seed=seed, **kwargs)
@@ -61,33 +63,39 @@ class SSMLayer(Evaluation, SequenceMixer):
         self._initial_step_scale = 1.0
 
     @property
-    def causal(self):
+    def causal(self) -> bool:
         """Whether no output depends on later samples."""
         return not self.bidirectional
 
     @property
-    def streams(self):
+    def streams(self) -> bool:
         """Whether the layer has a state."""
         return self.stateless_because() is None
 
     # What a system provides
 
-    def chosen_method(self, length):
+    def chosen_method(self, length: int | None) -> str:
         """Returns the evaluation of a sequence of `length` steps, a size of a shape."""
         unknown = exporting.known(length) is None and not backend.transforms_unknown_lengths()
         if self.method == "auto" or unknown or not exporting.loops_allowed():
             return "chunked"
         return self.method
 
-    def evaluate(self, x, mask=None, initial_state=None, return_state=False):
+    def evaluate(
+        self,
+        x: Tensor,
+        mask: Tensor | None = None,
+        initial_state: State | None = None,
+        return_state: bool = False,
+    ) -> tuple[Tensor, State]:
         """Maps float inputs `(batch, length, features)` to `(y, state)`."""
         raise NotImplementedError
 
-    def discretize(self):
+    def discretize(self) -> DiscreteSystem:
         """Returns the `DiscreteSystem` of the current weights."""
         raise NotImplementedError
 
-    def advance(self, x, state, system):
+    def advance(self, x: Tensor, state: State, system: DiscreteSystem) -> tuple[Tensor, State]:
         """Maps one float sample `(batch, features)` to `(y, state)`."""
         raise NotImplementedError
 
@@ -117,7 +125,9 @@ class SSMLayer(Evaluation, SequenceMixer):
         else:
             self._step_scale.assign(scale)
 
-    def step(self, x, state, system=None):
+    def step(
+        self, x: Tensor, state: State, system: DiscreteSystem | None = None
+    ) -> tuple[Tensor, State]:
         """Advances the layer by one sample.
 
         Args:

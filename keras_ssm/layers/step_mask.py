@@ -1,6 +1,8 @@
 import keras
 from keras import ops
 
+from keras_ssm.types import Tensor
+
 
 @keras.saving.register_keras_serializable(package="keras_ssm")
 class StepMask(keras.layers.Layer):
@@ -26,7 +28,7 @@ class StepMask(keras.layers.Layer):
         super().__init__(**kwargs)
         self.supports_masking = True
 
-    def call(self, inputs):
+    def call(self, inputs: list[Tensor]) -> Tensor:
         # A copy, since a tensor carries one mask.
         return ops.copy(inputs[0])
 

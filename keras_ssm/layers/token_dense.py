@@ -1,5 +1,7 @@
 import keras
 
+from keras_ssm.types import Tensor
+
 
 @keras.saving.register_keras_serializable(package="keras_ssm")
 class TokenDense(keras.layers.Embedding):
@@ -29,7 +31,13 @@ class TokenDense(keras.layers.Embedding):
         [S5](https://arxiv.org/abs/2208.04933), appendix G.1.
     """
 
-    def __init__(self, input_dim, output_dim, embeddings_initializer="lecun_normal", **kwargs):
+    def __init__(
+        self,
+        input_dim: int,
+        output_dim: int,
+        embeddings_initializer: str | keras.initializers.Initializer = "lecun_normal",
+        **kwargs,
+    ):
         super().__init__(
             input_dim, output_dim, embeddings_initializer=embeddings_initializer, **kwargs
         )
@@ -38,7 +46,7 @@ class TokenDense(keras.layers.Embedding):
         super().build(input_shape)
         self.bias = self.add_weight(name="bias", shape=(self.output_dim,), initializer="zeros")
 
-    def call(self, inputs):
+    def call(self, inputs: Tensor) -> Tensor:
         y = super().call(inputs)
         return y + keras.ops.cast(self.bias, y.dtype)
 

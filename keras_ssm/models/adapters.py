@@ -8,6 +8,7 @@ from keras_ssm import presets
 from keras_ssm.atomic_file import writing_file
 from keras_ssm.checks import check_positive
 from keras_ssm.models.saving import sample_check
+from keras_ssm.types import PathLike
 
 _FORMAT = 1
 _LOW_RANK = ("lora_kernel_a", "lora_kernel_b")
@@ -16,7 +17,7 @@ _LOW_RANK = ("lora_kernel_a", "lora_kernel_b")
 class Adapters:
     """Files of low-rank updates for backbone and task models, with all that trains beside them."""
 
-    def save_lora_weights(self, filepath):
+    def save_lora_weights(self, filepath: PathLike) -> None:
         """Saves all that trains after `enable_lora`: the low-rank updates and, in a task, the head.
 
         Args:
@@ -57,7 +58,7 @@ class Adapters:
                     keras.ops.cast(weight, _stored_dtype(weight))
                 )
 
-    def load_lora_weights(self, filepath, check_sample=True):
+    def load_lora_weights(self, filepath: PathLike, check_sample: bool = True) -> None:
         """Loads what `save_lora_weights` saved into a model of the same weights.
 
         If low-rank updates are not enabled yet, they are enabled first.

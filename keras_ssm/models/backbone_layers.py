@@ -1,9 +1,11 @@
 import keras
 from keras import ops
 
+from keras_ssm.layers.discrete_system import DiscreteSystem
 from keras_ssm.layers.norms import normalize
 from keras_ssm.layers.step_mask import StepMask, masked
 from keras_ssm.layers.timesteps import uncovered
+from keras_ssm.types import State, Tensor
 
 
 class BackboneLayers:
@@ -45,7 +47,14 @@ class BackboneLayers:
         x = keras.KerasTensor((batch, None, self.hidden_dim), dtype=self.compute_dtype)
         return [block.compute_output_spec(x, return_state=True)[1] for block in self.blocks]
 
-    def step(self, x, states, systems=None, timesteps=None, **arguments):
+    def step(
+        self,
+        x: Tensor,
+        states: list[State],
+        systems: list | None = None,
+        timesteps: Tensor | None = None,
+        **arguments,
+    ) -> tuple[Tensor, list[State]]:
         """Advances every layer by one sample, at inference.
 
         Args:
@@ -85,11 +94,11 @@ class BackboneLayers:
             following.append(state)
         return normalize(self.last_norm, y, training=False), following
 
-    def discretize(self):
+    def discretize(self) -> list[DiscreteSystem | None]:
         """Returns the discrete system of every layer, for a loop of `step`."""
         return [block.discretize() for block in self.blocks]
 
-    def get_initial_state(self, batch_size):
+    def get_initial_state(self, batch_size: int | Tensor) -> list[State]:
         """Returns the zero state of every layer for `batch_size` rows."""
         return [block.get_initial_state(batch_size) for block in self.blocks]
 

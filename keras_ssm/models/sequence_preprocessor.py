@@ -1,3 +1,5 @@
+from typing import Self
+
 import keras
 import numpy as np
 from keras_hub.models import Preprocessor
@@ -10,6 +12,7 @@ from keras_ssm.models.saving.preset_loading import opened
 from keras_ssm.models.ssm_backbone import SSMBackbone
 from keras_ssm.models.trainer.finite_inputs import is_tensorflow
 from keras_ssm.models.trainer.targets import to_numpy
+from keras_ssm.types import PathLike
 
 
 @keras.saving.register_keras_serializable(package="keras_ssm")
@@ -58,7 +61,14 @@ class SequencePreprocessor(Attributes, Preprocessor):
     tokenizer = audio_converter = image_converter = video_converter = None  # it needs none
     settable = ("tokens", "scale", "sequence_length", "allow_nan")
 
-    def __init__(self, tokens=False, scale=1.0, sequence_length=None, allow_nan=False, **kwargs):
+    def __init__(
+        self,
+        tokens: bool = False,
+        scale: float = 1.0,
+        sequence_length: int | None = None,
+        allow_nan: bool = False,
+        **kwargs,
+    ):
         super().__init__(**kwargs)
         self.tokens = tokens
         self.scale = scale
@@ -111,7 +121,7 @@ class SequencePreprocessor(Attributes, Preprocessor):
         check_flags(allow_nan=value)
         self._allow_nan = value
 
-    def call(self, x, y=None, sample_weight=None):
+    def call(self, x: object, y: object = None, sample_weight: object = None) -> dict | tuple:
         with brief_errors():
             inputs = self._inputs(x)
         return keras.utils.pack_x_y_sample_weight(inputs, y, sample_weight)
@@ -134,7 +144,7 @@ class SequencePreprocessor(Attributes, Preprocessor):
         return inputs
 
     @classmethod
-    def from_preset(cls, preset, revision=None, **kwargs):
+    def from_preset(cls, preset: PathLike, revision: str | None = None, **kwargs) -> Self:
         """Loads the preprocessor of a preset; see `SSMClassifier.from_preset`."""
         with opened(preset, revision) as files:
             return super().from_preset(str(files.directory), **kwargs)

@@ -21,6 +21,7 @@ from keras_ssm.models.saving.frozen_layers import freeze, frozen_config
 from keras_ssm.models.trainer.finite_inputs import is_tensorflow
 from keras_ssm.models.trainer.sequence_trainer import SequenceTrainer
 from keras_ssm.models.trainer.targets import to_numpy
+from keras_ssm.types import Tensor
 
 TOKEN_ENCODERS = {"embedding": keras.layers.Embedding, "one_hot": TokenDense}
 ENCODERS = ("auto", "linear", *TOKEN_ENCODERS, None)
@@ -87,25 +88,25 @@ class SSMBackbone(BackboneFiles, BackboneLayers, SequenceTrainer, Backbone, Func
 
     def __init__(
         self,
-        mixer,
-        num_layers,
-        hidden_dim,
-        vocabulary_size=None,
-        input_dim=1,
-        encoder="auto",
-        activation="gelu",
-        gate="glu",
-        norm="layer",
-        prenorm=False,
-        final_norm=None,
-        dropout=0.0,
-        tie_dropout=True,
-        norm_epsilon=1e-5,
-        norm_momentum=0.9,
-        mask_inputs=True,
-        dtype=None,
-        name=None,
-        trainable=True,
+        mixer: SequenceMixer,
+        num_layers: int,
+        hidden_dim: int,
+        vocabulary_size: int | None = None,
+        input_dim: int = 1,
+        encoder: str = "auto",
+        activation: str | None = "gelu",
+        gate: str | None = "glu",
+        norm: str | None = "layer",
+        prenorm: bool = False,
+        final_norm: str | None = None,
+        dropout: float = 0.0,
+        tie_dropout: bool = True,
+        norm_epsilon: float = 1e-5,
+        norm_momentum: float = 0.9,
+        mask_inputs: bool = True,
+        dtype: str | keras.dtype_policies.DTypePolicy | None = None,
+        name: str | None = None,
+        trainable: bool = True,
     ):
         if not isinstance(mixer, SequenceMixer) or mixer.input_rank != 3:
             raise ValueError(
@@ -198,11 +199,11 @@ class SSMBackbone(BackboneFiles, BackboneLayers, SequenceTrainer, Backbone, Func
         self.complete()
 
     @property
-    def input_key(self):
+    def input_key(self) -> str:
         """Name of the main input: `"token_ids"` with a vocabulary, `"inputs"` otherwise."""
         return "inputs" if self.vocabulary_size is None else "token_ids"
 
-    def standardize(self, inputs):
+    def standardize(self, inputs: Tensor | dict) -> dict[str, Tensor]:
         """Brings what a person passes into the dict that the graph takes.
 
         Args:

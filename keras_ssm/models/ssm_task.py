@@ -1,6 +1,8 @@
 import functools
 import inspect
 import warnings
+from collections.abc import Callable
+from typing import Self
 
 import keras
 from keras_hub.models import Task
@@ -14,6 +16,7 @@ from keras_ssm.models.saving.preset_loading import load
 from keras_ssm.models.ssm_backbone import SSMBackbone
 from keras_ssm.models.summary import print_preprocessor
 from keras_ssm.models.trainer.sequence_trainer import SequenceTrainer
+from keras_ssm.types import PathLike, Tensor
 
 
 # `Functional` stands there by name, or Keras and keras_hub rewrite the bases of these classes
@@ -36,7 +39,7 @@ class SSMTask(Adapters, ModelFiles, SequenceTrainer, Task, Functional):
     settable = ("preprocessor",)
 
     @property
-    def input_key(self):
+    def input_key(self) -> str:
         """Name of the main input, `"inputs"` or `"token_ids"`."""
         return self.backbone.input_key
 
@@ -49,7 +52,7 @@ class SSMTask(Adapters, ModelFiles, SequenceTrainer, Task, Functional):
     def step_scale(self, value):
         self.backbone.step_scale = value
 
-    def standardize(self, inputs):
+    def standardize(self, inputs: Tensor | dict) -> dict[str, Tensor]:
         """Brings arrays and dicts to what the graph takes; see `SSMBackbone.standardize`."""
         return self.backbone.standardize(inputs)
 
@@ -57,7 +60,7 @@ class SSMTask(Adapters, ModelFiles, SequenceTrainer, Task, Functional):
         """Returns a short, fixed input of one row."""
         return self.backbone.sample_inputs()
 
-    def preprocess(self, x, y=None, sample_weight=None):
+    def preprocess(self, x: object, y: object = None, sample_weight: object = None) -> tuple:
         own = {}
         if isinstance(x, dict):  # what the mixer reads and the preprocessor does not know
             names = set(self.backbone.blocks[0].mixer.call_arguments) - {"timesteps"}
@@ -67,13 +70,19 @@ class SSMTask(Adapters, ModelFiles, SequenceTrainer, Task, Functional):
         x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(packed)
         return ({**x, **own} if own else x), y, sample_weight
 
-    def compile(self, **settings):
+    def compile(self, **settings) -> None:
         """Configures training; the keyword arguments of `keras.Model.compile`."""
         # Kept for a second compilation; a partial, since Keras would track what a dict holds.
         self._compile_alike = functools.partial(self.compile, **settings)
         super().compile(**settings)
 
-    def summary(self, line_length=None, positions=None, print_fn=None, **kwargs):
+    def summary(
+        self,
+        line_length: int | None = None,
+        positions: list[float] | None = None,
+        print_fn: Callable | None = None,
+        **kwargs,
+    ) -> None:
         """Prints what the preprocessor does, if there is one, and the layers of the model.
 
         Args:
@@ -120,13 +129,13 @@ class SSMTask(Adapters, ModelFiles, SequenceTrainer, Task, Functional):
     @classmethod
     def from_preset(
         cls,
-        preset,
-        load_weights=True,
-        revision=None,
-        check_sample=True,
-        step_scale=None,
+        preset: PathLike,
+        load_weights: bool = True,
+        revision: str | None = None,
+        check_sample: bool = True,
+        step_scale: float | None = None,
         **kwargs,
-    ):
+    ) -> Self:
         """Loads a task model from a preset.
 
         A preset of the Hub is loaded from one commit, and only after the checksums of all its
@@ -174,7 +183,9 @@ class SSMTask(Adapters, ModelFiles, SequenceTrainer, Task, Functional):
 
         return load(build, preset, revision, load_weights, check_sample, step_scale, **kwargs)
 
-    def save_to_preset(self, preset_dir, max_shard_size=10, info=None):
+    def save_to_preset(
+        self, preset_dir: PathLike, max_shard_size: float = 10, info: dict | None = None
+    ) -> None:
         """Saves the model as a preset, with a `preset.json` that vouches for its files.
 
         Args:
@@ -193,11 +204,11 @@ class SSMTask(Adapters, ModelFiles, SequenceTrainer, Task, Functional):
             facts["parameters"] = self.count_params()
             presets.describe(directory, {**facts, "sample": self.record_sample()})
 
-    def save_task_weights(self, filepath):
+    def save_task_weights(self, filepath: PathLike) -> None:
         """Saves what the head adds to the backbone; not the optimizer."""
         keras.saving.save_weights(self, filepath, objects_to_skip=self._not_in_head())
 
-    def load_task_weights(self, filepath):
+    def load_task_weights(self, filepath: PathLike) -> None:
         """Loads what `save_task_weights` saved."""
         keras.saving.load_weights(self, filepath, objects_to_skip=self._not_in_head())
 
@@ -208,7 +219,7 @@ class SSMTask(Adapters, ModelFiles, SequenceTrainer, Task, Functional):
 
     # Adaptation
 
-    def enable_lora(self, rank, target_layer_names=None):
+    def enable_lora(self, rank: int, target_layer_names: list[str] | None = None) -> None:
         """Adds low-rank updates to the backbone's projections; only these and the head train.
 
         The model is compiled anew with the same settings, since other weights train.
@@ -231,7 +242,7 @@ class SSMTask(Adapters, ModelFiles, SequenceTrainer, Task, Functional):
         self.backbone.enable_lora(rank, target_layer_names)
         self._compile_anew()
 
-    def quantize(self, mode=None, config=None, **kwargs):
+    def quantize(self, mode: str | None = None, config=None, **kwargs) -> None:
         """Quantizes the projections and the head; the systems stay float32.
 
         The model is compiled anew with the same settings, since other weights train.

@@ -1,3 +1,6 @@
+from typing import TYPE_CHECKING
+
+import keras
 import numpy as np
 from keras import ops
 
@@ -5,8 +8,13 @@ from keras_ssm.layers import DSS, S4, S4D, S5
 from keras_ssm.ops.discretize import RULES
 from keras_ssm.plotting.figures import layers_and_labels, subplots
 
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
-def plot_eigenvalues(layers, labels=None):
+
+def plot_eigenvalues(
+    layers: keras.layers.Layer | list[keras.layers.Layer], labels: str | list[str] | None = None
+) -> "Figure":
     """Plots the eigenvalues of layers: continuous on the left, per sample on the right.
 
     Conjugates are drawn where the layer has them: those of a real system. The eigenvalues of

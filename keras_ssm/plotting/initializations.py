@@ -1,10 +1,17 @@
+from typing import TYPE_CHECKING
+
 import numpy as np
 
 from keras_ssm.initializers.diagonal import COMBINATIONS, INITS, diagonal
 from keras_ssm.plotting.figures import subplots
 
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
-def plot_initializations(inits=None, state_dim=64, steps=(1e-3, 1e-1)):
+
+def plot_initializations(
+    inits: list[str] | None = None, state_dim: int = 64, steps: tuple[float, float] = (1e-3, 1e-1)
+) -> "Figure":
     """Plots the frequencies that diagonal systems start with: one column for each name.
 
     Below each name stands the real part: a mode of -1/2 decays to 1/e within two units of time,

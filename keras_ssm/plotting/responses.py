@@ -1,11 +1,22 @@
+from typing import TYPE_CHECKING
+
+import keras
 import numpy as np
 
 from keras_ssm.checks import check_positive
 from keras_ssm.plotting.figures import layers_and_labels, subplots
 from keras_ssm.plotting.impulse import gains, impulse_response
 
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
-def plot_kernels(layers, length=64, features=6, labels=None):
+
+def plot_kernels(
+    layers: keras.layers.Layer | list[keras.layers.Layer],
+    length: int = 64,
+    features: int = 6,
+    labels: str | list[str] | None = None,
+) -> "Figure":
     """Plots convolution kernels: how long and how each feature remembers.
 
     A column for each layer, a row for each of some outputs. In `S5`, where every input reaches
@@ -68,7 +79,12 @@ def plot_kernels(layers, length=64, features=6, labels=None):
     return figure
 
 
-def plot_frequency_response(layers, labels=None, length=16384, features=0):
+def plot_frequency_response(
+    layers: keras.layers.Layer | list[keras.layers.Layer],
+    labels: str | list[str] | None = None,
+    length: int = 16384,
+    features: int = 0,
+) -> "Figure":
     """Plots how strongly layers pass each frequency: the magnitude of their kernels' spectrum.
 
     A thick line is the root mean square over all outputs of a layer. Every input of `S5` reaches

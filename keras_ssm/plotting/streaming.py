@@ -1,7 +1,14 @@
+from typing import TYPE_CHECKING
+
+import numpy as np
+
 from keras_ssm.plotting.figures import subplots
 
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
-def plot_streaming(images, probabilities, labels):
+
+def plot_streaming(images: np.ndarray, probabilities: np.ndarray, labels: np.ndarray) -> "Figure":
     """Plots images with the class probabilities as their pixels arrive.
 
     Args:

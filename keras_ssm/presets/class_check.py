@@ -1,5 +1,9 @@
 """Which classes a preset may name: those of Keras, of this package, and those registered here."""
 
+from collections.abc import Collection
+
+from keras_ssm.presets.documents import Documents
+
 # Public modules of Keras whose classes are parts of a model and run nothing of their own.
 _MODULES = (
     "keras",
@@ -21,7 +25,7 @@ _PROGRAMS = ("__lambda__", "Lambda", "TFSMLayer", "JaxLayer", "FlaxLayer", "Torc
 _VALUES = ("__tensor__", "__numpy__", "__bytes__", "__ellipsis__", "__slice__", "__keras_tensor__")
 
 
-def check_classes(documents, registered):
+def check_classes(documents: Documents, registered: Collection[str]) -> None:
     """Checks every class that the configurations of a preset name, before Keras reads them.
 
     Args:

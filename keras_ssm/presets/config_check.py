@@ -1,17 +1,20 @@
 """What the configurations of a preset say, compared with each other and with the weights."""
 
 import json
+from collections.abc import Collection
+
+from keras_ssm.presets.documents import Documents
 
 _WEIGHTS = ".weights.h5"
 
 
-def is_quantised(documents):
+def is_quantised(documents: Documents) -> bool:
     """Whether the configuration of a preset names dtype policies of quantised layers."""
     text = json.dumps(documents["config.json"])
     return any(f'"{kind}' in text for kind in ("DTypePolicyMap", "Quantized", "int8", "int4"))
 
 
-def check_agreement(documents):
+def check_agreement(documents: Documents) -> None:
     """Checks that the files of a preset describe one and the same model.
 
     The task's file holds the configurations of its backbone and its preprocessor once more, and
@@ -42,7 +45,7 @@ def _described(entry):
     return {"class_name": entry.get("registered_name", entry.get("class_name")), **arguments}
 
 
-def check_sizes(documents, numbers, given=()):
+def check_sizes(documents: Documents, numbers: int, given: Collection[str] = ()) -> None:
     """Checks that a model of these sizes can have its weights in the files of a preset.
 
     A size that the weights contradict is refused before the model takes memory.

@@ -4,7 +4,7 @@ import contextlib
 
 
 @contextlib.contextmanager
-def explained(failure):
+def explained(failure: str):
     """Turns whatever the Hub's client raises into a `ValueError` with advice.
 
     Args:

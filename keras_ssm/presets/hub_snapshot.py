@@ -14,11 +14,17 @@ from keras_ssm.presets.preset_files import (
     verified,
     vouching,
 )
+from keras_ssm.types import PathLike
 
 SCHEME = "hf://"
 
 
-def download(repo_id, revision=None, token=None, cache_dir=None):
+def download(
+    repo_id: str,
+    revision: str | None = None,
+    token: str | None = None,
+    cache_dir: PathLike | None = None,
+) -> Path:
     """Downloads what a preset consists of, at one commit, into the cache of the Hub's client.
 
     `preset.json` comes first and says which files belong to the preset; nothing else of the
@@ -41,7 +47,12 @@ def download(repo_id, revision=None, token=None, cache_dir=None):
     return fetch(repo_id, revision, token, cache_dir).directory
 
 
-def fetch(repo_id, revision=None, token=None, cache_dir=None):
+def fetch(
+    repo_id: str,
+    revision: str | None = None,
+    token: str | None = None,
+    cache_dir: PathLike | None = None,
+) -> FoundPreset:
     """`download`, with what its `preset.json` says: returns a `FoundPreset`."""
     snapshot = _Snapshot(repo_id, token, cache_dir)
     directory = snapshot.fetch_document(revision)

@@ -6,6 +6,7 @@ import json
 import re
 import shutil
 import tempfile
+from collections.abc import Collection, Iterator
 from pathlib import Path
 
 PACKAGE = "keras_ssm>"
@@ -34,12 +35,12 @@ class Migration:
 MIGRATIONS = (Migration(classes={"SSMClassifierPreprocessor": "SequencePreprocessor"}),)
 
 
-def format_version():
+def format_version() -> int:
     """The format version that this library writes, and the newest that it reads."""
     return len(MIGRATIONS) + 1
 
 
-def pending(document):
+def pending(document: dict | None) -> tuple[Migration, ...]:
     """Returns the migrations that a preset needs.
 
     Args:
@@ -48,7 +49,7 @@ def pending(document):
     return MIGRATIONS[(1 if document is None else document["format_version"]) - 1 :]
 
 
-def migrate_document(document):
+def migrate_document(document: dict) -> dict:
     """Returns `preset.json` with the class names of today."""
     for migration in pending(document):
         for key in {"task", "system", "backbone"} & set(document):
@@ -57,7 +58,7 @@ def migrate_document(document):
 
 
 @contextlib.contextmanager
-def migrated(directory, document, names):
+def migrated(directory: Path, document: dict | None, names: Collection[str]) -> Iterator[Path]:
     """A preset with the names of today: the directory itself, or a copy that goes afterwards.
 
     Args:

@@ -7,12 +7,14 @@ import hashlib
 import json
 import os
 import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
 from keras_ssm.atomic_directory import writing_directory
 from keras_ssm.atomic_file import writing_file
 from keras_ssm.presets import migrations
+from keras_ssm.types import PathLike
 
 PRESET_FILE = "preset.json"
 CARD_FILE = "README.md"
@@ -62,7 +64,7 @@ class FoundPreset(NamedTuple):
         return str(self.directory)
 
 
-def describe(directory, facts):
+def describe(directory: PathLike, facts: dict) -> None:
     """Writes `preset.json`: the facts, the format version and a checksum of every file.
 
     Args:
@@ -78,14 +80,14 @@ def describe(directory, facts):
     write(directory, {**facts, "format_version": migrations.format_version(), "files": files})
 
 
-def write(directory, document):
+def write(directory: PathLike, document: dict) -> None:
     """Writes a dict as the `preset.json` of a directory; a link there is replaced."""
     text = json.dumps(document, indent=1, default=_plain) + "\n"
     with writing_file(Path(directory) / PRESET_FILE) as file:
         file.write_text(text, encoding="utf-8")
 
 
-def verify(directory):
+def verify(directory: PathLike) -> dict:
     """Checks a preset before anything of it is used.
 
     Args:
@@ -101,7 +103,7 @@ def verify(directory):
     return verified(directory).document
 
 
-def verified(directory):
+def verified(directory: PathLike) -> FoundPreset:
     """`verify`, with what vouched for the files: returns a `FoundPreset`."""
     directory = Path(directory)
     failures = 0
@@ -125,7 +127,7 @@ def _verify(directory, vouched):
     return document
 
 
-def vouching(directory):
+def vouching(directory: PathLike) -> tuple | None:
     """What vouches for the files of a preset: another after it was replaced; `None` without.
 
     Also after two saves, the second of which brought back what was there.
@@ -220,18 +222,18 @@ def complaints(directory, document):
     return found
 
 
-def is_read_on_load(name):
+def is_read_on_load(name: str) -> bool:
     """Whether loading a preset might read the file of this name, relative to its directory."""
     in_root = "/" not in name and any(fnmatch.fnmatchcase(name, p) for p in _READ_ON_LOAD)
     return in_root or name.startswith(_ASSETS)
 
 
-def files_read_on_load(directory):
+def files_read_on_load(directory: PathLike) -> set[str]:
     """Names of the files below a directory that loading a preset might read."""
     return {name for name in _file_names(Path(directory)) if is_read_on_load(name)}
 
 
-def read(directory, vouched=None):
+def read(directory: PathLike, vouched: tuple | None = None) -> dict:
     """Returns `preset.json` of a directory as a dict, or raises a `ValueError`.
 
     Args:
@@ -294,7 +296,7 @@ def read_json(path, content=None):
 
 
 @contextlib.contextmanager
-def writing(destination):
+def writing(destination: PathLike) -> Iterator[Path]:
     """A scratch directory that becomes the preset `destination` when its writer succeeds.
 
     At every moment the old preset or the new one loads; see `writing_directory`. Files of the
@@ -341,7 +343,7 @@ def _file_names(directory):
     return {name for name in names if name not in (PRESET_FILE, CARD_FILE)}
 
 
-def sha256(path):
+def sha256(path: Path) -> str:
     """The checksum of a file, in hexadecimal."""
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

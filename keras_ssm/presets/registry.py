@@ -14,6 +14,7 @@ from keras_ssm.presets.preset_files import (
     read,
     verified,
 )
+from keras_ssm.types import PathLike
 
 # Where the presets of this package are published: `hf://keras-ssm/<name>`.
 ORGANISATION = "keras-ssm"
@@ -24,7 +25,7 @@ PUBLISHED = frozenset()
 PATH_VARIABLE = "KERAS_SSM_PRESETS"
 
 
-def zoo():
+def zoo() -> Path:
     """Directory of the presets that come with the package."""
     here = Path(__file__).resolve().parent
     installed = here / "zoo"
@@ -32,7 +33,7 @@ def zoo():
     return installed if installed.is_dir() else here.parents[1] / "presets"
 
 
-def list_presets():
+def list_presets() -> dict[str, dict]:
     """Returns the table of presets: those of `KERAS_SSM_PRESETS` and those of the package.
 
     `KERAS_SSM_PRESETS` names directories, as `PATH` does, that hold one folder for each preset.
@@ -55,12 +56,12 @@ def list_presets():
     return {name: _entry(name, directory) for name, directory in sorted(_directories().items())}
 
 
-def handle(name):
+def handle(name: str) -> str:
     """Name on the Hub of a preset of this package."""
     return f"{hub_snapshot.SCHEME}{ORGANISATION}/{name}"
 
 
-def resolve(preset, revision=None):
+def resolve(preset: PathLike, revision: str | None = None) -> Path:
     """Returns the verified directory of a preset.
 
     A name is looked up in the directories of `KERAS_SSM_PRESETS`, then among the presets of
@@ -82,7 +83,7 @@ def resolve(preset, revision=None):
     return find(preset, revision).directory
 
 
-def find(preset, revision=None):
+def find(preset: PathLike | FoundPreset, revision: str | None = None) -> FoundPreset:
     """`resolve`, with what `preset.json` says: returns a `FoundPreset`, or the one it is given."""
     if isinstance(preset, FoundPreset):
         return preset

@@ -75,7 +75,7 @@ def _shown(value):
     return f"{100 * value:.1f} %" if 0 <= value <= 1 else f"{value:g}"
 
 
-def markdown_table():
+def markdown_table() -> str:
     """Returns the presets of the package as a Markdown table, with a final newline.
 
     Example:

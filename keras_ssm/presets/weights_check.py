@@ -1,5 +1,7 @@
 """What a weights file of a preset may hold, checked before Keras reads it."""
 
+from pathlib import Path
+
 import numpy as np
 
 # Keras writes weights as they are. What is declared but not stored is no set of weights.
@@ -8,7 +10,7 @@ _LARGEST_EXPANSION = 20
 _ROWS_BYTES = 1 << 24
 
 
-def check_weights(path, quantised=False, values=True):
+def check_weights(path: Path, quantised: bool = False, values: bool = True) -> int:
     """Checks every array of a weights file, and counts what they hold.
 
     Args:

@@ -1,3 +1,5 @@
+from collections.abc import Callable
+
 import keras
 import numpy as np
 
@@ -22,7 +24,15 @@ class ClassifierTask(SSMTask):
         **kwargs: `compile`, `name`, `trainable`.
     """
 
-    def make_head(self, backbone, num_classes, preprocessor, pooling, dropout, head_dtype):
+    def make_head(
+        self,
+        backbone: SSMBackbone,
+        num_classes: int,
+        preprocessor: Callable | None,
+        pooling: str | None,
+        dropout: float,
+        head_dtype: str | keras.dtype_policies.DTypePolicy | None,
+    ) -> None:
         """Checks the arguments and makes the layers of the head."""
         if not isinstance(backbone, SSMBackbone):
             raise ValueError(f"`backbone` must be an `SSMBackbone`. Received: {backbone!r}")
@@ -42,7 +52,14 @@ class ClassifierTask(SSMTask):
         self.dropout = dropout
         self.head_dtype = None if head_dtype is None else self.head_policy
 
-    def compile(self, optimizer="auto", loss="auto", *, metrics="auto", **kwargs):
+    def compile(
+        self,
+        optimizer: str | keras.optimizers.Optimizer = "auto",
+        loss="auto",
+        *,
+        metrics="auto",
+        **kwargs,
+    ) -> None:
         """Configures training; see `keras.Model.compile`.
 
         Args:

@@ -1,8 +1,13 @@
+from collections.abc import Callable
+
 import keras
 from keras import ops
 
+from keras_ssm.layers.discrete_system import DiscreteSystem
 from keras_ssm.models.classification.classifier_task import ClassifierTask
 from keras_ssm.models.sequence_preprocessor import SequencePreprocessor
+from keras_ssm.models.ssm_backbone import SSMBackbone
+from keras_ssm.types import Tensor
 
 # Parts of the state: of the layers, and of the mean or the last step.
 STATE = {"layers", "total", "count"}
@@ -64,15 +69,15 @@ class SSMClassifier(ClassifierTask):
 
     def __init__(
         self,
-        backbone,
-        num_classes,
-        preprocessor=None,
-        pooling="mean",
-        dropout=0.0,
-        head_dtype=None,
-        compile=True,
-        name=None,
-        trainable=True,
+        backbone: SSMBackbone,
+        num_classes: int,
+        preprocessor: Callable | None = None,
+        pooling: str | None = "mean",
+        dropout: float = 0.0,
+        head_dtype: str | keras.dtype_policies.DTypePolicy | None = None,
+        compile: bool = True,
+        name: str | None = None,
+        trainable: bool = True,
     ):
         self.make_head(backbone, num_classes, preprocessor, pooling, dropout, head_dtype)
         inputs = backbone.input
@@ -119,7 +124,14 @@ class SSMClassifier(ClassifierTask):
             "count": keras.KerasTensor((batch, 1), dtype="int32"),
         }
 
-    def step(self, x, state, systems=None, timesteps=None, **arguments):
+    def step(
+        self,
+        x: Tensor,
+        state: dict,
+        systems: list | None = None,
+        timesteps: Tensor | None = None,
+        **arguments,
+    ) -> tuple[Tensor, dict]:
         """Reads one more sample and returns the logits so far, at inference.
 
         Args:
@@ -167,11 +179,11 @@ class SSMClassifier(ClassifierTask):
         mean = total / ops.cast(ops.maximum(count, 1), total.dtype)
         return ops.cast(mean, self.pooler.compute_dtype), {"total": total, "count": count}
 
-    def discretize(self):
+    def discretize(self) -> list[DiscreteSystem | None]:
         """Returns the discrete system of every layer, for a loop of `step`."""
         return self.backbone.discretize()
 
-    def get_initial_state(self, batch_size):
+    def get_initial_state(self, batch_size: int | Tensor) -> dict:
         """Returns the state before the first sample, for `batch_size` rows."""
         return {
             "layers": self.backbone.get_initial_state(batch_size),

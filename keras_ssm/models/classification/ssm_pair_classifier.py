@@ -1,3 +1,5 @@
+from collections.abc import Callable
+
 import keras
 import numpy as np
 from keras import ops
@@ -9,7 +11,8 @@ from keras_ssm.models.classification.ssm_pair_classifier_preprocessor import (
     SSMPairClassifierPreprocessor,
 )
 from keras_ssm.models.model_timesteps import model_timesteps
-from keras_ssm.models.ssm_backbone import full_mask
+from keras_ssm.models.ssm_backbone import SSMBackbone, full_mask
+from keras_ssm.types import Tensor
 
 
 @keras.saving.register_keras_serializable(package="keras_ssm")
@@ -66,17 +69,17 @@ class SSMPairClassifier(ClassifierTask):
 
     def __init__(
         self,
-        backbone,
-        num_classes,
-        preprocessor=None,
-        pooling="mean",
-        head_dim=None,
-        head_activation="gelu",
-        dropout=0.0,
-        head_dtype=None,
-        compile=True,
-        name=None,
-        trainable=True,
+        backbone: SSMBackbone,
+        num_classes: int,
+        preprocessor: Callable | None = None,
+        pooling: str = "mean",
+        head_dim: int | None = None,
+        head_activation: str = "gelu",
+        dropout: float = 0.0,
+        head_dtype: str | keras.dtype_policies.DTypePolicy | None = None,
+        compile: bool = True,
+        name: str | None = None,
+        trainable: bool = True,
     ):
         if pooling is None:
             raise ValueError("`pooling` must be 'mean' or 'last'. Received: pooling=None")
@@ -106,7 +109,7 @@ class SSMPairClassifier(ClassifierTask):
         y = self._activate(self.pair_dense(ops.concatenate([a, b, a - b, a * b], axis=-1)))
         return self.head(self.head_dropout(y, **context))
 
-    def standardize(self, inputs):
+    def standardize(self, inputs: Tensor | dict) -> dict[str, Tensor]:
         """Brings what a person passes into the dict that the graph takes; see the class."""
         key = self.input_key
         given = dict(inputs) if isinstance(inputs, dict) else {key: inputs}

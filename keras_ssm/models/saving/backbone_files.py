@@ -1,9 +1,12 @@
+from typing import Self
+
 import keras
 
 from keras_ssm import presets
 from keras_ssm.models.adapters import Adapters, enable
 from keras_ssm.models.saving.model_files import ModelFiles
 from keras_ssm.models.saving.preset_loading import load
+from keras_ssm.types import PathLike
 from keras_ssm.version import __version__
 
 
@@ -13,7 +16,7 @@ class BackboneFiles(Adapters, ModelFiles):
     def default_lora_layer_names(self):
         return ["input_dense", "output_dense"]
 
-    def enable_lora(self, rank, target_layer_names=None):
+    def enable_lora(self, rank: int, target_layer_names: list[str] | None = None) -> None:
         """Freezes all but new low-rank updates of projections; see `SSMClassifier.enable_lora`."""
         enable(self, rank, target_layer_names, super().enable_lora)
         self.track_weights()
@@ -21,13 +24,13 @@ class BackboneFiles(Adapters, ModelFiles):
     @classmethod
     def from_preset(
         cls,
-        preset,
-        load_weights=True,
-        revision=None,
-        check_sample=True,
-        step_scale=None,
+        preset: PathLike,
+        load_weights: bool = True,
+        revision: str | None = None,
+        check_sample: bool = True,
+        step_scale: float | None = None,
         **kwargs,
-    ):
+    ) -> Self:
         """Loads a backbone from a preset, verified as `SSMClassifier.from_preset` does.
 
         Args:
@@ -53,7 +56,9 @@ class BackboneFiles(Adapters, ModelFiles):
 
         return load(build, preset, revision, load_weights, check_sample, step_scale, **kwargs)
 
-    def save_to_preset(self, preset_dir, max_shard_size=10, info=None):
+    def save_to_preset(
+        self, preset_dir: PathLike, max_shard_size: float = 10, info: dict | None = None
+    ) -> None:
         """Saves the backbone and its `preset.json` to a directory.
 
         Args:

@@ -5,6 +5,7 @@ import keras
 from keras_ssm.checks import check_positive
 from keras_ssm.ops import backend
 from keras_ssm.ops.exporting import DEFAULT_LONGEST, exporting
+from keras_ssm.types import PathLike
 
 # Formats whose programs have no loops with lists, no transforms and no XLA.
 WITHOUT_LOOPS = ("onnx", "openvino", "litert")
@@ -15,13 +16,13 @@ class Exports:
 
     def export(
         self,
-        filepath,
-        format="tf_saved_model",
-        verbose=None,
-        input_signature=None,
-        max_length=DEFAULT_LONGEST,
+        filepath: PathLike,
+        format: str = "tf_saved_model",
+        verbose: bool | None = None,
+        input_signature: dict | keras.InputSpec | None = None,
+        max_length: int = DEFAULT_LONGEST,
         **kwargs,
-    ):
+    ) -> None:
         """Writes the model for other programs; see `keras.Model.export` and docs/exporting.md.
 
         Args:

@@ -3,12 +3,15 @@ import os
 
 from keras_ssm.atomic_directory import writing_directory
 from keras_ssm.atomic_file import writing_file
+from keras_ssm.types import PathLike
 
 
 class ModelFiles:
     """How backbone and task models save: the old file or the whole new one is there, always."""
 
-    def save(self, filepath, overwrite=True, zipped=None, **kwargs):
+    def save(
+        self, filepath: PathLike, overwrite: bool = True, zipped: bool | None = None, **kwargs
+    ) -> None:
         """Saves the model as a `.keras` file, whole or not at all; see `keras.Model.save`.
 
         Args:
@@ -27,7 +30,9 @@ class ModelFiles:
             with writing_file(filepath) as file:
                 super().save(file, zipped=zipped, **kwargs)
 
-    def save_weights(self, filepath, overwrite=True, max_shard_size=None):
+    def save_weights(
+        self, filepath: PathLike, overwrite: bool = True, max_shard_size: float | None = None
+    ) -> None:
         """Saves the weights, whole or not at all; see `keras.Model.save_weights`.
 
         Args:

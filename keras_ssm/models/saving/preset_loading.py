@@ -9,6 +9,7 @@ import keras
 
 from keras_ssm import presets
 from keras_ssm.models.saving import sample_check
+from keras_ssm.types import PathLike
 
 
 class _ReplacedMeanwhileError(ValueError):
@@ -129,7 +130,7 @@ def _check_step_scales(model, preset):
             )
 
 
-def load_model(preset, revision=None, **kwargs):
+def load_model(preset: PathLike, revision: str | None = None, **kwargs) -> keras.Model:
     """Loads a preset as the class that saved it.
 
     Args:

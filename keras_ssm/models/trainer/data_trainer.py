@@ -1,6 +1,7 @@
 import contextlib
 
 import keras
+import numpy as np
 from keras import ops
 
 from keras_ssm.layers.step_mask import StepMask
@@ -23,19 +24,19 @@ class DataTrainer:
 
     def fit(
         self,
-        x=None,
-        y=None,
-        batch_size=None,
-        epochs=1,
-        verbose="auto",
-        callbacks=None,
-        validation_split=0.0,
-        validation_data=None,
-        shuffle=True,
-        class_weight=None,
-        sample_weight=None,
+        x: object = None,
+        y: object = None,
+        batch_size: int | None = None,
+        epochs: int = 1,
+        verbose: str | int = "auto",
+        callbacks: list | None = None,
+        validation_split: float = 0.0,
+        validation_data: object = None,
+        shuffle: bool = True,
+        class_weight: dict | None = None,
+        sample_weight: object = None,
         **kwargs,
-    ):
+    ) -> keras.callbacks.History:
         """Trains the model. The arguments are those of `keras.Model.fit`.
 
         Args:
@@ -109,8 +110,14 @@ class DataTrainer:
         return history
 
     def evaluate(
-        self, x=None, y=None, batch_size=None, verbose="auto", sample_weight=None, **kwargs
-    ):
+        self,
+        x: object = None,
+        y: object = None,
+        batch_size: int | None = None,
+        verbose: str | int = "auto",
+        sample_weight: object = None,
+        **kwargs,
+    ) -> float | list | dict:
         """Returns loss and metrics. The arguments are those of `keras.Model.evaluate`."""
         road = BatchConverter(self, "evaluate")
         # Within `fit` Keras evaluates data that was prepared there.
@@ -127,7 +134,9 @@ class DataTrainer:
                 **kwargs,
             )
 
-    def predict(self, x, batch_size=None, verbose="auto", **kwargs):
+    def predict(
+        self, x: object, batch_size: int | None = None, verbose: str | int = "auto", **kwargs
+    ) -> np.ndarray:
         """Returns the outputs as NumPy arrays. The arguments are those of `keras.Model.predict`.
 
         Data as in `fit`; targets of a stream are left out. A row with NaN among its valid inputs
@@ -138,25 +147,34 @@ class DataTrainer:
         with self._left_intact(road):
             return keras.Model.predict(self, x, batch_size=batch_size, verbose=verbose, **kwargs)
 
-    def train_on_batch(self, x, y=None, sample_weight=None, class_weight=None, **kwargs):
+    def train_on_batch(
+        self,
+        x: object,
+        y: object = None,
+        sample_weight: object = None,
+        class_weight: dict | None = None,
+        **kwargs,
+    ) -> float | list | dict:
         """Trains on one batch; the arguments of `keras.Model.train_on_batch`, data as in `fit`."""
         batch = self._batch("fit", x, y, sample_weight, class_weight)
         with self._left_intact():
             return keras.Model.train_on_batch(self, *batch, **kwargs)
 
-    def test_on_batch(self, x, y=None, sample_weight=None, **kwargs):
+    def test_on_batch(
+        self, x: object, y: object = None, sample_weight: object = None, **kwargs
+    ) -> float | list | dict:
         """Evaluates one batch; the arguments of `keras.Model.test_on_batch`."""
         batch = self._batch("evaluate", x, y, sample_weight)
         with self._left_intact():
             return keras.Model.test_on_batch(self, *batch, **kwargs)
 
-    def predict_on_batch(self, x):
+    def predict_on_batch(self, x: object) -> np.ndarray:
         """Returns the outputs of one batch as NumPy arrays."""
         batch = self._batch("predict", x)
         with self._left_intact():
             return keras.Model.predict_on_batch(self, batch[0])
 
-    def preprocess(self, x, y=None, sample_weight=None):
+    def preprocess(self, x: object, y: object = None, sample_weight: object = None) -> tuple:
         """Returns the data as `(x, y, sample_weight)`, preprocessed if the model does that."""
         return x, y, sample_weight
 

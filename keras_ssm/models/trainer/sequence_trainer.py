@@ -12,6 +12,7 @@ from keras_ssm.models.trainer.data_trainer import DataTrainer
 from keras_ssm.models.trainer.prepared import is_prepared, prepared
 from keras_ssm.models.trainer.replicas import Replicas
 from keras_ssm.ops import backend
+from keras_ssm.types import State, Tensor
 
 
 class SequenceTrainer(Clones, Attributes, OneDirection, Exports, Replicas, DataTrainer):
@@ -28,13 +29,13 @@ class SequenceTrainer(Clones, Attributes, OneDirection, Exports, Replicas, DataT
 
     def __call__(
         self,
-        inputs,
-        training=None,
-        mask=None,
-        initial_state=None,
-        return_state=False,
+        inputs: Tensor | dict,
+        training: bool | None = None,
+        mask: Tensor | None = None,
+        initial_state: State | None = None,
+        return_state: bool = False,
         **kwargs,
-    ):
+    ) -> Tensor | tuple[Tensor, State]:
         self._refuse_unknown(kwargs)
         self.check_state(initial_state, return_state)
         # Only what was given: a `None` would hide what an outer model was called with.
@@ -53,13 +54,13 @@ class SequenceTrainer(Clones, Attributes, OneDirection, Exports, Replicas, DataT
 
     def call(
         self,
-        inputs,
-        training=None,
-        mask=None,
-        initial_state=None,
-        return_state=False,
+        inputs: Tensor | dict,
+        training: bool | None = None,
+        mask: Tensor | None = None,
+        initial_state: State | None = None,
+        return_state: bool = False,
         **kwargs,
-    ):
+    ) -> Tensor | tuple[Tensor, State]:
         self._refuse_unknown(kwargs)
         inputs = self.as_tensors(inputs, mask)  # Keras may call this directly
         with prepared(self):

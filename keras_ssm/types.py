@@ -1,0 +1,13 @@
+"""Names for what public signatures take, whatever the backend."""
+
+import os
+from typing import Any
+
+# A tensor of the backend, or what becomes one: an array of NumPy, or a symbolic tensor of Keras.
+Tensor = Any
+
+# A tensor or a tree of tensors, such as a dict of them: the state of a mixer, a block or a model.
+State = Any
+
+# A directory or file.
+PathLike = str | os.PathLike
