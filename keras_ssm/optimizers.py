@@ -23,10 +23,14 @@ def ssm_optimizer(
         ssm_learning_rate: float or schedule. Rate of the system's weights; `None` for
             `learning_rate`. Defaults to `1e-3`.
         weight_decay: float. Decoupled decay of the other weights. Defaults to `0.05`.
-        **kwargs: Further arguments of both optimizers, such as `clipnorm`.
+        **kwargs: Further arguments of the optimizers, such as `clipnorm`. A `global_clipnorm` is
+            that of all gradients together.
 
     Returns:
         A `keras.optimizers.MultiOptimizer`.
+
+    Raises:
+        ValueError: for `global_clipnorm` with `gradient_accumulation_steps`.
 
     Example:
         ```python
@@ -36,6 +40,17 @@ def ssm_optimizer(
     Reference:
         [S4D](https://arxiv.org/abs/2206.11893), appendix B (training).
     """
+    norm = kwargs.pop("global_clipnorm", None)
+    steps = kwargs.get("gradient_accumulation_steps")
+    if norm is not None and steps is not None:
+        raise ValueError(
+            "`global_clipnorm` does not go with `gradient_accumulation_steps`: each group of "
+            "weights accumulates by itself, and no norm of all is known when they are applied. "
+            f"`clipnorm` does. Received: global_clipnorm={norm}, "
+            f"gradient_accumulation_steps={steps}"
+        )
+    if norm is not None:
+        keras.optimizers.Adam(global_clipnorm=norm, **kwargs)  # checks that it clips one way
     if ssm_learning_rate is None:
         ssm_learning_rate = learning_rate
     rest = keras.optimizers.AdamW(learning_rate, weight_decay=weight_decay, **kwargs)
@@ -43,7 +58,9 @@ def ssm_optimizer(
     groups["slow"] = keras.optimizers.Adam(ssm_learning_rate, **kwargs)
     # A group, since `exclude_from_weight_decay` is not saved with an optimizer.
     groups["undecayed"] = keras.optimizers.Adam(learning_rate, **kwargs)
-    return keras.optimizers.MultiOptimizer(groups)
+    if norm is None:
+        return keras.optimizers.MultiOptimizer(groups)
+    return ClippedTogether(groups, global_clipnorm=norm)
 
 
 @keras.saving.register_keras_serializable(package="keras_ssm")
@@ -58,3 +75,30 @@ class WeightGroups(keras.optimizers.OptimizerMap):
         if group is None and variable.name in UNDECAYED_WEIGHTS:
             group = "undecayed"
         return self.default_optimizer if group is None else self[group]
+
+
+@keras.saving.register_keras_serializable(package="keras_ssm")
+class ClippedTogether(keras.optimizers.MultiOptimizer):
+    """A `keras.optimizers.MultiOptimizer` that clips the norm of all gradients together.
+
+    Args:
+        optimizer_map: see `keras.optimizers.MultiOptimizer`.
+        global_clipnorm: float. Largest norm of all gradients, as one vector.
+        **kwargs: Arguments of `keras.optimizers.MultiOptimizer`.
+    """
+
+    def __init__(self, optimizer_map, global_clipnorm, **kwargs):
+        super().__init__(optimizer_map, **kwargs)
+        self.global_clipnorm = global_clipnorm
+
+    def apply(self, grads, trainable_variables=None):
+        scale = self.loss_scale_factor
+        if scale is None:
+            grads = self._clip_gradients(list(grads))
+        else:  # which the optimizers of the groups take out again
+            grads = [g if g is None else g / scale for g in grads]
+            grads = [g if g is None else g * scale for g in self._clip_gradients(grads)]
+        super().apply(grads, trainable_variables)
+
+    def get_config(self):
+        return {**super().get_config(), "global_clipnorm": self.global_clipnorm}

@@ -4,6 +4,7 @@ import keras
 import numpy as np
 import pytest
 
+from keras_ssm.optimizers import ssm_optimizer
 from tests.backend_tools import BACKEND, relative_error, to_numpy
 from tests.models.test_training_mode import make_model
 
@@ -41,6 +42,22 @@ def averaged():
     )
 
 
+def grouped():
+    return ssm_optimizer(
+        0.05,
+        0.02,
+        use_ema=True,
+        ema_momentum=0.5,
+        ema_overwrite_frequency=2,
+        gradient_accumulation_steps=2,
+        clipnorm=0.5,
+    )
+
+
+def clipped_together():
+    return ssm_optimizer(0.05, 0.02, epsilon=1e-2, global_clipnorm=0.5)
+
+
 def scaled():
     return keras.optimizers.LossScaleOptimizer(keras.optimizers.SGD(0.05), initial_scale=1024.0)
 
@@ -51,20 +68,33 @@ WAYS = {
         {"sample_weight": np.linspace(0, 2, 8)},
     ),
     "class_weight, loss scaling": (scaled, {"class_weight": {0: 3.0, 1: 0.5}}),
+    "the default optimizer, gradient accumulation, EMA": (grouped, {}),
+    "mixed_float16": (clipped_together, {}),
 }
 
 
 FIRST = next(iter(WAYS))
 
+ONCE = {
+    "the default optimizer, gradient accumulation, EMA": pytest.mark.once("torch"),
+    "mixed_float16": pytest.mark.once("torch", "tensorflow"),
+}
 
-@pytest.mark.parametrize("way", WAYS)
+
+@pytest.mark.parametrize("way", [pytest.param(way, marks=ONCE.get(way, ())) for way in WAYS])
 def test_a_step_is_that_of_a_plain_model(rng, way):
     optimizer, weights = WAYS[way]
+    if way == "mixed_float16":
+        keras.config.set_dtype_policy(way)
     inputs = rng.standard_normal((8, 10, 2)).astype("float32")
     inputs *= MASK[..., None]  # the task zeroes what the mask covers
     x = {"inputs": inputs, "padding_mask": MASK}
     y = np.arange(8) % 2
+    # Penalties of activities in half precision do not add up with the loss in Keras on TensorFlow.
     task, twin, plain = pair()
+    if way == "mixed_float16":
+        for part in (task, twin):
+            part.backbone.blocks[0].activity_regularizer = None
     for model in (task, plain):
         model.compile(
             optimizer(),
@@ -73,6 +103,8 @@ def test_a_step_is_that_of_a_plain_model(rng, way):
             weighted_metrics=["accuracy"],
             run_eagerly=BACKEND == "tensorflow",
         )
+        is_scaled = isinstance(model.optimizer, keras.optimizers.LossScaleOptimizer)
+        assert is_scaled == (way in ("mixed_float16", "class_weight, loss scaling"))
     before = [to_numpy(v) for v in task.trainable_variables]
     first = {k: v if isinstance(v, dict) else v[:4] for k, v in weights.items()}
     logs = []
@@ -102,3 +134,28 @@ def test_a_step_is_that_of_a_plain_model(rng, way):
         assert relative_error(task.predict_on_batch(batch[0]), expected[:4]) < 1e-5
     # An average that became the weights does not keep the next step from running.
     assert np.isfinite(task.train_on_batch(*batch)).all()
+
+
+@pytest.mark.once("torch")
+def test_the_norm_of_all_gradients_is_clipped_as_by_one_optimizer(rng):
+    x = rng.standard_normal((8, 10, 2)).astype("float32")
+    # Far from a step of Adam, which would undo any factor on its gradients.
+    arguments = {"epsilon": 1.0, "global_clipnorm": 0.25}
+    models = [make_model(dropout=0.0) for _ in range(3)]
+    models[1].set_weights(models[0].get_weights())
+    models[2].set_weights(models[0].get_weights())
+    together = ssm_optimizer(0.5, 0.5, weight_decay=0.0, **arguments)
+    optimizers = (
+        keras.optimizers.Adam(0.5, **arguments),
+        type(together).from_config(together.get_config()),
+        ssm_optimizer(0.5, 0.5, weight_decay=0.0, loss_scale_factor=8.0, **arguments),
+    )
+    for model, optimizer in zip(models, optimizers, strict=True):
+        model.compile(optimizer, run_eagerly=True)
+        model.fit(x, np.arange(8) % 2, epochs=2, shuffle=False, verbose=0)
+    for model in models[1:]:
+        for a, b in zip(model.trainable_variables, models[0].trainable_variables, strict=True):
+            assert relative_error(a, to_numpy(b)) < 1e-5, a.path
+    for wrong in ({"gradient_accumulation_steps": 2}, {"clipnorm": 1.0}):
+        with pytest.raises(ValueError, match=r"global_clipnorm.*Received"):
+            ssm_optimizer(global_clipnorm=1.0, **wrong)
