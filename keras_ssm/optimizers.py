@@ -87,7 +87,9 @@ class ClippedTogether(keras.optimizers.MultiOptimizer):
         **kwargs: Arguments of `keras.optimizers.MultiOptimizer`.
     """
 
-    def __init__(self, optimizer_map, global_clipnorm, **kwargs):
+    def __init__(
+        self, optimizer_map: keras.optimizers.OptimizerMap, global_clipnorm: float, **kwargs
+    ):
         super().__init__(optimizer_map, **kwargs)
         self.global_clipnorm = global_clipnorm
 
