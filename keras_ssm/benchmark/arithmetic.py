@@ -2,7 +2,7 @@
 
 import math
 
-from keras_ssm.ops.chunked import even_chunk
+from keras_ssm.ops.chunks import even_chunk
 
 # A product A B has two products of the same size in its gradient. What is computed anew in
 # blocks, to save memory, is not counted: it shows as time.

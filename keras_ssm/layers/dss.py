@@ -9,7 +9,7 @@ from keras_ssm.ops import backend, pair
 from keras_ssm.ops.chunked import chunked
 from keras_ssm.ops.diagonal_bank import DiagonalBank
 from keras_ssm.ops.exporting import known
-from keras_ssm.ops.growing import growing_chunked
+from keras_ssm.ops.growing_modes import growing_chunked
 from keras_ssm.ops.powers import kernel
 from keras_ssm.types import State, Tensor
 
@@ -193,7 +193,7 @@ class DSS(SISOLayer):
         A, z, C = self._continuous()
         if self.variant != "softmax":
             ones = ops.ones_like(z[0]), ops.zeros_like(z[0])
-            dB = ones if self.variant.endswith("no-scale") else self._held(A, z)
+            dB = ones if self.variant.endswith("no-scale") else self._zoh_input(A, z)
             return DiagonalBank(z, dB, pair.scale(C, 0.5))
         length = ops.cast(self._normalised_over(length), z[0].dtype)
         growing, decaying, weights = self._softmax(A, z, length)
@@ -294,7 +294,7 @@ class DSS(SISOLayer):
         z = A[0] * dt[:, :1], A[1] * dt[:, -1:]
         return A, z, (self.tensor(self.C_real), self.tensor(self.C_imag))
 
-    def _held(self, A, z):
+    def _zoh_input(self, A, z):
         """(e^z - 1) / A, guarded as published."""
         square = backend.maximum(A[0] * A[0] + A[1] * A[1], EPSILON)
         inverse = A[0] / square, -A[1] / square

@@ -11,10 +11,10 @@ from keras_ssm.layers.ssm_layer import SSMLayer, valid_steps
 from keras_ssm.layers.timesteps import check_timesteps_shape, checked_timesteps
 from keras_ssm.ops import backend, pair
 from keras_ssm.ops.discretize import RULES
-from keras_ssm.ops.fft_scan import fft_scan
+from keras_ssm.ops.fourier import fft_scan
 from keras_ssm.ops.mimo import mimo, read_out
+from keras_ssm.ops.recurrence import scan
 from keras_ssm.ops.recurrent import recurrent
-from keras_ssm.ops.scan import scan
 from keras_ssm.types import State, Tensor
 
 C_INITS = ("lecun_normal", "trunc_standard_normal", "complex_normal")

@@ -7,7 +7,7 @@ from keras_ssm.layers.ssm_layer import SSMLayer, valid_steps
 from keras_ssm.ops import backend
 from keras_ssm.ops.chunked import chunked
 from keras_ssm.ops.exporting import known, loops_allowed
-from keras_ssm.ops.fft_conv import fft_conv
+from keras_ssm.ops.fourier import fft_conv
 from keras_ssm.ops.powers import kernel
 from keras_ssm.ops.recurrent import recurrent, step
 from keras_ssm.types import State, Tensor

@@ -1,11 +1,8 @@
-"""A bank of single-input single-output systems applied chunk by chunk: batched matmuls.
+"""Which way a bank of systems is applied to a sequence in chunks.
 
-With K the kernel, T the chunk size and x the state before a chunk with inputs U,
-
-    Y  = Toeplitz(K[0..T)) U + E_out x      E_out[i] = C dA^(i + 1)
-    x' = dA^T x + E_in U                    E_in[j]  = dA^(T - 1 - j) dB
-
-The second direction of a bidirectional bank reads the samples after the current one.
+`chunk_pass.py` has the algorithm. A kernel of the backend takes the whole sequence where there is
+one; else a function of the backend takes the matrices; else the features go through in blocks,
+or all at once.
 """
 
 import functools
@@ -16,30 +13,24 @@ from keras import ops
 
 from keras_ssm.ops import backend, exporting
 from keras_ssm.ops.backend import exact_einsum
-from keras_ssm.ops.carry import carry
-from keras_ssm.ops.cutting import chunk_response, cut, glue, merge_channels
+from keras_ssm.ops.chunk_matrices import ChunkMatrices
+from keras_ssm.ops.chunk_pass import chunk_matrices, chunk_pass
+from keras_ssm.ops.chunks import even_chunk, merge_chunks, split_chunks
 from keras_ssm.ops.exporting import known
-from keras_ssm.ops.powers import with_skip
-
-DEFAULT_CHUNK_SIZE = 64
-
-# On a CPU, features are computed in blocks of about this many numbers, which fit its caches;
-# below the second size all at once. `docs/performance.md` has the measurements.
-BLOCK_SAMPLES = 2**18
-SMALLEST_IN_BLOCKS = 2**19
-USUAL_BATCH = 8  # where the batch is not known in advance
+from keras_ssm.ops.feature_blocks import block_size, in_blocks
+from keras_ssm.ops.tensor_types import Tensor
 
 
 def chunked(
-    u,
+    u: Tensor,
     bank,
-    initial_state=None,
-    lengths=None,
-    bidirectional=False,
-    chunk_size=None,
-    return_state=False,
-    D=None,
-):
+    initial_state: Tensor = None,
+    lengths: Tensor = None,
+    bidirectional: bool = False,
+    chunk_size: int | None = None,
+    return_state: bool = False,
+    D: Tensor = None,
+) -> tuple:
     """Applies a bank of single-input single-output systems to a sequence.
 
     Args:
@@ -71,15 +62,15 @@ def chunked(
         [Mamba-2](https://arxiv.org/abs/2405.21060), section 6, for time-invariant systems.
     """
     options = {"lengths": lengths, "bidirectional": bidirectional, "return_state": return_state}
-    in_chunks = functools.partial(_in_chunks, chunk_size=chunk_size, **options)
+    portable = functools.partial(_in_chunks, chunk_size=chunk_size, **options)
     if not exporting.loops_allowed() or known(u.shape[1]) is None:
-        return in_chunks(u, bank, initial_state, D)
-    fused = backend.fused_bank(u, bank, initial_state, *options.values(), D, in_chunks)
+        return portable(u, bank, initial_state, D)
+    fused = backend.fused_bank(u, bank, initial_state, **options, D=D, portable=portable)
     if fused is not None:
         return fused
     if keras.backend.standardize_dtype(u.dtype) in ("bfloat16", "float16"):
         u = ops.cast(u, "float32")
-    return in_chunks(u, bank, initial_state, D)
+    return portable(u, bank, initial_state, D)
 
 
 def _in_chunks(u, bank, initial_state, D, lengths, bidirectional, return_state, chunk_size):
@@ -90,23 +81,16 @@ def _in_chunks(u, bank, initial_state, D, lengths, bidirectional, return_state, 
     to_every_length = return_state and (lengths is not None or length is None)
     rest = 0 if length is None else length % T
     if return_state and rest and not to_every_length:
-        # A short chunk of its own: padding would move the state.
-        part = functools.partial(_in_chunks, bank=bank, D=D, lengths=None, return_state=True)
-        part = functools.partial(part, bidirectional=bidirectional)
-        y, state = part(u[:, : length - rest], initial_state=initial_state, chunk_size=T)
-        tail, state = part(u[:, length - rest :], initial_state=state, chunk_size=rest)
-        return ops.concatenate([y, tail], axis=1), state
-
+        return _with_short_end(u, bank, initial_state, D, bidirectional, T, rest)
     if initial_state is None and not return_state:
         bank = bank.normalised()
-    alone = length == T and initial_state is None and not return_state
-    if alone:
-        matrices = chunk_matrices(bank, T, bidirectional, D, alone=True)
-        return glue(chunk_pass(cut(u, T), *matrices)[0], length, T), None
-    initial = [] if initial_state is None else [ops.transpose(initial_state, (1, 0, 2))]
-    block = 0 if to_every_length else block_size(u)
-    if block:
-        y, state = _in_blocks(u, bank, T, bidirectional, D, initial, block)
+        if length == T:
+            matrices = chunk_matrices(bank, T, bidirectional, D, alone=True)
+            return merge_chunks(chunk_pass(split_chunks(u, T), matrices)[0], length, T), None
+    initial = None if initial_state is None else ops.transpose(initial_state, (1, 0, 2))
+    size = 0 if to_every_length else block_size(u)
+    if size:
+        y, state = in_blocks(u, bank, T, bidirectional, D, initial, size)
     else:
         matrices = chunk_matrices(bank, T, bidirectional, D)
         if to_every_length:
@@ -115,175 +99,39 @@ def _in_chunks(u, bank, initial_state, D, lengths, bidirectional, return_state, 
     return y, ops.transpose(state, (1, 0, 2)) if return_state else None
 
 
-def chunk_matrices(bank, T, bidirectional=False, D=None, alone=False):
-    """What `chunk_pass` takes after the chunks.
-
-    Args:
-        bank: `DiagonalBank` or `DenseBank`.
-        T: int. Steps in a chunk.
-        bidirectional: bool.
-        D: tensor `(channels, features)` or `None`.
-        alone: bool. Whether there is a single chunk without a state.
-
-    Returns:
-        List of tensors: response, transition, E_in, E_out, and if bidirectional E_in and E_out of
-        the recurrence over later chunks.
-    """
-    into_state = bank.into_state(T)  # (features, states, T)
-    K = exact_einsum("chn,hnt->hct", bank.readout, into_state)
-    earlier = ops.zeros_like(K[..., :-1])
-    if bidirectional:
-        channels = K.shape[1] // 2
-        K, earlier = K[:, :channels], ops.flip(K[:, channels:, :-1], axis=-1)
-    if D is not None:
-        K = with_skip(K, ops.transpose(D))
-    matrices = [chunk_response(K, earlier)]
-    if alone:
-        return matrices
-    E_in = ops.transpose(ops.flip(into_state, axis=-1), (0, 2, 1))
-    rows = bank.from_state(_half(bank.readout, 0, bidirectional), 1, T)
-    matrices += [bank.transition(T), E_in, merge_channels(rows)]
-    if bidirectional:
-        rows = bank.from_state(_half(bank.readout, 1, True), 0, T)
-        matrices += [ops.flip(E_in, axis=1), merge_channels(ops.flip(rows, axis=-1))]
-    return matrices
-
-
-def chunk_pass(u, response, transition=None, E_in=None, E_out=None, *others, initial=False):
-    """Chunks with their own response and what the state brings.
-
-    Args:
-        u: tensor `(features, batch, chunks, T)`.
-        response: tensor `(features, T, channels * T)`. Toeplitz matrices.
-        transition: tensor, as for `carry`, or `None` for a single chunk without state.
-        E_in: tensor `(features, T, states)`.
-        E_out: tensor `(features, states, channels * T)`.
-        *others: the state before the first chunk `(features, batch, states)` if `initial`; else
-            nothing, or E_in and E_out of the recurrence over later chunks.
-        initial: bool.
-
-    Returns:
-        Tuple `(y, last)`: `(features, batch, chunks, channels * T)`, and the state after the
-        last chunk `(features, batch, states)` or `None`.
-    """
-    y, _, last = _chunks(u, response, transition, E_in, E_out, others, initial)
-    return y, last
-
-
-def _chunks(u, response, transition, E_in, E_out, others, initial):
-    features, batch, chunks, _ = _sizes(u)
-    batch = ops.shape(u)[1] if batch == chunks == -1 else batch
-    flat = lambda x: ops.reshape(x, (features, -1, x.shape[-1]))  # noqa: E731
-    in_chunks = lambda x: ops.reshape(x, (features, batch, chunks, x.shape[-1]))  # noqa: E731
-    T = u.shape[3]
-    u = backend.contiguous(flat(u))
-    y = backend.matmul(u, response)
-    if transition is None:
-        return in_chunks(y), None, None
-    added = in_chunks(backend.matmul(u, E_in))
-    start = others[0] if initial else ops.zeros_like(added[:, :, 0])
-    before, last = carry(transition, added, start, steps=T)
-    y = y + backend.matmul(flat(before), E_out)
-    if others and not initial:
-        added = in_chunks(backend.matmul(u, others[0]))
-        later, _ = carry(transition, added, start, reverse=True, steps=T)
-        y = y + backend.matmul(flat(later), others[1])
-    return in_chunks(y), before, last
+def _with_short_end(u, bank, initial_state, D, bidirectional, T, rest):
+    """Whole chunks, and a short one of its own: padding would move the state."""
+    options = {"lengths": None, "bidirectional": bidirectional, "return_state": True}
+    whole = u.shape[1] - rest
+    y, state = _in_chunks(u[:, :whole], bank, initial_state, D, **options, chunk_size=T)
+    end, state = _in_chunks(u[:, whole:], bank, state, D, **options, chunk_size=rest)
+    return ops.concatenate([y, end], axis=1), state
 
 
 def _at_once(u, matrices, initial, T):
     """Outputs `(batch, length, channels * features)`, and the last state."""
-    portable = functools.partial(all_features, T, bool(initial))
-    if not exporting.loops_allowed() or known(u.shape[1]) is None:
-        return portable(u, *matrices, *initial)
-    fused = backend.fused_chunks(u, T, matrices, initial, portable)
-    return portable(u, *matrices, *initial) if fused is None else fused
+    if exporting.loops_allowed() and known(u.shape[1]) is not None:
+        fused = backend.fused_chunks(u, T, matrices, initial, functools.partial(all_features, T=T))
+        if fused is not None:
+            return fused
+    return all_features(u, matrices, initial, T)
 
 
-def all_features(T, initial, u, *tensors):
+def all_features(u: Tensor, matrices: ChunkMatrices, initial: Tensor, T: int) -> tuple:
     """`_at_once` in operations that every backend has."""
     length = known(u.shape[1])
-    y, state = chunk_pass(cut(u, T), *tensors, initial=initial)
-    return glue(y, ops.shape(u)[1] if length is None else length, T), state
-
-
-def _in_blocks(u, bank, T, bidirectional, D, initial, size):
-    """`_at_once`, and the matrices before it, for `size` features after another."""
-    length, features = u.shape[1:]
-    tensors, fixed, rebuild = bank.by_feature(T)
-    skip = [] if D is None else [ops.transpose(D)]
-    if rebuild is None:
-        tensors, skip = chunk_matrices(bank, T, bidirectional, D), []
-    static = {"T": T, "bidirectional": bidirectional, "rebuild": rebuild}
-    static.update(skip=len(skip), initial=len(initial))
-    # A transposition that is fused with nothing else is several times as fast.
-    tensors = [ops.transpose(u, (2, 0, 1)), *initial, *skip, *tensors]
-    y, state = backend.map_blocks(_block, tensors, fixed, size, **static)
-    if y.shape[2] == length:
-        return ops.transpose(y, (1, 2, 0)), state
-    y = ops.transpose(ops.reshape(y, (features, -1, y.shape[2] // length, length)), (1, 3, 2, 0))
-    return ops.reshape(y, (-1, length, y.shape[2] * features)), state
-
-
-def _block(tensors, fixed, T, bidirectional, rebuild, skip, initial):
-    """A block of features: `(features, batch, length)` to outputs, channel after channel."""
-    u, *tensors = tensors
-    features, _, length = u.shape
-    initial, D, tensors = tensors[:initial], tensors[initial:][:skip], tensors[initial + skip :]
-    if rebuild is not None:
-        D = ops.transpose(D[0]) if D else None
-        tensors = chunk_matrices(rebuild(tensors, fixed, T), T, bidirectional, D)
-    chunks = -(-length // T)
-    u = backend.pad(u, [(0, 0), (0, 0), (0, chunks * T - length)])
-    u = ops.reshape(u, (features, -1, chunks, T))
-    y, last = chunk_pass(u, *tensors, *initial, initial=bool(initial))
-    channels = y.shape[3] // T
-    if channels > 1:
-        y = ops.transpose(ops.reshape(y, (features, -1, chunks, channels, T)), (0, 1, 3, 2, 4))
-    y = ops.reshape(y, (features, -1, channels, chunks * T))[..., :length]
-    return ops.reshape(y, (features, -1, channels * length)), last
-
-
-def block_size(u):
-    """The number of features that are computed at a time; 0 for all of them."""
-    batch, length, features = u.shape
-    if known(length) is None or not exporting.loops_allowed() or not backend.runs_in_blocks():
-        return 0
-    samples = (known(batch) or USUAL_BATCH) * length
-    if samples * features < SMALLEST_IN_BLOCKS:
-        return 0
-    wanted = max(1, BLOCK_SAMPLES // samples)
-    size = max(n for n in range(1, features + 1) if features % n == 0 and n <= wanted)
-    return 0 if size == features else size
-
-
-def _sizes(x):
-    """The shape, with -1 for what is not known."""
-    return tuple(-1 if known(n) is None else n for n in x.shape)
+    y, _, state = chunk_pass(split_chunks(u, T), matrices, initial)
+    return merge_chunks(y, ops.shape(u)[1] if length is None else length, T), state
 
 
 def _to_every_length(u, bank, matrices, initial, lengths, T):
     """Outputs, and the state after each row's last valid step."""
     length, dynamic = known(u.shape[1]), ops.shape(u)[1]
-    u_chunks = cut(u, T)
-    y, before, last = _chunks(u_chunks, *matrices[:4], initial, bool(initial))
+    u_chunks = split_chunks(u, T)
+    y, before, last = chunk_pass(u_chunks, matrices, initial)
     boundaries = ops.concatenate([before, last[:, :, None]], axis=2)
-    state = _final_state(u_chunks, boundaries, bank, matrices[2], lengths, dynamic)
-    return glue(y, dynamic if length is None else length, T), state
-
-
-def even_chunk(length):
-    """A chunk of at most the default size that leaves little padding: 129 steps are 3 of 43."""
-    if length is None:
-        return DEFAULT_CHUNK_SIZE
-    return -(-length // -(-length // DEFAULT_CHUNK_SIZE))
-
-
-def _half(rows, index, bidirectional):
-    if not bidirectional:
-        return rows
-    channels = rows.shape[0] // 2
-    return rows[index * channels : (index + 1) * channels]
+    state = _final_state(u_chunks, boundaries, bank, matrices.E_in, lengths, dynamic)
+    return merge_chunks(y, dynamic if length is None else length, T), state
 
 
 def _final_state(u_chunks, boundaries, bank, E_in, lengths, dynamic_length):

@@ -1,6 +1,7 @@
 from keras import ops
 
 from keras_ssm.ops.backend import exact_einsum
+from keras_ssm.ops.tensor_types import Tensor
 
 
 class DenseBank:
@@ -25,14 +26,11 @@ class DenseBank:
         [S4](https://arxiv.org/abs/2111.00396), equations 3 to 5, without a Cauchy kernel.
     """
 
-    def __init__(self, E, dB, C):
+    is_diagonal = False
+
+    def __init__(self, E: Tensor, dB: Tensor, C: Tensor):
         self.dB, self.C = dB, C
         self._doublings = [E]  # entry k is dA^(2^k) - I
-
-    @property
-    def state_size(self):
-        """Numbers in the state of a feature."""
-        return self.dB.shape[-1]
 
     @property
     def readout(self):
@@ -99,12 +97,12 @@ class DenseBank:
         return state
 
     def transition(self, steps):
-        """Returns dA^steps - I as `ops.carry` takes it, `(features, states, states)`."""
+        """Returns dA^steps - I as `ops.state_passing` takes it, `(features, states, states)`."""
         return self.power(steps)
 
     def by_feature(self, steps):
-        """No tensors and no way back: powers of matrices are better computed all at once."""
-        return [], [], None
+        """Returns `None`: powers of matrices are better computed for all features at once."""
+        return None
 
     def _doubled(self, k):
         """dA^(2^k) - I."""

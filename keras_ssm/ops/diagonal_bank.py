@@ -3,6 +3,7 @@ from keras import ops
 
 from keras_ssm.ops import pair
 from keras_ssm.ops.powers import known_powers, power, powers
+from keras_ssm.ops.tensor_types import Pair
 
 
 class DiagonalBank:
@@ -30,16 +31,13 @@ class DiagonalBank:
         [S4D](https://arxiv.org/abs/2206.11893), equations 3 and 7.
     """
 
-    def __init__(self, log_dA, dB, C, normal=True):
+    is_diagonal = True
+
+    def __init__(self, log_dA: Pair, dB: Pair | None, C: Pair, normal: bool = True):
         self.log_dA, self.dB, self.C = log_dA, dB, C
         self.normal = normal
         self._table = None
         self._single = {}
-
-    @property
-    def state_size(self):
-        """Real numbers in the state of a feature."""
-        return 2 * self.log_dA[0].shape[-1]
 
     @property
     def readout(self):
@@ -110,7 +108,7 @@ class DiagonalBank:
         return pair.join(pair.multiply(power, pair.split(state)))
 
     def transition(self, steps):
-        """Returns dA^steps as `ops.carry` takes it, `(features, states)`."""
+        """Returns dA^steps as `ops.state_passing` takes it, `(features, states)`."""
         return pair.join(self._power(steps))
 
     def by_feature(self, steps):
@@ -120,24 +118,27 @@ class DiagonalBank:
             steps: int. Number of consecutive powers that will be asked of it.
 
         Returns:
-            Tuple `(tensors, fixed, rebuild)`: tensors with the features on the first axis, those
-            of them that need no gradient, and the function that makes a bank of slices of both.
+            Tuple `(tensors, fixed)` of nests of tensors with the features on the first axis, of
+            which `fixed` needs no gradient. `of_features` makes a bank of slices of both.
         """
-        table = [ops.stop_gradient(part) for part in self._powers(steps)]
-        C = tuple(ops.transpose(part, (1, 0, 2)) for part in self.C)
-        single = [*self._power(1), *self._power(steps)]
-        tensors = [*self.log_dA, *single, *C, *(self.dB or ())]
-        return tensors, table, DiagonalBank.of_features
+        fixed = tuple(ops.stop_gradient(part) for part in self._powers(steps))
+        tensors = {
+            "log_dA": self.log_dA,
+            "dA": self._power(1),
+            "over_steps": self._power(steps),
+            "C": tuple(ops.transpose(part, (1, 0, 2)) for part in self.C),
+            "dB": self.dB,
+        }
+        return tensors, fixed
 
     @staticmethod
-    def of_features(tensors, table, steps):
-        """Returns the bank of slices of what `by_feature` returned, the table or nothing."""
-        log_dA, dA, last, C, dB = (tensors[i : i + 2] for i in range(0, 10, 2))
-        C = tuple(ops.transpose(part, (1, 0, 2)) for part in C)
-        bank = DiagonalBank(log_dA, dB or None, C)
-        if table:
-            bank._table = known_powers(log_dA, table)
-        bank._single = {1: dA, steps: last}
+    def of_features(tensors, fixed, steps):
+        """Returns the bank of slices of what `by_feature` returned; `fixed` may be `None`."""
+        C = tuple(ops.transpose(part, (1, 0, 2)) for part in tensors["C"])
+        bank = DiagonalBank(tensors["log_dA"], tensors["dB"], C)
+        if fixed is not None:
+            bank._table = known_powers(bank.log_dA, fixed)
+        bank._single = {1: tensors["dA"], steps: tensors["over_steps"]}
         return bank
 
     def _power(self, exponent):

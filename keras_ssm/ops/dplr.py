@@ -124,7 +124,10 @@ def dplr_kernel(A, P, B, C, dt, bank, length):
         re, im = v
         total = resolvent[0] + mirrored[0], resolvent[1] + mirrored[1]
         change = resolvent[0] - mirrored[0], resolvent[1] - mirrored[1]
-        product = lambda a, b: exact_einsum("...hn,hkn->...hk", a, b)  # noqa: E731
+
+        def product(a, b):
+            return exact_einsum("...hn,hkn->...hk", a, b)
+
         return (
             product(re, total[0]) - product(im, change[1]),
             product(re, total[1]) + product(im, change[0]),
@@ -175,12 +178,17 @@ def _solve(M, b):
     no pivot vanishes.
     """
     rank = b[0].shape[0]
-    entry = lambda z, *index: tuple(p if isinstance(p, float) else p[index] for p in z)  # noqa: E731
+
+    def entry(z, *index):
+        return tuple(p if isinstance(p, float) else p[index] for p in z)
+
+    def subtract(x, y):
+        return x[0] - y[0], x[1] - y[1]
+
     rows = [[entry(M, i, j) for j in range(rank)] for i in range(rank)]
     for i in range(rank):
         rows[i][i] = 1.0 + rows[i][i][0], rows[i][i][1]
     right = [entry(b, i) for i in range(rank)]
-    subtract = lambda x, y: (x[0] - y[0], x[1] - y[1])  # noqa: E731
     for i in range(rank):
         for k in range(i + 1, rank):
             factor = pair.divide(rows[k][i], rows[i][i])

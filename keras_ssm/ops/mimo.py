@@ -3,7 +3,7 @@
 from keras import ops
 
 from keras_ssm.ops import backend, exporting
-from keras_ssm.ops.scan import scan
+from keras_ssm.ops.recurrence import scan
 
 
 def mimo(u, dA, dB, C, D, initial):
@@ -35,7 +35,9 @@ def mimo(u, dA, dB, C, D, initial):
     """
 
     def portable(u, dA, dB, C, D, initial):
-        over_all = lambda *arguments: scan(dA[None, None], *arguments)  # noqa: E731
+        def over_all(*arguments):
+            return scan(dA[None, None], *arguments)
+
         y, states = read_out(u, backend.project(u, dB), C, D, initial, over_all)
         return y, states[:, -1]
 

@@ -1,16 +1,13 @@
 """Blocks of features one after another: the same values and gradients as all at once."""
 
-import importlib
-
 import keras
 import numpy as np
 import pytest
 from keras import ops
 
 from keras_ssm import layers
+from keras_ssm.ops import feature_blocks
 from tests.backend_tools import BACKEND, gradients, relative_error, to_numpy
-
-chunked = importlib.import_module("keras_ssm.ops.chunked")
 
 BATCH, LENGTH, FEATURES = 2, 23, 6
 
@@ -29,18 +26,18 @@ LAYERS = {
 @pytest.fixture
 def blocks(monkeypatch):
     """A function that makes blocks of some features, and a list of the sizes that were asked."""
-    asked, map_blocks = [], chunked.backend.map_blocks
+    asked, map_blocks = [], feature_blocks.backend.map_blocks
 
     def spy(function, tensors, fixed, size, **static):
         asked.append(size)
         return map_blocks(function, tensors, fixed, size, **static)
 
     def set_size(size):
-        monkeypatch.setattr(chunked.backend, "runs_in_blocks", lambda: True)  # as on a CPU
-        monkeypatch.setattr(chunked, "SMALLEST_IN_BLOCKS", 1)
-        monkeypatch.setattr(chunked, "BLOCK_SAMPLES", size * BATCH * LENGTH)
+        monkeypatch.setattr(feature_blocks.backend, "runs_in_blocks", lambda: True)  # as on a CPU
+        monkeypatch.setattr(feature_blocks, "SMALLEST_IN_BLOCKS", 1)
+        monkeypatch.setattr(feature_blocks, "BLOCK_SAMPLES", size * BATCH * LENGTH)
 
-    monkeypatch.setattr(chunked.backend, "map_blocks", spy)
+    monkeypatch.setattr(feature_blocks.backend, "map_blocks", spy)
     set_size.asked = asked
     return set_size
 
@@ -123,7 +120,7 @@ def test_unknown_batch(blocks, rng):
     layer = make("S4D")
     x = samples(rng, BATCH, LENGTH, FEATURES)
     expected = to_numpy(layer(x))
-    blocks(2 * chunked.USUAL_BATCH // BATCH)
+    blocks(2 * feature_blocks.USUAL_BATCH // BATCH)
     signature = [tf.TensorSpec((None, LENGTH, FEATURES), "float32")]
     found = tf.function(layer.call, input_signature=signature)(x)
     assert blocks.asked == [2]

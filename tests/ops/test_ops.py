@@ -10,7 +10,6 @@ from keras_ssm.ops import (
     DenseBank,
     DiagonalBank,
     backend,
-    carry,
     discretize,
     dplr_bilinear,
     fft_conv,
@@ -19,6 +18,7 @@ from keras_ssm.ops import (
     mimo,
     pair,
     scan,
+    state_passing,
     step,
     toeplitz,
 )
@@ -64,16 +64,16 @@ def dense_arrays(rng, steps, _):
     return F, inputs, rng.standard_normal((3, 2, 4)).astype("float32")
 
 
-def carried(transition, inputs, initial, reverse):
+def passed(transition, inputs, initial, reverse):
     """The states after each step, from those before it and the last one."""
-    before, last = carry(transition, inputs, initial, reverse)
+    before, last = state_passing(transition, inputs, initial, reverse)
     if reverse:
         return ops.concatenate([last[:, :, None], before[:, :, :-1]], axis=2)
     return ops.concatenate([before[:, :, 1:], last[:, :, None]], axis=2)
 
 
-def diagonal_carry(a, inputs, initial, reverse):
-    return carried(a[:, 0, 0], inputs, initial, reverse)
+def diagonal_chunks(a, inputs, initial, reverse):
+    return passed(a[:, 0, 0], inputs, initial, reverse)
 
 
 def some(all, quick):
@@ -88,8 +88,8 @@ def some(all, quick):
 SCANS = {
     "same": (scan_arrays, scan, sequential_states, False),
     "varying": (scan_arrays, scan, sequential_states, True),
-    "chunks": (scan_arrays, diagonal_carry, sequential_states, False),
-    "dense": (dense_arrays, carried, dense_states, None),
+    "chunks": (scan_arrays, diagonal_chunks, sequential_states, False),
+    "dense": (dense_arrays, passed, dense_states, None),
 }
 
 
@@ -110,11 +110,11 @@ def test_scans(steps, reverse, kind, rng):
 
 @pytest.mark.parametrize("kind", ["chunks", "dense"])
 @pytest.mark.parametrize("reverse", [False, True])
-def test_a_carry_starts_with_the_initial_state(reverse, kind, rng):
+def test_state_passing_starts_with_the_initial_state(reverse, kind, rng):
     arrays = SCANS[kind][0](rng, 5, False)
     transition = arrays[0][:, 0, 0] if kind == "chunks" else arrays[0]
     tensors = map(ops.convert_to_tensor, (transition, *arrays[1:]))
-    before, _ = carry(*tensors, reverse=reverse)
+    before, _ = state_passing(*tensors, reverse=reverse)
     np.testing.assert_array_equal(to_numpy(before)[:, :, -1 if reverse else 0], arrays[2])
 
 

@@ -18,11 +18,12 @@ from keras_ssm.ops.backend.torch import mimo as torch_mimo
 from keras_ssm.ops.backend.torch import products as torch_products
 from keras_ssm.ops.backend.torch import workspace as torch_workspace
 from keras_ssm.ops.backend.torch.scan import scan_in_blocks
+from keras_ssm.ops.chunk_matrices import ChunkMatrices
+from keras_ssm.ops.diagonal_states import diagonal_states
 from tests.backend_tools import relative_error
 
 chunked = importlib.import_module("keras_ssm.ops.chunked")
 mimo = importlib.import_module("keras_ssm.ops.mimo")
-scan = importlib.import_module("keras_ssm.ops.scan")
 
 BATCH, LENGTH, FEATURES, T, STATES = 2, 23, 5, 4, 6
 
@@ -48,15 +49,16 @@ def arguments(rng, dense, channels, kind):
     """The input, the matrices of one or two directions, and perhaps an initial state."""
     width = channels * T
     transition = (FEATURES, STATES, STATES) if dense else (FEATURES, STATES)
-    matrices = [
+    matrices = ChunkMatrices(
         tensor(rng, FEATURES, T, width),
         tensor(rng, *transition, scale=0.2),
         tensor(rng, FEATURES, T, STATES),
         tensor(rng, FEATURES, STATES, width),
-    ]
+    )
     if kind == "bidirectional":
-        matrices += [tensor(rng, FEATURES, T, STATES), tensor(rng, FEATURES, STATES, width)]
-    initial = [tensor(rng, FEATURES, BATCH, STATES)] if kind == "initial" else []
+        later = tensor(rng, FEATURES, T, STATES), tensor(rng, FEATURES, STATES, width)
+        matrices = matrices._replace(later_E_in=later[0], later_E_out=later[1])
+    initial = tensor(rng, FEATURES, BATCH, STATES) if kind == "initial" else None
     return tensor(rng, BATCH, LENGTH, FEATURES), matrices, initial
 
 
@@ -68,10 +70,10 @@ def test_chunks(dense, channels, kind, rng, monkeypatch):
     monkeypatch.setattr(torch_dense_scan, "STEPS_FOR_BLOCKS", 0)
     monkeypatch.setattr(torch_workspace, "BLOCK_SAMPLES", 2 * BATCH * 6 * T)
     u, matrices, initial = arguments(rng, dense, channels, kind)
-    portable = lambda *tensors: chunked.all_features(T, bool(initial), *tensors)  # noqa: E731
+    portable = functools.partial(chunked.all_features, T=T)
     ours = torch_chunks.chunk_outputs(u, T, matrices, initial, portable)
-    expected = portable(u, *matrices, *initial)
-    tensors = [u, *matrices, *initial]
+    expected = portable(u, matrices, initial)
+    tensors = [t for t in (u, *matrices, initial) if t is not None]
     cotangents = [tensor(rng, *y.shape) for y in expected]
     compare(ours, expected, tensors, cotangents, 1e-5)
 
@@ -102,7 +104,7 @@ def test_scan(steps, reverse, rng):
         double(BATCH, steps, STATES),
         double(BATCH, STATES),
     ]
-    portable = lambda *tensors: scan.forward(*tensors, reverse)  # noqa: E731
+    portable = lambda *tensors: diagonal_states(*tensors, reverse)  # noqa: E731
     ours = scan_in_blocks(*tensors, reverse, portable)
     compare([ours], [portable(*tensors)], tensors, [double(BATCH, steps, STATES)], 1e-12)
 
@@ -130,7 +132,7 @@ def test_mimo(batch, steps, features, directions, convolved, rng, monkeypatch, o
 
 
 def portable_mimo(u, dA, dB, C, D, initial):
-    over_all = lambda *arguments: scan.forward(dA[None, None], *arguments)  # noqa: E731
+    over_all = lambda *arguments: diagonal_states(dA[None, None], *arguments)  # noqa: E731
     y, states = mimo.read_out(u, u @ dB, C, D, initial, over_all)
     return y, states[:, -1]
 
@@ -193,18 +195,19 @@ def test_chunks_by_convolution(T, states, fits, rng, monkeypatch, on_cpu):
         tensor(rng, FEATURES, T, states),
         tensor(rng, FEATURES, states, T),
     ]
-    portable = lambda *tensors: chunked.all_features(T, False, *tensors)  # noqa: E731
-    ours = torch_chunks.chunk_outputs(tensors[0], T, tensors[1:], [], portable)
+    u, matrices = tensors[0], ChunkMatrices(*tensors[1:])
+    portable = functools.partial(chunked.all_features, T=T)
+    ours = torch_chunks.chunk_outputs(u, T, matrices, None, portable)
     assert (torch.nn.functional.conv2d.calls > 0) == fits
-    expected = portable(*tensors)
+    expected = portable(u, matrices, None)
     compare(ours, expected, tensors, [tensor(rng, *y.shape) for y in expected], 1e-5)
 
 
 def test_inputs_in_any_layout(rng):
     u, matrices, _ = arguments(rng, False, 1, "plain")
-    expected, _ = torch_chunks.chunk_outputs(u, T, matrices, [], None)
+    expected, _ = torch_chunks.chunk_outputs(u, T, matrices, None, None)
     turned = u.detach().transpose(0, 2).contiguous().transpose(0, 2).requires_grad_()
-    y, _ = torch_chunks.chunk_outputs(turned, T, matrices, [], None)
+    y, _ = torch_chunks.chunk_outputs(turned, T, matrices, None, None)
     torch.testing.assert_close(y, expected)
     # The gradient of a sum is one number, seen at every place.
     torch.testing.assert_close(grad(y.sum(), turned)[0], grad(expected.sum(), u)[0])
@@ -212,9 +215,11 @@ def test_inputs_in_any_layout(rng):
 
 def test_no_gradient_where_none_is_wanted(rng):
     u, matrices, _ = arguments(rng, False, 1, "plain")
-    y, _ = torch_chunks.chunk_outputs(u.detach(), T, matrices, [], None)
-    assert grad(y.sum(), matrices)[0].shape == matrices[0].shape
-    y, _ = torch_chunks.chunk_outputs(u, T, [m.detach() for m in matrices], [], None)
+    y, _ = torch_chunks.chunk_outputs(u.detach(), T, matrices, None, None)
+    toeplitz = matrices.toeplitz
+    assert grad(y.sum(), toeplitz)[0].shape == toeplitz.shape
+    matrices = ChunkMatrices(*(m if m is None else m.detach() for m in matrices))
+    y, _ = torch_chunks.chunk_outputs(u, T, matrices, None, None)
     assert grad(y.sum(), u)[0].shape == u.shape
 
 

@@ -1,18 +1,13 @@
 """The loops of XLA for scans and chunks: equal to the portable forms, gradients included."""
 
-import importlib
-
 import keras
 import numpy as np
 import pytest
 from keras import ops
 
-from keras_ssm.ops import backend
+from keras_ssm.ops import backend, diagonal_states, pair
 from keras_ssm.ops.backend import xla
 from tests.backend_tools import BACKEND, BACKEND_MODULE, compiled, gradients, relative_error
-
-carry = importlib.import_module("keras_ssm.ops.carry")
-scan = importlib.import_module("keras_ssm.ops.scan")
 
 BATCH, SIZE = 2, 6
 SHORTEST = 128 if BACKEND == "jax" else 1024
@@ -41,7 +36,7 @@ def loops(reverse):
 
 
 def portable(reverse):
-    return lambda *tensors: scan.forward(*tensors, reverse)
+    return lambda *tensors: diagonal_states.diagonal_states(*tensors, reverse)
 
 
 @pytest.mark.parametrize(("steps", "reverse"), [(SHORTEST, True), (SHORTEST + 75, False)])
@@ -90,15 +85,13 @@ def test_where_it_applies():
 
 
 @pytest.mark.parametrize(("chunks", "reverse"), [(1, False), (5, True)])
-def test_states_over_chunks(chunks, reverse, rng):
-    shapes = [(3, SIZE), (3, BATCH, chunks, SIZE), (3, BATCH, SIZE)]
+def test_states_one_by_one(chunks, reverse, rng):
+    shapes = [(3, 1, 1, SIZE), (3, BATCH, chunks, SIZE), (3, BATCH, SIZE)]
     tensors = [ops.convert_to_tensor(rng.standard_normal(s), dtype="float32") for s in shapes]
-    in_place = compiled(lambda *tensors: xla.carry_states(*tensors, reverse))
+    found = compiled(lambda *tensors: xla.scan_one_by_one(*tensors, reverse))(*tensors)
     a, inputs, state = tensors
-    before = []
+    states = []
     for m in reversed(range(chunks)) if reverse else range(chunks):
-        before.append(state)
-        state = carry._advance(a, state, inputs[:, :, m])
-    found = in_place(*tensors)
-    assert relative_error(found[0], ops.stack(before[::-1] if reverse else before, axis=2)) < 1e-5
-    assert relative_error(found[1], state) < 1e-5
+        state = pair.product(a[:, :, 0], state) + inputs[:, :, m]
+        states.append(state)
+    assert relative_error(found, ops.stack(states[::-1] if reverse else states, axis=2)) < 1e-5

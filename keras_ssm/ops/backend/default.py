@@ -11,7 +11,6 @@ __all__ = [
     "LONGEST_UNROLLED",
     "arctan2",
     "blocks_side_by_side",
-    "carry_states",
     "compiled",
     "complex_of",
     "contiguous",
@@ -179,12 +178,7 @@ def fused_scan(dA, inputs, initial, reverse, portable):
 
 
 def scan_states(dA, inputs, initial, reverse):
-    """The states of `ops.scan` without their gradient, or `None`."""
-    return None
-
-
-def carry_states(transition, inputs, initial, reverse):
-    """The states of `ops.carry` without their gradient, or `None`."""
+    """The states of `ops.scan`, without their gradient, or `None`."""
     return None
 
 

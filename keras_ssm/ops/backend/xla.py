@@ -9,22 +9,19 @@ import math
 from keras import ops
 
 from keras_ssm.ops import pair
-from keras_ssm.ops.sum_to import sum_to
 
 
-def carry_states(transition, inputs, initial, reverse):
-    """`ops.carry` of diagonal systems, in place, without its gradient; `None` for dense ones.
+def scan_one_by_one(dA, inputs, initial, reverse):
+    """The states of `ops.scan` in place, for a transition that is the same in every step.
 
-    A loop over the first axis would transpose what goes in and out. Dense systems gain nothing.
+    A loop over the first axis would transpose what goes in and out.
     """
-    if len(transition.shape) == 3:
-        return None
-    times_a = pair.multiplier(pair.rows(transition[:, None]))
-    before, last = states_before(times_a, pair.rows(inputs), pair.rows(initial), reverse)
-    return pair.from_rows(before), pair.from_rows(last)
+    times_a = pair.multiplier(pair.rows(dA[..., 0, :]))
+    after, _ = states_after(times_a, pair.rows(inputs), pair.rows(initial), reverse)
+    return pair.from_rows(after)
 
 
-def scan_states(dA, inputs, initial, reverse):
+def scan_in_blocks(dA, inputs, initial, reverse):
     """The states of `ops.scan` for a transition that is the same in every step.
 
     Blocks are read twice: for the state that each adds, and with the right state before it. What
@@ -68,7 +65,7 @@ def scan_gradients(dA, states, initial, upstream, reverse):
     first = pair.rows(d_inputs[..., -1 if reverse else 0, :])
     total = ops.sum(total, axis=-3) + pair.multiplier(pair.rows(initial), conjugate=True)(first)
     d_dA = pair.from_rows(total)[..., None, :]
-    return sum_to(d_dA, dA.shape), d_inputs, pair.from_rows(pair.multiplier(a)(first))
+    return pair.sum_to(d_dA, dA.shape), d_inputs, pair.from_rows(pair.multiplier(a)(first))
 
 
 def _before_blocks(a, x, initial, reverse):
@@ -108,8 +105,11 @@ def _joined(x, steps, reverse):
 
 def over_steps(one, steps, reverse, *carry):
     """Runs `carry = one(t, *carry)` from the first step to the last, or the other way round."""
-    at = lambda i: steps - 1 - i if reverse else i  # noqa: E731
-    return ops.fori_loop(0, steps, lambda i, carry: one(at(i), *carry), carry)
+
+    def step(i, carry):
+        return one(steps - 1 - i if reverse else i, *carry)
+
+    return ops.fori_loop(0, steps, step, carry)
 
 
 def states_after(times_a, added, initial, reverse):

@@ -22,12 +22,11 @@ from keras_ssm.ops.backend.jax.numbers import (
     sin,
     tanh,
 )
-from keras_ssm.ops.backend.xla import carry_states as carry_in_place
+from keras_ssm.ops.exporting import loops_allowed
 
 __all__ = [
     "arctan2",
     "blocks_side_by_side",
-    "carry_states",
     "complex_of",
     "cos",
     "cumsum",
@@ -112,18 +111,18 @@ def runs_in_blocks():
     return jax.default_backend() == "cpu"
 
 
-def carry_states(transition, inputs, initial, reverse):
-    """`ops.carry` without its gradient: a loop on a CPU, a tree elsewhere; `None` if dense."""
-    if not runs_in_blocks() and len(transition.shape) == 2 and inputs.shape[2] is not None:
-        return jax_tree.states_before(transition, inputs, initial, reverse)
-    return carry_in_place(transition, inputs, initial, reverse)
-
-
 def scan_states(dA, inputs, initial, reverse):
-    """The states of `ops.scan` without its gradient, on accelerators; `None` on a CPU."""
-    if runs_in_blocks() or not isinstance(inputs.shape[-2], int):
+    """The states of `ops.scan` without their gradient.
+
+    On an accelerator a tree; on a CPU a loop in place, for a transition that does not change.
+    """
+    if not isinstance(inputs.shape[-2], int):
         return None
-    return jax_tree.states_after(dA, inputs, initial, reverse)
+    if not runs_in_blocks():
+        return jax_tree.states_after(dA, inputs, initial, reverse)
+    if dA.shape[-2] != 1 or not loops_allowed():
+        return None
+    return xla.scan_one_by_one(dA, inputs, initial, reverse)
 
 
 def fused_scan(dA, inputs, initial, reverse, portable):
@@ -138,10 +137,12 @@ def fused_scan(dA, inputs, initial, reverse, portable):
         return None
 
     def evaluate(dA, inputs, initial):
-        states, kept = xla.scan_states(dA, inputs, initial, reverse)
+        states, kept = xla.scan_in_blocks(dA, inputs, initial, reverse)
         return states, (dA, kept, initial)
 
-    gradient = lambda kept, upstream: xla.scan_gradients(*kept, upstream, reverse)  # noqa: E731
+    def gradient(kept, upstream):
+        return xla.scan_gradients(*kept, upstream, reverse)
+
     return with_gradient(evaluate, gradient)(dA, inputs, initial)
 
 

@@ -17,17 +17,8 @@ def map_blocks(function, tensors, fixed, size, **static):
 
     The gradient computes each block anew: nothing but the tensors is kept for it.
 
-    Args:
-        function: maps lists of slices of `tensors` and `fixed`, of `size` rows each, to a tuple
-            of tensors of as many rows.
-        tensors: list of tensors with as many rows.
-        fixed: list of tensors with as many rows, which have no gradient. They save the function
-            work: from an empty list it computes them itself.
-        size: int. A divisor of the number of rows.
-        **static: hashable arguments of the function.
-
-    Returns:
-        Tuple of tensors.
+    See `backend.default` for the arguments. What is `fixed` saves the function work: from `None`
+    it computes it of the tensors itself.
     """
     one = functools.partial(function, **static)
 
@@ -49,26 +40,32 @@ def map_blocks(function, tensors, fixed, size, **static):
     def backward_of_slopes(kept, upstream):
         # Rarely asked for: all rows at once, and without what is fixed, which hides derivatives.
         tensors, fixed, cotangents = kept
-        whole = lambda tensors, cotangents: slope(tensors, [], cotangents)  # noqa: E731
+
+        def whole(tensors, cotangents):
+            return slope(tensors, None, cotangents)
+
         d_tensors, d_cotangents = jax.vjp(whole, tensors, cotangents)[1](upstream)
         return d_tensors, jax.tree.map(jnp.zeros_like, fixed), d_cotangents
 
     mapped.defvjp(lambda *kept: (mapped(*kept), kept), backward)
     slopes.defvjp(lambda *kept: (slopes(*kept), kept), backward_of_slopes)
-    return mapped(list(tensors), list(fixed))
+    return mapped(tensors, fixed)
 
 
-def _each(function, size, *tensors):
+def _each(function, size, *nests):
     """The outputs of `function(*slices of the nests)`, block by block.
 
     The nests are `tensors` and `fixed` of `map_blocks`, and whatever else.
     They are written into place: `lax.map` would stack them, another copy.
     """
-    count = tensors[0][0].shape[0]
-    many = tensors[1] and size >= MOST_PARTS * FEWEST_ROWS
+    count = jax.tree.leaves(nests[0])[0].shape[0]
+    many = nests[1] is not None and size >= MOST_PARTS * FEWEST_ROWS
     parts = math.gcd(size, MOST_PARTS if many else PARTS)
     part = size // parts
-    rows = lambda at: jax.tree.map(lambda x: lax.dynamic_slice_in_dim(x, at, part), tensors)  # noqa: E731
+
+    def rows(at):
+        return jax.tree.map(lambda x: lax.dynamic_slice_in_dim(x, at, part), nests)
+
     shapes = jax.eval_shape(lambda: function(*rows(0)))
     results = jax.tree.map(lambda x: jnp.zeros((count, *x.shape[1:]), x.dtype), shapes)
 

@@ -31,25 +31,6 @@ def states_after(dA, inputs, initial, reverse):
     return _real(lax.associative_scan(_after, (a, x), reverse=reverse, axis=x.ndim - 2)[1])
 
 
-def states_before(transition, added, initial, reverse):
-    """The states of `ops.carry` for diagonal transitions, without its gradient.
-
-    Args:
-        transition: array `(features, 2 modes)`.
-        added: array `(features, batch, chunks, 2 modes)`.
-        initial: array `(features, batch, 2 modes)`.
-        reverse: bool.
-
-    Returns:
-        Tuple `(before, last)`: arrays of the shapes of `added` and `initial`.
-    """
-    after = states_after(transition[:, None, None], added, initial, reverse)
-    start = initial[..., None, :]
-    if reverse:
-        return jnp.concatenate([after[..., 1:, :], start], axis=-2), after[..., 0, :]
-    return jnp.concatenate([start, after[..., :-1, :]], axis=-2), after[..., -1, :]
-
-
 def _same(a, x, reverse):
     """The states after each step, from inputs `(..., steps, modes)` and a `(..., 1, modes)`."""
     steps = x.shape[-2]

@@ -19,7 +19,6 @@ from keras_ssm.ops.backend.tensorflow.numbers import (
 __all__ = [
     "LONGEST_UNROLLED",
     "blocks_side_by_side",
-    "carry_states",
     "compiled",
     "complex_of",
     "cos",
@@ -32,6 +31,7 @@ __all__ = [
     "mean",
     "project",
     "runs_in_blocks",
+    "scan_states",
     "sequential",
     "sin",
     "static_value",
@@ -142,8 +142,19 @@ def _by_xla(function):
     return tf.function(traced, jit_compile=True, autograph=False)
 
 
-def _unwatched(tensors):
-    return tf.nest.map_structure(tf.stop_gradient, tensors)
+def _unwatched(nest):
+    return _packed(nest, map(tf.stop_gradient, _present(nest)))
+
+
+def _present(nest):
+    """The tensors of a nest, without `None`s."""
+    return [x for x in tf.nest.flatten(nest) if x is not None]
+
+
+def _packed(nest, tensors):
+    """A nest with other tensors, in the order of `_present`."""
+    tensors = iter(tensors)
+    return tf.nest.map_structure(lambda x: None if x is None else next(tensors), nest)
 
 
 def project(x, matrix):
@@ -164,18 +175,17 @@ def runs_in_blocks():
 def map_blocks(function, tensors, fixed, size, **static):
     """The outputs of `function(slices, fixed slices, **static)`, written one below the other.
 
-    XLA compiles it. Arguments and gradient are those of `map_blocks` on JAX, but for gradients
-    of gradients, which there are none of.
+    XLA compiles it. The gradient computes each block anew, and has no gradient itself.
     """
     forward, backward = _compiled_blocks(function, size, tuple(sorted(static.items())))
-    fixed = _unwatched(list(fixed))
+    fixed = _unwatched(fixed)
 
     @tf.custom_gradient
-    def mapped(*tensors):
-        kept = _unwatched(list(tensors))
+    def mapped(*given):
+        kept = _packed(tensors, _unwatched(given))
         return forward(kept, fixed), lambda *upstream: backward(kept, fixed, _unwatched(upstream))
 
-    return mapped(*tensors)
+    return mapped(*_present(tensors))
 
 
 @functools.lru_cache
@@ -183,29 +193,32 @@ def _compiled_blocks(function, size, static):
     """One pair of compiled functions for each kind of block, whoever calls it."""
     static = dict(static)
 
-    def in_turn(one, tensors, count):
-        signature = (tf.nest.flatten(tensors)[0].dtype,) * count
-        blocks = tf.nest.map_structure(
-            lambda x: tf.reshape(x, (-1, size, *_static_or_dynamic(x)[1:])), tensors
+    def in_turn(one, nests, count):
+        tensors = _present(nests)
+        blocks = [tf.reshape(x, (-1, size, *_static_or_dynamic(x)[1:])) for x in tensors]
+        results = tf.map_fn(
+            lambda slices: one(*_packed(nests, slices)),
+            blocks,
+            fn_output_signature=(tensors[0].dtype,) * count,
+            parallel_iterations=1,
         )
-        results = tf.map_fn(one, blocks, fn_output_signature=signature, parallel_iterations=1)
         return tuple(tf.reshape(x, (-1, *_static_or_dynamic(x)[2:])) for x in results)
 
     @_by_xla
     def forward(tensors, fixed):
-        return in_turn(lambda slices: function(*slices, **static), (tensors, fixed), 2)
+        return in_turn(functools.partial(function, **static), (tensors, fixed), 2)
 
     @_by_xla
     def backward(tensors, fixed, cotangents):
-        def one(slices):
-            tensors, fixed, upstream = slices
+        def one(tensors, fixed, upstream):
+            sources = _present(tensors)
             with tf.GradientTape() as tape:
-                tape.watch(tensors)
+                tape.watch(sources)
                 outputs = function(tensors, fixed, **static)
             zeros = tf.UnconnectedGradients.ZERO
-            return tuple(tape.gradient(outputs, tensors, upstream, unconnected_gradients=zeros))
+            return tuple(tape.gradient(outputs, sources, upstream, unconnected_gradients=zeros))
 
-        return in_turn(one, (tensors, fixed, cotangents), len(tensors))
+        return in_turn(one, (tensors, fixed, cotangents), len(_present(tensors)))
 
     return forward, backward
 
@@ -215,11 +228,11 @@ def _static_or_dynamic(x):
     return [sizes[i] if n is None else n for i, n in enumerate(x.shape)]
 
 
-def carry_states(transition, inputs, initial, reverse):
-    """The states of `ops.carry` in place inside a program of XLA, else `None`."""
-    if not _IN_XLA.get() or inputs.shape[2] is None:
+def scan_states(dA, inputs, initial, reverse):
+    """The states of `ops.scan` in place inside a program of XLA, else `None`."""
+    if not _IN_XLA.get() or inputs.shape[-2] is None or dA.shape[-2] != 1:
         return None
-    return xla.carry_states(transition, inputs, initial, reverse)
+    return xla.scan_one_by_one(dA, inputs, initial, reverse)
 
 
 def fused_scan(dA, inputs, initial, reverse, portable):
@@ -245,7 +258,7 @@ def fused_scan(dA, inputs, initial, reverse, portable):
 def _compiled_scan(reverse):
     return tuple(
         _by_xla(functools.partial(function, reverse=reverse))
-        for function in (xla.scan_states, xla.scan_gradients)
+        for function in (xla.scan_in_blocks, xla.scan_gradients)
     )
 
 

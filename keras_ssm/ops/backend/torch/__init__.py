@@ -25,12 +25,11 @@ from keras_ssm.ops.backend.torch.numbers import (
 )
 from keras_ssm.ops.backend.torch.precision import exact
 from keras_ssm.ops.backend.torch.products import project
-from keras_ssm.ops.backend.torch.scan import scan_in_blocks
+from keras_ssm.ops.backend.torch.scan import scan_in_blocks, scan_in_complex
 
 __all__ = [
     "LONGEST_UNROLLED",
     "arctan2",
-    "carry_states",
     "complex_of",
     "contiguous",
     "cos",
@@ -53,6 +52,7 @@ __all__ = [
     "pad",
     "project",
     "reads_short",
+    "scan_states",
     "sequential",
     "sin",
     "static_value",
@@ -159,19 +159,14 @@ def contiguous(x):
     return x.contiguous()
 
 
-def carry_states(transition, inputs, initial, reverse):
-    """The states of `ops.carry`, written in place; `None` for dense transitions."""
-    if transition.ndim == 3:
+def scan_states(dA, inputs, initial, reverse):
+    """The states of `ops.scan` in place, for a transition that does not change.
+
+    `None` while compiling, and where autograd looks on, which follows no work in place.
+    """
+    if dA.shape[-2] != 1 or torch.is_grad_enabled() or torch.compiler.is_compiling():
         return None
-    modes = transition.shape[-1] // 2
-    a = torch.complex(transition[:, :modes], transition[:, modes:])[:, None]
-    s = torch.complex(inputs[..., :modes], inputs[..., modes:])
-    before = torch.empty_like(s)
-    state = torch.complex(initial[..., :modes], initial[..., modes:])
-    for m in reversed(range(s.shape[2])) if reverse else range(s.shape[2]):
-        before[:, :, m] = state
-        state = torch.addcmul(s[:, :, m], a, state)
-    return torch.cat([before.real, before.imag], dim=-1), torch.cat([state.real, state.imag], -1)
+    return scan_in_complex(dA, inputs, initial, reverse)
 
 
 def fused_scan(dA, inputs, initial, reverse, portable):

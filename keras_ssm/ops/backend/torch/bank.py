@@ -110,7 +110,7 @@ def _usable(x, what):
 def _applies(u, bank, initial, D):
     if not (u.is_cuda or simulated()) or not fast_paths_enabled():
         return False
-    if not getattr(bank, "normal", False) or torch.compiler.is_compiling():
+    if not (bank.is_diagonal and bank.normal) or torch.compiler.is_compiling():
         return False
     tensors = [t for t in (*bank.log_dA, *bank.C, *(bank.dB or ()), initial, D) if t is not None]
     if any(t.dtype != torch.float32 or t.device != u.device for t in tensors):
@@ -162,8 +162,10 @@ def _is_right(device, dtype, what):
 
     try:
         with torch.inference_mode(False), torch.enable_grad():
-            if what in ("scan", "zoh"):
-                error = getattr(triton_check, f"error_of_{what}")(device)
+            if what == "scan":
+                error = triton_check.error_of_scan(device)
+            elif what == "zoh":
+                error = triton_check.error_of_zoh(device)
             else:
                 error = triton_check.error_of_bank(device, dtype, what)
     except Exception as failure:  # whatever a compiler or driver may raise

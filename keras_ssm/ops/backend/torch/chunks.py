@@ -18,6 +18,11 @@ from keras_ssm.ops.backend.torch.tensors import (
     in_pairs,
 )
 from keras_ssm.ops.backend.torch.workspace import Workspace
+from keras_ssm.ops.chunk_matrices import ChunkMatrices
+
+# The axis of the states in each matrix, and in a state.
+STATE_AXES = ChunkMatrices(None, 1, E_in=2, E_out=1, later_E_in=2, later_E_out=1)
+STATE_AXIS = 2
 
 
 def chunk_outputs(u, T, matrices, initial, portable):
@@ -26,29 +31,31 @@ def chunk_outputs(u, T, matrices, initial, portable):
     Args:
         u: tensor `(batch, length, features)`.
         T: int. Steps in a chunk; the last one is filled up with zeros.
-        matrices: list of tensors, as `ops.chunked.chunk_pass` takes them.
-        initial: empty list, or `[tensor (features, batch, states)]`.
-        portable: function `(u, *matrices, *initial)` with the same results, for gradients of
+        matrices: `ChunkMatrices`.
+        initial: tensor `(features, batch, states)` or `None` (zero).
+        portable: function `(u, matrices, initial)` with the same results, for gradients of
             gradients.
 
     Returns:
         Tuple `(y, last)`: `(batch, length, channels * features)` and
         `(features, batch, states)`.
     """
-    diagonal = matrices[1].ndim == 2
-    state_axes = [None, 1, 2, 1] + ([2] if initial else [2, 1])
+    diagonal = matrices.transition.ndim == 2
 
-    def change(layout, tensors, axes):
-        pairs = zip(tensors, axes, strict=False)
-        return [t if axis is None or not diagonal else layout(t, axis) for t, axis in pairs]
+    def change(layout, x, axis):
+        return layout(x, axis) if diagonal and not (x is None or axis is None) else x
+
+    def change_all(layout, tensors):
+        axes = *STATE_AXES, STATE_AXIS
+        return [change(layout, x, axis) for x, axis in zip(tensors, axes, strict=True)]
 
     def plain(u, *tensors):
-        y, last = portable(u, *change(in_halves, tensors, state_axes))
-        return y, *change(in_pairs, [last], [2])
+        *matrices, initial = change_all(in_halves, tensors)
+        y, last = portable(u, ChunkMatrices(*matrices), initial)
+        return y, change(in_pairs, last, STATE_AXIS)
 
-    tensors = change(in_pairs, [*matrices, *initial], state_axes)
-    y, last = _ChunkOutputs.apply((T, bool(initial), plain), u, *tensors)
-    return y, *change(in_halves, [last], [2])
+    y, last = _ChunkOutputs.apply((T, plain), u, *change_all(in_pairs, (*matrices, initial)))
+    return y, change(in_halves, last, STATE_AXIS)
 
 
 class _ChunkOutputs(torch.autograd.Function):
@@ -58,68 +65,79 @@ class _ChunkOutputs(torch.autograd.Function):
     def forward(ctx, settings, u, *tensors):
         ctx.settings = settings
         ctx.save_for_backward(u, *tensors)
-        T, has_initial, _ = settings
+        T, _ = settings
         u, work = u.contiguous(), Workspace(u, T)
-        y = work.sequence(tensors[0].shape[2] // T)
-        last = u.new_empty((u.shape[2], u.shape[0], tensors[2].shape[2]))
+        matrices, initial = ChunkMatrices(*tensors[:-1]), tensors[-1]
+        y = work.sequence(matrices.toeplitz.shape[2] // T)
+        last = u.new_empty((u.shape[2], u.shape[0], matrices.E_in.shape[2]))
         for block in work.blocks():
-            response, transition, E_in, E_out, *others = (m[block] for m in tensors)
-            initial = others.pop() if has_initial else None
+            m, start = _part(matrices, block), _slice(initial, block)
             x = work.read("x", u, block)
-            out = work.product("y", x, response)
-            before, last[block] = _carry(work, "x", transition, x, E_in, initial)
-            out += work.product("read", before, E_out)
-            if others:
-                E_in, E_out = others
-                before, _ = _carry(work, "x", transition, x, E_in, None, reverse=True)
-                out += work.product("read", before, E_out)
+            out = work.product("y", x, m.toeplitz)
+            before, last[block] = _pass_states(work, "x", m.transition, x, m.E_in, start)
+            out += work.product("read", before, m.E_out)
+            if m.later_E_in is not None:
+                way = m.transition, x, m.later_E_in, None
+                before, _ = _pass_states(work, "x", *way, reverse=True)
+                out += work.product("read", before, m.later_E_out)
             work.write(y, out, block)
         return work.finished(y), last
 
     @staticmethod
     def backward(ctx, d_y, d_last):
-        T, has_initial, plain = ctx.settings
+        T, plain = ctx.settings
         u, *tensors = ctx.saved_tensors
         if torch.is_grad_enabled():
             return None, *by_autograd(plain, ctx.saved_tensors, (d_y, d_last))
         u, d_y, work = u.contiguous(), d_y.contiguous(), Workspace(u, T)
         d_u = work.sequence(1) if ctx.needs_input_grad[1] else None
-        gradients = [torch.empty_like(m) for m in tensors]
+        gradients = [None if t is None else torch.empty_like(t) for t in tensors]
+        matrices, initial = ChunkMatrices(*tensors[:-1]), tensors[-1]
+        slopes, d_initial = ChunkMatrices(*gradients[:-1]), gradients[-1]
         for block in work.blocks():
-            response, transition, E_in, E_out, *others = (m[block] for m in tensors)
-            d_response, d_transition, d_E_in, d_E_out, *d_others = (g[block] for g in gradients)
+            m, d, start = _part(matrices, block), _part(slopes, block), _slice(initial, block)
             x, dy = work.read("x", u, block), work.read("dy", d_y, block)
-            dx = None if d_u is None else work.product("y", dy, response.mT)
-            torch.bmm(x.mT, dy, out=d_response)
-            initial = others.pop() if has_initial else None
-            found = _direction(work, x, dy, dx, transition, E_in, E_out, initial, d_last[block])
-            for target, value in zip((d_transition, d_E_in, d_E_out), found, strict=False):
+            dx = None if d_u is None else work.product("y", dy, m.toeplitz.mT)
+            torch.bmm(x.mT, dy, out=d.toeplitz)
+            way = m.transition, m.E_in, m.E_out, start, d_last[block]
+            *found, d_start = _direction(work, x, dy, dx, *way)
+            for target, value in zip((d.transition, d.E_in, d.E_out), found, strict=True):
                 target.copy_(value)
-            if has_initial:
-                d_others[0].copy_(found[3])
-            if others:
-                found = _direction(work, x, dy, dx, transition, *others, None, None, reverse=True)
-                d_transition += found[0]
-                for target, value in zip(d_others, found[1:3], strict=True):
-                    target.copy_(value)
+            if start is not None:
+                d_initial[block] = d_start
+            if m.later_E_in is not None:
+                way = m.transition, m.later_E_in, m.later_E_out, None, None
+                d_transition, d_E_in, d_E_out, _ = _direction(work, x, dy, dx, *way, reverse=True)
+                d.transition.add_(d_transition)
+                d.later_E_in.copy_(d_E_in)
+                d.later_E_out.copy_(d_E_out)
             if d_u is not None:
                 work.write(d_u, dx, block)
         return None, None if d_u is None else work.finished(d_u), *gradients
 
 
+def _part(matrices, block):
+    """Views of the matrices of some features."""
+    return ChunkMatrices(*(_slice(m, block) for m in matrices))
+
+
+def _slice(x, block):
+    return None if x is None else x[block]
+
+
 def _direction(work, x, dy, dx, transition, E_in, E_out, initial, d_last, reverse=False):
     """Gradients of transition, E_in, E_out and initial state; adds to the one of x."""
-    before, _ = _carry(work, "x", transition, x, E_in, initial, reverse)
+    before, _ = _pass_states(work, "x", transition, x, E_in, initial, reverse)
     adjoint = _adjoint(transition)
-    d_added, d_initial = _carry(work, "dy", adjoint, dy, E_out.mT, d_last, not reverse)
+    d_added, d_initial = _pass_states(work, "dy", adjoint, dy, E_out.mT, d_last, not reverse)
     if dx is not None:
         dx += work.product("read", d_added, E_in.mT)
     d_E_in, d_E_out = torch.bmm(x.mT, d_added), torch.bmm(before.mT, dy)
     return _gradient_of_transition(transition, before, d_added), d_E_in, d_E_out, d_initial
 
 
-def _carry(work, name, transition, x, E_in, initial, reverse=False):
-    """`ops.carry` of x E_in: states before the chunks, as rows of a matrix, and the last one."""
+def _pass_states(work, name, transition, x, E_in, initial, reverse=False):
+    """`ops.state_passing` of x E_in: the states before the chunks, in rows, and the last one."""
     added = work.product("added", x, E_in)
     before = work.rows(f"before {name}", added)
     by_chunk = (added.shape[0], work.batch, -1, added.shape[2])

@@ -55,6 +55,13 @@ class _Scan(torch.autograd.Function):
         return None, _real(d_dA), _real(d_inputs), _real(d_initial)
 
 
+def scan_in_complex(dA, inputs, initial, reverse):
+    """The states of `scan_in_blocks`, without their gradient."""
+    states = _complex(inputs)
+    scan_in_place(_complex(dA), states, _complex(initial), reverse)
+    return _real(states)
+
+
 def _complex(x):
     return torch.complex(*x.chunk(2, dim=-1))
 

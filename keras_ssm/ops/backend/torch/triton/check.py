@@ -26,7 +26,10 @@ def error_of_bank(device, dtype, modes):
     C, dB = (draw(1, FEATURES, modes) for _ in "12"), (draw(FEATURES, modes) for _ in "12")
     tensors = [-0.5 * pace.expand(FEATURES, modes).contiguous(), im, *C, *dB, draw(1, FEATURES)]
     u = draw(BATCH, LENGTH, FEATURES).to(dtype)
-    kernels = lambda *tensors: Outputs.apply((False, None), *tensors, None)  # noqa: E731
+
+    def kernels(*tensors):
+        return Outputs.apply((False, None), *tensors, None)
+
     return _largest_error(kernels, _by_matrices, [u, *tensors])
 
 
@@ -35,7 +38,10 @@ def error_of_scan(device):
     draw = _random(device)
     size = torch.exp(-torch.rand(2 * MODES, device=device))[None, None]
     tensors = [0.7 * size, draw(BATCH, LENGTH, 2 * MODES), draw(BATCH, 2 * MODES)]
-    kernels = lambda *tensors: DiagonalScan.apply(*tensors, False)  # noqa: E731
+
+    def kernels(*tensors):
+        return DiagonalScan.apply(*tensors, False)
+
     return _largest_error(kernels, _step_by_step, tensors)
 
 
@@ -44,11 +50,14 @@ def error_of_zoh(device):
     draw = _random(device)
     A = -torch.exp(draw(FEATURES, MODES)), 3.0 * draw(FEATURES, MODES)
     tensors = [*A, draw(FEATURES, MODES), draw(FEATURES, MODES), torch.exp(draw(FEATURES, 1) - 3)]
-    kernels = lambda *tensors: torch.cat(Hold.apply(None, *tensors))  # noqa: E731
-    return _largest_error(kernels, _held, tensors)
+
+    def kernels(*tensors):
+        return torch.cat(Hold.apply(None, *tensors))
+
+    return _largest_error(kernels, _zoh, tensors)
 
 
-def _held(A_re, A_im, B_re, B_im, dt):
+def _zoh(A_re, A_im, B_re, B_im, dt):
     A = torch.complex(A_re, A_im)
     dB = torch.complex(B_re, B_im) * (torch.exp(dt * A) - 1.0) / A
     return torch.cat([(dt * A).real, (dt * A).imag, dB.real, dB.imag])

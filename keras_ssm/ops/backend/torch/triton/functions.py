@@ -47,7 +47,7 @@ class Outputs(torch.autograd.Function):
         bidirectional, portable = ctx.settings
         u, *tensors = ctx.saved_tensors
         if torch.is_grad_enabled():
-            return None, *_by_autograd(portable, (u, *tensors), dy)
+            return None, *by_autograd(portable, (u, *tensors), dy)
         u, dy, (*bank, D, initial) = u.contiguous(), dy.contiguous(), map(_whole, tensors)
         directions, channels, _ = _sizes(bank[2], None, bidirectional)
         du = torch.empty_like(u) if ctx.needs_input_grad[1] else None
@@ -122,7 +122,7 @@ class LastState(torch.autograd.Function):
         lengths, portable = ctx.settings
         u, *tensors = ctx.saved_tensors
         if torch.is_grad_enabled():
-            return None, *_by_autograd(portable, (u, *tensors), d_state)
+            return None, *by_autograd(portable, (u, *tensors), d_state)
         u, (re, im, dB_re, dB_im, initial) = u.contiguous(), map(_whole, tensors)
         upstream, n = _numbers(d_state), _steps(u, lengths)
         added, moment = _sums((re, im), u, lengths, moment=True)
@@ -164,18 +164,6 @@ def _free(log_dA, state, y, lengths):
         x = state[..., group]
         start, _ = walk.starts(None, made, -1, initial=torch.cat([x.real, x.imag], -1))
         walk.outputs(nothing, y, start, made, -1, lengths=lengths, add=True)
-
-
-def _by_autograd(portable, tensors, upstream):
-    """Gradients of gradients, of those tensors that there are."""
-    there = [t is not None for t in tensors]
-
-    def function(*given):
-        given = iter(given)
-        return portable(*(next(given) if is_there else None for is_there in there))
-
-    found = iter(by_autograd(function, [t for t in tensors if t is not None], upstream))
-    return [next(found) if is_there else None for is_there in there]
 
 
 def _whole(x):

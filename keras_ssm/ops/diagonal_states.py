@@ -1,96 +1,50 @@
-"""The recurrence x_t = a_t x_(t-1) + s_t of diagonal systems, as one primitive.
+"""The states of diagonal recurrences: about sqrt(steps) blocks side by side, or step by step.
 
-It has its own gradient, a reverse scan with the conjugate transition. States are real tensors
-with real parts, then imaginary parts, on the last axis; the steps are on the last but one.
+Blocks of one transition are scanned from zero, and what the states before them contribute is added.
+Where the transition changes they are read twice. Short blocks are unrolled where no compiler does
+better with a loop.
 """
 
 from keras import ops
 
-from keras_ssm.ops import backend, doubling, exporting, pair
+from keras_ssm.ops import backend, doubling, pair
 from keras_ssm.ops.exporting import known
-from keras_ssm.ops.sum_to import sum_to
+from keras_ssm.ops.tensor_types import Tensor
 
 # Steps scanned one after another; longer recurrences run blocks of them side by side.
 LONGEST_PLAIN_SCAN = 128 if backend.LONGEST_UNROLLED == 0 else 8
 
 
-def scan(dA, inputs, initial, reverse=False):
-    """Returns the state after each step of a diagonal recurrence.
-
-    Args:
-        dA: tensor `(..., steps or 1, 2 modes)`. State transition of each step, or the same for
-            all; its leading axes broadcast against those of `initial`.
-        inputs: tensor `(..., steps, 2 modes)`. What each step adds to the state.
-        initial: tensor `(..., 2 modes)`. State before the first step (after the last one if
-            `reverse`).
-        reverse: bool. Whether the recurrence runs from the last step to the first.
-
-    Returns:
-        Tensor `(..., steps, 2 modes)`.
-
-    Example:
-        ```python
-        dA = ops.convert_to_tensor([[0.5, 0.0]])  # one mode: 0.5 + 0i
-        states = scan(dA, ops.ones((3, 2)), ops.zeros((2,)))  # real parts: 1, 1.5, 1.75
-        ```
-
-    Reference:
-        [S5](https://arxiv.org/abs/2208.04933), section 2.2.
-    """
-
-    def evaluate(dA, inputs, initial):
-        states = portable(dA, inputs, initial)
-        return states, (dA, states, initial)
-
-    def gradient(kept, upstream):
-        dA, states, initial = kept
-        conjugate = pair.join(pair.conjugate(pair.split(dA)))
-        back = conjugate
-        if dA.shape[-2] != 1:
-            # The adjoint of step t passes through the transition of the step after it.
-            edge = ops.zeros_like(conjugate[..., :1, :])
-            parts = [edge, conjugate[..., :-1, :]] if reverse else [conjugate[..., 1:, :], edge]
-            back = ops.concatenate(parts, axis=-2)
-        d_inputs = forward(back, upstream, ops.zeros_like(initial), not reverse)
-        at = -1 if reverse else 0
-        d_initial = pair.product(conjugate[..., at, :], d_inputs[..., at, :])
-        return _gradient_of_transition(dA, states, d_inputs, initial, at), d_inputs, d_initial
-
-    portable = lambda *tensors: forward(*tensors, reverse)  # noqa: E731
-    states = None
-    if exporting.loops_allowed() and known(inputs.shape[-2]) is not None:
-        states = backend.fused_scan(dA, inputs, initial, reverse, portable)
-    if states is not None:
-        return states
-    return backend.with_gradient(evaluate, gradient)(dA, inputs, initial)
-
-
-def forward(dA, inputs, initial, reverse=False):
+def diagonal_states(
+    dA: Tensor, inputs: Tensor, initial: Tensor, reverse: bool = False, steps: int = 1
+) -> Tensor:
     """Returns what `scan` returns, without a gradient rule."""
+    count = known(inputs.shape[-2])
     if doubling.needed(inputs.shape[-2]):
-        return _by_doubling(dA, inputs, initial, reverse)
+        return _by_doubling(dA, inputs, initial, reverse, steps)
     fast = backend.scan_states(dA, inputs, initial, reverse)
     if fast is not None:
         return fast
-    steps = known(inputs.shape[-2])
-    if dA.shape[-2] == 1 and steps is not None:
-        return _same_blocks(dA, inputs, initial, reverse)
-    if steps is None:
+    if count is None:
         return _rolled(dA, inputs, initial, reverse)
+    if dA.shape[-2] == 1:
+        return _same_blocks(dA, inputs, initial, reverse)
     if reverse:
         dA, inputs = ops.flip(dA, axis=-2), ops.flip(inputs, axis=-2)
-        return ops.flip(forward(dA, inputs, initial), axis=-2)
-    return backend.compiled(_blocked, steps)(dA, inputs, initial)
+        return ops.flip(diagonal_states(dA, inputs, initial), axis=-2)
+    return backend.compiled(_blocked, count)(dA, inputs, initial)
 
 
-def _by_doubling(dA, inputs, initial, reverse):
+def _by_doubling(dA, inputs, initial, reverse, steps):
     axis = len(inputs.shape) - 2
-    squared = lambda a, move: pair.product(a, a if a.shape[axis] == 1 else move(a))  # noqa: E731
     while len(dA.shape) < len(inputs.shape):
         dA = dA[None]
-    x = doubling.states(dA, inputs, initial, pair.product, squared, axis, reverse)
-    kept = slice(0, -1) if reverse else slice(1, None)
-    return x[(*[slice(None)] * axis, kept)]
+
+    def squared(a, move):
+        return pair.product(a, a if a.shape[axis] == 1 else move(a))
+
+    x = doubling.states(dA, inputs, initial, pair.product, squared, axis, reverse, steps)
+    return x[..., :-1, :] if reverse else x[..., 1:, :]
 
 
 def _same_blocks(dA, inputs, initial, reverse=False):
@@ -159,7 +113,10 @@ def _within(dA, inputs, state, reverse=False):
     steps = known(inputs.shape[-2])
     if steps is None or steps > backend.LONGEST_UNROLLED:
         return _rolled(dA, inputs, state, reverse)
-    step = lambda state, t: _advance(_at(dA, t), state, inputs[..., t, :])  # noqa: E731
+
+    def step(state, t):
+        return _advance(_at(dA, t), state, inputs[..., t, :])
+
     return backend.unrolled(step, state, steps, reverse)
 
 
@@ -171,9 +128,9 @@ def _rolled(dA, inputs, state, reverse=False):
         state = _advance(same if len(sample) == 1 else sample[1], state, sample[0])
         return state, state
 
-    samples = [_steps_first(inputs)] + ([_steps_first(dA)] if same is None else [])
+    samples = [steps_first(inputs)] + ([steps_first(dA)] if same is None else [])
     _, states = backend.sequential(one, state, samples, reverse=reverse)
-    return _steps_last(states)
+    return steps_last(states)
 
 
 def _fold(dA, inputs):
@@ -190,7 +147,7 @@ def _fold(dA, inputs):
         inputs, a = sample
         return (_advance(a, carry[0], inputs), pair.product(a, carry[1])), None
 
-    samples = [_steps_first(inputs[..., 1:, :]), _steps_first(dA[..., 1:, :])]
+    samples = [steps_first(inputs[..., 1:, :]), steps_first(dA[..., 1:, :])]
     (state, product), _ = backend.sequential(one, (state, product), samples)
     return state, product
 
@@ -204,28 +161,11 @@ def _advance(a, state, inputs):
     return pair.product(a, state) + inputs
 
 
-def _gradient_of_transition(dA, states, d_inputs, initial, at):
-    """Sum or, if it varies, list of conj(x_(t - 1)) times the adjoint of step t."""
-    inner = slice(1, None) if at else slice(None, -1)
-    others = slice(None, -1) if at else slice(1, None)
-    if dA.shape[-2] != 1:
-        edge = initial[..., None, :]
-        parts = [states[..., inner, :], edge] if at else [edge, states[..., inner, :]]
-        previous = pair.conjugate(pair.split(ops.concatenate(parts, axis=-2)))
-        return sum_to(pair.join(pair.multiply(previous, pair.split(d_inputs))), dA.shape)
-    first = pair.product(pair.join(pair.conjugate(pair.split(initial))), d_inputs[..., at, :])
-    x, d = pair.split(states[..., inner, :]), pair.split(d_inputs[..., others, :])
-    product = lambda a, b: sum_to(a * b, dA.shape)  # noqa: E731
-    re = product(x[0], d[0]) + product(x[1], d[1])
-    im = product(x[0], d[1]) - product(x[1], d[0])
-    return sum_to(first[..., None, :], dA.shape) + pair.join((re, im))
-
-
-def _steps_first(x):
+def steps_first(x):
     rank = len(x.shape)
     return ops.transpose(x, (rank - 2, *range(rank - 2), rank - 1))
 
 
-def _steps_last(x):
+def steps_last(x):
     rank = len(x.shape)
     return ops.transpose(x, (*range(1, rank - 1), 0, rank - 1))

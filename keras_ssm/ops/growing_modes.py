@@ -5,8 +5,13 @@ from keras import ops
 
 from keras_ssm.ops import backend, pair
 from keras_ssm.ops.backend import exact_einsum
-from keras_ssm.ops.chunked import even_chunk
-from keras_ssm.ops.cutting import chunk_response, cut, glue, merge_channels
+from keras_ssm.ops.chunks import (
+    chunk_toeplitz,
+    even_chunk,
+    merge_channels,
+    merge_chunks,
+    split_chunks,
+)
 from keras_ssm.ops.powers import powers
 
 
@@ -42,13 +47,13 @@ def growing_chunked(u, log_decay, C, chunk_size=None):
     length = u.shape[1]
     T = min(chunk_size or even_chunk(length), length)
     whole, rest = divmod(length, T)
-    u_chunks = cut(u, T)  # (features, batch, chunks, T)
+    u_chunks = split_chunks(u, T)  # (features, batch, chunks, T)
     late = powers(log_decay, length - 1.0 - np.arange(T))
     K = _rows(C, late)  # (channels, features, 2 modes, T)
     K = ops.transpose(ops.sum(K[:, :, : log_decay[0].shape[-1]], axis=2), (1, 0, 2))
-    y = backend.einsum("hbmt,htk->hbmk", u_chunks, chunk_response(K, ops.zeros_like(K[..., :-1])))
+    y = backend.einsum("hbmt,htk->hbmk", u_chunks, chunk_toeplitz(K, ops.zeros_like(K[..., :-1])))
     if length == T:
-        return glue(y, length, T)
+        return merge_chunks(y, length, T)
 
     table = powers(log_decay, np.arange(T))
     E_in = ops.transpose(ops.concatenate(table, axis=1), (0, 2, 1))
@@ -65,7 +70,7 @@ def growing_chunked(u, log_decay, C, chunk_size=None):
         tail = merge_channels(backend.pad(E_out[..., T - rest :], padding))
         last = backend.einsum("hbmn,hnk->hbmk", carried[:, :, whole:], tail)
         read = ops.concatenate([read, last], axis=2)
-    return glue(y + read, length, T)
+    return merge_chunks(y + read, length, T)
 
 
 def _rows(C, table):
