@@ -4,9 +4,10 @@ import numpy as np
 from keras import ops
 
 from keras_ssm.ops import backend, pair
+from keras_ssm.ops.tensor_types import Pair, Tensor
 
 
-def zoh(A, B, dt):
+def zoh(A: Pair, B: Pair, dt: Tensor) -> tuple[Pair, Pair]:
     """Discretises diagonal systems under a zero-order hold.
 
     Args:
@@ -37,7 +38,7 @@ def _zoh(A, B, dt):
     return log_dA, pair.multiply(B, pair.divide(pair.expm1(log_dA), A))
 
 
-def bilinear(A, B, dt):
+def bilinear(A: Pair, B: Pair, dt: Tensor) -> tuple[Pair, Pair]:
     """Discretises diagonal systems with the bilinear (Tustin) rule.
 
     dA = (1 + z/2) / (1 - z/2) and dB = dt B / (1 - z/2) with z = dt A. The logarithm of dA is

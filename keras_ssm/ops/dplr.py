@@ -9,9 +9,10 @@ from keras import ops
 
 from keras_ssm.ops import backend, pair
 from keras_ssm.ops.backend import exact_einsum
+from keras_ssm.ops.tensor_types import Pair, Tensor
 
 
-def dplr_bilinear(A, P, B, dt):
+def dplr_bilinear(A: Pair, P: Pair, B: Pair, dt: Tensor) -> tuple[Tensor, Tensor]:
     """Discretises diagonal-plus-low-rank systems with the bilinear rule, in real form.
 
     With D = 1 - dt A / 2 and the Woodbury identity
@@ -48,7 +49,7 @@ def dplr_bilinear(A, P, B, dt):
     return matrix, dt * (direct - 0.5 * exact_einsum("rhi,rh->hi", columns, shared))
 
 
-def dplr_factors(A, P, dt):
+def dplr_factors(A: Pair, P: Pair, dt: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Discretises as `dplr_bilinear` does, and leaves E = dA - I in its factors.
 
     Args:
@@ -85,7 +86,9 @@ def _inverse(A, dt):
     return pair.divide((ops.ones_like(half[0]), 0.0 * half[1]), (1.0 + half[0], half[1]))
 
 
-def dplr_kernel(A, P, B, C, dt, bank, length):
+def dplr_kernel(
+    A: Pair, P: Pair, B: Pair, C: Pair, dt: Tensor, bank, length: int | Tensor
+) -> Tensor:
     """Returns the kernel of diagonal-plus-low-rank systems through their generating function.
 
     With w on the unit circle the truncated series sum_l K[l] w^l, l < L, is

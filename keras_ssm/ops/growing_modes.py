@@ -13,9 +13,10 @@ from keras_ssm.ops.chunks import (
     split_chunks,
 )
 from keras_ssm.ops.powers import powers
+from keras_ssm.ops.tensor_types import Pair, Tensor
 
 
-def growing_chunked(u, log_decay, C, chunk_size=None):
+def growing_chunked(u: Tensor, log_decay: Pair, C: Pair, chunk_size: int | None = None) -> Tensor:
     """Convolves each feature with K[l] = 2 Re(C a^(L - 1 - l)), a = exp(log_decay), L the length.
 
     The modes grow by 1/a a step. Seen from the end they decay: with chunks U_m of T steps

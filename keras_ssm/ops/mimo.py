@@ -1,12 +1,17 @@
 """Diagonal systems of many inputs and outputs: project, scan, project back."""
 
+from collections.abc import Callable
+
 from keras import ops
 
 from keras_ssm.ops import backend, exporting
 from keras_ssm.ops.recurrence import scan
+from keras_ssm.ops.tensor_types import Tensor
 
 
-def mimo(u, dA, dB, C, D, initial):
+def mimo(
+    u: Tensor, dA: Tensor, dB: Tensor, C: Tensor, D: Tensor, initial: Tensor
+) -> tuple[Tensor, Tensor]:
     """Returns outputs and last state of x_t = dA x_(t-1) + dB u_t, y_t = Re(C x_t) + D u_t.
 
     Real parts, then imaginary parts, lie on the last axis of everything complex.
@@ -47,7 +52,9 @@ def mimo(u, dA, dB, C, D, initial):
     return portable(u, dA, dB, C, D, initial) if outputs is None else outputs
 
 
-def read_out(u, driven, C, D, initial, scan):
+def read_out(
+    u: Tensor, driven: Tensor, C: Tensor, D: Tensor, initial: Tensor, scan: Callable
+) -> tuple[Tensor, Tensor]:
     """Returns the outputs of a system whose inputs have reached the states, and the states.
 
     Args:

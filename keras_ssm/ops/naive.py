@@ -5,14 +5,15 @@ from keras import ops
 
 from keras_ssm.ops import backend
 from keras_ssm.ops.backend import sequential
+from keras_ssm.ops.tensor_types import Tensor
 
 
-def to_complex(re, im):
+def to_complex(re: Tensor, im: Tensor) -> Tensor:
     """Returns re + i im as a complex tensor."""
     return backend.complex_of(ops.convert_to_tensor(re), ops.convert_to_tensor(im))
 
 
-def discretize(A, B, dt, discretization):
+def discretize(A: Tensor, B: Tensor, dt: Tensor, discretization: str) -> tuple[Tensor, Tensor]:
     """Returns complex (dA, dB) of x' = A x + B u, straight from the formulas.
 
     Args:
@@ -32,7 +33,15 @@ def discretize(A, B, dt, discretization):
     return (1 + half) / below, dt * B / below
 
 
-def naive(u, dA, dB, C, initial_state=None, bidirectional=False, conjugates=True):
+def naive(
+    u: Tensor,
+    dA: Tensor,
+    dB: Tensor,
+    C: Tensor,
+    initial_state: Tensor = None,
+    bidirectional: bool = False,
+    conjugates: bool = True,
+) -> tuple[Tensor, Tensor]:
     """Applies a bank of diagonal systems one sample at a time.
 
     Args:
@@ -68,7 +77,14 @@ def naive(u, dA, dB, C, initial_state=None, bidirectional=False, conjugates=True
     return ops.transpose(y, (1, 0, 2)), state
 
 
-def naive_dense(u, E, dB, C, initial_state=None, bidirectional=False):
+def naive_dense(
+    u: Tensor,
+    E: Tensor,
+    dB: Tensor,
+    C: Tensor,
+    initial_state: Tensor = None,
+    bidirectional: bool = False,
+) -> tuple[Tensor, Tensor]:
     """Applies a bank of dense systems x' = x + (E x + dB u), y = C x' one sample at a time.
 
     Args:
@@ -108,7 +124,15 @@ def naive_dense(u, E, dB, C, initial_state=None, bidirectional=False):
     return ops.transpose(y, (1, 0, 2)), state
 
 
-def naive_mimo(u, dA, dB, C, initial_state=None, reverse=False, conjugates=True):
+def naive_mimo(
+    u: Tensor,
+    dA: Tensor,
+    dB: Tensor,
+    C: Tensor,
+    initial_state: Tensor = None,
+    reverse: bool = False,
+    conjugates: bool = True,
+) -> tuple[Tensor, Tensor]:
     """Applies one diagonal system with many inputs and outputs one sample at a time.
 
     Args:
@@ -140,7 +164,7 @@ def naive_mimo(u, dA, dB, C, initial_state=None, reverse=False, conjugates=True)
     return ops.transpose(y, (1, 0, 2)), state
 
 
-def convolve(u, K):
+def convolve(u: Tensor, K: Tensor) -> Tensor:
     """Convolves each feature with its kernel, by the definition.
 
     Args:

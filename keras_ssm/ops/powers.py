@@ -6,6 +6,7 @@ from keras import ops
 
 from keras_ssm.ops import backend, pair
 from keras_ssm.ops.backend import exact_einsum
+from keras_ssm.ops.tensor_types import Pair, Tensor
 
 # Rows of the two-level table: dA^(a T + b) = dA^(a T) dA^b with b < T.
 TABLE_WIDTH = 128
@@ -14,7 +15,7 @@ TABLE_WIDTH = 128
 NEGLIGIBLE = -60.0
 
 
-def powers(log_dA, exponents):
+def powers(log_dA: Pair, exponents: Tensor) -> Pair:
     """Returns dA^l for each exponent, on a new last axis.
 
     Args:
@@ -30,7 +31,7 @@ def powers(log_dA, exponents):
     return backend.with_gradient(_powers, _gradient_of_powers)(*log_dA, ops.cast(exponents, dtype))
 
 
-def power(log_dA, exponent):
+def power(log_dA: Pair, exponent: float | Tensor) -> Pair:
     """Returns dA^exponent, and zero where that is smaller than 1e-26.
 
     Nothing notices such numbers, but processors are slow on the smallest floats.
@@ -46,7 +47,7 @@ def power(log_dA, exponent):
     return pair.exp((ops.where(growth < NEGLIGIBLE, -np.inf, growth), angle))
 
 
-def known_powers(log_dA, table):
+def known_powers(log_dA: Pair, table: Pair) -> Pair:
     """Returns `table`, which holds the powers dA^l for l from 0 on, and gives it a gradient.
 
     The gradient is the first derivative of `powers`.
@@ -84,7 +85,7 @@ def _gradient_of_powers(kept, cotangents):
     return real, imag, ops.zeros_like(exponents)
 
 
-def kernel(bank, length):
+def kernel(bank, length: int | Tensor) -> Tensor:
     """Returns the convolution kernel K[l] = C dA^l dB of a bank.
 
     Args:
@@ -116,7 +117,7 @@ def kernel(bank, length):
     return ops.reshape(table, (channels, features, rows * width))[..., :length]
 
 
-def with_skip(K, D):
+def with_skip(K: Tensor, D: Tensor) -> Tensor:
     """A kernel whose entry for the current sample holds the skip as well.
 
     Args:

@@ -1,15 +1,18 @@
 """Systems applied sample by sample."""
 
+from collections.abc import Callable
+
 from keras import ops
 
 from keras_ssm.ops import backend, pair
 from keras_ssm.ops.backend import exact_einsum, sequential
+from keras_ssm.ops.tensor_types import Tensor
 
 # Float32 numbers in the widest register of a CPU.
 VECTOR = 16
 
 
-def step(u, state, dA, dB, C):
+def step(u: Tensor, state: Tensor, dA: Tensor, dB: Tensor, C: Tensor) -> tuple[Tensor, Tensor]:
     """Advances a bank of diagonal systems by one sample.
 
     Args:
@@ -63,7 +66,9 @@ def _by_parts(u, state, dA, dB, C, in_pairs):
     return ops.sum(terms, axis=-1), pair.join((re, im))
 
 
-def low_rank_step(u, state, low_rank, dB, C):
+def low_rank_step(
+    u: Tensor, state: Tensor, low_rank: tuple, dB: Tensor, C: Tensor
+) -> tuple[Tensor, Tensor]:
     """Advances a bank of diagonal plus low-rank systems by one sample, without their matrices.
 
     Args:
@@ -96,7 +101,9 @@ def low_rank_step(u, state, low_rank, dB, C):
     return ops.reshape(y, (-1, channels * features)), state
 
 
-def recurrent(u, advance, initial_state, lengths=None):
+def recurrent(
+    u: Tensor, advance: Callable, initial_state: Tensor, lengths: Tensor = None
+) -> tuple[Tensor, Tensor]:
     """Applies a system with one step per sample.
 
     Args:
