@@ -257,8 +257,9 @@ class S5(SSMLayer):
         method = self.chosen_method(x.shape[1])
         if method == "recurrent" and timesteps is None:
             system = self._system(self.tensor(self.D))
-            step = lambda sample, state: self.advance(sample, state, system)  # noqa: E731
-            return recurrent(x, step, start, lengths)
+            return recurrent(
+                x, lambda sample, state: self.advance(sample, state, system), start, lengths
+            )
         C, D = self._rows(self._output_matrices()), self.tensor(self.D)
         if timesteps is None and lengths is None and method != "fft":
             log_dA, dB = self._discrete_matrices()
