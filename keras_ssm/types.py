@@ -6,6 +6,9 @@ from typing import Any
 # A tensor of the backend, or what becomes one: an array of NumPy, or a symbolic tensor of Keras.
 Tensor = Any
 
+# Real and imaginary parts of complex numbers.
+Pair = tuple[Tensor, Tensor]
+
 # A tensor or a tree of tensors, such as a dict of them: the state of a mixer, a block or a model.
 State = Any
 

@@ -1,6 +1,6 @@
 from typing import NamedTuple
 
-from keras_ssm.ops.tensor_types import Tensor
+from keras_ssm.types import Tensor
 
 
 class ChunkMatrices(NamedTuple):

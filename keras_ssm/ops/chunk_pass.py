@@ -18,7 +18,7 @@ from keras_ssm.ops.chunk_matrices import ChunkMatrices
 from keras_ssm.ops.chunks import chunk_toeplitz, merge_channels, sizes
 from keras_ssm.ops.powers import with_skip
 from keras_ssm.ops.recurrence import state_passing
-from keras_ssm.ops.tensor_types import Tensor
+from keras_ssm.types import Tensor
 
 
 def chunk_matrices(

@@ -18,7 +18,7 @@ from keras_ssm.ops.chunk_pass import chunk_matrices, chunk_pass
 from keras_ssm.ops.chunks import even_chunk, merge_chunks, split_chunks
 from keras_ssm.ops.exporting import known
 from keras_ssm.ops.feature_blocks import block_size, in_blocks
-from keras_ssm.ops.tensor_types import Tensor
+from keras_ssm.types import Tensor
 
 
 def chunked(

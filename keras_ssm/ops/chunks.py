@@ -4,7 +4,7 @@ from keras import ops
 
 from keras_ssm.ops import backend
 from keras_ssm.ops.exporting import known
-from keras_ssm.ops.tensor_types import Tensor
+from keras_ssm.types import Tensor
 
 DEFAULT_CHUNK_SIZE = 64
 

@@ -1,7 +1,7 @@
 from keras import ops
 
 from keras_ssm.ops.backend import exact_einsum
-from keras_ssm.ops.tensor_types import Tensor
+from keras_ssm.types import Tensor
 
 
 class DenseBank:

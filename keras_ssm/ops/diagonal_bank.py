@@ -3,7 +3,7 @@ from keras import ops
 
 from keras_ssm.ops import pair
 from keras_ssm.ops.powers import known_powers, power, powers
-from keras_ssm.ops.tensor_types import Pair
+from keras_ssm.types import Pair
 
 
 class DiagonalBank:

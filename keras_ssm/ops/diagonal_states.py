@@ -9,7 +9,7 @@ from keras import ops
 
 from keras_ssm.ops import backend, doubling, pair
 from keras_ssm.ops.exporting import known
-from keras_ssm.ops.tensor_types import Tensor
+from keras_ssm.types import Tensor
 
 # Steps scanned one after another; longer recurrences run blocks of them side by side.
 LONGEST_PLAIN_SCAN = 128 if backend.LONGEST_UNROLLED == 0 else 8

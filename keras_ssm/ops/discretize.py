@@ -4,7 +4,7 @@ import numpy as np
 from keras import ops
 
 from keras_ssm.ops import backend, pair
-from keras_ssm.ops.tensor_types import Pair, Tensor
+from keras_ssm.types import Pair, Tensor
 
 
 def zoh(A: Pair, B: Pair, dt: Tensor) -> tuple[Pair, Pair]:

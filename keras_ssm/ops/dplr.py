@@ -9,7 +9,7 @@ from keras import ops
 
 from keras_ssm.ops import backend, pair
 from keras_ssm.ops.backend import exact_einsum
-from keras_ssm.ops.tensor_types import Pair, Tensor
+from keras_ssm.types import Pair, Tensor
 
 
 def dplr_bilinear(A: Pair, P: Pair, B: Pair, dt: Tensor) -> tuple[Tensor, Tensor]:

@@ -5,7 +5,7 @@ from keras import ops
 
 from keras_ssm.ops import backend, pair
 from keras_ssm.ops.powers import powers, with_skip
-from keras_ssm.ops.tensor_types import Pair, Tensor
+from keras_ssm.types import Pair, Tensor
 
 
 def fft_conv(u: Tensor, kernel: Tensor, bidirectional: bool = False, D: Tensor = None) -> Tensor:

@@ -13,7 +13,7 @@ from keras_ssm.ops.chunks import (
     split_chunks,
 )
 from keras_ssm.ops.powers import powers
-from keras_ssm.ops.tensor_types import Pair, Tensor
+from keras_ssm.types import Pair, Tensor
 
 
 def growing_chunked(u: Tensor, log_decay: Pair, C: Pair, chunk_size: int | None = None) -> Tensor:

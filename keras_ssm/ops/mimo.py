@@ -6,7 +6,7 @@ from keras import ops
 
 from keras_ssm.ops import backend, exporting
 from keras_ssm.ops.recurrence import scan
-from keras_ssm.ops.tensor_types import Tensor
+from keras_ssm.types import Tensor
 
 
 def mimo(

@@ -5,7 +5,7 @@ from keras import ops
 
 from keras_ssm.ops import backend
 from keras_ssm.ops.backend import sequential
-from keras_ssm.ops.tensor_types import Tensor
+from keras_ssm.types import Tensor
 
 
 def to_complex(re: Tensor, im: Tensor) -> Tensor:

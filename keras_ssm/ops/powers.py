@@ -6,7 +6,7 @@ from keras import ops
 
 from keras_ssm.ops import backend, pair
 from keras_ssm.ops.backend import exact_einsum
-from keras_ssm.ops.tensor_types import Pair, Tensor
+from keras_ssm.types import Pair, Tensor
 
 # Rows of the two-level table: dA^(a T + b) = dA^(a T) dA^b with b < T.
 TABLE_WIDTH = 128

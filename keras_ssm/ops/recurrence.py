@@ -15,7 +15,7 @@ from keras_ssm.ops import backend, doubling, exporting, pair
 from keras_ssm.ops.backend import exact_einsum
 from keras_ssm.ops.diagonal_states import diagonal_states, steps_first, steps_last
 from keras_ssm.ops.exporting import known
-from keras_ssm.ops.tensor_types import Tensor
+from keras_ssm.types import Tensor
 
 
 def scan(dA: Tensor, inputs: Tensor, initial: Tensor, reverse: bool = False) -> Tensor:

@@ -6,7 +6,7 @@ from keras import ops
 
 from keras_ssm.ops import backend, pair
 from keras_ssm.ops.backend import exact_einsum, sequential
-from keras_ssm.ops.tensor_types import Tensor
+from keras_ssm.types import Tensor
 
 # Float32 numbers in the widest register of a CPU.
 VECTOR = 16
