@@ -27,6 +27,16 @@ class Attributes:
             for name in _arguments_of(cls):
                 _OWNERS.setdefault(name, cls.__name__)
 
+    @classmethod
+    def from_config(cls, config):
+        try:
+            return super().from_config(config)
+        except TypeError as error:
+            refused = error.__context__
+            if isinstance(refused, ValueError) and "Received: " in str(refused):
+                raise refused from None  # Keras puts the whole configuration before it
+            raise
+
     def __setattr__(self, name, value):
         if not name.startswith("_") and name not in _names_of_keras(type(self)):
             self._check_settable(name, value)

@@ -1,10 +1,13 @@
 """Files that other programs run give the outputs of the model."""
 
+import importlib.util
+import sys
+
 import keras
 import numpy as np
 import pytest
 
-from keras_ssm.layers import S4D, S5
+from keras_ssm.layers import DSS, S4D, S5
 from keras_ssm.models import SSMBackbone, SSMClassifier
 
 BACKEND = keras.config.backend()
@@ -95,10 +98,54 @@ if BACKEND == "torch":
 
         agree(model, outputs, [(2, 150), (1, 150), (3, 150)])
 
-    @pytest.mark.parametrize("format", ["torch", "onnx"])
-    def test_unknown_lengths_are_refused(tmp_path, format):
+    def test_unknown_lengths_are_refused(tmp_path):
         with pytest.raises(ValueError, match=r"known length.*Received"):
-            make(S4D(4, seed=1)).export(tmp_path / "model.pt2", format=format)
+            make(S4D(4, seed=1)).export(tmp_path / "model.pt2", format="torch")
+        with pytest.raises(ValueError, match=r"kernel of this DSS depends on it.*Received"):
+            make(DSS(4)).export(tmp_path / "model.onnx", format="onnx")
+
+    if not all(map(importlib.util.find_spec, ("onnx", "onnxscript", "onnxruntime"))):
+
+        def test_what_onnx_needs_is_named(tmp_path, monkeypatch):
+            monkeypatch.setitem(sys.modules, "onnxscript", None)
+            with pytest.raises(ValueError, match=r"pip install onnx onnxscript.*Received"):
+                make(S4D(4, seed=1)).export(tmp_path / "model.onnx", format="onnx")
+
+    else:
+
+        @pytest.mark.parametrize("kind", ["floats", "tokens", "one input", "known"])
+        def test_onnx_of_any_batch_and_length(tmp_path, kind):
+            import onnxruntime
+
+            mixer = S5(4, seed=1) if kind == "one input" else S4D(4, seed=1)
+            words = {"vocabulary_size": 5} if kind == "tokens" else {"input_dim": 2}
+            model = SSMClassifier(SSMBackbone(mixer, 1, 4, **words), 3)
+            signature, shapes = None, SHAPES
+            if kind == "one input":
+                signature = keras.InputSpec(shape=(None, None, 2), dtype="float32")
+            elif kind == "known":
+                signature, shapes = fixed(3, 64), [(3, 64)]
+            path = tmp_path / "model.onnx"
+            model.export(
+                path, format="onnx", verbose=False, input_signature=signature, max_length=200
+            )
+            session = onnxruntime.InferenceSession(path)
+            names = [entry.name for entry in session.get_inputs()]
+            assert names == [model.input_key, "padding_mask"][: 1 if kind == "one input" else 2]
+            for shape in shapes:
+                x = data(*shape)
+                if kind == "tokens":
+                    ids = np.arange(shape[0] * shape[1]).reshape(shape) % 5
+                    x = {"token_ids": ids.astype("int32"), "padding_mask": x["padding_mask"]}
+                x = {name: x[name] for name in names}
+                wanted = keras.ops.convert_to_numpy(model(x))
+                found = session.run(None, x)[0]
+                np.testing.assert_allclose(found, wanted, rtol=1e-5, atol=2e-6)
+            if signature is None:
+                x = data(1, 700)
+                x["token_ids"] = np.zeros((1, 700), "int32")
+                found = session.run(None, {name: x[name] for name in names})[0]
+                assert np.isnan(found).all()  # far longer than the file was made for
 
 
 def test_signatures_that_do_not_agree_are_refused(tmp_path):

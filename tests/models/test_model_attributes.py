@@ -210,6 +210,12 @@ def test_a_preprocessor_reads_its_settings_anew():
     assert batch["padding_mask"].tolist() == [[True, True, True, False]]
     clone = SequencePreprocessor.from_config(preprocessor.get_config())
     assert (clone.scale, clone.sequence_length, clone.allow_nan) == (0.5, 4, True)
+    for part, wrong in ((clone, {"scale": "a"}), (S4D(4), {"method": "b"})):
+        with pytest.raises(
+            ValueError, match=f"^`{next(iter(wrong))}` must be.*Received"
+        ) as refused:
+            type(part).from_config({**part.get_config(), **wrong})
+        assert len(str(refused.value)) < 100
     preprocessor.tokens = True
     assert preprocessor(["a"])["token_ids"].tolist() == [[97, 0, 0, 0]]
     model = make_model()

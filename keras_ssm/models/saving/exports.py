@@ -3,6 +3,7 @@
 import keras
 
 from keras_ssm.checks import check_positive
+from keras_ssm.models.saving.torch_onnx import export_onnx
 from keras_ssm.ops import backend
 from keras_ssm.ops.exporting import DEFAULT_LONGEST, exporting
 from keras_ssm.types import PathLike
@@ -54,7 +55,10 @@ class Exports:
         loops = format not in WITHOUT_LOOPS and backend.exports_loops()
         try:
             with exporting(max_length, loops=loops):
-                keras.Model.export(self, str(filepath), **settings, **kwargs)
+                if keras.config.backend() == "torch" and format == "onnx":
+                    export_onnx(self, str(filepath), signature, verbose, **kwargs)
+                else:
+                    keras.Model.export(self, str(filepath), **settings, **kwargs)
         except Exception as error:
             if type(error).__name__ != "ConverterError":
                 raise
@@ -122,9 +126,9 @@ class Exports:
                 "A SavedModel is written on the backends TensorFlow and JAX: a preset loads "
                 "there with the same weights. Received: format='tf_saved_model' on torch"
             )
-        if length is None and not backend.exports_unknown_lengths():
+        if length is None and format != "onnx" and not backend.exports_unknown_lengths():
             raise ValueError(
-                "On PyTorch `input_signature` must have a known length. "
+                f"On PyTorch `input_signature` must have a known length for {format!r}. "
                 f"Received: shape {specs[self.input_key].shape}"
             )
         if not mixer.needs_transform(length):
