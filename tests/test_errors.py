@@ -169,7 +169,7 @@ def test_states_and_masks():
     [
         ({"activation": "gelu2"}, "activation='gelu2'"),
         ({"gate": "GLU"}, "gate='GLU'"),
-        ({"norm": "rms"}, "norm='rms'"),
+        ({"norm": "group"}, "norm='group'"),
         ({"dropout": 1.0}, "dropout=1.0"),
         ({"mixer": "s4d"}, "mixer=s4d"),
         ({"mixer": S4D(channels=2), "gate": None}, "mixer.channels=2"),
