@@ -1,5 +1,7 @@
 """Data of every kind takes one road: covered values, loaders, per-step targets and weights."""
 
+import importlib.util
+
 import keras
 import numpy as np
 import pytest
@@ -277,6 +279,27 @@ def test_every_stream_is_preprocessed_and_checked(series):
     history = model.fit(loader, epochs=2, validation_data=loader, verbose=0).history
     assert np.isfinite(history["val_loss"]).all() and len(history["loss"]) == 2
     assert history["loss"][1] != history["loss"][0]
+
+
+if importlib.util.find_spec("grain") is not None:
+
+    def test_loaders_of_grain_are_preprocessed(series):
+        import grain
+
+        x, y = np.round(series[0] * 16).astype("int16"), series[1][:, 0].astype("int32")
+        model, other = (make_model(preprocessor=SequencePreprocessor(scale=1 / 16)) for _ in "ab")
+        rows = grain.MapDataset.source([*zip(x, y, strict=True)])
+        for loader in (rows.batch(2), rows.batch(2).to_iter_dataset()):
+            scores = [
+                model.evaluate(loader, verbose=0),
+                other.evaluate(x, y, batch_size=2, verbose=0),
+            ]
+            assert_equal(*scores, 1e-5)
+            found = model.predict(loader, verbose=0)
+            assert relative_error(found, other.predict(x, verbose=0)) < 1e-5
+            model.fit(loader, epochs=2, verbose=0)
+            other.fit(x, y, batch_size=2, epochs=2, shuffle=False, verbose=0)
+            assert relative_error(model.head.kernel, to_numpy(other.head.kernel)) < 1e-5
 
 
 def test_what_is_no_data_is_refused(series):
