@@ -1,4 +1,5 @@
 import keras
+import numpy as np
 from keras import ops
 
 from keras_ssm.layers.discrete_system import DiscreteSystem
@@ -76,6 +77,8 @@ class BackboneLayers:
                 f"`states` and `systems` must have one entry for each of {self.num_layers} "
                 f"layers. Received: {len(states)} states, {len(systems)} systems"
             )
+        if self.vocabulary_size and isinstance(x, np.ndarray) and x.dtype.kind in "iu":
+            check_token_ids(x, self.vocabulary_size)
         x = ops.convert_to_tensor(x)
         rank = 1 if self.vocabulary_size else 2
         if len(x.shape) != rank or (rank == 2 and x.shape[-1] != self.input_dim):
@@ -135,3 +138,12 @@ def run_layers(
     y = y if last_norm is None else last_norm(y, **context)
     y = StepMask(name="step_mask")([y, mask])
     return (y, states) if return_state else y
+
+
+def check_token_ids(ids, vocabulary_size):
+    """Raises a `ValueError` for ids past the table, of which JAX reads NaN or another row."""
+    if ids.size and (ids.min() < 0 or ids.max() >= vocabulary_size):
+        raise ValueError(
+            f"`token_ids` must lie from 0 to {vocabulary_size - 1}. "
+            f"Received: ids from {ids.min()} to {ids.max()}"
+        )

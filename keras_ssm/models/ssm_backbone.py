@@ -14,7 +14,7 @@ from keras_ssm.layers.ssm_block import (
     mixer_from_config,
 )
 from keras_ssm.layers.token_dense import TokenDense
-from keras_ssm.models.backbone_layers import BackboneLayers, run_layers
+from keras_ssm.models.backbone_layers import BackboneLayers, check_token_ids, run_layers
 from keras_ssm.models.model_timesteps import standard_argument
 from keras_ssm.models.saving.backbone_files import BackboneFiles
 from keras_ssm.models.saving.frozen_layers import freeze, frozen_config
@@ -307,15 +307,6 @@ def full_mask(like):
 
         return tf.ones_like(like, dtype=tf.bool)
     return ops.ones_like(like, dtype="bool")
-
-
-def check_token_ids(ids, vocabulary_size):
-    """Raises a `ValueError` for ids past the table, of which JAX reads NaN or another row."""
-    if ids.size and (ids.min() < 0 or ids.max() >= vocabulary_size):
-        raise ValueError(
-            f"`token_ids` must lie from 0 to {vocabulary_size - 1}. "
-            f"Received: ids from {ids.min()} to {ids.max()}"
-        )
 
 
 def check_model_inputs(key, shape, dtype, input_dim):

@@ -203,3 +203,18 @@ def test_timesteps_of_tf_data_are_checked(series, wrong):
     for run in (model.fit, model.predict):
         with pytest.raises(ValueError, match=r"`timesteps` must be.*\(row, step\) = \(1, 2\)"):
             run(dataset, verbose=0)
+
+
+@pytest.mark.only("torch")
+def test_a_stream_keeps_nothing_for_gradients():
+    model = make_classifier()
+    _, state = model.step(np.zeros((4, 2), "float32"), model.get_initial_state(4))
+    assert not any(x.requires_grad for x in keras.tree.flatten(state))
+
+
+@pytest.mark.once("torch")
+@pytest.mark.parametrize("token", [-1, 5])
+def test_a_step_refuses_tokens_past_the_table(token):
+    backbone = SSMBackbone(S4D(4), num_layers=1, hidden_dim=4, vocabulary_size=5)
+    with pytest.raises(ValueError, match="`token_ids` must lie from 0 to 4"):
+        backbone.step(np.array([token]), backbone.get_initial_state(1))

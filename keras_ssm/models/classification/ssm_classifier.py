@@ -7,6 +7,7 @@ from keras_ssm.layers.discrete_system import DiscreteSystem
 from keras_ssm.models.classification.classifier_task import ClassifierTask
 from keras_ssm.models.sequence_preprocessor import SequencePreprocessor
 from keras_ssm.models.ssm_backbone import SSMBackbone
+from keras_ssm.ops import backend
 from keras_ssm.types import Tensor
 
 # Parts of the state: of the layers, and of the mean or the last step.
@@ -132,7 +133,7 @@ class SSMClassifier(ClassifierTask):
         timesteps: Tensor | None = None,
         **arguments,
     ) -> tuple[Tensor, dict]:
-        """Reads one more sample and returns the logits so far, at inference.
+        """Reads one more sample and returns the logits so far, at inference, without gradients.
 
         Args:
             x: float tensor `(batch, input_dim)` as the preprocessor would scale it, or token
@@ -156,11 +157,12 @@ class SSMClassifier(ClassifierTask):
                 logits, state = model.step(pixel, state, systems)
             ```
         """
-        y, layers = self.backbone.step(x, state["layers"], systems, timesteps, **arguments)
-        y = ops.expand_dims(y, 1)
-        y, pooled = self._pool(y, ops.ones_like(y[..., 0], dtype="bool"), state)
-        y = y[:, 0] if self.pooling is None else y
-        return self.head(y), {"layers": layers, **pooled}
+        with backend.without_gradients():  # which an endless stream would pile up
+            y, layers = self.backbone.step(x, state["layers"], systems, timesteps, **arguments)
+            y = ops.expand_dims(y, 1)
+            y, pooled = self._pool(y, ops.ones_like(y[..., 0], dtype="bool"), state)
+            y = y[:, 0] if self.pooling is None else y
+            return self.head(y), {"layers": layers, **pooled}
 
     def _pool(self, y, mask, state):
         """What the head reads of a sequence that goes on from a state, and how far it came."""

@@ -5,6 +5,8 @@ and arguments. A fast form returns `None` where it does not apply, and the porta
 `keras_ssm.ops` take its place.
 """
 
+import contextlib
+
 from keras import ops
 
 __all__ = [
@@ -50,6 +52,7 @@ __all__ = [
     "unrolled",
     "uses_xla",
     "with_gradient",
+    "without_gradients",
     "writes_saved_models",
 ]
 
@@ -118,6 +121,11 @@ def with_gradient(forward, backward):
         Function of the tensors that returns the outputs.
     """
     raise NotImplementedError
+
+
+def without_gradients():
+    """A context in which nothing is kept for a gradient, where a backend keeps it by itself."""
+    return contextlib.nullcontext()
 
 
 def compiled(function, steps):

@@ -1,5 +1,6 @@
 """PyTorch forms of the primitives that differ between backends."""
 
+import contextlib
 import functools
 
 import torch
@@ -63,6 +64,7 @@ __all__ = [
     "unrolled",
     "uses_xla",
     "with_gradient",
+    "without_gradients",
     "writes_saved_models",
 ]
 
@@ -108,6 +110,11 @@ def unrolled(advance, state, steps, reverse=False):
         state = advance(state, t)
         states[..., t, :] = state
     return states
+
+
+def without_gradients():
+    """A context in which no operation is recorded; programs that are traced have none anyway."""
+    return contextlib.nullcontext() if torch.compiler.is_compiling() else torch.no_grad()
 
 
 def with_gradient(forward, backward):
