@@ -3,7 +3,7 @@
 from keras import ops
 
 from keras_ssm.ops import backend
-from keras_ssm.ops.exporting import known
+from keras_ssm.ops.exporting import known, loops_allowed
 from keras_ssm.ops.ssd import chunks_of
 
 # Steps in a block, of which only the first state is kept for the gradient; measured.
@@ -26,6 +26,9 @@ def selective_scan(x, dt, A, B, C, D=None, initial_state=None):
     Returns:
         Tuple `(y, state)`: `(batch, length, features)` and the last state.
 
+    Raises:
+        ValueError: for a length that is not known, where an exported program may have no loop.
+
     Example:
         ```python
         x = dt = B = ops.ones((1, 3, 1))
@@ -36,6 +39,11 @@ def selective_scan(x, dt, A, B, C, D=None, initial_state=None):
         [Mamba](https://arxiv.org/abs/2312.00752), section 3.2 and algorithm 2.
     """
     length, features, state_dim = known(x.shape[1]), x.shape[2], A.shape[1]
+    if length is None and not loops_allowed():
+        raise ValueError(
+            "A selective scan needs a known length in a program without loops: give "
+            f"`input_signature` one. Received: x.shape={tuple(x.shape)}"
+        )
     if initial_state is None:
         initial_state = ops.zeros_like(x[:, 0, :, None] * A)
     steps = STEPS if length is None else min(STEPS, length)
@@ -44,7 +52,7 @@ def selective_scan(x, dt, A, B, C, D=None, initial_state=None):
     width = backend.blocks_side_by_side(count, (lead or 1) * features * state_dim)
     fold = lambda z: _segments(z, steps, width)  # noqa: E731
     scan = backend.with_gradient(_scan, _gradients)
-    y, state = scan(*map(fold, (x, dt)), A, *map(fold, (B, C)), initial_state)
+    y, state, _ = scan(*map(fold, (x, dt)), A, *map(fold, (B, C)), initial_state)
     y = ops.transpose(y, (2, 0, 3, 1, 4))  # (batch, segments, blocks, steps, features)
     y = ops.reshape(y, (lead or ops.shape(x)[0], -1, features))[:, : length or ops.shape(x)[1]]
     return y if D is None else y + x * D, state
@@ -60,7 +68,10 @@ def _segments(z, steps, width):
 
 
 def _scan(x, dt, A, B, C, initial):
-    """The outputs and last state of all segments, and what the gradient needs."""
+    """The outputs and last state of all segments, and what the gradient needs.
+
+    The states before the blocks are outputs too, as second derivatives pass through them.
+    """
 
     def one(state, sample):
         x, dt, B, C = sample
@@ -75,7 +86,7 @@ def _scan(x, dt, A, B, C, initial):
         return ends[:, 0] if after is None else after, (y, starts)
 
     state, (y, starts) = backend.sequential(one, initial, (x, dt, B, C))
-    return (y, state), (x, dt, A, B, C, starts)
+    return (y, state, starts), (x, dt, A, B, C, starts)
 
 
 def _advance(h, x, dt, A, B):
@@ -108,11 +119,11 @@ def _starts(x, dt, A, B, state):
 def _gradients(kept, cotangents):
     """The adjoint recurrence l_t = C_t dy_t + exp(dt_(t+1) A) l_(t+1), block by block."""
     x, dt, A, B, C, starts = kept
-    d_y, d_state = cotangents
+    d_y, d_state, d_starts = cotangents
 
     def one(carry, sample):
         later, d_A = carry
-        x, dt, B, C, d_y, starts = sample
+        x, dt, B, C, d_y, starts, d_starts = sample
 
         def forward(h, sample):
             return _advance(h, *sample[:2], A, sample[2]), h
@@ -146,14 +157,14 @@ def _gradients(kept, cotangents):
         else:
             ends, _ = backend.sequential(local, zero, (dt, C, d_y), reverse=True)
             decay = ops.exp(ops.sum(dt, axis=0)[..., None] * A)
-            adjoints, earlier = _over_blocks(decay, ends, later, reverse=True)
+            adjoints, earlier = _over_blocks(decay, ends + d_starts, later, reverse=True)
         (first, total), slopes = backend.sequential(
             step, (adjoints, zero), (x, dt, B, C, d_y, before), reverse=True
         )
-        earlier = first[:, 0] if x.shape[2] == 1 else earlier
+        earlier = (first + d_starts)[:, 0] if x.shape[2] == 1 else earlier
         return (earlier, d_A + ops.sum(total, axis=(0, 1))), slopes
 
-    samples = (x, dt, B, C, d_y, starts)
+    samples = (x, dt, B, C, d_y, starts, d_starts)
     carry = (d_state, ops.zeros_like(A))
     (d_initial, d_A), slopes = backend.sequential(one, carry, samples, reverse=True)
     d_x, d_dt, d_B, d_C = slopes

@@ -1,9 +1,13 @@
+from types import SimpleNamespace
+
 import keras
 import numpy as np
 import pytest
 from keras import ops
 
+from keras_ssm.ops import backend
 from keras_ssm.ops.causal_conv import causal_conv
+from keras_ssm.ops.exporting import exporting
 from keras_ssm.ops.naive import naive_selective
 from keras_ssm.ops.selective_scan import selective_scan
 from keras_ssm.ops.ssd import pass_states, ssd
@@ -91,6 +95,25 @@ def test_outputs_states_and_gradients_are_those_of_the_definition(form, length, 
     _, _, wanted = gradients(loss(naive), identity, *inputs)
     for name, ours, theirs in zip(("x", "dt", "A", "B", "C", "state"), found, wanted, strict=True):
         assert relative_error(ours, theirs) < 1e-5, name
+
+
+@pytest.mark.only("torch")
+@pytest.mark.parametrize("width", [1, 2, 3])
+def test_second_derivatives_of_the_selective_scan(width, rng, monkeypatch):
+    import torch
+
+    monkeypatch.setattr(backend, "blocks_side_by_side", lambda count, size: width)
+    inputs = [ops.convert_to_tensor(x, "float64") for x in selective_inputs(rng, 70, features=1)]
+    inputs = [x.requires_grad_() for x in inputs]
+    assert torch.autograd.gradgradcheck(selective, inputs, fast_mode=True)
+
+
+@pytest.mark.once("torch")
+def test_a_program_without_loops_needs_a_length(rng):
+    _, *rest, _ = selective_inputs(rng, 3)
+    symbol = SimpleNamespace(shape=(BATCH, None, 3))
+    with exporting(loops=False), pytest.raises(ValueError, match=r"known length.*Received"):
+        selective_scan(symbol, *rest)
 
 
 @pytest.mark.once("torch", "tensorflow")
