@@ -3,6 +3,8 @@
 import numpy as np
 from keras import ops
 
+from keras_ssm.ops import backend
+
 
 def causal_conv(x, kernel, bias=None, before=None, mask=None):
     """Computes y_t = bias + sum_k kernel_k x_(t - K + 1 + k) over the valid samples of a row.
@@ -31,7 +33,7 @@ def causal_conv(x, kernel, bias=None, before=None, mask=None):
     width, length = kernel.shape[0], x.shape[1] or ops.shape(x)[1]
     if mask is not None:
         place = ops.cumsum(ops.cast(mask, "int32"), axis=1)
-        x = _take(x, _valid_first(mask))
+        x = backend.take_steps(x, _valid_first(mask))
     if before is None:
         before = ops.zeros_like(ops.repeat(x[:, :1], width - 1, axis=1))
     x = ops.concatenate([before, x], axis=1)
@@ -39,9 +41,9 @@ def causal_conv(x, kernel, bias=None, before=None, mask=None):
     y = y if bias is None else y + bias
     if mask is None:
         return y, x[:, -(width - 1) :]
-    y = _take(y, ops.maximum(place - 1, 0))
+    y = backend.take_steps(y, ops.maximum(place - 1, 0))
     after = ops.convert_to_tensor(np.arange(width - 1, dtype="int32"))
-    return y, _take(x, place[:, -1:] + after)
+    return y, backend.take_steps(x, place[:, -1:] + after)
 
 
 def causal_conv_step(x, kernel, bias, before):
@@ -55,7 +57,3 @@ def _valid_first(mask):
     """Places of the valid samples of each row, then those of the others."""
     steps = ops.cumsum(ops.ones_like(ops.cast(mask, "int32")), axis=1)
     return ops.argsort(ops.where(mask, steps, steps + steps[:, -1:]), axis=1)
-
-
-def _take(x, places):
-    return ops.take_along_axis(x, ops.expand_dims(places, -1), axis=1)

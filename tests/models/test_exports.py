@@ -7,7 +7,7 @@ import keras
 import numpy as np
 import pytest
 
-from keras_ssm.layers import DSS, S4D, S5
+from keras_ssm.layers import DSS, S4D, S5, Mamba2
 from keras_ssm.models import SSMBackbone, SSMClassifier
 
 BACKEND = keras.config.backend()
@@ -85,10 +85,13 @@ if BACKEND == "tensorflow":
 
 if BACKEND == "torch":
 
-    def test_exported_program_of_any_batch(tmp_path):
+    @pytest.mark.parametrize(
+        "mixer", [S4D(4, seed=1), Mamba2(4, head_dim=4, seed=1)], ids=["S4D", "Mamba2"]
+    )
+    def test_exported_program_of_any_batch(tmp_path, mixer):
         import torch
 
-        model = make(S4D(4, seed=1))
+        model = make(mixer)
         path = str(tmp_path / "model.pt2")
         model.export(path, format="torch", verbose=False, input_signature=fixed(None, 150))
         run = torch.export.load(path).module()

@@ -44,6 +44,7 @@ __all__ = [
     "sequential",
     "sin",
     "static_value",
+    "take_steps",
     "takes_erfc",
     "tanh",
     "toeplitz",
@@ -103,6 +104,11 @@ def contiguous(x):
 
 
 # Functions and loops.
+
+
+def take_steps(x, places):
+    """The samples of `(batch, length, features)` at `(batch, count)` places, at least 0."""
+    return ops.take_along_axis(x, ops.expand_dims(places, -1), axis=1)
 
 
 def static_value(x):

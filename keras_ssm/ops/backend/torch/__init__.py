@@ -57,6 +57,7 @@ __all__ = [
     "sequential",
     "sin",
     "static_value",
+    "take_steps",
     "takes_erfc",
     "tanh",
     "toeplitz",
@@ -74,6 +75,11 @@ LONGEST_UNROLLED = 10**9  # without a compiler a loop is a loop
 def exact_einsum(equation, *operands):
     """Einsum that never drops to TF32."""
     return exact(functools.partial(torch.einsum, equation), *operands)
+
+
+def take_steps(x, places):
+    """By a gather: what broadcasts would fix the sizes of an exported program."""
+    return torch.gather(x, 1, places.long()[..., None].expand(-1, -1, x.shape[2]))
 
 
 def static_value(x):
