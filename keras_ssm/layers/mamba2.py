@@ -130,6 +130,8 @@ class Mamba2(MambaMixer):
         check_flags(D_per_feature=D_per_feature)
         check_number("norm_epsilon", norm_epsilon, low=0)
         _check_pair("A_range", A_range)
+        if A_range[0] == 0:
+            raise ValueError(f"`A_range` must begin above 0. Received: A_range={A_range!r}")
         if dt_limit is not None:
             _check_pair("dt_limit", dt_limit)
         self.head_dim = head_dim

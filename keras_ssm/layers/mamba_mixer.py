@@ -17,6 +17,8 @@ class MambaMixer(SequenceMixer):
     how the convolved part becomes an output.
     """
 
+    lora_layers = ("in_proj", "out_proj")
+
     def __init__(
         self,
         state_dim: int,
@@ -57,7 +59,13 @@ class MambaMixer(SequenceMixer):
 
     def inner_features(self, features):
         """Features between the two projections."""
-        return self.given_inner_dim or int(self.expand * features)
+        inner = self.given_inner_dim or round(self.expand * features)
+        if inner < 1:
+            raise ValueError(
+                f"`expand` must leave at least one of {features} features. "
+                f"Received: expand={self.expand}"
+            )
+        return inner
 
     def sequence_dtype(self, x):
         return self.compute_dtype

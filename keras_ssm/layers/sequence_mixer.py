@@ -32,6 +32,7 @@ class SequenceMixer(Attributes, MixerChecks, OneDirection, keras.layers.Layer):
     | `call_arguments` | names of further arguments of its call, such as `timesteps` | `()` |
     | `slow_weights` | names of weights that train slowly and do not decay | `()` |
     | `undecayed_weights` | names of weights that do not decay | `()` |
+    | `lora_layers` | names of its layers that `enable_lora` adapts by default | `()` |
 
     Blocks and models hand the `call_arguments` down: the call of the mixer takes them by name,
     with `None` as default. The last two rows are what `keras_ssm.optimizers.ssm_optimizer` reads.
@@ -87,6 +88,7 @@ class SequenceMixer(Attributes, MixerChecks, OneDirection, keras.layers.Layer):
     call_arguments = ()
     slow_weights = ()
     undecayed_weights = ()
+    lora_layers = ()
 
     def __init__(self, seed: int | None = None, **kwargs):
         # Inputs are cast here, once: autocast would round a float32 state under a mixed policy.
@@ -291,7 +293,10 @@ class SequenceMixer(Attributes, MixerChecks, OneDirection, keras.layers.Layer):
         return previous_mask
 
     def quantize(self, mode=None, type_check=True, config=None):
-        """Leaves the system in float32: its poles do not survive eight bits."""
+        """Leaves the weights of the system as they are: poles do not survive eight bits.
+
+        Projections that a mixer has as layers of its own are quantised like any other.
+        """
 
     def get_config(self):
         return {**super().get_config(), "seed": self.seed}

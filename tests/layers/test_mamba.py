@@ -139,6 +139,8 @@ def test_the_recurrence_stays_float32_under_half_precision(kind, rng):
     [
         (lambda: Mamba(conv_width=1), "`conv_width` must be an integer of at least 2"),
         (lambda: Mamba(dt_rank=0), "`dt_rank` must be a positive integer"),
+        (lambda: Mamba(expand=0.01)(np.zeros((1, 2, 8))), "`expand` must leave at least one"),
+        (lambda: Mamba2(A_range=(0, 1)), "`A_range` must begin above 0"),
         (lambda: Mamba2(dt_limit=(1, 0)), "`dt_limit` must be a pair of numbers"),
         (lambda: Mamba2(head_dim=3)(np.zeros((1, 2, 8))), "`head_dim` must divide"),
         (lambda: Mamba2(head_dim=8, num_groups=3)(np.zeros((1, 2, 8))), "`num_groups` the heads"),

@@ -55,7 +55,7 @@ class Exports:
         loops = format not in WITHOUT_LOOPS and backend.exports_loops()
         try:
             with exporting(max_length, loops=loops):
-                if keras.config.backend() == "torch" and format == "onnx":
+                if format == "onnx" and not backend.keras_writes_onnx():
                     export_onnx(self, str(filepath), signature, verbose, **kwargs)
                 else:
                     keras.Model.export(self, str(filepath), **settings, **kwargs)

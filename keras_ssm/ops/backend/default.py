@@ -30,6 +30,7 @@ __all__ = [
     "fused_scan",
     "fused_zoh",
     "is_stateless",
+    "keras_writes_onnx",
     "loops_over_unknown_steps",
     "map_blocks",
     "matmul",
@@ -273,6 +274,11 @@ def exports_loops():
 
 def writes_saved_models():
     """Whether Keras writes a TensorFlow SavedModel."""
+    return True
+
+
+def keras_writes_onnx():
+    """Whether Keras' own export writes these models to ONNX."""
     return True
 
 

@@ -45,6 +45,7 @@ __all__ = [
     "fused_mimo",
     "fused_scan",
     "fused_zoh",
+    "keras_writes_onnx",
     "loops_over_unknown_steps",
     "matmul",
     "maximum",
@@ -239,6 +240,11 @@ def exports_loops():
 
 def writes_saved_models():
     """Whether Keras writes a TensorFlow SavedModel."""
+    return False
+
+
+def keras_writes_onnx():
+    """No: it takes an older exporter of PyTorch where a size is unknown."""
     return False
 
 
