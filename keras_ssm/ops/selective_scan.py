@@ -3,6 +3,7 @@
 from keras import ops
 
 from keras_ssm.ops import backend
+from keras_ssm.ops.backend import exact_einsum
 from keras_ssm.ops.exporting import known, loops_allowed
 from keras_ssm.ops.ssd import chunks_of
 
@@ -80,7 +81,7 @@ def _scan(x, dt, A, B, C, initial):
         def step(h, sample):
             x, dt, B, C = sample
             h = _advance(h, x, dt, A, B)
-            return h, ops.sum(h * C[..., None, :], axis=-1)
+            return h, exact_einsum("bkdn,bkn->bkd", h, C)
 
         ends, y = backend.sequential(step, starts, (x, dt, B, C))
         return ends[:, 0] if after is None else after, (y, starts)
@@ -141,12 +142,12 @@ def _gradients(kept, cotangents):
             moved = decayed * adjoint
             through = moved * h  # the gradient of dt A
             after = decayed * h + (dt * x)[..., None] * B[..., None, :]
-            d_u = ops.sum(adjoint * B[..., None, :], axis=-1)
+            d_u = exact_einsum("bkdn,bkn->bkd", adjoint, B)
             slopes = (
                 d_u * dt,
                 d_u * x + ops.sum(through * A, axis=-1),
-                ops.sum(adjoint * (dt * x)[..., None], axis=-2),
-                ops.sum(after * d_y[..., None], axis=-2),
+                exact_einsum("bkdn,bkd->bkn", adjoint, dt * x),
+                exact_einsum("bkdn,bkd->bkn", after, d_y),
             )
             return (moved, d_A + through * dt[..., None]), slopes
 
