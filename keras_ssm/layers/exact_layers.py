@@ -28,6 +28,38 @@ class Dense(keras.layers.Dense):
 
 
 @keras.saving.register_keras_serializable(package="keras_ssm")
+class Embedding(keras.layers.Embedding):
+    """`keras.layers.Embedding` that is the last layer of a language model as well.
+
+    Call arguments:
+        inputs: integer tensor; with `reverse` a float tensor `(..., output_dim)`.
+        reverse: bool. Whether the product with every row of the table is taken: `(..., input_dim)`.
+    """
+
+    def __init__(self, input_dim: int, output_dim: int, **kwargs):
+        super().__init__(input_dim, output_dim, **kwargs)
+        self.supports_masking = True
+
+    def call(self, inputs, reverse=False):
+        if not reverse:
+            return super().call(inputs)
+        kernel = ops.transpose(ops.cast(self.embeddings, self.compute_dtype))
+        return backend.matmul(ops.cast(inputs, self.compute_dtype), kernel)
+
+    def compute_mask(self, inputs, mask=None):
+        return mask
+
+    def compute_output_shape(self, input_shape, reverse=False):
+        if reverse:
+            return (*input_shape[:-1], self.input_dim)
+        return super().compute_output_shape(input_shape)
+
+    def compute_output_spec(self, inputs, reverse=False):
+        shape = self.compute_output_shape(tuple(inputs.shape), reverse)
+        return keras.KerasTensor(shape, dtype=self.compute_dtype)
+
+
+@keras.saving.register_keras_serializable(package="keras_ssm")
 class LayerNormalization(keras.layers.LayerNormalization):
     """`keras.layers.LayerNormalization` over the last axis."""
 

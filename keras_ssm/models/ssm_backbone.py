@@ -5,7 +5,7 @@ from keras_hub.models import Backbone
 
 from keras_ssm.checks import check_choice, check_flags, check_positive, compatible
 from keras_ssm.keras_internals import Functional
-from keras_ssm.layers.exact_layers import Dense
+from keras_ssm.layers.exact_layers import Dense, Embedding
 from keras_ssm.layers.norms import make_norm
 from keras_ssm.layers.sequence_mixer import SequenceMixer
 from keras_ssm.layers.ssm_block import (
@@ -23,7 +23,7 @@ from keras_ssm.models.trainer.sequence_trainer import SequenceTrainer
 from keras_ssm.models.trainer.targets import to_numpy
 from keras_ssm.types import Tensor
 
-TOKEN_ENCODERS = {"embedding": keras.layers.Embedding, "one_hot": TokenDense}
+TOKEN_ENCODERS = {"embedding": Embedding, "one_hot": TokenDense}
 ENCODERS = ("auto", "linear", *TOKEN_ENCODERS, None)
 
 

@@ -12,7 +12,7 @@ from keras_ssm.keras_internals import Functional, is_torch_optimizer
 from keras_ssm.models.adapters import Adapters
 from keras_ssm.models.saving.frozen_layers import freeze, frozen_config
 from keras_ssm.models.saving.model_files import ModelFiles
-from keras_ssm.models.saving.preset_loading import load
+from keras_ssm.models.saving.preset_loading import load, with_saved_policy
 from keras_ssm.models.ssm_backbone import SSMBackbone
 from keras_ssm.models.summary import print_preprocessor
 from keras_ssm.models.trainer.sequence_trainer import SequenceTrainer
@@ -176,6 +176,7 @@ class SSMTask(Adapters, ModelFiles, SequenceTrainer, Task, Functional):
                     "load it with `SSMBackbone.from_preset`. "
                     f"Received: arguments {sorted(kwargs)}"
                 )
+            arguments = with_saved_policy(arguments, files.documents)
             model = super(SSMTask, cls).from_preset(str(files.directory), **arguments)
             if not model.compiled and arguments.get("compile", True):
                 model.compile()
@@ -202,6 +203,8 @@ class SSMTask(Adapters, ModelFiles, SequenceTrainer, Task, Functional):
             super().save_to_preset(str(directory), max_shard_size=max_shard_size)
             facts = {**self.backbone.facts(), "task": type(self).__name__, **(info or {})}
             facts["parameters"] = self.count_params()
+            if not self.has_task_weights():
+                facts["task_weights"] = False
             presets.describe(directory, {**facts, "sample": self.record_sample()})
 
     def save_task_weights(self, filepath: PathLike) -> None:

@@ -180,7 +180,8 @@ def check_document(document, directory):
         raise ValueError(
             f"`{PRESET_FILE}` of preset '{directory}' must list its files. Received: files={files}"
         )
-    needed = {"config.json"} | ({"task.json", "task.weights.h5"} if "task" in document else set())
+    head = {"task.weights.h5"} if document.get("task_weights", True) else set()
+    needed = {"config.json"} | ({"task.json", *head} if "task" in document else set())
     if needed - set(files):
         raise ValueError(
             f"`{PRESET_FILE}` of preset '{directory}' must list {sorted(needed - set(files))}. "

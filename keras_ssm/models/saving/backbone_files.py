@@ -1,11 +1,9 @@
 from typing import Self
 
-import keras
-
 from keras_ssm import presets
 from keras_ssm.models.adapters import Adapters, enable
 from keras_ssm.models.saving.model_files import ModelFiles
-from keras_ssm.models.saving.preset_loading import load
+from keras_ssm.models.saving.preset_loading import load, with_saved_policy
 from keras_ssm.types import PathLike
 from keras_ssm.version import __version__
 
@@ -48,11 +46,7 @@ class BackboneFiles(Adapters, ModelFiles):
         """
 
         def build(files, **arguments):
-            if "dtype" not in arguments:
-                saved = files.documents["config.json"]["config"].get("dtype")
-                if "DTypePolicyMap" in str(saved):
-                    # Quantised: keras_hub would replace the map by the default policy.
-                    arguments["dtype"] = keras.dtype_policies.get(saved)
+            arguments = with_saved_policy(arguments, files.documents)
             return super(BackboneFiles, cls).from_preset(str(files.directory), **arguments)
 
         return load(build, preset, revision, load_weights, check_sample, step_scale, **kwargs)

@@ -121,6 +121,18 @@ def load(build, preset, revision=None, load_weights=True, check_sample=True, ste
     return model
 
 
+def with_saved_policy(arguments, documents):
+    """The arguments of `from_preset`, with the saved dtype policy where keras_hub loses it.
+
+    Plain dtypes give way to the policy of now. Of quantised ones, which are a map, keras_hub would
+    take the default in a backbone; names such as `"mixed_bfloat16"` it does not know.
+    """
+    saved = documents["config.json"]["config"].get("dtype")
+    if "dtype" in arguments or not any(kind in str(saved) for kind in ("DTypePolicyMap", "mixed_")):
+        return arguments
+    return {**arguments, "dtype": keras.dtype_policies.get(saved)}
+
+
 def _check_step_scales(model, preset):
     for weight in model.weights:
         if weight.path.endswith("step_scale") and not keras.ops.convert_to_numpy(weight) > 0:

@@ -1,0 +1,108 @@
+from collections.abc import Callable
+
+import keras
+import numpy as np
+
+from keras_ssm.models.ssm_backbone import SSMBackbone
+from keras_ssm.models.ssm_task import SSMTask
+from keras_ssm.models.trainer import targets
+from keras_ssm.models.trainer.logits import loss_on_logits, metric_on_logits
+from keras_ssm.optimizers import ssm_optimizer
+
+
+class LogitsTask(SSMTask):
+    """Base class of the tasks that return logits: the policy of the head, losses, checks of labels.
+
+    Args:
+        inputs, outputs: symbolic tensors of the functional model.
+        **kwargs: `compile`, `name`, `trainable`.
+    """
+
+    @property
+    def num_logits(self) -> int:
+        """Number of logits of an output."""
+        return self.outputs[0].shape[-1]
+
+    def set_parts(
+        self,
+        backbone: SSMBackbone,
+        preprocessor: Callable | None,
+        head_dtype: str | keras.dtype_policies.DTypePolicy | None,
+    ) -> None:
+        """Checks the backbone and keeps it, the preprocessor, and the dtype policy of the head."""
+        if not isinstance(backbone, SSMBackbone):
+            raise ValueError(f"`backbone` must be an `SSMBackbone`. Received: {backbone!r}")
+        policy = backbone.dtype_policy
+        self.head_policy = policy if head_dtype is None else keras.dtype_policies.get(head_dtype)
+        self.head_dtype = None if head_dtype is None else self.head_policy
+        self.backbone = backbone
+        self.preprocessor = preprocessor
+
+    def compile(
+        self,
+        optimizer: str | keras.optimizers.Optimizer = "auto",
+        loss="auto",
+        *,
+        metrics=None,
+        weighted_metrics=None,
+        **kwargs,
+    ) -> None:
+        """Configures training; see `keras.Model.compile`.
+
+        Args:
+            optimizer: `"auto"`, name or optimizer. Defaults to `ssm_optimizer()`.
+            loss: `"auto"`, name or loss. Defaults to sparse cross-entropy on logits. Names mean
+                their form for logits, which the model returns.
+            metrics, weighted_metrics: metrics. Names as for the loss.
+            **kwargs: Further arguments of `keras.Model.compile`.
+
+        Raises:
+            ValueError: for a loss or metric that reads probabilities.
+        """
+        if isinstance(optimizer, str) and optimizer == "auto":
+            optimizer = ssm_optimizer()
+        if isinstance(loss, str) and loss == "auto":
+            loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+        given = {"metrics": metrics, "weighted_metrics": weighted_metrics}
+        for name, value in given.items():
+            if value is not None:
+                kwargs[name] = metric_on_logits(value, self.num_logits)
+        super().compile(optimizer=optimizer, loss=loss_on_logits(loss), **kwargs)
+
+    def check_targets(self, y):
+        loss = self.loss
+        while isinstance(loss, (list, tuple, dict)) and len(loss) == 1:
+            (loss,) = loss.values() if isinstance(loss, dict) else loss
+        if not isinstance(loss, keras.losses.SparseCategoricalCrossentropy):
+            targets.check_like_outputs(self, y, loss)
+            return
+        steps = int(self.has_step_outputs)
+        if y.ndim not in (1 + steps, 2 + steps) or (y.ndim == 2 + steps and y.shape[-1] != 1):
+            expected = "(batch, length)" if steps else "(batch,)"
+            raise ValueError(
+                f"`y` must hold one label for each output, of shape {expected}. "
+                f"Received: y.shape={y.shape}"
+            )
+        ignored = getattr(loss, "ignore_class", None)
+        labels = y if ignored is None else y[y != ignored]
+        if labels.dtype.kind == "f" and (labels != np.round(labels)).any():
+            raise ValueError(
+                "`y` must hold whole numbers, the labels of classes; for real numbers compile the "
+                "model with a loss such as 'mse'. "
+                f"Received: {labels[labels != np.round(labels)][0]} among them"
+            )
+        if labels.size and not (labels.min() >= 0 and labels.max() < self.num_logits):
+            raise ValueError(
+                f"`y` must hold labels from 0 to {self.num_logits - 1}. "
+                f"Received: labels from {labels.min()} to {labels.max()}"
+            )
+
+    def get_config(self):
+        head_dtype = self.head_dtype
+        if self.head is not None and self.head.quantization_mode is not None:
+            head_dtype = self.head.dtype_policy
+            if isinstance(head_dtype, keras.dtype_policies.DTypePolicyMap):
+                head_dtype = head_dtype[self.head.path]
+        if head_dtype is not None:
+            head_dtype = keras.dtype_policies.serialize(head_dtype)
+        return {**super().get_config(), "head_dtype": head_dtype}
