@@ -12,8 +12,16 @@ NORMS = (None, "layer", "rms", "batch", "scalar")
 
 
 def make_norm(kind, epsilon, momentum, **kwargs):
-    """Returns the norm layer of that name, or `None`."""
+    """Returns the norm layer of that name, or `None`.
+
+    Args:
+        kind: str or `None`.
+        epsilon, momentum: as in `SSMBlock`.
+        **kwargs: Arguments of the layer. With `autocast=False` it reads a wide input unrounded.
+    """
     check_choice("norm", kind, NORMS)
+    if kind == "rms":
+        kwargs.pop("autocast", None)  # which never does
     if kind == "layer":
         return LayerNormalization(epsilon=epsilon, **kwargs)
     if kind == "rms":

@@ -6,6 +6,7 @@ from keras_ssm.checks import check_choice, check_flags, check_number
 from keras_ssm.layers.activations import get_activation
 from keras_ssm.layers.discrete_system import DiscreteSystem
 from keras_ssm.layers.exact_layers import Dense
+from keras_ssm.layers.mixer_config import clone_mixer, mixer_from_config
 from keras_ssm.layers.norms import make_norm, normalize
 from keras_ssm.layers.one_direction import OneDirection
 from keras_ssm.layers.sequence_mixer import SequenceMixer
@@ -14,6 +15,7 @@ from keras_ssm.layers.step_mask import masked
 from keras_ssm.types import State, Tensor
 
 GATES = (None, "linear", "glu", "full_glu", "half_glu1", "half_glu2")
+RESIDUAL_DTYPES = (None, "float32")
 GATES_OF_EQUAL_SIZE = (None, "half_glu1", "half_glu2")
 
 
@@ -48,6 +50,9 @@ class SSMBlock(Attributes, OneDirection, keras.layers.Layer):
             published S5 models have `1e-6` in layer norm.
         norm_momentum: float. Share of the running statistics of a batch norm that a batch
             leaves in place. Defaults to `0.9`; published S5 models have `0.95`.
+        residual_dtype: str or `None`. `"float32"` keeps the residual stream x, which goes in and
+            comes out, in single precision where the rest is computed in half, as published Mamba
+            models do; the norm reads it unrounded. Defaults to `None`: the compute dtype.
         **kwargs: Arguments of `keras.layers.Layer`.
 
     Call arguments:
@@ -62,8 +67,8 @@ class SSMBlock(Attributes, OneDirection, keras.layers.Layer):
         Tensor `(batch, length, features)`; with `return_state` a tuple of it and the state.
 
     Raises:
-        ValueError: for an unknown `activation`, `gate` or `norm`, a `dropout` outside [0, 1), a
-            `norm_momentum` outside [0, 1], flags that are neither True nor False,
+        ValueError: for an unknown `activation`, `gate`, `norm` or `residual_dtype`, a `dropout`
+            outside [0, 1), a `norm_momentum` outside [0, 1], flags that are neither True nor False,
             a mixer that is no unbuilt state-space layer, or several channels without a gate
             that mixes them.
 
@@ -89,9 +94,11 @@ class SSMBlock(Attributes, OneDirection, keras.layers.Layer):
         tie_dropout: bool = True,
         norm_epsilon: float = 1e-5,
         norm_momentum: float = 0.9,
+        residual_dtype: str | None = None,
         **kwargs,
     ):
-        super().__init__(**kwargs)
+        # Inputs are cast here: autocast would round a float32 state under a mixed policy.
+        super().__init__(autocast=False, **kwargs)
         if not isinstance(mixer, SequenceMixer) or mixer.built:
             raise ValueError(
                 "`mixer` must be an unbuilt state-space layer such as `S4D(state_dim=64)`. "
@@ -117,12 +124,21 @@ class SSMBlock(Attributes, OneDirection, keras.layers.Layer):
         self.tie_dropout = tie_dropout
         self.norm_epsilon = norm_epsilon
         self.norm_momentum = norm_momentum
+        check_choice("residual_dtype", residual_dtype, RESIDUAL_DTYPES)
+        self.residual_dtype = residual_dtype
         self.supports_masking = True
         self.zero_covered = True  # a backbone does so once: batch norm counts what follows
         # Sublayers follow the block's policy (a map of them if quantised), or they do not load.
         policy = self.dtype_policy
         self.mixer = clone_mixer(mixer, dtype=policy)
-        self.norm = make_norm(norm, norm_epsilon, norm_momentum, dtype=policy, name="norm")
+        self.norm = make_norm(
+            norm,
+            norm_epsilon,
+            norm_momentum,
+            dtype=policy,
+            name="norm",
+            autocast=residual_dtype is None,
+        )
         self.inner_dropout = self._make_dropout("inner_dropout")
         self.outer_dropout = self._make_dropout("outer_dropout")
         self._activate = get_activation(activation)
@@ -159,6 +175,7 @@ class SSMBlock(Attributes, OneDirection, keras.layers.Layer):
         self.mixer.check_inputs(x.shape, x.dtype)
         if mask is not None and self.zero_covered:
             x = masked(x, mask)  # behind a norm or the residual a gradient is 0 * NaN
+        x = ops.cast(x, self.stream_dtype)
         y = self._normalize(x, training) if self.prenorm else x
         arguments = self._arguments(timesteps=timesteps, **arguments)
         y = self.mixer(
@@ -167,6 +184,12 @@ class SSMBlock(Attributes, OneDirection, keras.layers.Layer):
         y, state = y if return_state else (y, None)
         y = self._finish(x, y, training)
         return (y, state) if return_state else y
+
+    @property
+    def stream_dtype(self) -> str:
+        """dtype of the residual stream."""
+        widest = self.residual_dtype is None or self.compute_dtype == "float64"
+        return self.compute_dtype if widest else self.residual_dtype
 
     @property
     def step_scale(self):
@@ -220,7 +243,7 @@ class SSMBlock(Attributes, OneDirection, keras.layers.Layer):
         """
         x = ops.convert_to_tensor(x)
         self.mixer.check_inputs(x.shape, x.dtype, rank=2)
-        x = ops.cast(x, self.compute_dtype)
+        x = ops.cast(x, self.stream_dtype)
         y = self._normalize(x, training=False) if self.prenorm else x
         arguments = self._arguments(timesteps=timesteps, **arguments)
         arguments = {name: ops.convert_to_tensor(value) for name, value in arguments.items()}
@@ -255,7 +278,7 @@ class SSMBlock(Attributes, OneDirection, keras.layers.Layer):
         training=None,
         **arguments,
     ):
-        y = keras.KerasTensor(tuple(x.shape), dtype=self.compute_dtype)
+        y = keras.KerasTensor(tuple(x.shape), dtype=self.stream_dtype)
         arguments = self._arguments(timesteps=timesteps, **arguments)
         mixed = self.mixer.compute_output_spec(x, mask, initial_state, return_state, **arguments)
         return (y, mixed[1]) if return_state else y
@@ -282,6 +305,7 @@ class SSMBlock(Attributes, OneDirection, keras.layers.Layer):
             "tie_dropout": self.tie_dropout,
             "norm_epsilon": self.norm_epsilon,
             "norm_momentum": self.norm_momentum,
+            "residual_dtype": self.residual_dtype,
         }
 
     @classmethod
@@ -303,8 +327,8 @@ class SSMBlock(Attributes, OneDirection, keras.layers.Layer):
                 g = z
             else:
                 g = (g if self.gate == "half_glu1" else y) * ops.sigmoid(z)
-        y = x + self.outer_dropout(g, training=training)
-        return y if self.prenorm else self._normalize(y, training)
+        y = x + ops.cast(self.outer_dropout(g, training=training), x.dtype)
+        return y if self.prenorm else ops.cast(self._normalize(y, training), x.dtype)
 
     def _normalize(self, x, training):
         return normalize(self.norm, x, training)
@@ -317,26 +341,3 @@ class SSMBlock(Attributes, OneDirection, keras.layers.Layer):
             dtype=self.dtype_policy,
             name=name,
         )
-
-
-def clone_mixer(mixer, dtype=None, seed=None):
-    """Returns an unbuilt layer of the same configuration, named after its kind."""
-    return mixer_from_config(keras.layers.serialize(mixer), dtype=dtype, seed=seed)
-
-
-def mixer_from_config(config, dtype=None, seed=None):
-    """Makes an unbuilt mixer from what `keras.layers.serialize` gave.
-
-    A `build_config` would build it on its own, outside the block: its variables would then have
-    other paths than those of the block that was saved.
-    """
-    if isinstance(config, SequenceMixer):
-        return config
-    config = {key: value for key, value in config.items() if key != "build_config"}
-    settings = {key: value for key, value in config["config"].items() if key != "name"}
-    if dtype is not None:
-        settings["dtype"] = keras.dtype_policies.serialize(keras.dtype_policies.get(dtype))
-    if seed is not None:
-        settings["seed"] = seed
-    settings["name"] = config["class_name"].lower()
-    return keras.layers.deserialize({**config, "config": settings})

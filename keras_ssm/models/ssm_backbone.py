@@ -6,13 +6,10 @@ from keras_hub.models import Backbone
 from keras_ssm.checks import check_choice, check_flags, check_positive, compatible
 from keras_ssm.keras_internals import Functional
 from keras_ssm.layers.exact_layers import Dense, Embedding
+from keras_ssm.layers.mixer_config import clone_mixer, mixer_from_config
 from keras_ssm.layers.norms import make_norm
 from keras_ssm.layers.sequence_mixer import SequenceMixer
-from keras_ssm.layers.ssm_block import (
-    SSMBlock,
-    clone_mixer,
-    mixer_from_config,
-)
+from keras_ssm.layers.ssm_block import SSMBlock
 from keras_ssm.layers.token_dense import TokenDense
 from keras_ssm.models.backbone_layers import BackboneLayers, check_token_ids, run_layers
 from keras_ssm.models.model_timesteps import standard_argument
@@ -45,8 +42,8 @@ class SSMBackbone(BackboneFiles, BackboneLayers, SequenceTrainer, Backbone, Func
             tokens: an embedding with a bias), `None` (inputs already have `hidden_dim`
             features), or `"auto"`: linear or embedding by `vocabulary_size`.
             Defaults to `"auto"`.
-        activation, gate, norm, prenorm, dropout, tie_dropout, norm_epsilon, norm_momentum: as in
-            `SSMBlock`.
+        activation, gate, norm, prenorm, dropout, tie_dropout, norm_epsilon, norm_momentum,
+            residual_dtype: as in `SSMBlock`.
         final_norm: str or `None`. Norm after the last block. Defaults to `None`.
         mask_inputs: bool. Whether padded steps are zeroed before the encoder and every mixer;
             they may then hold anything. If not, padding is read like any other step and only
@@ -104,6 +101,7 @@ class SSMBackbone(BackboneFiles, BackboneLayers, SequenceTrainer, Backbone, Func
         norm_epsilon: float = 1e-5,
         norm_momentum: float = 0.9,
         mask_inputs: bool = True,
+        residual_dtype: str | None = None,
         dtype: str | keras.dtype_policies.DTypePolicy | None = None,
         name: str | None = None,
         trainable: bool = True,
@@ -152,13 +150,19 @@ class SSMBackbone(BackboneFiles, BackboneLayers, SequenceTrainer, Backbone, Func
                 tie_dropout=tie_dropout,
                 norm_epsilon=norm_epsilon,
                 norm_momentum=norm_momentum,
+                residual_dtype=residual_dtype,
                 dtype=dtype,
                 name=f"ssm_block_{i}",
             )
             for i in range(num_layers)
         ]
         last_norm = make_norm(
-            final_norm, norm_epsilon, norm_momentum, dtype=dtype, name="final_norm"
+            final_norm,
+            norm_epsilon,
+            norm_momentum,
+            dtype=dtype,
+            name="final_norm",
+            autocast=residual_dtype is None,
         )
 
         # === Functional Model ===
@@ -196,6 +200,7 @@ class SSMBackbone(BackboneFiles, BackboneLayers, SequenceTrainer, Backbone, Func
         self.norm_epsilon = norm_epsilon
         self.norm_momentum = norm_momentum
         self.mask_inputs = mask_inputs
+        self.residual_dtype = residual_dtype
         self.complete()
 
     @property
@@ -285,6 +290,7 @@ class SSMBackbone(BackboneFiles, BackboneLayers, SequenceTrainer, Backbone, Func
             "norm_epsilon": self.norm_epsilon,
             "norm_momentum": self.norm_momentum,
             "mask_inputs": self.mask_inputs,
+            "residual_dtype": self.residual_dtype,
             **frozen_config(self),
         }
 
