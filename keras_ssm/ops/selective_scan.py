@@ -39,12 +39,19 @@ def selective_scan(x, dt, A, B, C, D=None, initial_state=None):
     Reference:
         [Mamba](https://arxiv.org/abs/2312.00752), section 3.2 and algorithm 2.
     """
-    length, features, state_dim = known(x.shape[1]), x.shape[2], A.shape[1]
-    if length is None and not loops_allowed():
+    if known(x.shape[1]) is None and not loops_allowed():
         raise ValueError(
             "A selective scan needs a known length in a program without loops: give "
             f"`input_signature` one. Received: x.shape={tuple(x.shape)}"
         )
+    tensors = x, dt, A, B, C, D, initial_state
+    outputs = backend.fused_selective(*tensors, _in_blocks)
+    return _in_blocks(*tensors) if outputs is None else outputs
+
+
+def _in_blocks(x, dt, A, B, C, D, initial_state):
+    """`selective_scan` in operations that every backend has."""
+    length, features, state_dim = known(x.shape[1]), x.shape[2], A.shape[1]
     if initial_state is None:
         initial_state = ops.zeros_like(x[:, 0, :, None] * A)
     steps = STEPS if length is None else min(STEPS, length)

@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 from keras import ops
 
+from keras_ssm.benchmark import memory
 from keras_ssm.ops import backend
 from keras_ssm.ops.causal_conv import causal_conv
 from keras_ssm.ops.exporting import exporting
@@ -95,6 +96,68 @@ def test_outputs_states_and_gradients_are_those_of_the_definition(form, length, 
     _, _, wanted = gradients(loss(naive), identity, *inputs)
     for name, ours, theirs in zip(("x", "dt", "A", "B", "C", "state"), found, wanted, strict=True):
         assert relative_error(ours, theirs) < 1e-5, name
+
+
+@pytest.mark.only("torch")
+@pytest.mark.parametrize("length", [1, 2, 3, 63, 64, 65, 257])
+def test_the_scan_in_place_is_exact(length, rng, monkeypatch):
+    """Blocks of features that do not divide them, and steps that end within a segment."""
+    import torch
+
+    from keras_ssm.ops.backend.torch import selective as torch_selective
+
+    monkeypatch.setattr(torch_selective, "TOGETHER", 16 * BATCH * STATES)
+    inputs = [ops.convert_to_tensor(x, "float64") for x in selective_inputs(rng, length, 43)]
+    inputs.append(ops.convert_to_tensor(rng.standard_normal(43), "float64"))
+    inputs = [x.requires_grad_() for x in inputs]
+    assert torch_selective.selective_outputs(*inputs[:5], None, None, None) is not None
+
+    def ours(*tensors):
+        return selective_scan(*tensors[:5], D=tensors[6], initial_state=tensors[5])
+
+    def definition(*tensors):
+        y, state = naive_selective(*tensors[:6])
+        return y + tensors[0] * tensors[6], state
+
+    weights = [ops.convert_to_tensor(rng.standard_normal(z.shape)) for z in ours(*inputs)]
+    found, wanted = (form(*inputs) for form in (ours, definition))
+    found += torch.autograd.grad(found, inputs, weights)
+    wanted += torch.autograd.grad(wanted, inputs, weights)
+    names = "y", "last", "x", "dt", "A", "B", "C", "state", "D"
+    for name, a, b in zip(names, found, wanted, strict=True):
+        assert relative_error(to_numpy(a), to_numpy(b)) < 1e-12, name
+
+
+@pytest.mark.only("torch")
+def test_the_scan_in_place_has_second_derivatives_and_works_without_gradients(rng):
+    import torch
+
+    inputs = [ops.convert_to_tensor(x, "float64") for x in selective_inputs(rng, 3, 43)]
+    with torch.inference_mode():
+        y, _ = selective(*inputs)
+    np.testing.assert_allclose(to_numpy(y), to_numpy(naive_selective(*inputs)[0]), atol=1e-12)
+    inputs = [x.requires_grad_() for x in inputs]
+    assert torch.autograd.gradgradcheck(selective, inputs, fast_mode=True)
+    frozen = [x.detach() for x in inputs[:2]] + inputs[2:]
+    again = torch.autograd.grad(selective(*frozen)[0].sum(), frozen[2])[0]
+    expected = torch.autograd.grad(naive_selective(*frozen)[0].sum(), frozen[2])[0]
+    torch.testing.assert_close(again, expected)
+
+
+@pytest.mark.only("torch")
+def test_a_training_pass_of_the_scan_takes_ten_activations_at_most(rng):
+    import torch
+
+    x, dt, _, _, _, _ = selective_inputs(rng, 1024, 256)
+    others = rng.standard_normal((256, 16)), rng.standard_normal((BATCH, 1024, 16))
+    inputs = [ops.convert_to_tensor(z, "float32") for z in (x, dt, -np.exp(others[0]), others[1])]
+    inputs = [z.requires_grad_() for z in inputs]
+
+    def training():
+        return torch.autograd.grad(selective_scan(*inputs, inputs[-1])[0].sum(), inputs)
+
+    training()
+    assert memory.peak_memory(training) < 10 * 4 * BATCH * 1024 * 256
 
 
 @pytest.mark.only("torch")

@@ -28,6 +28,7 @@ __all__ = [
     "fused_chunks",
     "fused_mimo",
     "fused_scan",
+    "fused_selective",
     "fused_zoh",
     "is_stateless",
     "keras_writes_onnx",
@@ -199,6 +200,11 @@ def scan_states(dA, inputs, initial, reverse):
 
 def fused_mimo(u, dA, dB, C, D, initial, portable):
     """`ops.mimo` as one function with its own gradient, or `None`."""
+    return None
+
+
+def fused_selective(x, dt, A, B, C, D, initial, portable):
+    """`ops.selective_scan` as one function with its own gradient, or `None`."""
     return None
 
 

@@ -27,6 +27,7 @@ from keras_ssm.ops.backend.torch.numbers import (
 from keras_ssm.ops.backend.torch.precision import exact
 from keras_ssm.ops.backend.torch.products import project
 from keras_ssm.ops.backend.torch.scan import scan_in_blocks, scan_in_complex
+from keras_ssm.ops.backend.torch.selective import selective_outputs
 
 __all__ = [
     "LONGEST_UNROLLED",
@@ -44,6 +45,7 @@ __all__ = [
     "fused_chunks",
     "fused_mimo",
     "fused_scan",
+    "fused_selective",
     "fused_zoh",
     "keras_writes_onnx",
     "loops_over_unknown_steps",
@@ -204,6 +206,13 @@ def fused_mimo(u, dA, dB, C, D, initial, portable):
     if torch.compiler.is_compiling() or u.device.type == "meta" or torch_bank.has_fused_scan(u):
         return None
     return mimo_outputs(u, dA, dB, C, D, initial, portable)
+
+
+def fused_selective(x, dt, A, B, C, D, initial, portable):
+    """Outputs and last state of a selective scan on a CPU; `None` while compiling."""
+    if torch.compiler.is_compiling():
+        return None
+    return selective_outputs(x, dt, A, B, C, D, initial, portable)
 
 
 def fused_chunks(u, T, matrices, initial, portable):
