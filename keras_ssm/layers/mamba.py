@@ -5,6 +5,7 @@ from keras import ops
 from keras_ssm.checks import check_flags, check_number, check_positive
 from keras_ssm.initializers.mamba import step_bias
 from keras_ssm.layers.exact_layers import rms
+from keras_ssm.layers.inference import applied, infer
 from keras_ssm.layers.mamba_mixer import MambaMixer, auto_rank, stop_where_masked
 from keras_ssm.ops.selective_scan import selective_scan, selective_step
 
@@ -136,23 +137,23 @@ class Mamba(MambaMixer):
         x, gate = ops.split(projected, 2, axis=-1)
         return gate, x, None
 
-    def _selected(self, x):
+    def _selected(self, x, apply):
         """dt, B and C, which the input chooses."""
         ends = np.cumsum([self.rank_of_steps, self.state_dim]).tolist()
-        parts = ops.split(self.x_proj(x), ends, axis=-1)
+        parts = ops.split(apply(self.x_proj, x), ends, axis=-1)
         if self.norm_bcdt:
             parts = [rms(self.exact(part), self.norm_epsilon) for part in parts]
         low, B, C = parts
-        dt = self.exact(self.dt_proj(ops.cast(low, self.compute_dtype)))
+        dt = self.exact(apply(self.dt_proj, ops.cast(low, self.compute_dtype)))
         return ops.softplus(dt + self.tensor(self.dt_bias)), self.exact(B), self.exact(C)
 
     def recur(self, x, rest, mask, state):
-        dt, B, C = self._selected(x)
+        dt, B, C = self._selected(x, applied(None))
         A, D = -ops.exp(self.tensor(self.A_log)), self.tensor(self.D)
         return selective_scan(self.exact(x), stop_where_masked(dt, mask), A, B, C, D, state)
 
     def recur_step(self, x, rest, state):
-        dt, B, C = self._selected(x)
+        dt, B, C = self._selected(x, infer)
         A, D = -ops.exp(self.tensor(self.A_log)), self.tensor(self.D)
         return selective_step(self.exact(x), dt, A, B, C, D, state)
 

@@ -5,6 +5,7 @@ from keras import ops
 from keras_ssm.checks import check_flags, check_number, check_positive
 from keras_ssm.initializers.mamba import fan_in_uniform
 from keras_ssm.layers.exact_layers import Dense
+from keras_ssm.layers.inference import infer
 from keras_ssm.layers.sequence_mixer import SequenceMixer
 from keras_ssm.layers.step_mask import masked
 from keras_ssm.ops.causal_conv import causal_conv, causal_conv_step
@@ -122,10 +123,10 @@ class MambaMixer(SequenceMixer):
         return y, {"conv": ops.cast(last, self.system_dtype), "ssm": ssm}
 
     def advance(self, x, state):
-        gate, u, rest = self.split(self.in_proj(ops.cast(x, self.compute_dtype)))
+        gate, u, rest = self.split(infer(self.in_proj, ops.cast(x, self.compute_dtype)))
         u, last = causal_conv_step(u, *self._convolution(), ops.cast(state["conv"], u.dtype))
         y, ssm = self.recur_step(ops.silu(u), rest, state["ssm"])
-        y = self.out_proj(self.gated(y, gate))
+        y = infer(self.out_proj, self.gated(y, gate))
         return y, {"conv": ops.cast(last, self.system_dtype), "ssm": ssm}
 
     def _convolution(self):

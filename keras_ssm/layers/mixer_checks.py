@@ -5,6 +5,7 @@ import numpy as np
 from keras import tree
 
 from keras_ssm.checks import compatible
+from keras_ssm.layers.state_tree import map_parts
 
 
 class MixerChecks:
@@ -95,7 +96,7 @@ class MixerChecks:
 
         spec = self.state_spec(batch, features)
         try:
-            return tree.map_structure_up_to(spec, checked, spec, state)
+            return map_parts(checked, spec, state)
         except (TypeError, ValueError) as error:
             if "Received: " in str(error):
                 raise

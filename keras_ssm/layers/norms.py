@@ -58,10 +58,13 @@ class _BatchNormalization(keras.layers.BatchNormalization):
         return (inputs - mean) * ops.rsqrt(variance + self.epsilon) * gamma + beta
 
 
-def normalize(norm, x, training):
-    """Applies a norm layer, or none, to sequences or to single samples."""
+def normalize(norm, x, apply):
+    """Applies a norm layer, or none, to sequences or to single samples.
+
+    `apply(layer, x)` is `infer`, or what `applied` returns.
+    """
     if norm is None:
         return x
     if len(x.shape) == 2:  # batch norm insists on sequences
-        return normalize(norm, x[:, None], training)[:, 0]
-    return norm(x, training=training)
+        return apply(norm, x[:, None])[:, 0]
+    return apply(norm, x)

@@ -7,6 +7,7 @@ from keras import ops, tree
 from keras_ssm.attributes import Attributes
 from keras_ssm.layers.mixer_checks import MixerChecks
 from keras_ssm.layers.one_direction import OneDirection
+from keras_ssm.layers.state_tree import map_shapes
 from keras_ssm.layers.stepwise import stepwise
 from keras_ssm.types import State, Tensor
 
@@ -135,10 +136,13 @@ class SequenceMixer(Attributes, MixerChecks, OneDirection, keras.layers.Layer):
 
         Override it for parts of other dtypes than the system's, such as a count of steps.
         """
-        return tree.map_shape_structure(
-            lambda shape: keras.KerasTensor((batch, *shape), dtype=self.system_dtype),
-            self.state_shape(features),
-        )
+        dtype = self.system_dtype
+
+        def spec(shape):
+            # With a name, since Keras takes long to make one, in every step.
+            return keras.KerasTensor((batch, *shape), dtype=dtype, name="state")
+
+        return map_shapes(spec, self.state_shape(features))
 
     def sequence_dtype(self, x: Tensor) -> str:
         """The dtype in which a sequence is evaluated: the system's, or one that is read as well."""

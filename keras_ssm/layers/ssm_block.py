@@ -6,6 +6,7 @@ from keras_ssm.checks import check_choice, check_flags, check_number
 from keras_ssm.layers.activations import get_activation
 from keras_ssm.layers.discrete_system import DiscreteSystem
 from keras_ssm.layers.exact_layers import Dense
+from keras_ssm.layers.inference import applied, infer
 from keras_ssm.layers.mixer_config import clone_mixer, mixer_from_config
 from keras_ssm.layers.norms import make_norm, normalize
 from keras_ssm.layers.one_direction import OneDirection
@@ -176,13 +177,14 @@ class SSMBlock(Attributes, OneDirection, keras.layers.Layer):
         if mask is not None and self.zero_covered:
             x = masked(x, mask)  # behind a norm or the residual a gradient is 0 * NaN
         x = ops.cast(x, self.stream_dtype)
-        y = self._normalize(x, training) if self.prenorm else x
+        apply = applied(training)
+        y = normalize(self.norm, x, apply) if self.prenorm else x
         arguments = self._arguments(timesteps=timesteps, **arguments)
         y = self.mixer(
             y, mask=mask, initial_state=initial_state, return_state=return_state, **arguments
         )
         y, state = y if return_state else (y, None)
-        y = self._finish(x, y, training)
+        y = self._finish(x, y, apply, training)
         return (y, state) if return_state else y
 
     @property
@@ -244,14 +246,14 @@ class SSMBlock(Attributes, OneDirection, keras.layers.Layer):
         x = ops.convert_to_tensor(x)
         self.mixer.check_inputs(x.shape, x.dtype, rank=2)
         x = ops.cast(x, self.stream_dtype)
-        y = self._normalize(x, training=False) if self.prenorm else x
+        y = normalize(self.norm, x, infer) if self.prenorm else x
         arguments = self._arguments(timesteps=timesteps, **arguments)
         arguments = {name: ops.convert_to_tensor(value) for name, value in arguments.items()}
         if system is not None:
             self._check_time_invariant("system")
             arguments["system"] = system
         y, state = self.mixer.step(y, state, **arguments)
-        return self._finish(x, y, training=False), state
+        return self._finish(x, y, infer), state
 
     def discretize(self) -> DiscreteSystem | None:
         """Returns the mixer's discrete system, for a loop of `step`.
@@ -315,11 +317,11 @@ class SSMBlock(Attributes, OneDirection, keras.layers.Layer):
         config["mixer"] = mixer_from_config(config["mixer"])
         return cls(**config)
 
-    def _finish(self, x, y, training):
+    def _finish(self, x, y, apply, training=False):
         """Activation, gate, residual sum and post-norm; on sequences and on single samples."""
-        g = self.inner_dropout(self._activate(y), training=training)
+        g = self._drop(self.inner_dropout, self._activate(y), training)
         if self.gate is not None:
-            z = self.output_dense(g)
+            z = apply(self.output_dense, g)
             if self.gate in ("glu", "full_glu"):
                 first, second = ops.split(z, 2, axis=-1)
                 g = first * ops.sigmoid(second)
@@ -327,11 +329,11 @@ class SSMBlock(Attributes, OneDirection, keras.layers.Layer):
                 g = z
             else:
                 g = (g if self.gate == "half_glu1" else y) * ops.sigmoid(z)
-        y = x + ops.cast(self.outer_dropout(g, training=training), x.dtype)
-        return y if self.prenorm else ops.cast(self._normalize(y, training), x.dtype)
+        y = x + ops.cast(self._drop(self.outer_dropout, g, training), x.dtype)
+        return y if self.prenorm else ops.cast(normalize(self.norm, y, apply), x.dtype)
 
-    def _normalize(self, x, training):
-        return normalize(self.norm, x, training)
+    def _drop(self, layer, x, training):
+        return layer(x, training=training) if training and layer.rate > 0 else x
 
     def _make_dropout(self, name):
         noise = (None, *[1] * (self.mixer.input_rank - 2), None)

@@ -3,6 +3,7 @@ import numpy as np
 from keras import ops
 
 from keras_ssm.layers.discrete_system import DiscreteSystem
+from keras_ssm.layers.inference import infer
 from keras_ssm.layers.norms import normalize
 from keras_ssm.layers.step_mask import StepMask, masked
 from keras_ssm.layers.timesteps import uncovered
@@ -90,12 +91,12 @@ class BackboneLayers:
         if ("int" in dtype) != (rank == 1) or "bool" in dtype:
             kind = "integers" if rank == 1 else "floats, scaled as the preprocessor would"
             raise ValueError(f"`x` of a step must be {kind}. Received: x.dtype={dtype}")
-        y = x if self.encoder_layer is None else self.encoder_layer(x)
+        y = x if self.encoder_layer is None else infer(self.encoder_layer, x)
         following = []
         for block, state, system in zip(self.blocks, states, systems, strict=True):
             y, state = block.step(y, state, system, timesteps, **arguments)
             following.append(state)
-        return normalize(self.last_norm, y, training=False), following
+        return normalize(self.last_norm, y, infer), following
 
     def discretize(self) -> list[DiscreteSystem | None]:
         """Returns the discrete system of every layer, for a loop of `step`."""

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from keras import ops
 
-from keras_ssm.layers import DSS, S4D, S5
+from keras_ssm.layers import DSS, S4D, S5, Mamba
 from keras_ssm.models import SSMBackbone, SSMClassifier, SSMPairClassifier
 from tests.backend_tools import relative_error, to_numpy
 
@@ -218,3 +218,19 @@ def test_a_step_refuses_tokens_past_the_table(token):
     backbone = SSMBackbone(S4D(4), num_layers=1, hidden_dim=4, vocabulary_size=5)
     with pytest.raises(ValueError, match="`token_ids` must lie from 0 to 4"):
         backbone.step(np.array([token]), backbone.get_initial_state(1))
+
+
+@pytest.mark.parametrize("kind", ["int8", "mixed_bfloat16"])
+def test_a_step_leaves_to_keras_what_a_plain_layer_cannot(kind, rng):
+    dtype = "mixed_bfloat16" if kind == "mixed_bfloat16" else None
+    mixer = Mamba(state_dim=2, expand=1)
+    model = make_classifier(mixer, pooling=None, num_layers=1, dtype=dtype)
+    x = rng.normal(size=(2, 3, 2)).astype("float32")
+    if kind == "int8":
+        model.quantize("int8")
+    state, outputs = model.get_initial_state(2), []
+    for t in range(3):
+        y, state = model.step(x[:, t], state)
+        outputs.append(to_numpy(ops.cast(y, "float32")))
+    whole = to_numpy(ops.cast(model({"inputs": x}), "float32"))
+    assert relative_error(np.stack(outputs, axis=1), whole) < 1e-3

@@ -4,6 +4,7 @@ import keras
 from keras import ops
 
 from keras_ssm.layers.discrete_system import DiscreteSystem
+from keras_ssm.layers.inference import infer
 from keras_ssm.models.classification.classifier_task import ClassifierTask
 from keras_ssm.models.sequence_preprocessor import SequencePreprocessor
 from keras_ssm.models.ssm_backbone import SSMBackbone
@@ -162,7 +163,7 @@ class SSMClassifier(ClassifierTask):
             y = ops.expand_dims(y, 1)
             y, pooled = self._pool(y, ops.ones_like(y[..., 0], dtype="bool"), state)
             y = y[:, 0] if self.pooling is None else y
-            return self.head(y), {"layers": layers, **pooled}
+            return infer(self.head, y), {"layers": layers, **pooled}
 
     def _pool(self, y, mask, state):
         """What the head reads of a sequence that goes on from a state, and how far it came."""
