@@ -18,6 +18,8 @@ class LogitsTask(SSMTask):
         **kwargs: `compile`, `name`, `trainable`.
     """
 
+    loss_reduction = "sum_over_batch_size"  # of losses that are given by name
+
     @property
     def num_logits(self) -> int:
         """Number of logits of an output."""
@@ -62,12 +64,13 @@ class LogitsTask(SSMTask):
         if isinstance(optimizer, str) and optimizer == "auto":
             optimizer = ssm_optimizer()
         if isinstance(loss, str) and loss == "auto":
-            loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+            loss = "sparse_categorical_crossentropy"
         given = {"metrics": metrics, "weighted_metrics": weighted_metrics}
         for name, value in given.items():
             if value is not None:
                 kwargs[name] = metric_on_logits(value, self.num_logits)
-        super().compile(optimizer=optimizer, loss=loss_on_logits(loss), **kwargs)
+        loss = loss_on_logits(loss, self.loss_reduction)
+        super().compile(optimizer=optimizer, loss=loss, **kwargs)
 
     def check_targets(self, y):
         loss = self.loss

@@ -34,7 +34,8 @@ class BatchConverter:
 
     def unpacked(self, batch):
         """Returns the parts of a batch that the purpose needs, `None` for the others."""
-        batch = tuple(batch) if isinstance(batch, (tuple, list)) else (batch,)
+        parts = isinstance(batch, (tuple, list)) and not _are_texts(batch)
+        batch = tuple(batch) if parts else (batch,)
         if not 0 < len(batch) < 4:
             raise ValueError(
                 "A batch must be x, or a tuple (x,), (x, y) or (x, y, sample_weight); a list of "
@@ -43,7 +44,7 @@ class BatchConverter:
         x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(batch)
         if self.purpose == "predict":
             return x, None, None
-        if self.purpose == "fit" and y is None:
+        if self.purpose == "fit" and y is None and not self.model.makes_targets:
             raise ValueError("A batch to train on must be (x, y). Received: y=None")
         return x, y, sample_weight
 
@@ -175,6 +176,11 @@ class PyDatasetBatches(PyDatasetAdapter):
             dataset = self.py_dataset
             self._output_signature = dataset.convert.signature(dataset[0])
         return super().get_tf_dataset()
+
+
+def _are_texts(batch):
+    """Whether a list or tuple is a batch of texts, as loaders make it, and no x and y."""
+    return len(batch) > 0 and all(isinstance(text, (str, bytes)) for text in batch)
 
 
 def packed(x, y, sample_weight):

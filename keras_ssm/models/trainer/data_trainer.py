@@ -19,7 +19,7 @@ class DataTrainer:
     Whatever the kind, a batch takes one road, `_convert`: it is preprocessed, brought to what
     the graph takes, and checked. Arrays and lists take it whole, streams batch by batch.
 
-    A model says what it reads by `preprocess`, `standardize` and `check_targets`.
+    A model says what it reads by `preprocess`, `standardize`, `make_targets` and `check_targets`.
     """
 
     def fit(
@@ -182,6 +182,12 @@ class DataTrainer:
         """Raises a `ValueError` for targets, a NumPy array, that the loss would misread."""
         targets.check_like_outputs(self, y, self.loss)
 
+    makes_targets = False  # where there are none, `make_targets` finds them in the inputs
+
+    def make_targets(self, x: dict, sample_weight: object, lengths: list | None) -> tuple:
+        """Returns `(x, y, sample_weight)` of inputs without targets, as the graph takes them."""
+        return x, None, sample_weight
+
     @property
     def has_step_outputs(self):
         """Whether the model gives an output at every step."""
@@ -208,6 +214,10 @@ class DataTrainer:
         lengths = targets.row_lengths(x, self.input_key)
         x, y, sample_weight = self.preprocess(x, y, sample_weight)
         x = self.standardize(x)
+        if purpose == "predict":
+            y = sample_weight = None
+        elif y is None:
+            x, y, sample_weight = self.make_targets(x, sample_weight, lengths)
         if is_tensorflow(x[self.input_key]):
             return x, y, sample_weight
         if purpose != "predict":
@@ -247,7 +257,7 @@ class DataTrainer:
                     f"Received: y of type {type(y).__name__}"
                 )
             return stream, None, None
-        if road.purpose == "fit" and y is None:
+        if road.purpose == "fit" and y is None and not self.makes_targets:
             raise ValueError(
                 "`y` must hold the targets of `x`; batches with their own come from a dataset, "
                 "a loader or a generator, not from a list. Received: y=None"

@@ -40,11 +40,12 @@ _THRESHOLD = {
 _ARGMAX = ("F1Score", "FBetaScore")  # without a threshold
 
 
-def loss_on_logits(loss):
+def loss_on_logits(loss, reduction="sum_over_batch_size"):
     """Returns a loss for logits, where a name or a function of Keras means one on probabilities.
 
     Args:
         loss: what `keras.Model.compile` takes.
+        reduction: str. How a loss that is given by name brings many values to one.
 
     Returns:
         The same, with names and functions in their form for logits.
@@ -53,10 +54,10 @@ def loss_on_logits(loss):
         ValueError: for a loss object with `from_logits=False`, or one that reads probabilities.
     """
     if isinstance(loss, (list, tuple, dict)):
-        return _mapped(loss_on_logits, loss)
+        return _mapped(lambda part: loss_on_logits(part, reduction), loss)
     for name, others in _LOSSES.items():
         if _is_named(loss, name, others):
-            return getattr(keras.losses, name)(from_logits=True)
+            return getattr(keras.losses, name)(from_logits=True, reduction=reduction)
     _refuse_probabilities("loss", loss)
     return loss
 

@@ -91,6 +91,18 @@ def checked(model, x, y, sample_weight, lengths):
     return y, sample_weight
 
 
+def weights_of(name, value, mask, lengths):
+    """Weights of rows or of steps as a finite NumPy array `(batch,)` or `(batch, length)`.
+
+    Args:
+        name: str. What they are called, for messages.
+        value: array, or a list of arrays as long as the rows.
+        mask: boolean NumPy array `(batch, length)` of the inputs.
+        lengths: what `row_lengths` gave.
+    """
+    return _weights(_rows(name, value, mask, lengths, True, 0), mask, mask, True)
+
+
 def class_weights(model, y, sample_weight, class_weight):
     """Returns the sample weights that weigh each row, or each step, by its class.
 
@@ -109,15 +121,15 @@ def class_weights(model, y, sample_weight, class_weight):
     """
     if class_weight is None:
         return sample_weight
-    if sample_weight is not None:
-        raise ValueError(
-            "Pass `class_weight` or `sample_weight`, not both. Received: class_weight="
-            f"{class_weight}, sample_weight.shape={np.shape(sample_weight)}"
-        )
     if not isinstance(class_weight, dict) or not hasattr(model, "num_classes"):
         raise ValueError(
             "`class_weight` must be a dict from class to weight, for a model with classes. "
             f"Received: class_weight={class_weight}"
+        )
+    if sample_weight is not None:
+        raise ValueError(
+            "Pass `class_weight` or `sample_weight`, not both. Received: class_weight="
+            f"{class_weight}, sample_weight.shape={np.shape(sample_weight)}"
         )
     if not isinstance(y, np.ndarray):
         raise ValueError(

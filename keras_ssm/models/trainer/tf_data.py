@@ -27,7 +27,7 @@ def convert_tf_dataset(model, dataset, road):
     def convert(*batch):
         x, y, sample_weight = road.unpacked(batch)
         lengths = _lengths(x[model.input_key] if isinstance(x, dict) else x)
-        x, y, sample_weight = model._convert(x, y, sample_weight)
+        x, y, sample_weight = model._convert(x, y, sample_weight, purpose=road.purpose)
         if "timesteps" in x:
             x = {**x, "timesteps": _timesteps(road, x)}
         if y is None or isinstance(y, dict):

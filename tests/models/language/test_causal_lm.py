@@ -10,12 +10,7 @@ import pytest
 from keras_ssm.layers import S4D, Mamba
 from keras_ssm.models import SSMBackbone, SSMCausalLM
 from tests.backend_tools import to_numpy
-
-
-def backbone(mixer=None, **kwargs):
-    settings = {"num_layers": 2, "hidden_dim": 4, "vocabulary_size": 7, "norm": "rms"}
-    settings |= {"prenorm": True, "final_norm": "rms", "activation": None, "gate": None}
-    return SSMBackbone(Mamba(state_dim=2, seed=0) if mixer is None else mixer, **settings | kwargs)
+from tests.models.language.small_lm import backbone
 
 
 @pytest.fixture
