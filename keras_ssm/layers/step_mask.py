@@ -25,7 +25,7 @@ class StepMask(keras.layers.Layer):
     """
 
     def __init__(self, **kwargs):
-        super().__init__(**kwargs)
+        super().__init__(autocast=False, **kwargs)  # the default policy is not the model's
         self.supports_masking = True
 
     def call(self, inputs: list[Tensor]) -> Tensor:
@@ -37,6 +37,9 @@ class StepMask(keras.layers.Layer):
 
     def compute_output_shape(self, input_shape):
         return tuple(input_shape[0])
+
+    def compute_output_spec(self, inputs):
+        return keras.KerasTensor(tuple(inputs[0].shape), dtype=inputs[0].dtype)
 
 
 def masked(x, mask):
