@@ -91,7 +91,7 @@ def demo(preset, out, backend):
 @click.argument("source")
 @click.argument("destination", type=click.Path(path_type=Path))
 @click.option("--format", default="auto", show_default=True, help="Format of the checkpoint.")
-@click.option("--to", help="Write a checkpoint: s4-example, s4-block or s5-flax.")
+@click.option("--to", help="Write a checkpoint: s4-example, s4-block, s5-flax, mamba-hf ...")
 @click.option("--set", "settings", multiple=True, metavar="NAME=VALUE", help="See below.")
 @click.option("--config", type=click.Path(path_type=Path), help="YAML or JSON of the training run.")
 @click.option(
@@ -103,11 +103,13 @@ def convert_command(source, destination, format, to, settings, config, ignore, c
     """Converts a published checkpoint to a preset, or a preset back.
 
     SOURCE is a checkpoint of state-spaces/s4, ag1988/dss or lindermanlab/S5, or safetensors with
-    their names; DESTINATION becomes a preset. Nothing in a checkpoint is run. What it does not
-    say (pre- or post-norm, the transform of dt, ...) is set by the constructor names of the
-    layers and models: --set prenorm=true --set dt_transform=softplus.
+    their names; or the directory of a Mamba model, of transformers, state-spaces/mamba or
+    Codestral, or hf://organisation/name of one. DESTINATION becomes a preset. Nothing in a
+    checkpoint is run. What it does not say (pre- or post-norm, the transform of dt, ...) is set by
+    the constructor names of the layers and models: --set prenorm=true --set dt_transform=softplus.
 
-    With --to, SOURCE is a preset and DESTINATION becomes a checkpoint of the official classes.
+    With --to, SOURCE is a preset and DESTINATION becomes a checkpoint of the official classes;
+    with --to mamba-hf or mamba-original a directory.
     """
     _choose_backend(backend)
     load_keras()

@@ -7,9 +7,12 @@ from pathlib import Path
 import keras
 import numpy as np
 
+from keras_ssm import presets
 from keras_ssm.checks import check_choice
+from keras_ssm.convert import published_model
 from keras_ssm.convert.containers.checkpoint_file import read_checkpoint_file, read_configuration
 from keras_ssm.convert.formats import dss_lightning, s4_example, s4_lightning, s5_flax
+from keras_ssm.convert.published_model import find_weight, read_published
 from keras_ssm.convert.report import Report
 from keras_ssm.convert.settings import Settings
 from keras_ssm.convert.tensors import Tensors
@@ -22,6 +25,7 @@ FORMATS = {
     "s4-lightning": s4_lightning,
     "dss-lightning": dss_lightning,
     "s5-flax": s5_flax,
+    **published_model.FORMATS,
 }
 
 
@@ -40,9 +44,11 @@ def load_checkpoint(
     Args:
         path: str or `Path`. A checkpoint of state-spaces/s4 (`example.py`, Lightning, bare state
             dict), ag1988/dss or lindermanlab/S5 (flax msgpack, npz), or safetensors with the
-            names of one of them. A `NAME.json` beside it is read as its configuration.
-        format: str. `"s4-example"`, `"s4-lightning"`, `"dss-lightning"`, `"s5-flax"` or
-            `"auto"`: by the names of the tensors. Defaults to `"auto"`.
+            names of one of them. A `NAME.json` beside it is read as its configuration. Or the
+            directory of a Mamba model: of transformers, of state-spaces/mamba, or Codestral's.
+        format: str. `"s4-example"`, `"s4-lightning"`, `"dss-lightning"`, `"s5-flax"`,
+            `"mamba-hf"`, `"mamba-original"`, `"mamba-codestral"`, or `"auto"`: by the names of
+            the tensors, or the configuration in a directory. Defaults to `"auto"`.
         config: dict, str or `Path`, or `None`. The configuration of the training run by its
             official names, or a JSON or YAML file of it, over what the checkpoint says; or
             arguments of our classes, as in `overrides`.
@@ -53,7 +59,8 @@ def load_checkpoint(
             the file cannot say, or says otherwise; and `real_transform`, `imag_transform` of S4.
 
     Returns:
-        `SSMClassifier`, or `SSMPairClassifier` for models of retrieval.
+        `SSMClassifier`, `SSMPairClassifier` for models of retrieval, or `SSMCausalLM` for a
+        Mamba model.
 
     Raises:
         ValueError: for a damaged, unsafe or unknown file, tensors that are missing, left over
@@ -84,10 +91,26 @@ def load_checkpoint(
 
 def read_model(path, format="auto", config=None, ignore=(), overrides=None):
     """Returns `(model, report)`; see `load_checkpoint`."""
-    file = read_checkpoint_file(path)
     if isinstance(config, (str, Path)):
         config = read_configuration(config)
+    path = presets.directory_of(Path(path).expanduser())
+    if path.is_dir():
+        return _read_directory(path, format, config, ignore, overrides)
+    file = read_checkpoint_file(path)
     return build_model(file, str(path), format, config, ignore, overrides)
+
+
+def _read_directory(path, format, config, ignore, overrides):
+    check_choice("format", format, ["auto", *FORMATS])
+    found = presets.published_format(path)
+    if found is None or format not in ("auto", found):
+        raise ValueError(
+            f"'{path}' must be a file, or a directory of a published model with its "
+            f"configuration. Received: format={format!r}, a directory of "
+            f"{'no known format' if found is None else found}"
+        )
+    ignore = [ignore] if isinstance(ignore, str) else list(ignore)
+    return read_published(path, found, config=config, ignore=ignore, overrides=overrides)
 
 
 def build_model(file, source="tensors", format="auto", config=None, ignore=(), overrides=None):
@@ -111,14 +134,6 @@ def build_model(file, source="tensors", format="auto", config=None, ignore=(), o
             f"Tensors and settings of '{source}' must be of the shapes and kinds that its format "
             f"has. Received: {type(error).__name__}: {error}"
         ) from error
-
-
-def find_weight(model, target):
-    """Returns the weight at the end of a path of attributes, such as `"backbone.blocks.0.norm"`."""
-    found = model
-    for name in target.split("."):
-        found = found[int(name)] if name.isdigit() else getattr(found, name)
-    return found
 
 
 def _build(file, source, format, config, ignore, overrides):

@@ -1,7 +1,7 @@
-import hashlib
 from collections.abc import Collection
 from pathlib import Path
 
+from keras_ssm import presets
 from keras_ssm.convert.checkpoint import read_model
 from keras_ssm.convert.recorded_outputs import compare_recorded
 from keras_ssm.convert.report import Report
@@ -23,7 +23,8 @@ def convert_checkpoint(
     """Converts a published checkpoint to a preset of this package.
 
     Args:
-        source: str or `Path`. The checkpoint.
+        source: str or `Path`. The checkpoint: a file, the directory of a Mamba model, or its
+            repository, `hf://organisation/name`.
         destination: str or `Path`. Directory of the preset, written whole or not at all.
         format, config, ignore: as in `load_checkpoint`.
         check: str, `Path` or `None`. An npz file of recorded inputs and logits, as
@@ -39,8 +40,9 @@ def convert_checkpoint(
             preset stands at the destination.
         ImportError: if a library that the file needs is not installed.
     """
-    source, destination = Path(source), Path(destination).expanduser()
+    destination = Path(destination).expanduser()
     _check_destination(destination)
+    name, source = str(source), _local(source)
     model, report = read_model(source, format, config, ignore, overrides)
     comparison = None if check is None else compare_recorded(model, check)
     if comparison is not None and not comparison.largest < TOLERANCE:
@@ -49,11 +51,31 @@ def convert_checkpoint(
             f"its maximum; nothing was written. Received: differences of "
             f"{', '.join(f'{row:.1e}' for row in comparison.rows[:8])}"
         )
-    with open(source.expanduser(), "rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
-    origin = {"file": source.name, "format": report.format, "sha256": digest}
+    origin = {"format": report.format, **_origin(name, source, report.format)}
     model.save_to_preset(destination, info={"converted_from": origin})
     return report, comparison
+
+
+def _local(source):
+    """The file or directory behind a name, which may be that of a repository of the Hub."""
+    if isinstance(source, str) and source.startswith(presets.SCHEME):
+        found = presets.find(source)
+        if found.format is None:
+            raise ValueError(
+                "A repository to convert must hold a published model in another format. "
+                f"Received: {source}, a preset of Keras"
+            )
+        return found.directory
+    return presets.directory_of(Path(source).expanduser())
+
+
+def _origin(name, source, format):
+    """Where a preset is from: the name of a file or directory, and checksums."""
+    if not source.is_dir():
+        return {"file": source.name, "sha256": presets.sha256(source)}
+    files = presets.weight_names(source, format)
+    here = name if name.startswith(presets.SCHEME) else source.resolve().name
+    return {"directory": here, "sha256": {file: presets.sha256(source / file) for file in files}}
 
 
 def _check_destination(destination):

@@ -5,11 +5,13 @@ import keras
 
 from keras_ssm.atomic_file import writing_file
 from keras_ssm.checks import check_choice
+from keras_ssm.convert import published_export
 from keras_ssm.convert.containers import flax_msgpack
 from keras_ssm.convert.formats import s4_export, s5_export
 from keras_ssm.types import PathLike
 
 TARGETS = {"s4-example": s4_export, "s4-block": s4_export, "s5-flax": s5_export}
+TARGETS |= published_export.TARGETS
 
 
 def export_checkpoint(model: keras.Model, path: PathLike, to: str) -> None:
@@ -19,11 +21,14 @@ def export_checkpoint(model: keras.Model, path: PathLike, to: str) -> None:
     first length it sees.
 
     Args:
-        model: `SSMClassifier`, or `SSMPairClassifier` over S5.
-        path: str or `Path`. Written whole or not at all; an existing file is replaced.
+        model: `SSMClassifier`, `SSMPairClassifier` over S5, or `SSMCausalLM` over Mamba or Mamba-2.
+        path: str or `Path`. Written whole or not at all; an existing file is replaced. For
+            `"mamba-..."` a directory, of which files that are no part of the model stay.
         to: str. `"s4-example"` (a file of `example.py` of state-spaces/s4 with minimal `S4D`),
             `"s4-block"` (the same with `S4Block`: its tensors are those below
-            `s4_layers.i.`), or `"s5-flax"` (msgpack of `params` and `batch_stats`).
+            `s4_layers.i.`), `"s5-flax"` (msgpack of `params` and `batch_stats`), `"mamba-hf"`
+            (`config.json`, `generation_config.json` and `model.safetensors` of transformers) or
+            `"mamba-original"` (`config.json` and `pytorch_model.bin` of state-spaces/mamba).
 
     Returns:
         List of str. What the official classes do otherwise. The arguments that they need stand
@@ -31,7 +36,8 @@ def export_checkpoint(model: keras.Model, path: PathLike, to: str) -> None:
 
     Raises:
         ValueError: for an unknown target, or a model that the official classes do not cover.
-        ImportError: if PyTorch (for `s4-...`) or msgpack (for `s5-flax`) is not installed.
+        ImportError: if PyTorch (for `s4-...` and `mamba-original`) or msgpack (for `s5-flax`) is
+            not installed.
 
     Example:
         ```python
@@ -40,9 +46,12 @@ def export_checkpoint(model: keras.Model, path: PathLike, to: str) -> None:
         ```
 
     Reference:
-        [S4](https://github.com/state-spaces/s4), [S5](https://github.com/lindermanlab/S5).
+        [S4](https://github.com/state-spaces/s4), [S5](https://github.com/lindermanlab/S5),
+        [Mamba](https://github.com/state-spaces/mamba).
     """
     check_choice("to", to, TARGETS)
+    if to in published_export.TARGETS:
+        return published_export.export_published(model, path, to)
     content, configuration, remarks = TARGETS[to].export(model, to)
     if to == "s5-flax":
         path = Path(path)

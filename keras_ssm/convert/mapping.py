@@ -55,12 +55,13 @@ def flat(x):
 
 def dense(target, name, tensors):
     """Weight maps of a linear layer of PyTorch, or of a convolution of width 1."""
-    yield WeightMap(f"{target}.kernel", (f"{name}.weight",), _transposed, "transposed")
+    yield WeightMap(f"{target}.kernel", (f"{name}.weight",), transposed, "transposed")
     if f"{name}.bias" in tensors:
         yield WeightMap(f"{target}.bias", (f"{name}.bias",), flat)
 
 
-def _transposed(x):
+def transposed(x):
+    """The matrix of a linear layer of PyTorch as a kernel of Keras."""
     return x.reshape(len(x), -1).T
 
 

@@ -144,7 +144,8 @@ class SSMTask(Adapters, ModelFiles, SequenceTrainer, Task, Functional):
 
         Args:
             preset: str or `Path`. A built-in name (`keras_ssm.list_presets()`), a directory,
-                or `hf://organisation/name`.
+                or `hf://organisation/name`; also of published Mamba models in the formats of
+                transformers, state-spaces/mamba and Codestral.
             load_weights: bool. Whether the trained weights are loaded. Defaults to `True`.
             revision: str or `None`. Branch, tag or commit of a preset on the Hub. Defaults to
                 its main branch.
@@ -182,7 +183,7 @@ class SSMTask(Adapters, ModelFiles, SequenceTrainer, Task, Functional):
                 model.compile()
             return model
 
-        return load(build, preset, revision, load_weights, check_sample, step_scale, **kwargs)
+        return load(cls, build, preset, revision, load_weights, check_sample, step_scale, **kwargs)
 
     def save_to_preset(
         self, preset_dir: PathLike, max_shard_size: float = 10, info: dict | None = None

@@ -2,11 +2,12 @@
 
 from pathlib import Path
 
+from keras_ssm.presets.found_preset import FoundPreset
+from keras_ssm.presets.hub_checksums import unlike_the_hub
 from keras_ssm.presets.hub_errors import explained
 from keras_ssm.presets.plain_preset import verify_plain
 from keras_ssm.presets.preset_files import (
     PRESET_FILE,
-    FoundPreset,
     check_document,
     check_unlisted,
     complaints,
@@ -14,6 +15,7 @@ from keras_ssm.presets.preset_files import (
     verified,
     vouching,
 )
+from keras_ssm.presets.published_models import DESCRIBING, published_format, weight_names
 from keras_ssm.types import PathLike
 
 SCHEME = "hf://"
@@ -52,12 +54,22 @@ def fetch(
     revision: str | None = None,
     token: str | None = None,
     cache_dir: PathLike | None = None,
+    weights: bool = True,
 ) -> FoundPreset:
-    """`download`, with what its `preset.json` says: returns a `FoundPreset`."""
+    """`download`, with what its `preset.json` says: returns a `FoundPreset`.
+
+    Repositories in the format of another library are downloaded as well; without `weights` the
+    files of their weights stay there.
+    """
     snapshot = _Snapshot(repo_id, token, cache_dir)
     directory = snapshot.fetch_document(revision)
     if directory is None:
-        return FoundPreset(snapshot.fetch_plain(revision), None, None)
+        directory = snapshot.fetch(revision, list(DESCRIBING))
+        format = published_format(directory)
+        if format is None:
+            return FoundPreset(snapshot.fetch_plain(revision), None, None)
+        snapshot.fetch_published(directory, format, weights)
+        return FoundPreset(directory, None, None, format)
     vouched = vouching(directory)
     try:
         document = read(directory, vouched)
@@ -122,6 +134,45 @@ class _Snapshot:
         directory = self.fetch(revision, ["*.json", "*.weights.h5", "assets/*"])
         verify_plain(directory)
         return directory
+
+    def fetch_published(self, directory, format, weights):
+        """Brings the files of a published model into its snapshot, and verifies them.
+
+        The Hub says the sizes and checksums of its files. Where it cannot be reached, the names of
+        the cache say the checksums of what a former download left.
+        """
+        listing, failure = None, None
+        try:
+            listing = self.listing(directory.name)
+            there = set(listing)
+        except ValueError as error:
+            failure = error
+            there = {path.name for path in directory.iterdir() if path.is_file()}
+        try:
+            names = weight_names(directory, format, there) if weights else []
+        except ValueError:
+            if failure is not None:
+                raise failure from None
+            raise
+        names = [*names, *(name for name in DESCRIBING if name in there)]
+        if not all((directory / name).is_file() for name in names):
+            self.fetch(directory.name, names)
+        wrong = unlike_the_hub(directory, names, listing)
+        if wrong:
+            self.fetch_again(directory, list(wrong))
+            wrong = unlike_the_hub(directory, names, listing)
+        for complaint in wrong.values():
+            raise ValueError(complaint)
+
+    def listing(self, commit):
+        """Dict of names to what the Hub says of the files of a commit."""
+        import huggingface_hub
+
+        with explained(self.failure):
+            entries = huggingface_hub.list_repo_tree(
+                self.where["repo_id"], revision=commit, token=self.where["token"]
+            )
+            return {entry.path: entry for entry in entries if hasattr(entry, "size")}
 
     def fetch_again(self, directory, names):
         import huggingface_hub

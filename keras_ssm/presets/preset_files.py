@@ -9,11 +9,11 @@ import os
 import re
 from collections.abc import Iterator
 from pathlib import Path
-from typing import NamedTuple
 
 from keras_ssm.atomic_directory import writing_directory
 from keras_ssm.atomic_file import writing_file
 from keras_ssm.presets import migrations
+from keras_ssm.presets.found_preset import FoundPreset
 from keras_ssm.types import PathLike
 
 PRESET_FILE = "preset.json"
@@ -45,23 +45,6 @@ _FACTS = {
 
 # Names that mean the same as a path, as a pattern and in a URL.
 _FILE_NAME = re.compile(r"[\w.-]+(/[\w.-]+)*", re.ASCII)
-
-
-class FoundPreset(NamedTuple):
-    """A preset that was verified.
-
-    Fields:
-        directory: `Path`.
-        document: dict. Its `preset.json`; `None` of a preset of keras_hub, which has none.
-        vouched: what `vouching` returned before it was verified.
-    """
-
-    directory: Path
-    document: dict | None
-    vouched: tuple | None
-
-    def __str__(self) -> str:
-        return str(self.directory)
 
 
 def describe(directory: PathLike, facts: dict) -> None:
@@ -274,7 +257,7 @@ def _is_score(score):
     return "count" not in score or 0 <= value <= 1
 
 
-def read_json(path, content=None):
+def read_json(path: Path, content: bytes | None = None) -> dict:
     """Returns the object in a JSON file of a preset, or raises a `ValueError`.
 
     Args:

@@ -5,15 +5,16 @@ from pathlib import Path
 
 from keras_ssm.atomic_directory import directories, standing
 from keras_ssm.presets import hub_snapshot
+from keras_ssm.presets.found_preset import FoundPreset
 from keras_ssm.presets.plain_preset import verify_plain
 from keras_ssm.presets.preset_files import (
     PRESET_FILE,
-    FoundPreset,
     check_document,
     files_read_on_load,
     read,
     verified,
 )
+from keras_ssm.presets.published_models import published_format
 from keras_ssm.types import PathLike
 
 # Where the presets of this package are published: `hf://keras-ssm/<name>`.
@@ -83,15 +84,22 @@ def resolve(preset: PathLike, revision: str | None = None) -> Path:
     return find(preset, revision).directory
 
 
-def find(preset: PathLike | FoundPreset, revision: str | None = None) -> FoundPreset:
-    """`resolve`, with what `preset.json` says: returns a `FoundPreset`, or the one it is given."""
+def find(
+    preset: PathLike | FoundPreset, revision: str | None = None, weights: bool = True
+) -> FoundPreset:
+    """`resolve`, with what `preset.json` says: returns a `FoundPreset`, or the one it is given.
+
+    A directory or repository of another library's format is found as well. Without `weights`
+    theirs are not downloaded.
+    """
     if isinstance(preset, FoundPreset):
         return preset
     if not isinstance(preset, (str, Path)):
         raise ValueError(f"`preset` must be a str or a Path. Received: preset={preset!r}")
     name = str(preset)
     if isinstance(preset, str) and name.startswith(hub_snapshot.SCHEME):
-        return hub_snapshot.fetch(name.removeprefix(hub_snapshot.SCHEME), revision)
+        repo_id = name.removeprefix(hub_snapshot.SCHEME)
+        return hub_snapshot.fetch(repo_id, revision, weights=weights)
     directory = _directories().get(name) if isinstance(preset, str) else None
     if directory is not None and not _has_files(directory):
         return _from_the_hub(name, directory, revision)
@@ -107,6 +115,8 @@ def find(preset: PathLike | FoundPreset, revision: str | None = None) -> FoundPr
             "`revision` goes with a preset on the Hub, 'hf://organisation/name'; this one is the "
             f"directory '{directory}'. Received: revision={revision!r}"
         )
+    if (format := published_format(directory)) is not None:
+        return FoundPreset(directory, None, None, format)
     if not (directory / PRESET_FILE).is_file() and (directory / "config.json").is_file():
         verify_plain(directory)
         return FoundPreset(directory, None, None)

@@ -8,9 +8,12 @@ from typing import NamedTuple
 import numpy as np
 
 from keras_ssm.convert.containers import flax_msgpack, torch_file
+from keras_ssm.convert.containers.stored_tensor import StoredTensor
 
 # Where a file of PyTorch keeps its tensors, unless it is a state dict itself.
 STATE_DICTS = ("state_dict", "model_state_dict", "model", "net")
+
+TENSORS = (np.ndarray, StoredTensor)
 
 # Trained numbers hardly compress; a small file that unpacks to more than this is no checkpoint.
 LARGEST_RATIO = 100
@@ -95,9 +98,9 @@ def _recognise(path):
         if names and all(name.endswith(".npy") for name in names):
             return "npz", _read_npz
         if any(name.rpartition("/")[2] == "data.pkl" for name in names):
-            return "PyTorch", lambda path: _from_torch(torch_file.read_zip(path))
+            return "PyTorch", lambda path: from_torch(torch_file.read_zip(path))
     elif head.startswith(torch_file.LEGACY_MAGIC):
-        return "PyTorch", lambda path: _from_torch(torch_file.read_legacy(path))
+        return "PyTorch", lambda path: from_torch(torch_file.read_legacy(path))
     elif head[8:9] == b"{" and int.from_bytes(head[:8], "little") < path.stat().st_size:
         return "safetensors", _read_safetensors
     elif head[:1] == b"\x80" and head[1:2] in b"\x00\x01\x02\x03\x04\x05":
@@ -119,7 +122,8 @@ def _is_map_of_names(head):
     return is_map and len(head) > first and (0xA0 <= head[first] <= 0xBF or head[first] == 0xD9)
 
 
-def _from_torch(content):
+def from_torch(content):
+    """The tensors, hyper-parameters and other things in what a file of PyTorch held."""
     if not isinstance(content, dict):
         raise ValueError(f"{type(content).__name__} in place of named tensors")
     tensors, others = content, []
@@ -139,7 +143,7 @@ def _from_torch(content):
 
 
 def _arrays(mapping):
-    return {k: v for k, v in mapping.items() if isinstance(k, str) and isinstance(v, np.ndarray)}
+    return {k: v for k, v in mapping.items() if isinstance(k, str) and isinstance(v, TENSORS)}
 
 
 def _read_msgpack(path):

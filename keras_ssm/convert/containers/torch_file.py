@@ -12,6 +12,7 @@ from pathlib import PurePosixPath
 import numpy as np
 
 from keras_ssm.convert.containers.inert_unpickler import Inert, InertUnpickler, check_pickle
+from keras_ssm.convert.containers.stored_tensor import StoredTensor
 
 LEGACY_MAGIC = bytes.fromhex("80028a0a6cfc9c46f9206aa850192e")
 
@@ -65,11 +66,13 @@ BUILDERS = {
 }
 
 
-def read_zip(path):
+def read_zip(path, stored=False):
     """Reads a file of `torch.save` in its zip layout.
 
     Args:
         path: `Path`. The file.
+        stored: bool. Whether tensors stay in the file, as `StoredTensor`s, where they lie there
+            in one piece. Defaults to `False`.
 
     Returns:
         What was saved: dicts, lists, numbers, strings, and NumPy arrays for tensors.
@@ -96,16 +99,33 @@ def read_zip(path):
         order = entries.get(f"{root}byteorder")
         big = order is not None and archive.read(order) == b"big"
 
-        def numbers(storage, dtype):
+        def entry_of(storage, dtype):
             entry = entries.get(f"{root}data/{storage.key}")
             if entry is None:
                 raise ValueError(f"no storage {storage.key!r}")
             if entry.file_size < storage.count * dtype.itemsize:
                 raise ValueError(f"a tensor of {storage.count} numbers in {entry.file_size} bytes")
+            return entry
+
+        def numbers(storage, dtype):
+            entry = entry_of(storage, dtype)
             dtype = dtype.newbyteorder(">") if big else dtype
             return np.frombuffer(archive.read(entry), dtype, storage.count)
 
-        return _unpickle(archive.read(pickles[0]), numbers, limit)
+        def place(storage, dtype):
+            entry = entry_of(storage, dtype)
+            with open(path, "rb") as file:
+                file.seek(entry.header_offset + 26)
+                lengths = file.read(4)
+            skipped = 30 + sum(int.from_bytes(lengths[i : i + 2], "little") for i in (0, 2))
+            return path, entry.header_offset + skipped, entry
+
+        data = archive.read(pickles[0])
+        check_pickle(data)
+        # Numbers in another order of bytes are not read piece by piece.
+        return _Converter(numbers, limit, place if stored and not big else None).plain(
+            _load(data, {})
+        )
 
 
 def read_legacy(path):
@@ -141,11 +161,6 @@ def read_legacy(path):
     return _Converter(numbers, len(data)).plain(found)
 
 
-def _unpickle(data, numbers, limit):
-    check_pickle(data)
-    return _Converter(numbers, limit).plain(_load(data, {}))
-
-
 def _load(data, storages):
     def persistent(identifier):
         if not (
@@ -170,9 +185,10 @@ def _dtype(kind):
 class _Converter:
     """Turns what a pickle held into plain data, each object once."""
 
-    def __init__(self, numbers, limit):
+    def __init__(self, numbers, limit, place=None):
         # Views may repeat numbers, within reason.
         self.numbers, self.budget, self.done = numbers, 16 * limit + 2**26, {}
+        self.place = place
 
     def plain(self, value, depth=0):
         if depth > 200:
@@ -217,6 +233,8 @@ class _Converter:
         last = tensor.offset + sum((n - 1) * s for n, s in zip(size, stride, strict=True))
         if self.budget < 0 or (math.prod(size) and last >= storage.count):
             raise ValueError(f"a tensor of size {size} in a storage of {storage.count} numbers")
+        if self.place is not None and _in_one_piece(size, stride):
+            return self.stored(tensor, dtype)
         if storage.numbers is None:
             storage.numbers = self.numbers(storage, dtype)
         strides = [s * dtype.itemsize for s in stride]
@@ -227,3 +245,21 @@ class _Converter:
         if STORAGES[storage.kind] == "bfloat16":
             array = (array.astype("u4") << 16).view("f4")
         return array
+
+    def stored(self, tensor, dtype):
+        """The tensor in its place, with the checksum of the storage where it is all of it."""
+        path, offset, entry = self.place(tensor.storage, dtype)
+        kind = STORAGES[tensor.storage.kind]
+        whole = math.prod(tensor.size) * dtype.itemsize == entry.file_size
+        begin = offset + tensor.offset * dtype.itemsize
+        return StoredTensor(path, begin, tensor.size, kind, entry.CRC if whole else None)
+
+
+def _in_one_piece(size, stride):
+    """Whether the numbers of a tensor lie one after the other."""
+    expected = 1
+    for n, step in zip(reversed(size), reversed(stride), strict=True):
+        if n != 1 and step != expected:
+            return False
+        expected *= n
+    return True

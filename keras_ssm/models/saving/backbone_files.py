@@ -33,7 +33,8 @@ class BackboneFiles(Adapters, ModelFiles):
         """Loads a backbone from a preset, verified as `SSMClassifier.from_preset` does.
 
         Args:
-            preset: str or `Path`. A built-in name, a directory, or `hf://organisation/name`.
+            preset: str or `Path`. A built-in name, a directory, or `hf://organisation/name`;
+                also of published Mamba models, as there.
             load_weights: bool. Whether the trained weights are loaded. Defaults to `True`.
             revision, check_sample, step_scale: as there.
             **kwargs: Arguments that override the saved configuration, such as `dtype`.
@@ -49,7 +50,7 @@ class BackboneFiles(Adapters, ModelFiles):
             arguments = with_saved_policy(arguments, files.documents)
             return super(BackboneFiles, cls).from_preset(str(files.directory), **arguments)
 
-        return load(build, preset, revision, load_weights, check_sample, step_scale, **kwargs)
+        return load(cls, build, preset, revision, load_weights, check_sample, step_scale, **kwargs)
 
     def save_to_preset(
         self, preset_dir: PathLike, max_shard_size: float = 10, info: dict | None = None

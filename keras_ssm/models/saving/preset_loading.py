@@ -8,7 +8,7 @@ from typing import NamedTuple
 import keras
 
 from keras_ssm import presets
-from keras_ssm.models.saving import sample_check
+from keras_ssm.models.saving import published_formats, sample_check
 from keras_ssm.types import PathLike
 
 
@@ -31,7 +31,7 @@ class OpenPreset(NamedTuple):
 
 
 @contextlib.contextmanager
-def opened(preset, revision=None, weights=False, given=()):
+def opened(preset, revision=None, weights=False, given=(), found=None):
     """A preset, verified and with the names of today, for keras_hub to read.
 
     Args:
@@ -40,6 +40,7 @@ def opened(preset, revision=None, weights=False, given=()):
         weights: bool. Whether the values of the weights are checked. Defaults to `False`: their
             sizes alone.
         given: collection of str. Arguments of the caller that override the configuration.
+        found: `presets.FoundPreset` or `None`. The preset, where it was found already.
 
     Yields:
         `OpenPreset`.
@@ -49,7 +50,12 @@ def opened(preset, revision=None, weights=False, given=()):
             classes that are not known here, contradicts itself, holds weights that are no
             finite floats, or does not fit them.
     """
-    directory, document, before = presets.find(preset, revision)
+    directory, document, before, format = found or presets.find(preset, revision)
+    if format is not None:
+        raise ValueError(
+            f"'{preset}' is a published model in the format {format!r}: load it as an "
+            "`SSMCausalLM` or an `SSMBackbone`. Received: a directory without preset.json"
+        )
     try:
         names = presets.files_read_on_load(directory)
         with presets.migrated(directory, document, names) as current:
@@ -84,10 +90,20 @@ def opened(preset, revision=None, weights=False, given=()):
         )
 
 
-def load(build, preset, revision=None, load_weights=True, check_sample=True, step_scale=None, **kw):
+def load(
+    cls,
+    build,
+    preset,
+    revision=None,
+    load_weights=True,
+    check_sample=True,
+    step_scale=None,
+    **kw,
+):
     """Loads a model of a preset, checks its outputs, and sets its `step_scale`.
 
     Args:
+        cls: the class of the model.
         build: callable. `from_preset` of keras_hub for an `OpenPreset`.
         preset: str or `Path`; see `keras_ssm.presets.resolve`.
         revision: str or `None`. Branch, tag or commit of a preset on the Hub.
@@ -102,23 +118,33 @@ def load(build, preset, revision=None, load_weights=True, check_sample=True, ste
     Raises:
         ValueError: as `opened` does, or if the outputs are others than the recorded ones.
     """
+    found = presets.find(preset, revision, weights=load_weights)
+    if found.format is not None:
+        model = published_formats.read(cls, found, load_weights, **kw)
+    else:
+        model = _load(build, preset, found, revision, load_weights, check_sample, kw)
+    if step_scale is not None:
+        getattr(model, "backbone", model).step_scale = step_scale
+    return model
+
+
+def _load(build, preset, found, revision, load_weights, check_sample, kw):
+    """A model of a preset of ours, also where another replaces it meanwhile."""
     for attempts_left in (4, 3, 2, 1, 0):
         try:
-            with opened(preset, revision, weights=load_weights, given=kw) as files:
+            with opened(preset, revision, weights=load_weights, given=kw, found=found) as files:
                 model = build(files, load_weights=load_weights, **kw)
                 if load_weights:
                     _check_step_scales(model, preset)
                     if check_sample:
                         sample_check.check(model, files.document, files.documents, preset, kw)
-                break
+            return model
         except _ReplacedMeanwhileError:
             if not attempts_left:
                 raise
             if isinstance(preset, presets.FoundPreset):
-                preset = preset.directory  # which is verified anew
-    if step_scale is not None:
-        getattr(model, "backbone", model).step_scale = step_scale
-    return model
+                preset = preset.directory
+            found = None  # it is verified anew
 
 
 def with_saved_policy(arguments, documents):
@@ -157,6 +183,8 @@ def load_model(preset: PathLike, revision: str | None = None, **kwargs) -> keras
         ValueError: as `from_preset` does, or if the class is not registered with Keras.
     """
     found = presets.find(preset, revision)
+    if found.format is not None:
+        return published_formats.read(keras.Model, found, True, **kwargs)
     # Without a `preset.json` nothing says what it holds.
     document = presets.migrate_document(found.document or presets.read(found.directory))
     name = document.get("task", document.get("backbone"))

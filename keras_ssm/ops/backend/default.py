@@ -12,6 +12,7 @@ from keras import ops
 __all__ = [
     "LONGEST_UNROLLED",
     "arctan2",
+    "assign_part",
     "blocks_side_by_side",
     "compiled",
     "complex_of",
@@ -103,6 +104,21 @@ def project(x, matrix):
 def contiguous(x):
     """x laid out so that a batched matmul need not copy it; most backends copy by themselves."""
     return x
+
+
+# Weights.
+
+
+def assign_part(variable, part, start, axis):
+    """Gives a part of a variable other numbers, and copies nothing else of it.
+
+    Args:
+        variable: Keras variable.
+        part: NumPy array.
+        start: int. Where the part begins.
+        axis: int. Along which axis; the others are whole.
+    """
+    raise NotImplementedError
 
 
 # Functions and loops.

@@ -1,5 +1,7 @@
 """JAX forms of the primitives that differ between backends."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import keras
@@ -26,6 +28,7 @@ from keras_ssm.ops.exporting import loops_allowed
 
 __all__ = [
     "arctan2",
+    "assign_part",
     "blocks_side_by_side",
     "complex_of",
     "cos",
@@ -168,3 +171,13 @@ def export_arguments(format, signature, length_axis):
 def is_stateless():
     """Whether programs are functions of their arguments alone."""
     return True
+
+
+def assign_part(variable, part, start, axis):
+    """In place, as far as the device lets a program write into its argument."""
+    variable.assign(_updated(variable.value, part, start, axis))
+
+
+@functools.partial(jax.jit, donate_argnums=0, static_argnames="axis")
+def _updated(value, part, start, axis):
+    return lax.dynamic_update_slice_in_dim(value, part.astype(value.dtype), start, axis)

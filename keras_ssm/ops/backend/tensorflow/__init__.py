@@ -18,6 +18,7 @@ from keras_ssm.ops.backend.tensorflow.numbers import (
 
 __all__ = [
     "LONGEST_UNROLLED",
+    "assign_part",
     "blocks_side_by_side",
     "compiled",
     "complex_of",
@@ -272,3 +273,9 @@ def export_arguments(format, signature, length_axis):
     if format != "litert":
         return {}
     return {"target_spec": {"supported_ops": [tf.lite.OpsSet.TFLITE_BUILTINS]}}
+
+
+def assign_part(variable, part, start, axis):
+    """In place."""
+    place = (slice(None),) * axis + (slice(start, start + part.shape[axis]),)
+    variable.value[place].assign(tf.cast(part, variable.value.dtype))

@@ -32,6 +32,7 @@ from keras_ssm.ops.backend.torch.selective import selective_outputs
 __all__ = [
     "LONGEST_UNROLLED",
     "arctan2",
+    "assign_part",
     "complex_of",
     "contiguous",
     "cos",
@@ -270,3 +271,10 @@ def export_arguments(format, signature, length_axis):
 def track_weights(model):
     """Makes them parameters of the module that PyTorch sees."""
     model._track_variables()
+
+
+def assign_part(variable, part, start, axis):
+    """In place."""
+    with torch.no_grad():
+        place = variable.value.narrow(axis, start, part.shape[axis])
+        place.copy_(torch.from_numpy(part))
