@@ -118,12 +118,17 @@ def run_layers(
     training=None,
     initial_state=None,
     return_state=False,
+    intercept=None,
 ):
-    """Encoder, blocks and last norm on sequences; with `return_state` the states as well."""
+    """Encoder, blocks and last norm on sequences; with `return_state` the states as well.
+
+    With `intercept` its values of the embeddings and -1, and of what leaves block i and i, go on.
+    """
     context = {} if training is None else {"training": training}
     # What a mask covers is zero before anything reads it: a gradient is 0 * NaN behind it.
     y = masked(x, mask) if mask_inputs else x
     y = y if encoder is None else encoder(y)
+    y = y if intercept is None else intercept(y, -1)
     arguments = {**(arguments or {}), **context, "mask": mask if mask_inputs else None}
     if "timesteps" in arguments:
         arguments["timesteps"] = uncovered(arguments["timesteps"], mask, initial_state is None)
@@ -136,6 +141,7 @@ def run_layers(
             states.append(state)
         else:
             y = block(y, **arguments)
+        y = y if intercept is None else intercept(y, i)
     y = y if last_norm is None else last_norm(y, **context)
     y = StepMask(name="step_mask")([y, mask])
     return (y, states) if return_state else y

@@ -15,6 +15,7 @@ from keras_ssm.models.language.next_tokens import (
     texts_of,
     without_boundaries,
 )
+from keras_ssm.models.language.scores import Scores
 from keras_ssm.models.logits_task import LogitsTask
 from keras_ssm.models.ssm_backbone import SSMBackbone
 from keras_ssm.models.trainer.targets import as_arrays
@@ -24,7 +25,7 @@ from keras_ssm.types import State, Tensor
 
 
 @keras.saving.register_keras_serializable(package="keras_ssm")
-class SSMCausalLM(LogitsTask, CausalLM):
+class SSMCausalLM(Scores, LogitsTask, CausalLM):
     """Language model: a backbone on token ids and, at every step, logits of the next token.
 
     Any mixer that is causal makes one: `Mamba` and `Mamba2` as published, and `S4D`, `S5` and the

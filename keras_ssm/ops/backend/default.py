@@ -157,6 +157,22 @@ def compiled(function, steps):
     return function
 
 
+def program(function, variables, xla, eager):
+    """A function of tensors for inference, compiled where the backend does so.
+
+    Args:
+        function: takes the values of `variables` where `is_stateless`, `None` elsewhere, then
+            trees of tensors. It returns such trees.
+        variables: list of `keras.Variable`s. What the function reads by itself elsewhere.
+        xla: bool. Whether XLA may compile it, where there is a choice.
+        eager: bool. Whether nothing is compiled.
+
+    Returns:
+        Function of the trees of tensors, or of NumPy arrays.
+    """
+    raise NotImplementedError
+
+
 def sequential(advance, carry, samples, reverse=False):
     """Runs `advance(carry, sample) -> (carry, output)` over the first axis of `samples`.
 

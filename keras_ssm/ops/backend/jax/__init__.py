@@ -44,6 +44,7 @@ __all__ = [
     "maximum",
     "mean",
     "minimum",
+    "program",
     "project",
     "runs_in_blocks",
     "scan_states",
@@ -66,6 +67,12 @@ def exact_einsum(equation, *operands):
 def static_value(x):
     """The value of x as a NumPy array, or `None` while tracing."""
     return None if isinstance(x, jax.core.Tracer) else np.asarray(x)
+
+
+def program(function, variables, xla, eager):
+    """A function for inference, into which the values of the variables go as arguments."""
+    function = function if eager else jax.jit(function)
+    return lambda *arguments: function([v.value for v in variables], *arguments)
 
 
 def sequential(advance, carry, samples, reverse=False):

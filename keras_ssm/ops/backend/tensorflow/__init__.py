@@ -3,6 +3,7 @@
 import contextvars
 import functools
 
+import keras
 import tensorflow as tf
 
 from keras_ssm.ops.backend import xla
@@ -30,6 +31,7 @@ __all__ = [
     "map_blocks",
     "matmul",
     "mean",
+    "program",
     "project",
     "runs_in_blocks",
     "scan_states",
@@ -60,6 +62,30 @@ def static_value(x):
     """The value of x as a NumPy array, or `None` in a graph."""
     x = tf.convert_to_tensor(x)
     return x.numpy() if hasattr(x, "numpy") and tf.executing_eagerly() else None
+
+
+def program(function, variables, xla, eager):
+    """A function for inference, as a graph for each of the shapes of its arguments."""
+    graphs = {}
+
+    def without_values(*arguments):
+        return function(None, *arguments)
+
+    def run(*arguments):
+        arguments = keras.tree.map_structure(_tensor, arguments)
+        if eager:
+            return without_values(*arguments)
+        # One for all shapes would warn of each new one.
+        key = tuple((*x.shape, x.dtype) for x in tf.nest.flatten(arguments) if x is not None)
+        if key not in graphs:
+            graphs[key] = tf.function(without_values, jit_compile=bool(xla), autograph=False)
+        return graphs[key](*arguments)
+
+    return run
+
+
+def _tensor(x):
+    return None if x is None else tf.convert_to_tensor(x)
 
 
 def sequential(advance, carry, samples, reverse=False):

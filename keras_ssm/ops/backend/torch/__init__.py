@@ -3,6 +3,7 @@
 import contextlib
 import functools
 
+import keras
 import torch
 from keras import tree
 
@@ -55,6 +56,7 @@ __all__ = [
     "mean",
     "minimum",
     "pad",
+    "program",
     "project",
     "reads_short",
     "scan_states",
@@ -91,6 +93,20 @@ def static_value(x):
     if torch.compiler.is_compiling() or (torch.is_tensor(x) and x.device.type == "meta"):
         return None
     return x.detach().cpu().numpy() if torch.is_tensor(x) else x
+
+
+def program(function, variables, xla, eager):
+    """A function for inference, operation by operation."""
+
+    def without_values(*arguments):
+        with torch.no_grad():
+            return function(None, *tree.map_structure(_on_device, arguments))
+
+    return without_values
+
+
+def _on_device(x):
+    return None if x is None else keras.ops.convert_to_tensor(x)
 
 
 def sequential(advance, carry, samples, reverse=False):
