@@ -5,12 +5,16 @@ from keras_ssm.models.classification.ssm_pair_classifier import SSMPairClassifie
 from keras_ssm.models.classification.ssm_pair_classifier_preprocessor import (
     SSMPairClassifierPreprocessor,
 )
+from keras_ssm.models.language.generation_state import GenerationState
+from keras_ssm.models.language.generation_stream import GenerationStream
 from keras_ssm.models.language.ssm_causal_lm import SSMCausalLM
 from keras_ssm.models.sequence_preprocessor import SequencePreprocessor
 from keras_ssm.models.ssm_backbone import SSMBackbone
 from keras_ssm.models.ssm_task import SSMTask
 
 __all__ = [
+    "GenerationState",
+    "GenerationStream",
     "SSMBackbone",
     "SSMCausalLM",
     "SSMClassifier",

@@ -8,6 +8,7 @@ from keras_hub.models import CausalLM
 from keras_ssm.checks import check_flags
 from keras_ssm.layers.discrete_system import DiscreteSystem
 from keras_ssm.layers.exact_layers import Dense, Embedding
+from keras_ssm.models.language.generation import Generation
 from keras_ssm.models.language.next_tokens import (
     is_text,
     next_tokens,
@@ -25,7 +26,7 @@ from keras_ssm.types import State, Tensor
 
 
 @keras.saving.register_keras_serializable(package="keras_ssm")
-class SSMCausalLM(Scores, LogitsTask, CausalLM):
+class SSMCausalLM(Generation, Scores, LogitsTask, CausalLM):
     """Language model: a backbone on token ids and, at every step, logits of the next token.
 
     Any mixer that is causal makes one: `Mamba` and `Mamba2` as published, and `S4D`, `S5` and the

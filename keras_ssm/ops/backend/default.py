@@ -40,6 +40,7 @@ __all__ = [
     "mean",
     "minimum",
     "pad",
+    "program",
     "project",
     "reads_short",
     "runs_in_blocks",
@@ -51,6 +52,7 @@ __all__ = [
     "takes_erfc",
     "tanh",
     "toeplitz",
+    "traced",
     "track_weights",
     "transforms_unknown_lengths",
     "unrolled",
@@ -171,6 +173,15 @@ def program(function, variables, xla, eager):
         Function of the trees of tensors, or of NumPy arrays.
     """
     raise NotImplementedError
+
+
+def traced(function):
+    """The same function of trees of tensors, for many calls, without the Python between operations.
+
+    It reads weights by itself, and shapes differ by the batch of its first argument alone. Where
+    a program is compiled as a whole, nothing is left to do.
+    """
+    return function
 
 
 def sequential(advance, carry, samples, reverse=False):

@@ -29,6 +29,7 @@ from keras_ssm.ops.backend.torch.precision import exact
 from keras_ssm.ops.backend.torch.products import project
 from keras_ssm.ops.backend.torch.scan import scan_in_blocks, scan_in_complex
 from keras_ssm.ops.backend.torch.selective import selective_outputs
+from keras_ssm.ops.backend.torch.traced import traced
 
 __all__ = [
     "LONGEST_UNROLLED",
@@ -67,6 +68,7 @@ __all__ = [
     "takes_erfc",
     "tanh",
     "toeplitz",
+    "traced",
     "track_weights",
     "unrolled",
     "uses_xla",

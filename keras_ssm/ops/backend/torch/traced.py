@@ -1,0 +1,50 @@
+"""Functions of tensors as lists of operations, without the Python around them."""
+
+import torch
+from keras import tree
+
+CALLS_BEFORE = 24  # calls that cost less than a trace
+
+
+def traced(function):
+    """The same function, traced when it has been called a few times with a batch.
+
+    Most of a small step is Python: checks, casts and calls of layers. What is traced holds the
+    operations alone, and reads the weights where they lie. A function that looks into its tensors,
+    or of which the next call tells another result, runs as it is.
+    """
+    calls, found = {}, {}
+
+    def run(*arguments):
+        key = (*arguments[0].shape, arguments[0].device)
+        if key in found:
+            return found[key](*arguments)
+        calls[key] = calls.get(key, 0) + 1
+        if calls[key] == CALLS_BEFORE:
+            found[key] = _compared(function, arguments, lambda kept: found.update({key: kept}))
+        return function(*arguments)
+
+    return run
+
+
+def _compared(function, arguments, keep):
+    """What is called next: it runs both forms and keeps the traced one if they agree."""
+    from torch.fx.experimental.proxy_tensor import make_fx
+
+    # Of fake tensors, which have no numbers: a function that asks for one fails.
+    make = make_fx(lambda *x: function(*x), tracing_mode="fake", _allow_non_fake_inputs=True)
+    try:
+        graph = make(*arguments)
+    except (RuntimeError, TypeError, ValueError, NotImplementedError):
+        return function
+    graph.graph.eliminate_dead_code()
+    graph.recompile()
+
+    def both(*arguments):
+        outputs = function(*arguments)
+        pairs = zip(tree.flatten(outputs), tree.flatten(graph(*arguments)), strict=True)
+        same = all(torch.allclose(a, b, equal_nan=True) for a, b in pairs)
+        keep(graph if same else function)
+        return outputs
+
+    return both

@@ -1,0 +1,278 @@
+"""Generation on token ids: exact rows, samplers, seeds, limits, states, and what is refused."""
+
+import keras
+import keras_hub
+import numpy as np
+import pytest
+from keras import ops
+
+from keras_ssm.layers import DSS, S4D, S5, Mamba, Mamba2
+from keras_ssm.layers.stepwise import stepwise
+from keras_ssm.models import GenerationState, SSMCausalLM
+from tests.backend_tools import BACKEND, to_numpy
+from tests.mamba_recordings import CASES, backbone_of, recorded
+from tests.models.language.generating import language_model
+from tests.recordings import slow_but
+
+MIXERS = {
+    "mamba": Mamba(state_dim=2, seed=0),
+    "mamba2": Mamba2(state_dim=2, head_dim=4, seed=0),
+    "s4d": S4D(state_dim=4, seed=0),
+    "s5": S5(state_dim=4, seed=0),
+}
+PROMPTS = [[3, 1, 4, 1, 5, 9, 2, 6, 5, 3, 5, 8, 9, 7, 9, 3, 2, 3, 8], [7], [1, 2, 3]]
+
+
+def check_argmax(model, prompts, rows):
+    """Each new token is the argmax of a full pass over all before it."""
+    width = max(map(len, rows))
+    ids = np.array([row + [0] * (width - len(row)) for row in rows], "int32")
+    mask = np.arange(width) < np.array([[len(row)] for row in rows])
+    logits = to_numpy(model({"token_ids": ids, "padding_mask": mask}))
+    for prompt, row, scores in zip(prompts, rows, logits, strict=True):
+        assert row[: len(prompt)] == prompt and len(row) > len(prompt)
+        expected = scores.argmax(-1)[len(prompt) - 1 : len(row) - 1]
+        np.testing.assert_array_equal(row[len(prompt) :], expected)
+
+
+@pytest.mark.parametrize(
+    "mixer",
+    MIXERS if BACKEND == "torch" else slow_but(["mamba"], MIXERS),
+)
+def test_greedy_of_ragged_prompts_is_argmax_of_full_passes(mixer):
+    model = language_model(MIXERS[mixer])
+    rows = model.generate(PROMPTS, max_new_tokens=10)
+    check_argmax(model, PROMPTS, rows)
+    programs = model.generate_function
+    traces = programs.traces
+    longer = model.generate(PROMPTS, max_length=300)
+    assert [row[: len(r)] for row, r in zip(longer, rows, strict=True)] == rows
+    assert [len(row) for row in longer] == [300] * 3
+    stopped = model.generate(PROMPTS, max_length=300, stop_token_ids=[31, 9])
+    for row, whole, prompt in zip(stopped, longer, PROMPTS, strict=True):
+        new = whole[len(prompt) :]
+        ends = [i for i, token in enumerate(new) if token in (31, 9)]
+        assert row == prompt + (new[: ends[0] + 1] if ends else new)
+    if BACKEND != "torch":  # where each call runs the program
+        assert model.generate_function is programs and programs.traces == traces
+    first, state = model.generate(PROMPTS, max_new_tokens=4, return_state=True)
+    rest = model.generate(None, max_new_tokens=6, state=state)
+    assert [a + b for a, b in zip(first, rest, strict=True)] == rows
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_recorded_tokens(name):
+    record = recorded(name)
+    backbone, _ = backbone_of(record)
+    model = SSMCausalLM(backbone, tie_embeddings=record.config["tie_word_embeddings"])
+    if model.head is not None:
+        model.head.kernel.assign(record.weights["lm_head.weight"].T)
+    model.compile(sampler="greedy")
+    expected = record["generated_full"].tolist()
+    prompts = record["input_ids"][:, :6].astype("int32")
+    rows = model.generate(prompts, max_length=18)
+    np.testing.assert_array_equal(rows, expected)
+    # A row that has read more, beside one that has read less, and lengths of no program's own.
+    ragged = [expected[0][:9], expected[1][:6]]
+    assert model.generate(ragged, max_length=18) == expected
+
+
+class Odd(keras_hub.samplers.Sampler):
+    """The most likely of the odd tokens."""
+
+    def get_next_token(self, probabilities):
+        odd = ops.arange(probabilities.shape[-1]) % 2 == 1
+        return ops.argmax(ops.where(odd, probabilities, ops.zeros_like(probabilities)), axis=-1)
+
+
+SAMPLERS = {
+    "random": keras_hub.samplers.RandomSampler,
+    "top_k": keras_hub.samplers.TopKSampler,
+    "top_p": lambda seed: keras_hub.samplers.TopPSampler(p=0.9, seed=seed),
+}
+
+
+@pytest.mark.parametrize("name", SAMPLERS if BACKEND == "torch" else slow_but(["top_k"], SAMPLERS))
+def test_the_same_seed_gives_the_same_samples(name):
+    model = language_model(sampler=SAMPLERS[name](seed=5))
+    first = model.generate(PROMPTS, max_new_tokens=12)
+    second = model.generate(PROMPTS, max_new_tokens=12)
+    assert first != second
+    model.sampler = SAMPLERS[name](seed=5)
+    start, state = model.generate(PROMPTS, max_new_tokens=5, return_state=True)
+    pieces = model.generate(None, max_new_tokens=7, state=state, stream=True)
+    rest = [np.concatenate(parts).astype(int).tolist() for parts in zip(*pieces, strict=True)]
+    assert [a + b for a, b in zip(start, rest, strict=True)] == first
+    assert model.generate(PROMPTS, max_new_tokens=12) == second
+    # In another process the sampler is behind the state, and goes on where that was left.
+    model.sampler = SAMPLERS[name](seed=5)
+    assert model.generate(None, max_new_tokens=7, state=state) == rest
+    model.sampler = SAMPLERS[name](seed=6)
+    assert model.generate(None, max_new_tokens=7, state=state) != rest
+
+
+@pytest.mark.parametrize(
+    "name", ["beam", "contrastive"] if BACKEND == "torch" else slow_but([], ["beam", "contrastive"])
+)
+def test_samplers_that_look_ahead_treat_each_row_as_if_alone(name):
+    model = language_model(sampler=name)
+    rows = model.generate(PROMPTS, max_length=24)
+    assert rows == [model.generate(prompt, max_length=24) for prompt in PROMPTS]
+    pieces = model.generate(PROMPTS[0], max_length=24, stream=True)
+    assert np.concatenate(list(pieces)).tolist() == rows[0]
+    start, state = model.generate(PROMPTS, max_new_tokens=4, return_state=True)
+    model.compile(sampler="greedy")
+    rest = model.generate(None, max_new_tokens=3, state=state)
+    assert model.generate(start, max_new_tokens=3) == [
+        a + b for a, b in zip(start, rest, strict=True)
+    ]
+
+
+@pytest.mark.once("torch")
+def test_beam_search_finds_the_likeliest_of_all():
+    model = language_model(vocabulary_size=5)
+    model.compile(sampler=keras_hub.samplers.BeamSampler(num_beams=5))
+    found = model.generate([1, 2], max_new_tokens=2)
+    pairs = np.stack(np.meshgrid(np.arange(5), np.arange(5), indexing="ij"), -1).reshape(-1, 2)
+    ids = np.concatenate([np.tile([1, 2], (25, 1)), pairs], 1)
+    logs = to_numpy(ops.log_softmax(model(ids)))[:, 1:3]
+    scores = np.take_along_axis(logs, pairs[..., None], -1).sum((1, 2))
+    assert found == ids[scores.argmax()].tolist()
+
+
+@pytest.mark.once("torch")
+def test_samplers_of_ones_own_and_their_settings():
+    model = language_model(sampler=Odd())
+    (row,) = model.generate([[2, 4]], max_new_tokens=30)
+    assert all(token % 2 for token in row[2:])
+    model.compile(sampler=keras_hub.samplers.RandomSampler(temperature=1.0, seed=1))
+    before = model.generate([2, 4], max_new_tokens=30)
+    model.sampler.temperature = 1e-4  # what was compiled knows the old one
+    after = model.generate([2, 4], max_new_tokens=30)
+    model.compile(sampler="greedy")
+    assert after == model.generate([2, 4], max_new_tokens=30) != before
+    with pytest.raises(ValueError, match=r"`temperature`.*temperature=0"):
+        model.compile(sampler=keras_hub.samplers.RandomSampler(temperature=0))
+        model.generate([1], max_length=3)
+    with pytest.raises(ValueError, match=r"`k`.*32.*TopKSampler with k=40"):
+        model.compile(sampler=keras_hub.samplers.TopKSampler(k=40))
+        model.generate([1], max_length=3)
+    with pytest.raises(ValueError, match=r"second model.*SpeculativeSampler"):
+        model.compile(sampler="speculative")
+        model.generate([1], max_length=3)
+
+
+@pytest.mark.once("torch")
+def test_what_comes_in_comes_out():
+    model = language_model()
+    row = model.generate([3, 1, 4], max_length=8)
+    assert isinstance(row, list) and len(row) == 8
+    array = model.generate(np.array([3, 1, 4]), max_length=8)
+    assert array.dtype == "int32" and array.tolist() == row
+    both = model.generate(np.array([[3, 1, 4], [1, 5, 9]]), max_new_tokens=5)
+    assert both.shape == (2, 8) and both[0].tolist() == row
+    # As keras_hub takes it, and with the padding anywhere.
+    ids, mask = np.zeros((2, 8), int), np.zeros((2, 8), bool)
+    ids[0, :3], mask[0, :3], ids[1, [0, 2, 7]], mask[1, [0, 2, 7]] = [3, 1, 4], 1, [1, 5, 9], 1
+    padded = {"token_ids": ids, "padding_mask": mask}
+    found = model.generate(padded)
+    np.testing.assert_array_equal(found["token_ids"], both)
+    assert found["padding_mask"].all() and found["padding_mask"].dtype == bool
+    stop = int(both[0][4])
+    found = model.generate_step(padded, stop_token_ids=(stop,))
+    end = both[0].tolist().index(stop, 3) + 1
+    assert found["padding_mask"][0].tolist() == [i < end for i in range(8)]
+    assert not found["token_ids"][0, end:].any()
+    stripped = model.generate(padded, max_length=10, strip_prompt=True)
+    assert stripped["token_ids"][:, :5].tolist() == both[:, 3:].tolist()
+    assert stripped["token_ids"].shape == (2, 7)
+    pieces = list(model.generate(np.array([3, 1, 4]), max_length=8, stream=True))
+    assert np.concatenate(pieces).tolist() == row and len(pieces) == 6
+    assert model.generate([3, 1, 4], max_length=3) == [3, 1, 4]
+
+
+def refused(match, *args, model=None, **kwargs):
+    model = language_model() if model is None else model
+    with pytest.raises(ValueError, match=match):
+        model.generate(*args, **kwargs)
+
+
+@pytest.mark.once("torch")
+def test_what_is_refused():
+    model = language_model()
+    refused("prompt 1 is empty", [[1], []], max_length=5, model=model)
+    refused("`max_length` must be at least.*of 3 tokens", [1, 2, 3], max_length=2, model=model)
+    refused("`max_length` or `max_new_tokens` must say", [1, 2, 3], model=model)
+    refused("pass one of", [1], max_length=2, max_new_tokens=2, model=model)
+    refused("`max_new_tokens` must be a positive", [1], max_new_tokens=0, model=model)
+    refused("`stop_token_ids`.*Received: 32", [1], 5, stop_token_ids=[1, 32], model=model)
+    refused("from 0 to 31. Received: ids from 1 to 32", [1, 32], 5, model=model)
+    refused("must be integers", np.ones((1, 2)), 5, model=model)
+    refused("need a model with a `preprocessor`", "text", 5, model=model)
+    refused("`stop_strings` need a preprocessor", [1], 5, stop_strings="a", model=model)
+    refused("keys .'ids'", {"ids": [1]}, 5, model=model)
+    refused("inputs=None", None, 5, model=model)
+    refused("must have the shape of", {"token_ids": [1, 2], "padding_mask": [1]}, 5, model=model)
+    mixer = DSS(state_dim=4, seed=0)
+    refused("has no state", [1], max_length=5, model=language_model(mixer))
+
+
+@pytest.mark.once("torch")
+def test_states_of_others_are_refused(tmp_path):
+    model = language_model()
+    _, state = model.generate(PROMPTS, max_new_tokens=2, return_state=True)
+    refused("3 rows", [1], 5, state=state, model=model)
+    refused("states of the shapes", None, 5, state=state, model=language_model(hidden_dim=4))
+    refused("`GenerationState`", [1], 5, state=[1.0], model=model)
+    model.head.kernel.assign(2 * model.head.kernel)
+    refused("other weights", None, 5, state=state, model=model)
+    np.savez(tmp_path / "other.npz", tokens=np.zeros(3))
+    with pytest.raises(ValueError, match="of this version"):
+        GenerationState.load(tmp_path / "other.npz")
+
+
+@pytest.mark.once("torch")
+def test_nothing_grows_but_the_ids():
+    model = language_model()
+    sizes = []
+    for count in (10, 300):
+        _, state = model.generate(PROMPTS, max_new_tokens=count, return_state=True)
+        sizes.append({name: part.nbytes for name, part in state.to_dict().items()})
+    assert sizes[0] == sizes[1]
+
+
+@keras.saving.register_keras_serializable(package="tests")
+class Counts(Mamba):
+    """Counts the steps that Python takes."""
+
+    steps = 0
+
+    def advance(self, x, state):
+        type(self).steps += 1
+        return super().advance(x, state)
+
+
+@keras.saving.register_keras_serializable(package="tests")
+class Looks(Mamba):
+    """Does something else for some numbers in its tensors, which no program of operations does."""
+
+    def advance(self, x, state):
+        y, state = super().advance(x, state)
+        return (y if to_numpy(x).sum() > 0 else -y), state
+
+    def evaluate(self, x, mask=None, initial_state=None, return_state=False):
+        if initial_state is None:
+            initial_state = self.get_initial_state(x.shape[0])
+        return stepwise(self.advance, x, mask, initial_state)
+
+
+@pytest.mark.only("torch")
+def test_steps_run_without_python_where_they_can():
+    model = language_model(Counts(state_dim=2, seed=0))
+    ids = model.generate(PROMPTS[1], max_new_tokens=100)
+    assert Counts.steps < 40
+    check_argmax(model, PROMPTS[1:2], [ids])
+    keras.utils.clear_session(free_memory=False)
+    model = language_model(Looks(state_dim=2, seed=0))
+    prompts = PROMPTS[1:2]
+    check_argmax(model, prompts, model.generate(prompts, max_new_tokens=100))
