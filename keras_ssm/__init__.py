@@ -20,6 +20,7 @@ __all__ = [
     "optimizers",
     "plotting",
     "presets",
+    "tokenizers",
 ]
 
 
@@ -58,4 +59,5 @@ if not _is_the_command():
         optimizers,
         plotting,
         presets,
+        tokenizers,
     )

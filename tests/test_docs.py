@@ -178,6 +178,7 @@ def test_public_names_have_docstrings():
         "ops",
         "optimizers",
         "presets",
+        "tokenizers",
     ):
         module = getattr(keras_ssm, package, None) or importlib.import_module(
             f"keras_ssm.{package}"

@@ -18,6 +18,7 @@ STRATA = (
     ("atomic_directory", "layers"),
     ("presets", "optimizers"),
     ("models",),
+    ("tokenizers",),
     ("callbacks", "convert", "datasets", "export", "hub", "plotting", "training"),
     ("recipes",),
     ("benchmark", "demo"),

@@ -8,6 +8,7 @@ from keras_ssm.models.classification.ssm_pair_classifier_preprocessor import (
 from keras_ssm.models.language.generation_state import GenerationState
 from keras_ssm.models.language.generation_stream import GenerationStream
 from keras_ssm.models.language.ssm_causal_lm import SSMCausalLM
+from keras_ssm.models.language.ssm_causal_lm_preprocessor import SSMCausalLMPreprocessor
 from keras_ssm.models.sequence_preprocessor import SequencePreprocessor
 from keras_ssm.models.ssm_backbone import SSMBackbone
 from keras_ssm.models.ssm_task import SSMTask
@@ -17,6 +18,7 @@ __all__ = [
     "GenerationStream",
     "SSMBackbone",
     "SSMCausalLM",
+    "SSMCausalLMPreprocessor",
     "SSMClassifier",
     "SSMPairClassifier",
     "SSMPairClassifierPreprocessor",

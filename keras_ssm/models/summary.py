@@ -40,5 +40,10 @@ def _described(preprocessor):
     settings = {}
     if isinstance(preprocessor, keras.Layer):
         config = preprocessor.get_config()
-        settings = {k: v for k, v in config.items() if k not in _OF_EVERY_LAYER}
+        settings = {k: _short(v) for k, v in config.items() if k not in _OF_EVERY_LAYER}
     return str(name), kind, settings
+
+
+def _short(value):
+    """The class of a layer inside, such as a tokenizer, in place of its configuration."""
+    return value["class_name"] if isinstance(value, dict) and "class_name" in value else value

@@ -56,10 +56,8 @@ def without_boundaries(ids, weights, ends):
     """
     for end in ends:
         goes_on = ids != end
-        if weights is None:
-            weights = _cast(goes_on, keras.config.floatx())
-        else:
-            weights = weights * _cast(goes_on, weights.dtype)
+        goes_on = _cast(goes_on, keras.config.floatx())
+        weights = goes_on if weights is None else goes_on * _cast(weights, goes_on.dtype)
     return weights
 
 
@@ -82,7 +80,10 @@ def texts_of(x):
     if isinstance(x, (str, bytes)):
         raise ValueError(f"`x` must be a batch: a list of texts. Received: x={x[:40]!r}")
     rows = x.ravel().tolist() if isinstance(x, np.ndarray) else list(x)
-    return [row.decode() if isinstance(row, bytes) else row for row in rows]
+    # Bytes that are no UTF-8 come back in a tokenizer of bytes, and are refused by others.
+    return [
+        row.decode("utf-8", "surrogateescape") if isinstance(row, bytes) else row for row in rows
+    ]
 
 
 @functools.cache

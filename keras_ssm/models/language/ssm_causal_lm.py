@@ -17,6 +17,7 @@ from keras_ssm.models.language.next_tokens import (
     without_boundaries,
 )
 from keras_ssm.models.language.scores import Scores
+from keras_ssm.models.language.ssm_causal_lm_preprocessor import SSMCausalLMPreprocessor
 from keras_ssm.models.logits_task import LogitsTask
 from keras_ssm.models.ssm_backbone import SSMBackbone
 from keras_ssm.models.trainer.targets import as_arrays
@@ -34,8 +35,9 @@ class SSMCausalLM(Generation, Scores, LogitsTask, CausalLM):
 
     Args:
         backbone: `keras_ssm.models.SSMBackbone` with a `vocabulary_size`.
-        preprocessor: callable or `None`. Turns texts into token ids and targets, as a
-            `keras_hub.models.CausalLMPreprocessor` does. Defaults to `None`: token ids alone.
+        preprocessor: callable or `None`. Turns texts into token ids and targets, such as an
+            `SSMCausalLMPreprocessor` or one of keras_hub. Token ids pass it by. Defaults to
+            `None`: token ids alone.
         tie_embeddings: bool. Whether the logits are products with the embeddings of the tokens,
             rather than those of a layer of its own, `head`. Defaults to `True`.
         head_dtype: dtype policy of the head. Defaults to the backbone's.
@@ -79,6 +81,7 @@ class SSMCausalLM(Generation, Scores, LogitsTask, CausalLM):
         [Mamba](https://arxiv.org/abs/2312.00752), section 4.2.
     """
 
+    preprocessor_cls = SSMCausalLMPreprocessor
     settable = ("preprocessor", "sampler", "generate_function")
     makes_targets = True
     loss_reduction = "mean_with_sample_weight"  # the mean over the tokens that count
@@ -248,13 +251,15 @@ class SSMCausalLM(Generation, Scores, LogitsTask, CausalLM):
                     "Texts need a `preprocessor`, which turns them into token ids. "
                     "Received: texts, with preprocessor=None"
                 )
-            if y is not None or sample_weight is not None:
+            weighs = isinstance(self.preprocessor, SSMCausalLMPreprocessor)
+            if y is not None or (sample_weight is not None and not weighs):
                 raise ValueError(
                     "Texts bring their own targets, the next tokens: pass them alone, or token "
                     f"ids with targets. Received: y of type {type(y).__name__}, "
                     f"sample_weight of type {type(sample_weight).__name__}"
                 )
-            packed = keras.tree.map_structure(as_arrays, self.preprocessor(texts_of(x)))
+            weights = {} if sample_weight is None else {"sample_weight": sample_weight}
+            packed = keras.tree.map_structure(as_arrays, self.preprocessor(texts_of(x), **weights))
             x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(packed)
             if y is not None:
                 ends = self.document_end_ids

@@ -17,6 +17,10 @@ def copy_of(model):
     description = keras.saving.serialize_keras_object(model)
     settings = description.pop("compile_config", None)
     settings = settings if model.compiled else None
+    preprocessor = getattr(model, "preprocessor", None)
+    if isinstance(preprocessor, keras.Layer):
+        # Itself, for the files of its tokenizer, of which its configuration says nothing.
+        description["config"]["preprocessor"] = preprocessor
     optimizer = model.optimizer.variables if model.compiled else []
     values = [[keras.ops.convert_to_numpy(v) for v in vs] for vs in (model.variables, optimizer)]
     return _rebuilt, (description, _adaptation(model), _trains(model), settings, *values)

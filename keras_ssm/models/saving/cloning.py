@@ -1,5 +1,6 @@
 """`keras.models.clone_model` of models whose class is more than their graph."""
 
+import copy
 import functools
 import inspect
 
@@ -71,7 +72,9 @@ class Clones:
                     f"Received: {copied} in place of {layer}"
                 )
         preprocessor = getattr(self, "preprocessor", None)
-        if preprocessor is not None and not isinstance(preprocessor, keras.Layer):
+        if isinstance(preprocessor, keras.Layer):
+            parts["preprocessor"] = copy.deepcopy(preprocessor)  # the files of its tokenizer too
+        elif preprocessor is not None:
             parts["preprocessor"] = preprocessor  # a function has no state
         return adapted_like(type(self).from_config({**self.get_config(), **parts}), self)
 

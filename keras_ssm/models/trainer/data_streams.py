@@ -34,7 +34,7 @@ class BatchConverter:
 
     def unpacked(self, batch):
         """Returns the parts of a batch that the purpose needs, `None` for the others."""
-        parts = isinstance(batch, (tuple, list)) and not _are_texts(batch)
+        parts = isinstance(batch, (tuple, list)) and not are_texts(batch)
         batch = tuple(batch) if parts else (batch,)
         if not 0 < len(batch) < 4:
             raise ValueError(
@@ -178,8 +178,8 @@ class PyDatasetBatches(PyDatasetAdapter):
         return super().get_tf_dataset()
 
 
-def _are_texts(batch):
-    """Whether a list or tuple is a batch of texts, as loaders make it, and no x and y."""
+def are_texts(batch):
+    """Whether data is a list or tuple of texts, as loaders make it, and no x and y."""
     return len(batch) > 0 and all(isinstance(text, (str, bytes)) for text in batch)
 
 

@@ -6,7 +6,12 @@ from keras import ops
 
 from keras_ssm.layers.step_mask import StepMask
 from keras_ssm.models.trainer import targets
-from keras_ssm.models.trainer.data_streams import BatchConverter, LoadedBatches, PyDatasetBatches
+from keras_ssm.models.trainer.data_streams import (
+    BatchConverter,
+    LoadedBatches,
+    PyDatasetBatches,
+    are_texts,
+)
 from keras_ssm.models.trainer.finite_inputs import check_finite, is_tensorflow
 from keras_ssm.models.trainer.tf_data import convert_tf_dataset
 from keras_ssm.models.trainer.turns import turn
@@ -78,7 +83,7 @@ class DataTrainer:
             validation_split = 0.0
         elif validation_data is not None:
             parts = (validation_data, None, None)
-            if isinstance(validation_data, (tuple, list)):
+            if isinstance(validation_data, (tuple, list)) and not are_texts(validation_data):
                 if not 0 < len(validation_data) < 4:
                     raise ValueError(
                         "`validation_data` must be (x, y), (x, y, sample_weight) or a stream of "

@@ -47,7 +47,12 @@ def row_lengths(x, key):
     """The number of steps of each row as given, before it is padded or cut; `None` if unknown."""
     x = x.get(key) if isinstance(x, dict) else x
     if isinstance(x, (list, tuple)):
-        return [len(row.encode() if isinstance(row, str) else row) for row in x]
+        if not all(hasattr(row, "__len__") for row in x):
+            return None
+        return [
+            len(row.encode("utf-8", "surrogatepass")) if isinstance(row, str) else len(row)
+            for row in x
+        ]
     if hasattr(x, "shape") and not is_tensorflow(x) and len(x.shape) > 1:
         return [x.shape[1]] * x.shape[0]
     return None
