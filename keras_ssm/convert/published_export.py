@@ -14,6 +14,7 @@ from keras_ssm.convert.formats.mamba_fields import MIXERS, MambaSpec
 from keras_ssm.convert.formats.mamba_weights import HEAD, TABLES, WRITTEN, weights_of
 from keras_ssm.convert.mapping import check_supported
 from keras_ssm.convert.published_model import find_weight
+from keras_ssm.convert.published_tokenizer import write_tokenizer
 from keras_ssm.models import SSMCausalLM
 
 TARGETS = {presets.HF: mamba_hf, presets.ORIGINAL: mamba_original}
@@ -47,6 +48,7 @@ def export_published(model, path, to):
         else:
             _write_original(model, spec, directory)
             _write_json(directory / "config.json", config)
+        write_tokenizer(model, directory)
     return remarks
 
 

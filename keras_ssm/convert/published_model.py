@@ -11,6 +11,7 @@ from keras_ssm.convert.containers.weight_files import open_weights
 from keras_ssm.convert.formats import mamba_codestral, mamba_hf, mamba_original
 from keras_ssm.convert.formats.mamba_fields import MIXERS
 from keras_ssm.convert.formats.mamba_weights import HEAD, TABLES, standard_names, weights_of
+from keras_ssm.convert.published_tokenizer import preprocessor_of
 from keras_ssm.convert.report import Report
 from keras_ssm.models import SSMBackbone, SSMCausalLM
 from keras_ssm.models.saving import published_formats
@@ -63,6 +64,8 @@ def read_published(
     found = {**presets.read_json(path), **(config or {})}
     spec = module.read_config(found, f"`{path}`")
     plan = _Plan(spec, cls, overrides or {}, fixed=load_weights)
+    if issubclass(cls, SSMCausalLM) and "preprocessor" not in plan.task:
+        plan.task["preprocessor"] = preprocessor_of(directory)
     report = {"container": "configuration", "weights": [], "dropped": {}, "others": []}
     if not load_weights:
         model = plan.build()

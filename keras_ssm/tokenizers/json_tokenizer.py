@@ -154,6 +154,13 @@ class JSONTokenizer(TextTokenizer):
         return found
 
     @property
+    def begins_with_start_token(self) -> bool:
+        """Whether the file would itself begin every text with the start token."""
+        with explained("The file must say what stands before a text."):
+            added = self.library.encode("", add_special_tokens=True).ids
+        return self.start_token_id is not None and added[:1] == [self.start_token_id]
+
+    @property
     def special_tokens(self) -> list[str]:
         """The special tokens of the file, and those given by name."""
         return [self.id_to_token(i) for i in self.special_token_ids]

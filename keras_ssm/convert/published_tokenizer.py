@@ -1,0 +1,61 @@
+"""The tokenizer of a published model: a `tokenizer.json` beside its weights, in and out."""
+
+import json
+
+from keras_ssm import presets
+from keras_ssm.models import SSMCausalLMPreprocessor
+from keras_ssm.tokenizers import JSONTokenizer
+
+FILE, SETTINGS = "tokenizer.json", "tokenizer_config.json"
+
+
+def preprocessor_of(directory):
+    """The preprocessor of a published model, `None` without a `tokenizer.json`.
+
+    Args:
+        directory: `Path` of the model.
+
+    Returns:
+        `SSMCausalLMPreprocessor` or `None`. It adds a start token where the published tokenizer
+        does, and an end token to what it trains on where there is one.
+
+    Raises:
+        ValueError: for a file that is no tokenizer.
+    """
+    if not (directory / FILE).is_file():
+        return None
+    tokenizer = JSONTokenizer(directory)
+    adds_start = tokenizer.begins_with_start_token
+    if (directory / SETTINGS).is_file():
+        said = presets.read_json(directory / SETTINGS).get("add_bos_token")
+        adds_start = said if isinstance(said, bool) else adds_start
+    return SSMCausalLMPreprocessor(
+        tokenizer,
+        add_start_token=adds_start and tokenizer.start_token_id is not None,
+        add_end_token=tokenizer.end_token_id is not None,
+    )
+
+
+def write_tokenizer(model, directory):
+    """Writes the tokenizer of a model as transformers loads it, if it is a `JSONTokenizer`.
+
+    Args:
+        model: `SSMCausalLM`.
+        directory: `Path`.
+    """
+    tokenizer = getattr(model.preprocessor, "tokenizer", None)
+    if not isinstance(tokenizer, JSONTokenizer):
+        return
+    tokenizer.save_assets(directory)
+    tokens = {
+        "bos_token": tokenizer.start_token,
+        "eos_token": tokenizer.end_token,
+        "pad_token": tokenizer.pad_token,
+    }
+    settings = {
+        **{name: token for name, token in tokens.items() if token is not None},
+        "add_bos_token": getattr(model.preprocessor, "add_start_token", False),
+        "tokenizer_class": "PreTrainedTokenizerFast",
+    }
+    text = json.dumps(settings, indent=2, sort_keys=True, ensure_ascii=False) + "\n"
+    (directory / SETTINGS).write_text(text, encoding="utf-8")
