@@ -82,6 +82,9 @@ class ByteTokenizer(TextTokenizer):
                 f"Token ids must be UTF-8 for a tokenizer with `errors='strict'`. Received: {error}"
             ) from None
 
+    def count_bytes(self, ids: list[int]) -> int:
+        return sum(0 <= i < 256 for i in ids)
+
     def vocabulary_size(self) -> int:
         """Returns 259."""
         return 256 + len(SPECIAL)

@@ -1,6 +1,8 @@
+import re
 from pathlib import Path
 
 import keras
+from tokenizers import decoders
 
 from keras_ssm.tokenizers.text_tokenizer import TextTokenizer
 from keras_ssm.tokenizers.tokenizer_files import (
@@ -12,6 +14,8 @@ from keras_ssm.tokenizers.tokenizer_files import (
     read_file,
 )
 from keras_ssm.types import PathLike
+
+BYTE = re.compile("<0x[0-9A-F]{2}>")
 
 
 @keras.saving.register_keras_serializable(package="keras_ssm")
@@ -129,6 +133,23 @@ class JSONTokenizer(TextTokenizer):
         library = self.library
         with explained("Token ids must be such that this tokenizer gives them a text."):
             return library.decode_batch(rows, skip_special_tokens=True)
+
+    def count_bytes(self, ids: list[int]) -> int:
+        added = self.library.get_added_tokens_decoder()
+        special = set(self.special_token_ids)
+        by_byte = isinstance(self.library.decoder, decoders.ByteLevel)
+        total = 0
+        for i in ids:
+            if i in special:
+                continue
+            token = self.id_to_token(i)
+            if BYTE.fullmatch(token):  # of a vocabulary that falls back to bytes
+                total += 1
+            elif by_byte and i not in added:  # a character of the token is a byte
+                total += len(token)
+            else:
+                total += len(self.decode_rows([[i]])[0].encode())
+        return total
 
     def vocabulary_size(self) -> int:
         """Returns the number of ids: one more than the largest."""

@@ -20,9 +20,9 @@ class TextTokenizer(Attributes, Tokenizer):
     It runs in Python, on every backend and without TensorFlow, and within `tf.data`, where
     TensorFlow calls it back.
 
-    A derived class has `encode_texts` and `decode_rows`, which work on lists, `token_to_id`,
-    `id_to_token`, `get_vocabulary`, `vocabulary_size` and `special_token_ids`, and the attributes
-    `start_token_id`, `end_token_id` and `pad_token_id`.
+    A derived class has `encode_texts` and `decode_rows`, which work on lists, `count_bytes`,
+    `token_to_id`, `id_to_token`, `get_vocabulary`, `vocabulary_size` and `special_token_ids`, and
+    the attributes `start_token_id`, `end_token_id` and `pad_token_id`.
 
     Args:
         **kwargs: Arguments of `keras.layers.Layer`.
@@ -74,6 +74,13 @@ class TextTokenizer(Attributes, Tokenizer):
 
     def decode_rows(self, rows: list[list[int]]) -> list[str]:
         """Returns the text of each of a list of rows of valid ids."""
+        raise NotImplementedError
+
+    def count_bytes(self, ids: list[int]) -> int:
+        """Returns how many bytes of UTF-8 a row of ids stands for; special tokens have none.
+
+        A token may be a part of a character, whose text alone would not tell.
+        """
         raise NotImplementedError
 
     @classmethod

@@ -41,6 +41,7 @@ def test_ids_and_names():
         assert tokenizer.token_to_id(tokenizer.id_to_token(i)) == i
     assert tokenizer.token_to_id(tokenizer.end_token) == 258
     assert tokenizer.detokenize([257, 90, 258, 256, 256]) == "Z"
+    assert tokenizer.count_bytes([257, 195, 258]) == 1
     assert tokenizer("<end>") == list(b"<end>")  # no text makes a special token
     for name in ("€", "<unknown>", 7):
         with pytest.raises(ValueError, match="token="):

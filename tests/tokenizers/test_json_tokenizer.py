@@ -45,6 +45,16 @@ def test_ids_and_texts_are_those_of_the_library(file):
     assert tokenizer.detokenize([*tokenizer("a  b"), 0, 1]) == "a  b"
 
 
+def test_bytes_of_a_part_of_a_character_are_counted(file):
+    tokenizer = JSONTokenizer(file)
+    for line in ("東a  b", "Zoë<|endoftext|>", "😀"):
+        ids = tokenizer(line)
+        size = len(line.replace("<|endoftext|>", "").encode())
+        assert tokenizer.count_bytes(ids) == size
+        assert sum(tokenizer.count_bytes([i]) for i in ids) == size
+    assert tokenizer.count_bytes(tokenizer("😀")[:1]) < 4
+
+
 def test_nothing_is_cut_filled_or_added(file, tmp_path):
     library = tokenizers.Tokenizer.from_file(str(file))
     plain = library.encode("a longer text").ids

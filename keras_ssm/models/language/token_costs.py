@@ -69,13 +69,15 @@ def _rows(inputs):
 
 def count_bytes(model, texts, rows):
     """The bytes of texts that are predicted: all, but for a first token without one before it."""
-    total = sum(len(text.encode()) for text in texts)
+    total = sum(len(text.encode("utf-8", "surrogateescape")) for text in texts)
     preprocessor = model.preprocessor
     if getattr(preprocessor, "add_start_token", False):
         return total
     tokenizer = getattr(preprocessor, "tokenizer", None)
     if tokenizer is None:
         return total - len(rows)  # a token is a byte
+    if hasattr(tokenizer, "count_bytes"):  # also of a token that is a part of a character
+        return total - sum(tokenizer.count_bytes([int(i) for i in row[:1]]) for row in rows)
     for row in rows:
         first = tokenizer.detokenize([[int(i) for i in row[:1]]])
         first = first if isinstance(first, str) else np.ravel(as_arrays(first)).tolist()[0]

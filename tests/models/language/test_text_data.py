@@ -155,3 +155,11 @@ def test_a_preset_vouches_for_its_tokenizer(file, tmp_path):
     path.unlink()
     with pytest.raises(ValueError, match=f"no file '{asset}'"):
         JSONTokenizer.from_preset(tmp_path / "preset")
+
+
+@pytest.mark.once("torch")
+def test_bits_per_byte_of_texts_that_begin_within_a_character(eager_model):
+    model = eager_model(None)
+    ids = [*"東 é".encode()]
+    expected = model.bits_per_byte([ids], num_bytes=len(ids) - 1)
+    np.testing.assert_allclose(model.bits_per_byte(["東 é"]), expected, rtol=1e-6)
