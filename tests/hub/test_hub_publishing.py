@@ -13,12 +13,15 @@ from click.testing import CliRunner
 import keras_ssm
 from keras_ssm import cli, presets
 from keras_ssm import hub as hub_package
-from keras_ssm.models import SSMBackbone, SSMClassifier
+from keras_ssm.layers import S4D
+from keras_ssm.models import SSMBackbone, SSMCausalLM, SSMCausalLMPreprocessor, SSMClassifier
+from keras_ssm.tokenizers import JSONTokenizer
 from tests.backend_tools import relative_error
 from tests.hub_client import environment, use_token
 from tests.hub_server import HubServer
 from tests.small_preset import INFO, X, make_model, run_python
 from tests.test_docs import BLOCK
+from tests.tokenizer_tools import train
 
 pytestmark = pytest.mark.once("torch")
 
@@ -381,3 +384,18 @@ def test_as_a_person_publishes(preset, tmp_path):
     assert "downloaded again and compared" in result.stdout
     assert re.search(r"commit [0-9a-f]{40}", result.stdout)
     assert INFO["name"] in server.repositories[REPO].files()["README.md"].decode()
+
+
+def test_the_tokenizer_of_a_language_model_travels(hub, tmp_path):
+    train(tmp_path / "tokenizer.json")
+    tokenizer = JSONTokenizer(tmp_path / "tokenizer.json")
+    backbone = SSMBackbone(
+        S4D(state_dim=4), 1, hidden_dim=4, vocabulary_size=tokenizer.vocabulary_size()
+    )
+    model = SSMCausalLM(backbone, SSMCausalLMPreprocessor(tokenizer, sequence_length=8))
+    model.save_to_preset(tmp_path / "preset", info={**INFO, "scores": []})
+    publish(tmp_path / "preset", "me/text")
+    assert "assets/tokenizer/tokenizer.json" in hub.repositories["me/text"].files()
+    loaded = SSMCausalLM.from_preset("hf://me/text").preprocessor
+    assert loaded.tokenizer("a  b") == tokenizer("a  b") and loaded.sequence_length == 8
+    assert JSONTokenizer.from_preset("hf://me/text")("a  b") == tokenizer("a  b")

@@ -41,7 +41,9 @@ class SSMCausalLMPreprocessor(Attributes, CausalLMPreprocessor):
             further rows. `"join"`: all texts stand one after the other, without padding but in
             the last row, and are split; the end token parts them, and the first token of a text
             is no target, so that no loss reaches from one text to the next. The states of the
-            model do: it learns to forget at an end token. Defaults to `None`.
+            model do: it learns to forget at an end token. Each batch is packed by itself, so pack
+            lists whole, or many texts at a time and batch the rows: `texts.batch(1000)
+            .map(preprocessor).unbatch().batch(8)` in `tf.data`. Defaults to `None`.
         **kwargs: Arguments of `keras.layers.Layer`.
 
     Call arguments:
