@@ -1,5 +1,7 @@
 """One generation: the prompts of a batch are read, then tokens are chosen."""
 
+import time
+
 import numpy as np
 from keras import ops, tree
 
@@ -8,6 +10,7 @@ from keras_ssm.ops import backend
 
 LONGEST_READ = 2048  # tokens of a prompt that are read at once
 SHORTEST_READ = 16
+SECONDS_OF_A_PIECE = 0.05
 
 
 class Decoding:
@@ -47,7 +50,8 @@ class Decoding:
         """Yields lists of arrays, the new tokens of each row.
 
         Args:
-            first, largest: int. How many tokens come at once, at first and at most. It doubles.
+            first, largest: int. How many tokens come at once, at first and at most: as many as
+                take no longer than a person likes to wait, if these are two numbers.
         """
         if not self.programs.steps_alone():
             yield self._by_sampler()
@@ -64,7 +68,7 @@ class Decoding:
         stops = np.full(width, -1, "int32")
         stops[: len(self.stops)] = self.stops
         while remaining.any():
-            before = self.seeds, self.layers, self.tokens
+            before, start = (self.seeds, self.layers, self.tokens), time.monotonic()
 
             def decode(remaining):
                 found = self.programs.decode(self.freeze, *before, remaining, stops, _number(size))  # noqa: B023
@@ -73,6 +77,7 @@ class Decoding:
                 return _array(ids), _array(emitted), _array(remaining).copy()
 
             ids, emitted, left = decode(remaining)
+            seconds = time.monotonic() - start
             self._stopped_at = {}
             yield [row[:n] for row, n in zip(ids, emitted, strict=True)]
             for row in self._stopped_at:
@@ -83,7 +88,8 @@ class Decoding:
                 for row, count in self._stopped_at.items():
                     allowed[row] = count
                 decode(allowed)
-            remaining, size = left, min(2 * size, largest)
+            fast = seconds < SECONDS_OF_A_PIECE
+            remaining, size = left, min(2 * size, largest) if fast else max(size // 2, first)
 
     def stop(self, row, count):
         """Ends a row after so many tokens of the chunk that was given last."""

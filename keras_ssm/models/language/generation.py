@@ -11,6 +11,7 @@ from keras_ssm.models.language.programs import Programs
 from keras_ssm.models.language.prompts import read_prompts
 from keras_ssm.models.language.sampler_checks import check_sampler
 from keras_ssm.models.language.text_stream import TextStream, decoder
+from keras_ssm.ops import backend
 from keras_ssm.types import Tensor
 
 CHECKED_AT_ONCE = 32  # tokens between two looks for stop strings, at most
@@ -120,6 +121,8 @@ class Generation:
                 f"returned. Received: {type(state).__name__}"
             )
         self.backbone.check_state(None, return_state=True)
+        if backend.is_stateless():
+            self.jax_state_sync()  # `fit` may be running, and this one of its callbacks
         size = self.backbone.vocabulary_size
         prompts = read_prompts(inputs, self.preprocessor, size, state)
         limits = self._limits(prompts, max_length, max_new_tokens, state)

@@ -35,9 +35,9 @@ class Programs:
         self.traces = 0  # how often a program was traced, or run where none is compiled
         self._greedy = type(sampler) is GreedySampler
         self._made = {}
-        self._step = self._next_of
+        self._step, self._note = self._next_of, _noted
         if not model.run_eagerly:
-            self._step = backend.traced(self._next_of)
+            self._step, self._note = backend.traced(self._next_of), backend.traced(_noted)
 
     def fit(self, sampler, known):
         """Whether these programs are those of a sampler as it is now."""
@@ -103,51 +103,40 @@ class Programs:
         """
         with self._values(weights):
             systems = self.model.discretize()
-        ids = ops.zeros((remaining.shape[0], CHUNK), dtype="int32")
+        notes = {
+            "place": ops.zeros((), dtype="int32"),
+            "ids": ops.zeros((remaining.shape[0], CHUNK), dtype="int32"),
+            "emitted": ops.zeros_like(remaining),
+            "tokens": tokens,
+            "remaining": remaining,
+            "going": ops.logical_and(count > 0, ops.any(remaining > 0)),
+        }
 
-        def going(t, ids, emitted, seeds, layers, tokens, remaining):
-            return ops.logical_and(t < count, ops.any(remaining > 0))
+        def going(notes, seeds, layers):
+            return notes["going"]
 
-        def advance(t, ids, emitted, seeds, layers, tokens, remaining):
-            chosen, following, seeds = self._choose(weights, systems, seeds, tokens, layers)
-            active = remaining > 0
-            tokens = ops.where(active, chosen, tokens)
-            ids = ops.slice_update(ids, (0, t), ops.expand_dims(tokens, 1))
-            emitted = emitted + ops.cast(active, "int32")
-            stopped = ops.any(ops.expand_dims(tokens, 1) == stops, axis=1)
-            left = ops.where(stopped, ops.zeros_like(remaining), remaining - 1)
-            remaining = ops.where(active, left, remaining)
+        def advance(notes, seeds, layers):
+            chosen, following = self._step(notes["tokens"], layers, systems, weights)
+            if not self._greedy:
+                chosen, seeds = self._token(weights, seeds, chosen)
             if freeze:
+                active = notes["remaining"] > 0
                 following = tree.map_structure(
                     lambda new, old: _rows_where(active, new, old), following, layers
                 )
-            return t + 1, ids, emitted, seeds, following, tokens, remaining
+            return self._note(chosen, notes, stops, count), seeds, following
 
-        start = ops.zeros((), dtype="int32")
-        found = ops.while_loop(
-            going,
-            advance,
-            (start, ids, ops.zeros_like(remaining), seeds, layers, tokens, remaining),
-        )
-        return tuple(found[1:])
-
-    def _choose(self, weights, systems, seeds, tokens, layers):
-        """The next tokens, the states after the ones before, and the seeds."""
-        found, following = self._step(tokens, layers, systems, weights)
-        following = tree.map_structure(_like, following, layers)
-        if self._greedy:
-            return found, following, seeds
-        chosen, seeds = self._token(weights, seeds, found)
-        return chosen, following, seeds
+        notes, seeds, layers = ops.while_loop(going, advance, (notes, seeds, layers))
+        return (notes["ids"], notes["emitted"], seeds, layers, notes["tokens"], notes["remaining"])
 
     def _next_of(self, tokens, layers, systems, weights):
         """Logits, or what a greedy sampler makes of them, and the states."""
         with self._values(weights):
-            logits, _, following = self._next(tokens, layers, systems)
+            found, _, following = self._next(tokens, layers, systems)
         if self._greedy:
             # The largest logit itself: probabilities round close ones to the same number.
-            return ops.cast(ops.argmax(logits, axis=-1), "int32"), following
-        return logits, following
+            found = ops.cast(ops.argmax(found, axis=-1), "int32")
+        return found, tree.map_structure(_like, following, layers)
 
     def _token(self, weights, seeds, logits):
         with self._values(weights, seeds) as scope:
@@ -183,6 +172,8 @@ class Programs:
         """
         with self._values(weights, seeds if backend.is_stateless() else None) as scope:
             systems = self.model.discretize()
+            if hidden is not None:
+                hidden = ops.cast(hidden, self.model.backbone.compute_dtype)
 
             def following(prompt, cache, index):
                 tokens = ops.slice(prompt, [0, index - 1], [ops.shape(prompt)[0], 1])
@@ -215,6 +206,25 @@ class Programs:
             return
         with keras.StatelessScope(state_mapping=mapping) as scope:
             yield scope
+
+
+def _noted(chosen, notes, stops, count):
+    """What is known of the rows after one more token."""
+    active = notes["remaining"] > 0
+    tokens = ops.where(active, chosen, notes["tokens"])
+    here = ops.arange(CHUNK, dtype="int32") == notes["place"]
+    stopped = ops.any(ops.expand_dims(tokens, 1) == stops, axis=1)
+    left = ops.where(stopped, ops.zeros_like(tokens), notes["remaining"] - 1)
+    left = ops.where(active, left, notes["remaining"])
+    place = notes["place"] + 1
+    return {
+        "place": place,
+        "ids": ops.where(here, ops.expand_dims(tokens, 1), notes["ids"]),
+        "emitted": notes["emitted"] + ops.cast(active, "int32"),
+        "tokens": tokens,
+        "remaining": left,
+        "going": ops.logical_and(place < count, ops.any(left > 0)),
+    }
 
 
 def _settings(sampler):

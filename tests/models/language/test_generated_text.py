@@ -3,13 +3,15 @@
 import ast
 import subprocess
 import sys
+import warnings
 
 import keras_hub
 import numpy as np
 import pytest
 
-from keras_ssm.models import GenerationState
+from keras_ssm.models import GenerationState, SSMCausalLMPreprocessor
 from keras_ssm.models.language.text_stream import StopStrings, TextStream
+from keras_ssm.tokenizers import ByteTokenizer
 from tests.models.language.generating import END, PIECES, Preprocessor, language_model, says
 
 pytestmark = pytest.mark.once("torch")
@@ -96,6 +98,53 @@ def test_states_go_on_in_another_call(model):
     assert model.generate(["t", ""], max_length=4, state=state)[0] == "tabcd"
     with pytest.raises(ValueError, match="2 rows"):
         model.generate("", state=state)
+
+
+def test_rows_of_the_table_without_a_token_are_never_chosen():
+    size = len(PIECES)
+    model = language_model(vocabulary_size=2 * size, preprocessor=Preprocessor())
+    for sampler in ("random", "top_p", "beam", "contrastive", "greedy"):
+        model.compile(sampler=sampler)
+        rows = model.generate([[1, 2], [3]], max_new_tokens=20, stop_token_ids=None)
+        assert max(map(max, rows)) < size
+    model.preprocessor = None
+    model.compile(sampler=keras_hub.samplers.RandomSampler(seed=0))
+    assert np.max(model.generate([1, 2], max_new_tokens=40)) >= size
+
+
+def test_batches_of_tf_data(model):
+    import tensorflow as tf
+
+    texts = tf.data.Dataset.from_tensor_slices(["Q", "wQ", "c"]).batch(2)
+    assert model.generate(texts, max_length=6) == ["Q" + TEXT[:6], "wQ" + TEXT[:5], "cd"]
+    with pytest.raises(ValueError, match="without `stream`"):
+        model.generate(texts, stream=True)
+
+
+@pytest.mark.parametrize("add_start_token", [False, True])
+def test_preprocessors_of_this_package(add_start_token):
+    tokenizer = ByteTokenizer()
+    preprocessor = SSMCausalLMPreprocessor(
+        tokenizer, sequence_length=12, add_start_token=add_start_token
+    )
+    model = language_model(vocabulary_size=320, preprocessor=preprocessor, sampler="random")
+    model.sampler = keras_hub.samplers.RandomSampler(seed=4)
+    start = [tokenizer.start_token_id] * add_start_token
+    ids = model.generate([[*start, *b"Zo\xc3\xab"], [*start, 120]])
+    assert [len(row) for row in ids] == [12, 12]
+    model.sampler = keras_hub.samplers.RandomSampler(seed=4)
+    texts = model.generate(["Zo\xeb", "x"])
+    assert texts == tokenizer.detokenize(ids) and texts[0].startswith("Zo\xeb")
+    # What comes after a state is no start of a text.
+    model.compile(sampler="greedy")
+    kwargs = {"max_new_tokens": 6, "strip_prompt": True, "stop_token_ids": None}
+    _, state = model.generate("ab", max_new_tokens=1, return_state=True)
+    first = int(state.tokens[0])
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", UserWarning)  # none of these is cut
+        on = model.generate("c" * 40, state=state, **kwargs)
+    whole = model.generate([*start, *b"ab", first, *b"c" * 40], **kwargs)
+    assert on == tokenizer.detokenize(whole)
 
 
 def seeded():

@@ -9,6 +9,7 @@ from keras import ops
 from keras_ssm.layers import DSS, S4D, S5, Mamba, Mamba2
 from keras_ssm.layers.stepwise import stepwise
 from keras_ssm.models import GenerationState, SSMCausalLM
+from keras_ssm.models.language.decoding import LONGEST_READ
 from tests.backend_tools import BACKEND, to_numpy
 from tests.mamba_recordings import CASES, backbone_of, recorded
 from tests.models.language.generating import language_model
@@ -58,6 +59,29 @@ def test_greedy_of_ragged_prompts_is_argmax_of_full_passes(mixer):
     first, state = model.generate(PROMPTS, max_new_tokens=4, return_state=True)
     rest = model.generate(None, max_new_tokens=6, state=state)
     assert [a + b for a, b in zip(first, rest, strict=True)] == rows
+
+
+@pytest.mark.once("torch")
+@pytest.mark.parametrize("mixer", MIXERS)
+def test_prompts_that_are_read_in_pieces(mixer, rng):
+    model = language_model(MIXERS[mixer])
+    prompts = [rng.integers(32, size=length).tolist() for length in (2 * LONGEST_READ + 5, 3)]
+    check_argmax(model, prompts, model.generate(prompts, max_new_tokens=3))
+
+
+class Samples(keras.callbacks.Callback):
+    def on_train_batch_end(self, batch, logs=None):
+        self.rows = self.generate([1, 2], max_length=6)
+
+
+@pytest.mark.only("jax")
+def test_generation_within_fit():
+    model = language_model()
+    samples = Samples()
+    samples.generate = model.generate  # past the callback's own model, which is in step
+    ids = np.arange(10).reshape(1, 10)
+    model.fit(ids, epochs=1, verbose=0, callbacks=[samples])
+    assert samples.rows == model.generate([1, 2], max_length=6)
 
 
 @pytest.mark.parametrize("name", CASES)

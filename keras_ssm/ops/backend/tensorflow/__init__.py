@@ -68,16 +68,14 @@ def program(function, variables, xla, eager):
     """A function for inference, as a graph for each of the shapes of its arguments."""
     graphs = {}
 
-    def without_values(*arguments):
-        return function(None, *arguments)
-
     def run(*arguments):
         arguments = keras.tree.map_structure(_tensor, arguments)
         if eager:
-            return without_values(*arguments)
-        # One for all shapes would warn of each new one.
+            return function(None, *arguments)
+        # One for all shapes, or of one and the same function, would warn of each new one.
         key = tuple((*x.shape, x.dtype) for x in tf.nest.flatten(arguments) if x is not None)
         if key not in graphs:
+            without_values = functools.partial(function, None)
             graphs[key] = tf.function(without_values, jit_compile=bool(xla), autograph=False)
         return graphs[key](*arguments)
 
