@@ -7,6 +7,7 @@ from keras_ssm.initializers.mamba import step_bias
 from keras_ssm.layers.exact_layers import rms
 from keras_ssm.layers.inference import applied, infer
 from keras_ssm.layers.mamba_mixer import MambaMixer, auto_rank, stop_where_masked
+from keras_ssm.ops import backend
 from keras_ssm.ops.selective_scan import selective_scan, selective_step
 
 
@@ -139,8 +140,8 @@ class Mamba(MambaMixer):
 
     def _selected(self, x, apply):
         """dt, B and C, which the input chooses."""
-        ends = np.cumsum([self.rank_of_steps, self.state_dim]).tolist()
-        parts = ops.split(apply(self.x_proj, x), ends, axis=-1)
+        sizes = self.rank_of_steps, self.state_dim, self.state_dim
+        parts = backend.split(apply(self.x_proj, x), sizes)
         if self.norm_bcdt:
             parts = [rms(self.exact(part), self.norm_epsilon) for part in parts]
         low, B, C = parts

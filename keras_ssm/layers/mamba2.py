@@ -175,14 +175,15 @@ class Mamba2(MambaMixer):
             self.norm_scale = self.add_system_weight("norm_scale", np.ones(inner))
 
     def split(self, projected):
-        inner, channels = self.inner_features(self.features), self.conv_channels(self.features)
-        return ops.split(projected, [inner, inner + channels], axis=-1)
+        features = self.features
+        inner, channels = self.inner_features(features), self.conv_channels(features)
+        return backend.split(projected, (inner, channels, self.heads(features)))
 
     def _selected(self, convolved, dt):
         """x in heads, dt, and B and C in groups."""
         inner = self.inner_features(self.features)
         group = self.num_groups * self.state_dim
-        x, B, C = ops.split(self.exact(convolved), [inner, inner + group], axis=-1)
+        x, B, C = backend.split(self.exact(convolved), (inner, group, group))
         dt = ops.softplus(self.exact(dt) + self.tensor(self.dt_bias))
         if self.dt_limit is not None:
             low, high = self.dt_limit

@@ -56,4 +56,4 @@ def causal_conv_step(x, kernel, bias, before):
 def _valid_first(mask):
     """Places of the valid samples of each row, then those of the others."""
     steps = ops.cumsum(ops.ones_like(ops.cast(mask, "int32")), axis=1)
-    return ops.argsort(ops.where(mask, steps, steps + steps[:, -1:]), axis=1)
+    return backend.argsort(ops.where(mask, steps, steps + steps[:, -1:]))

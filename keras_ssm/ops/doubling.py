@@ -47,7 +47,7 @@ def states(a, added, initial, times, squared, axis, reverse=False, steps=1):
     parts = [ops.expand_dims(initial, axis), added]
     x = ops.concatenate(parts[::-1] if reverse else parts, axis=axis)
     size = ops.shape(x)[axis]
-    if len(a.shape) == len(x.shape) and a.shape[axis] != 1:
+    if len(a.shape) == len(x.shape) and known(a.shape[axis]) != 1:
         a = ops.pad(a, _widths(a, axis, 1, reverse))
     for k in range(most.bit_length()):
         move = _mover(2**k, size, axis, reverse)

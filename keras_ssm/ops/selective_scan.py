@@ -2,7 +2,7 @@
 
 from keras import ops
 
-from keras_ssm.ops import backend
+from keras_ssm.ops import backend, doubling
 from keras_ssm.ops.backend import exact_einsum
 from keras_ssm.ops.exporting import known, loops_allowed
 from keras_ssm.ops.ssd import chunks_of
@@ -27,9 +27,6 @@ def selective_scan(x, dt, A, B, C, D=None, initial_state=None):
     Returns:
         Tuple `(y, state)`: `(batch, length, features)` and the last state.
 
-    Raises:
-        ValueError: for a length that is not known, where an exported program may have no loop.
-
     Example:
         ```python
         x = dt = B = ops.ones((1, 3, 1))
@@ -39,12 +36,10 @@ def selective_scan(x, dt, A, B, C, D=None, initial_state=None):
     Reference:
         [Mamba](https://arxiv.org/abs/2312.00752), section 3.2 and algorithm 2.
     """
-    if known(x.shape[1]) is None and not loops_allowed():
-        raise ValueError(
-            "A selective scan needs a known length in a program without loops: give "
-            f"`input_signature` one. Received: x.shape={tuple(x.shape)}"
-        )
     tensors = x, dt, A, B, C, D, initial_state
+    unknown = known(x.shape[1]) is None
+    if not loops_allowed() or (unknown and not backend.loops_over_unknown_steps()):
+        return _without_loops(*tensors)
     outputs = backend.fused_selective(*tensors, _in_blocks)
     return _in_blocks(*tensors) if outputs is None else outputs
 
@@ -64,6 +59,29 @@ def _in_blocks(x, dt, A, B, C, D, initial_state):
     y = ops.transpose(y, (2, 0, 3, 1, 4))  # (batch, segments, blocks, steps, features)
     y = ops.reshape(y, (lead or ops.shape(x)[0], -1, features))[:, : length or ops.shape(x)[1]]
     return y if D is None else y + x * D, state
+
+
+def _without_loops(x, dt, A, B, C, D, initial_state):
+    """`selective_scan` for programs without loops: short blocks unrolled, doublings over them."""
+    length, features = known(x.shape[1]), x.shape[2]
+    steps = min(doubling.LONGEST_UNROLLED, length or doubling.LONGEST_UNROLLED)
+    by_block = [chunks_of(z, steps, (z.shape[2],)) for z in (x, dt, B, C)]
+    samples = [tuple(z[:, :, t] for z in by_block) for t in range(steps)]
+    h = ops.zeros_like(by_block[0][:, :, 0, :, None] * A)
+    for x_t, dt_t, B_t, _ in samples:
+        h = _advance(h, x_t, dt_t, A, B_t)
+    decay = ops.exp(ops.sum(by_block[1], axis=2)[..., None] * A)
+    start = ops.zeros_like(h[:, 0]) if initial_state is None else initial_state
+    squared = lambda a, move: a * move(a)  # noqa: E731
+    states = doubling.states(decay, h, start, ops.multiply, squared, axis=1, steps=steps)
+    h, outputs = states[:, :-1], []
+    for x_t, dt_t, B_t, C_t in samples:
+        h = _advance(h, x_t, dt_t, A, B_t)
+        outputs.append(exact_einsum("bkdn,bkn->bkd", h, C_t))
+    lead = known(x.shape[0]) or ops.shape(x)[0]
+    y = ops.reshape(ops.stack(outputs, axis=2), (lead, -1, features))
+    y = y[:, : length or ops.shape(x)[1]]
+    return y if D is None else y + x * D, states[:, -1]
 
 
 def _segments(z, steps, width):

@@ -1,5 +1,3 @@
-from types import SimpleNamespace
-
 import keras
 import numpy as np
 import pytest
@@ -172,11 +170,13 @@ def test_second_derivatives_of_the_selective_scan(width, rng, monkeypatch):
 
 
 @pytest.mark.once("torch")
-def test_a_program_without_loops_needs_a_length(rng):
-    _, *rest, _ = selective_inputs(rng, 3)
-    symbol = SimpleNamespace(shape=(BATCH, None, 3))
-    with exporting(loops=False), pytest.raises(ValueError, match=r"known length.*Received"):
-        selective_scan(symbol, *rest)
+@pytest.mark.parametrize("length", [1, 16, 17, 70])
+def test_a_program_without_loops_computes_the_same(length, rng):
+    tensors = [ops.convert_to_tensor(x) for x in selective_inputs(rng, length)]
+    with exporting(loops=False):
+        found = selective(*tensors)
+    for a, b in zip(found, naive_selective(*tensors), strict=True):
+        assert relative_error(to_numpy(a), to_numpy(b)) < 1e-5
 
 
 @pytest.mark.once("torch", "tensorflow")

@@ -31,8 +31,8 @@ def export_onnx(model, filepath, signature, verbose=None, opset_version=None):
         ) from None
 
     def example(spec):
-        # Not 1, which PyTorch would take for a size that is fixed.
-        shape = [size or examples for size, examples in zip(spec.shape, (2, 12, 12), strict=False)]
+        # PyTorch would take 1 for a size that is fixed, be it the number of chunks in a length.
+        shape = [size or examples for size, examples in zip(spec.shape, (2, 150, 12), strict=False)]
         shape += list(spec.shape[len(shape) :])
         return torch.ones(shape, dtype=getattr(torch, spec.dtype), device=device)
 

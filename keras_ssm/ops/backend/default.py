@@ -7,11 +7,13 @@ and arguments. A fast form returns `None` where it does not apply, and the porta
 
 import contextlib
 
+import numpy as np
 from keras import ops
 
 __all__ = [
     "LONGEST_UNROLLED",
     "arctan2",
+    "argsort",
     "assign_part",
     "blocks_side_by_side",
     "compiled",
@@ -47,6 +49,7 @@ __all__ = [
     "scan_states",
     "sequential",
     "sin",
+    "split",
     "static_value",
     "take_steps",
     "takes_erfc",
@@ -108,6 +111,11 @@ def contiguous(x):
     return x
 
 
+def split(x, sizes):
+    """The parts of these sizes, along the last axis."""
+    return ops.split(x, np.cumsum(sizes[:-1]).tolist(), axis=-1)
+
+
 # Weights.
 
 
@@ -129,6 +137,11 @@ def assign_part(variable, part, start, axis):
 def take_steps(x, places):
     """The samples of `(batch, length, features)` at `(batch, count)` places, at least 0."""
     return ops.take_along_axis(x, ops.expand_dims(places, -1), axis=1)
+
+
+def argsort(x):
+    """The places of numbers that differ, along the last axis, from the least to the largest."""
+    return ops.argsort(x, axis=-1)
 
 
 def static_value(x):

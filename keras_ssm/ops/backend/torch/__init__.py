@@ -34,6 +34,7 @@ from keras_ssm.ops.backend.torch.traced import traced
 __all__ = [
     "LONGEST_UNROLLED",
     "arctan2",
+    "argsort",
     "assign_part",
     "complex_of",
     "contiguous",
@@ -63,6 +64,7 @@ __all__ = [
     "scan_states",
     "sequential",
     "sin",
+    "split",
     "static_value",
     "take_steps",
     "takes_erfc",
@@ -85,9 +87,21 @@ def exact_einsum(equation, *operands):
     return exact(functools.partial(torch.einsum, equation), *operands)
 
 
+def split(x, sizes):
+    """By numbers: Keras makes tensors of the places, and a graph would not know the sizes."""
+    return torch.split(x, sizes, dim=-1)
+
+
 def take_steps(x, places):
     """By a gather: what broadcasts would fix the sizes of an exported program."""
     return torch.gather(x, 1, places.long()[..., None].expand(-1, -1, x.shape[2]))
+
+
+def argsort(x):
+    """By an operation that ONNX has too, where a graph is made."""
+    if torch.compiler.is_compiling():
+        return torch.topk(x, x.shape[-1], largest=False).indices
+    return torch.argsort(x)
 
 
 def static_value(x):
