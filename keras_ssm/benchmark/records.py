@@ -21,7 +21,7 @@ TEXTS = ("section", "backend", "layer", "method", "form", "compiled")
 COLUMNS = [*TEXTS, "picked", *LISTS["size"]]
 
 # What tells the rows of a section apart.
-KEYS = ("section", "backend", "layer", "shape", "method", "size", "form")
+KEYS = ("section", "backend", "layer", "shape", "method", "size", "form", "context")
 
 # What tells machines apart.
 MACHINE = ("processor", "cores", "system")
@@ -176,7 +176,7 @@ def _row(cells):
         raise ValueError
     row = {name: _value(name, text) for name, text in cells.items()}
     section = row["section"]
-    if section != "stream":
+    if section not in ("stream", "decode"):
         name = "size" if section == "fit" else "shape"
         row[name] = [row.pop(column) for column in LISTS[name]]
     return row

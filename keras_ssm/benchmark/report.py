@@ -12,6 +12,9 @@ TITLES = {
     "stream": "One streamed step of a stack, batch 1: microseconds",
     "fit": "Training steps a second of a classifier",
     "long": "A forward pass over a million steps",
+    "selective": "Time of Mamba and Mamba-2: ms",
+    "selective_memory": "Peak memory of Mamba and Mamba-2",
+    "decode": "Text, token by token",
     "targets": "Targets",
 }
 
@@ -32,6 +35,9 @@ def sheets(rows):
         "stream": _stream,
         "fit": _fit,
         "long": _long,
+        "selective": _selective,
+        "selective_memory": _selective_memory,
+        "decode": _decode,
     }
     found = {}
     for section, maker in makers.items():
@@ -169,4 +175,39 @@ def _long(row):
         "seconds": f"{row['forward']:.1f}",
         "pass, MiB": f"{row['forward_memory'] / MEBIBYTE:.0f}",
         "process, MiB": f"{row['process_memory'] / MEBIBYTE:.0f}",
+    }
+
+
+def _selective(row):
+    ratio, seen = row.get("ratio"), row.get("measured_to")
+    return {
+        "of": row["form"],
+        "form": row["method"] + ("" if seen is None else f" (measured to {seen})"),
+        "batch, length, inner features, state": _shape(row),
+        "forward": f"{1e3 * row['forward']:.1f}",
+        "training": f"{1e3 * row['training']:.1f}",
+        "form / ours": "" if ratio is None else f"{ratio:.2f}",
+    }
+
+
+def _selective_memory(row):
+    return {
+        "of": row["form"],
+        "form": row["method"],
+        "batch, length, inner features, state": _shape(row),
+        "forward, MiB": f"{row['forward_memory'] / MEBIBYTE:.0f}",
+        "training, MiB": f"{row['training_memory'] / MEBIBYTE:.0f}",
+        "training, activations": f"{row['activations']:.1f}",
+    }
+
+
+def _decode(row):
+    return {
+        "form": row["form"],
+        "tokens read": f"{row['context']:,}",
+        "blocks, width, vocabulary": ", ".join(
+            f"{row[key]:,}" for key in ("blocks", "width", "vocabulary")
+        ),
+        "ms a token": f"{1e3 * row['step']:.2f}",
+        "tokens a second": f"{1 / row['step']:.1f}",
     }

@@ -30,13 +30,16 @@ SECTIONS = {
     "stream": ["names", "seconds"],
     "fit": ["names", "seconds"],
     "long": ["names"],
+    "selective": ["seconds"],
+    "selective_memory": [],
+    "decode": ["seconds"],
 }
 
 # A part of the command `keras-ssm`: only what a section needs is imported.
 WORKER = "import keras_ssm_command; from keras_ssm.benchmark.worker import main; main()"
 
 FAMILY_ONLY = ("stream", "fit", "long")
-MEMORY_COUNTED = ("memory", "long")
+MEMORY_COUNTED = ("memory", "long", "selective_memory")
 
 
 def run(sections, backends, progress=lambda row: None, **job):

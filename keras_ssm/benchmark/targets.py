@@ -83,6 +83,8 @@ def _measured(rows):
         (row["working"], row["layer"]) for row in memory if row["shape"] == [2, 16384, 128, 64]
     ]
     yield "memory of training a layer, in activations", 8.0, False, working
+    yield from _selective(of("selective"), of("selective_memory"))
+    yield from _decoding(of("decode"))
     million = [(row["process_memory"] / GIBIBYTE, row["layer"]) for row in of("long")]
     yield "process of a forward pass over 1,048,576 steps, GiB", 6.0, False, million
 
@@ -97,6 +99,51 @@ def _over_published(rows):
                 if row["layer"] in names and row["shape"][1:3] == [length, 128] and row.get("ratio")
             ]
             yield f"training {', '.join(names)} over published, {length:,}", limit, True, seen
+
+
+def _selective(rows, memory):
+    """Of the recurrences; and Mamba-2 over Mamba."""
+    wanted = {
+        ("Mamba", "slow path"): {1024: 20},
+        ("Mamba", "parallel scan"): {1024: 2.5, 4096: 2.5},
+        ("Mamba", "associative_scan"): {1024: 2.5, 4096: 2.5},
+        ("Mamba2", "chunks of 256"): {1024: 3, 4096: 5},
+    }
+    for (layer, method), limits in wanted.items():
+        for length, limit in limits.items():
+            seen = [
+                (row["ratio"], layer)
+                for row in rows
+                if (row["layer"], row["method"], row["shape"][1]) == (layer, method, length)
+            ]
+            yield f"training {layer} over {method}, {length:,}", limit, True, seen
+    ours = {
+        (row["layer"], row["shape"][1]): row["training"]
+        for row in rows
+        if (row["form"], row["method"]) == ("recurrence", "ours")
+    }
+    seen = [
+        (time / ours["Mamba2", length], f"{length:,} steps")
+        for (layer, length), time in ours.items()
+        if layer == "Mamba" and ("Mamba2", length) in ours
+    ]
+    yield "training Mamba2 over Mamba", 5.0, True, seen
+    seen = [
+        (row["activations"], f"{row['shape'][1]:,} steps")
+        for row in memory
+        if (row["layer"], row["form"], row["method"]) == ("Mamba", "recurrence", "ours")
+    ]
+    yield "memory of training Mamba's recurrence, in activations", 10.0, False, seen
+
+
+def _decoding(rows):
+    """The time of a token after many over that after few."""
+    seen = []
+    for layer in dict.fromkeys(row["layer"] for row in rows if row["form"] == "flat"):
+        mine = [row for row in rows if (row["layer"], row["form"]) == (layer, "flat")]
+        first, last = (pick(mine, key=lambda row: row["context"])["step"] for pick in (min, max))
+        seen.append((last / first, layer))
+    yield "time of a token after 100,000 over that after 100", 1.05, False, seen
 
 
 def _over_lstm(rows, all_rows):

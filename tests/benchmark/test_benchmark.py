@@ -24,9 +24,10 @@ from keras_ssm.benchmark import (
 )
 from keras_ssm.benchmark.candidates import candidates, evaluations, make, published_passes
 from keras_ssm.benchmark.memory import peak_memory
-from keras_ssm.benchmark.sections import fit
+from keras_ssm.benchmark.sections import fit, selective
 from keras_ssm.benchmark.stepping import passes
 from keras_ssm.benchmark.yardsticks import published
+from keras_ssm.benchmark.yardsticks.selective import forms
 from keras_ssm.cli import main
 from keras_ssm.ops import pair
 from tests.backend_tools import BACKEND, relative_error, to_numpy
@@ -84,7 +85,14 @@ def test_rows_of_every_section(tmp_path):
     long = list(worker.rows("long", names=["S4D"], shape=(1, 256, 4, 8)))
     assert long[0]["process_memory"] > long[0]["forward_memory"] >= 0
     rows += memory + stream + trained + long
+    check_page(rows, tmp_path)
+    selective_sections = {"selective", "selective_memory", "decode"}
+    assert {*report.sheets(rows)} == {*run.SECTIONS, "targets"} - selective_sections
+    assert len(report.tables(rows)) == 6
 
+
+def check_page(rows, tmp_path):
+    """What is written and read again makes the same tables."""
     path = records.new_path(tmp_path, "2026-01-02", [BACKEND])
     facts = machine.describe(), "keras-ssm benchmark", "2026-01-02", 1.0
     records.write(path, records.Run(*facts, rows))
@@ -95,11 +103,87 @@ def test_rows_of_every_section(tmp_path):
         assert {key: read[key] for key in numbers} == pytest.approx(numbers, rel=1e-5)
         others = {key: value for key, value in row.items() if key not in numbers}
         assert {key: read[key] for key in others} == others
-    assert {*report.sheets(rows)} == {*run.SECTIONS, "targets"}
     page = report.markdown([[found]])
     assert page.count(f"| {BACKEND} |") == len(rows) + len(targets.verdicts(rows))
     assert report.sheets(found.rows).keys() == report.sheets(rows).keys()
-    assert len(report.tables(rows)) == 6
+
+
+@once
+def test_rows_of_the_selective_sections(tmp_path):
+    small = {"shapes": [(1, 32, 4, 2)]}
+    scanned = list(worker.rows("selective", seconds=0.0, **small))
+    methods = ["ours", "ours", *forms("Mamba"), "ours", "ours", "chunks of 256"]
+    assert [row["method"] for row in scanned] == methods
+    assert scanned[4]["ratio"] == scanned[4]["training"] / scanned[1]["training"]
+    rows = scanned + list(worker.rows("selective_memory", **small))
+    sizes = {"published": (1, 8, 10), "transformer": (1, 8, 10), "small": (1, 8, 10)}
+    rows += worker.rows("decode", seconds=0.0, cache=16, contexts=(3, 5), **sizes)
+    assert [row["context"] for row in rows[-6:]] == [3, 16, 3, 5, 3, 5]
+    check_page(rows, tmp_path)
+
+
+@once
+@pytest.mark.parametrize("name", selective.NAMES)
+def test_the_forms_of_others_compute_the_same(name):
+    arguments, x, _ = selective.inputs(name, (2, 70 if name == "Mamba" else 512, 8, 4))
+    w, x = {k: ops.convert_to_tensor(v) for k, v in arguments.items()}, ops.convert_to_tensor(x)
+    found, expected = forms(name), selective.recurrence(name)(w, x)
+    assert len(found) == (3 if name == "Mamba" else 1)
+    wanted = of_all(lambda w, x: selective.recurrence(name)(w, x), w, x)
+    for method, function in found.items():
+        assert relative_error(to_numpy(function(w, x)), to_numpy(expected)) < 1e-5, method
+        for ours, theirs in zip(wanted, of_all(function, w, x), strict=True):
+            assert relative_error(to_numpy(theirs), to_numpy(ours)) < 1e-5, method
+
+
+def of_all(function, w, x):
+    """The gradients of a sum of squares."""
+    import torch
+
+    leaves = [z.detach().requires_grad_() for z in (*w.values(), x)]
+    y = function(dict(zip(w, leaves[:-1], strict=True)), leaves[-1])
+    return torch.autograd.grad((y * y).sum(), leaves)
+
+
+@once
+def test_the_slow_path_is_continued_beyond_what_is_timed(monkeypatch):
+    """3 n + 0.01 n n for the gradient, 5 n for the forward pass."""
+    monkeypatch.setattr(selective, "LONGEST_SLOW", 64)
+    passes = lambda function, weights, x, g: [x.shape[1]] * 2  # noqa: E731
+    monkeypatch.setattr(selective, "passes", passes)
+    times = lambda n, *_: (5.0 * n[0], 3.0 * n[0] + 0.01 * n[0] ** 2)  # noqa: E731
+    monkeypatch.setattr(selective, "alternate", times)
+    found = selective._continued("Mamba", "slow path", (1, 128, 4, 2))
+    np.testing.assert_allclose(found, [5.0 * 128, 3.0 * 128 + 0.01 * 128**2])
+
+
+@once
+def test_targets_of_the_selective_recurrences():
+    def row(layer, method, training, length=1024, **more):
+        common = {"section": "selective", "backend": "torch", "form": "recurrence"}
+        shape = [2, length, 256, 16]
+        return {
+            **common,
+            "layer": layer,
+            "method": method,
+            "shape": shape,
+            "training": training,
+            **more,
+        }
+
+    rows = [row("Mamba", "ours", 0.06), row("Mamba2", "ours", 0.02)]
+    rows += [
+        row("Mamba", "slow path", 1.5, ratio=25.0),
+        row("Mamba", "parallel scan", 0.1, ratio=2.0),
+    ]
+    common = {"section": "decode", "backend": "torch", "layer": "Mamba", "form": "flat"}
+    rows += [{**common, "context": n, "step": 0.5 + n / 1000} for n in (10, 30)]
+    found = {v.target: v for v in targets.verdicts(rows)}
+    assert found["training Mamba over slow path, 1,024"].met
+    assert not found["training Mamba over parallel scan, 1,024"].met
+    assert found["training Mamba2 over Mamba"].seen == pytest.approx(3.0)
+    flat = found["time of a token after 100,000 over that after 100"]
+    assert flat.seen == pytest.approx(0.53 / 0.51) and flat.met and len(found) == 4
 
 
 @once

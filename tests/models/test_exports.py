@@ -15,10 +15,6 @@ MIXERS = [
     pytest.param(S4D(4, seed=1), id="S4D"),
     pytest.param(S5(4, seed=1), id="S5", marks=pytest.mark.slow),
 ]
-SELECTIVE = [
-    pytest.param(Mamba(4, seed=1), id="Mamba"),
-    pytest.param(Mamba2(4, head_dim=4, seed=1), id="Mamba2", marks=pytest.mark.slow),
-]
 SHAPES = [(1, 5), (3, 64), (2, 200)]
 
 
@@ -64,7 +60,7 @@ if BACKEND != "torch":
 
 if BACKEND == "tensorflow":
 
-    @pytest.mark.parametrize("mixer", [*MIXERS, *SELECTIVE])
+    @pytest.mark.parametrize("mixer", MIXERS)
     def test_tensorflow_lite_of_any_batch_and_length(tmp_path, mixer):
         import tensorflow as tf
 
@@ -120,7 +116,9 @@ if BACKEND == "torch":
 
     else:
 
-        @pytest.mark.parametrize("kind", ["floats", "tokens", "one input", "known", "Mamba", "Mamba2"])
+        @pytest.mark.parametrize(
+            "kind", ["floats", "tokens", "one input", "known", "Mamba", "Mamba2"]
+        )
         def test_onnx_of_any_batch_and_length(tmp_path, kind):
             import onnxruntime
 

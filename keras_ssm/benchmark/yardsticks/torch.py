@@ -79,3 +79,46 @@ def _convolve(u, K, D):
     L = u.shape[-1]
     spectrum = torch.fft.rfft(u, n=2 * L) * torch.fft.rfft(K, n=2 * L)
     return torch.fft.irfft(spectrum, n=2 * L)[..., :L] + u * D[0][:, None]
+
+
+def parallel_scan(gains, driven):
+    """The states h_t = gains_t h_(t-1) + driven_t by Blelloch's sweeps, over all steps at once.
+
+    The gradient scans the other way. Gains and states of all steps are kept for it.
+    """
+    return _ParallelScan.apply(gains, driven)
+
+
+class _ParallelScan(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, gains, driven):
+        states = _swept(gains, driven)
+        ctx.save_for_backward(gains, states)
+        return states
+
+    @staticmethod
+    def backward(ctx, upstream):
+        gains, states = ctx.saved_tensors
+        later = torch.cat([gains[:, 1:], torch.ones_like(gains[:, :1])], dim=1)
+        adjoint = _swept(later.flip(1), upstream.flip(1)).flip(1)
+        d_gains = torch.zeros_like(gains)
+        d_gains[:, 1:] = adjoint[:, 1:] * states[:, :-1]
+        return d_gains, adjoint
+
+
+def _swept(gains, driven):
+    """Two sweeps over a copy that is filled up to a power of two."""
+    length = driven.shape[1]
+    rest = (1 << (length - 1).bit_length()) - length
+    a, x = (torch.nn.functional.pad(z, (0, 0, 0, 0, 0, rest)).clone() for z in (gains, driven))
+    distances = [1 << k for k in range((length + rest).bit_length() - 1)]
+    for d in distances:
+        _combine(a, x, slice(2 * d - 1, None, 2 * d), slice(d - 1, None, 2 * d))
+    for d in reversed(distances[:-1]):
+        _combine(a, x, slice(3 * d - 1, None, 2 * d), slice(2 * d - 1, -d, 2 * d))
+    return x[:, :length]
+
+
+def _combine(a, x, here, before):
+    x[:, here].addcmul_(a[:, here], x[:, before])
+    a[:, here].mul_(a[:, before])
