@@ -8,7 +8,7 @@ from keras_ssm.attributes import Attributes
 from keras_ssm.checks import check_flags, check_number, check_positive
 from keras_ssm.keras_internals import brief_errors
 from keras_ssm.models.model_timesteps import padded_timesteps
-from keras_ssm.models.saving.preset_loading import opened
+from keras_ssm.models.saving.preset_loading import opened, tokenizer_of
 from keras_ssm.models.ssm_backbone import SSMBackbone
 from keras_ssm.models.trainer.finite_inputs import is_tensorflow
 from keras_ssm.models.trainer.targets import to_numpy
@@ -148,6 +148,19 @@ class SequencePreprocessor(Attributes, Preprocessor):
         """Loads the preprocessor of a preset; see `SSMClassifier.from_preset`."""
         with opened(preset, revision) as files:
             return super().from_preset(str(files.directory), **kwargs)
+
+    @classmethod
+    def _add_missing_kwargs(cls, loader, kwargs):
+        """Reads tokens where the backbone of a preset does, whose task has another preprocessor."""
+        tokenizer = tokenizer_of(loader.preset)
+        if tokenizer not in (None, "ByteTokenizer"):  # whose ids are the bytes
+            raise ValueError(
+                f"The texts of preset '{loader.preset}' are read by its tokenizer, which a "
+                f"{cls.__name__} has not: pass `preprocessor=None` and token ids. "
+                f"Received: a preset with a {tokenizer}"
+            )
+        vocabulary_size = loader.config.get("config", {}).get("vocabulary_size")
+        return {"tokens": vocabulary_size is not None, **kwargs}
 
     def get_config(self):
         return {

@@ -5,6 +5,7 @@ from typing import Self
 import keras
 import numpy as np
 from keras_hub.models import CausalLMPreprocessor
+from keras_hub.tokenizers import Tokenizer
 
 from keras_ssm.attributes import Attributes
 from keras_ssm.checks import check_choice, check_flags, check_positive
@@ -13,7 +14,7 @@ from keras_ssm.models.language.documents import documents_of, is_graph
 from keras_ssm.models.language.graph_calls import call_from_graph
 from keras_ssm.models.language.next_tokens import is_text, next_tokens, padder
 from keras_ssm.models.language.packing import PACKING, pack, pad_prompts, row_weights
-from keras_ssm.models.saving.preset_loading import opened
+from keras_ssm.models.saving.preset_loading import opened, tokenizer_of
 from keras_ssm.models.ssm_backbone import SSMBackbone
 from keras_ssm.models.trainer.targets import as_arrays, to_numpy
 from keras_ssm.types import PathLike
@@ -238,6 +239,18 @@ class SSMCausalLMPreprocessor(Attributes, CausalLMPreprocessor):
         """Loads the preprocessor of a preset; see `SSMClassifier.from_preset`."""
         with opened(preset, revision) as files:
             return super().from_preset(str(files.directory), **kwargs)
+
+    @classmethod
+    def _add_missing_kwargs(cls, loader, kwargs):
+        """Takes the tokenizer of a preset whose task has another preprocessor."""
+        if "tokenizer" not in kwargs:
+            if tokenizer_of(loader.preset) is None:
+                raise ValueError(
+                    f"Preset '{loader.preset}' holds no tokenizer: pass `tokenizer`, or to a model "
+                    "`preprocessor=None`. Received: no tokenizer.json"
+                )
+            kwargs = {**kwargs, "tokenizer": loader.load_tokenizer(Tokenizer)}
+        return kwargs
 
     def get_config(self):
         return {**super().get_config(), "packing": self.packing}

@@ -196,6 +196,11 @@ def load_model(preset: PathLike, revision: str | None = None, **kwargs) -> keras
     )
 
 
+def tokenizer_of(directory):
+    """Name of the class of the tokenizer in the directory of a preset, or `None`."""
+    return presets.Documents(Path(directory)).get("tokenizer.json", {}).get("class_name")
+
+
 class PresetTable:
     """The attribute `presets` of a model class: the table of what it can load, read anew.
 

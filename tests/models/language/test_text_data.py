@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from keras_ssm.layers import S4D
-from keras_ssm.models import SSMBackbone, SSMCausalLM, SSMCausalLMPreprocessor
+from keras_ssm.models import SSMBackbone, SSMCausalLM, SSMCausalLMPreprocessor, SSMClassifier
 from keras_ssm.tokenizers import ByteTokenizer, JSONTokenizer
 from tests.tokenizer_tools import train
 
@@ -155,6 +155,26 @@ def test_a_preset_vouches_for_its_tokenizer(file, tmp_path):
     path.unlink()
     with pytest.raises(ValueError, match=f"no file '{asset}'"):
         JSONTokenizer.from_preset(tmp_path / "preset")
+
+
+@pytest.mark.once("torch")
+def test_other_tasks_and_preprocessors_of_a_preset(file, tmp_path):
+    model = model_of(JSONTokenizer(file))
+    model.save_to_preset(tmp_path / "neox")
+    model_of(ByteTokenizer()).save_to_preset(tmp_path / "bytes")
+    model.backbone.save_to_preset(tmp_path / "backbone")
+    classifier = SSMClassifier.from_preset(tmp_path / "bytes", num_classes=2)
+    assert classifier.predict(["state"], verbose=0).shape == (1, 2)
+    with pytest.raises(ValueError, match="`preprocessor=None` and token ids"):
+        SSMClassifier.from_preset(tmp_path / "neox", num_classes=2)
+    ids = np.array([[1, 2, 300]])
+    for name, given in (("neox", {"preprocessor": None}), ("backbone", {})):
+        classifier = SSMClassifier.from_preset(tmp_path / name, num_classes=2, **given)
+        assert classifier.predict(ids, verbose=0).shape == (1, 2)
+    with pytest.raises(ValueError, match="holds no tokenizer: pass `tokenizer`"):
+        SSMCausalLMPreprocessor.from_preset(tmp_path / "backbone")
+    given = SSMCausalLMPreprocessor.from_preset(tmp_path / "backbone", tokenizer=ByteTokenizer())
+    assert given("a")[1][0] == 258
 
 
 @pytest.mark.once("torch")
