@@ -122,7 +122,10 @@ class Attributes:
 
 def _setter(layer, name):
     """The function that sets a property, or `None`."""
-    return getattr(inspect.getattr_static(type(layer), name, None), "fset", None)
+    for cls in type(layer).__mro__:  # as `inspect.getattr_static`, which is slow
+        if name in vars(cls):
+            return getattr(vars(cls)[name], "fset", None)
+    return None
 
 
 def _is_ours(cls):

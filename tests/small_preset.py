@@ -36,10 +36,13 @@ def alter(path):
 
 
 def run_python(code, *arguments, **environment):
-    """Runs code in a process of its own."""
-    environment = {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3", **environment}
+    """Runs code, or the file of a `Path`, in a process of its own."""
+    found = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
+    settings = {"TF_CPP_MIN_LOG_LEVEL": "3", "PYTHONPATH": found}
+    environment = {**os.environ, **settings, **environment}
+    what = [str(code)] if isinstance(code, Path) else ["-c", code]
     return subprocess.run(
-        [sys.executable, "-c", code, *arguments],
+        [sys.executable, *what, *arguments],
         env=environment,
         cwd=ROOT,
         capture_output=True,

@@ -24,6 +24,9 @@ BLOCK = re.compile(r"```python\n(.*?)```", re.DOTALL)
 BACKEND_SAID = re.compile(r"^# KERAS_BACKEND=(\w+)$", re.MULTILINE)
 BACKEND_IMPORT = re.compile(r"^import (jax|tensorflow|torch)\b", re.MULTILINE)
 
+# The command of test_benchmark.py calls it with nearly the same arguments each time.
+SLOW_EXAMPLES = {"keras_ssm.benchmark.run:run-0"}
+
 
 def documented():
     """Every class, function and method of the package with a Python block in its docstring.
@@ -50,7 +53,8 @@ def documented():
                     function = getattr(member, "__func__", member)
                     name = getattr(function, "__qualname__", thing.__name__)
                     example = f"{module.__name__}:{name}-{number}"
-                    yield pytest.param(module, code, id=example, marks=marks)
+                    slow = [pytest.mark.slow] if example in SLOW_EXAMPLES else []
+                    yield pytest.param(module, code, id=example, marks=marks + slow)
 
 
 @pytest.fixture
@@ -62,7 +66,7 @@ def quiet(monkeypatch, tmp_path):
 
         # Traced like that of a person, but no C++ compiler is needed, which may be missing, and
         # whose command PyTorch writes without quotes around a path with a space.
-        traced = functools.partial(torch.compile, backend="aot_eager")
+        traced = functools.partial(torch.compile, backend="eager")
         monkeypatch.setattr(torch, "compile", traced)
 
 

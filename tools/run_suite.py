@@ -9,12 +9,18 @@ import os
 import re
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 # Most of the time on JAX is compilation of small graphs: cheap code, the same arithmetic.
 XLA_FLAGS = "--xla_backend_optimization_level=0 --xla_cpu_use_fusion_emitters=false"
+# A small graph that a process of this run has compiled is read by the others, and by later tests.
+CACHED_BY_JAX = {
+    "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
+    "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1",
+}
 # What has nothing to do with a device, or measures the processor.
 NOT_ON_GPU = ("benchmark/*", "cli/*", "convert/*", "hub/*", "initializers/*", "plotting/*")
 NOT_ON_GPU += ("test_docs.py", "presets/test_hub_loading.py", "presets/test_migrations.py")
@@ -61,14 +67,17 @@ def run(backend, slow, gpu, workers):
     """Runs pytest on one backend; returns its exit code, closing line and duration."""
     command, environment = command_of(slow, gpu, workers), environment_of(backend, gpu)
     start, closing = time.time(), "no closing line"
-    with subprocess.Popen(
-        command,
-        cwd=ROOT,
-        env=environment,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    ) as process:
+    with (
+        tempfile.TemporaryDirectory() as cache,
+        subprocess.Popen(
+            command,
+            cwd=ROOT,
+            env={**environment, **CACHED_BY_JAX, "JAX_COMPILATION_CACHE_DIR": cache},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        ) as process,
+    ):
         for line in process.stdout:
             print(line, end="", flush=True)
             closing = line.strip("= \n") if CLOSING.search(line) else closing

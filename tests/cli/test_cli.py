@@ -7,14 +7,12 @@ import sys
 import tomllib
 from pathlib import Path
 
-import numpy as np
 import pytest
 from click.testing import CliRunner
 
 import keras_ssm
 from keras_ssm import cli, presets
-from tests.backend_tools import to_numpy
-from tests.small_preset import ROOT, X, make_model
+from tests.small_preset import ROOT
 
 pytestmark = pytest.mark.once("torch")
 
@@ -71,38 +69,6 @@ def test_the_module_is_the_command(arguments):
     assert (module.stdout, module.stderr) == (command.stdout, command.stderr)
     assert module.returncode == command.returncode
     assert "Traceback" not in module.stderr and "keras_ssm" not in module.stdout.split("\n")[0]
-
-
-LOAD = """
-import sys
-import numpy as np
-import keras_ssm, keras
-
-x = np.load(sys.argv[1] + "/x.npy")
-loaded = [keras.models.load_model(sys.argv[1] + "/model.keras")]
-text = open(sys.argv[1] + "/model.json").read()
-loaded.append(keras.models.model_from_json(text))
-loaded[1].set_weights(loaded[0].get_weights())
-layer = keras.saving.deserialize_keras_object(
-    {"class_name": "S4D", "registered_name": "keras_ssm>S4D", "config": {"state_dim": 4}}
-)
-assert isinstance(layer, keras_ssm.layers.S4D) and keras_ssm.models and keras_ssm.plotting
-np.save(sys.argv[1] + "/y.npy", [keras.ops.convert_to_numpy(model(x)) for model in loaded])
-"""
-
-
-def test_a_script_of_the_same_name_has_the_whole_package(tmp_path):
-    """And Keras finds the classes of what was saved."""
-    model = make_model()
-    model.save(tmp_path / "model.keras")
-    (tmp_path / "model.json").write_text(model.to_json())
-    np.save(tmp_path / "x.npy", X)
-    script = tmp_path / "keras-ssm.py"
-    script.write_text(LOAD)
-    result = run(str(tmp_path), python=[str(script)], PYTHONPATH=str(ROOT))
-    assert result.returncode == 0, result.stderr[-2000:]
-    for y in np.load(tmp_path / "y.npy"):
-        np.testing.assert_allclose(y, to_numpy(model(X)), rtol=1e-5, atol=1e-6)
 
 
 def test_names_of_the_package():

@@ -89,10 +89,8 @@ def test_own_data_of_files(run, rng):
         np.testing.assert_array_equal(a, b)
 
 
-@pytest.mark.eager  # compiled models of this kind: tests/models/test_plain_keras.py
-@pytest.mark.parametrize(
-    "system", ["s4d", *(pytest.param(s, marks=pytest.mark.once("torch")) for s in ("s4", "s5"))]
-)
+@pytest.mark.once("torch")  # compiled models of this kind: tests/models/test_plain_keras.py
+@pytest.mark.parametrize("system", ["s4d", "s5"])
 def test_custom_model(run, system):
     printed = run("custom_model", "--system", system, "--rows", 40, "--epochs", 1, "--width", 4)
     assert len(numbers(r"mean error ([\d.]+)", printed)) == 2
@@ -110,6 +108,7 @@ def streamed(tmp_path):
     return ["--preset", directory, "--data", tmp_path / "series.npy", "--chunk", 2]
 
 
+@pytest.mark.once("torch")
 def test_streaming(run, streamed):
     printed = run("streaming", *streamed)
     assert "one pass over 9 samples" in printed and "continued from out/state.npz" in printed

@@ -1,7 +1,6 @@
 """Publishing through the Hub's real client: checked, in one commit, and compared afterwards."""
 
 import json
-import re
 import shutil
 from pathlib import Path
 
@@ -17,9 +16,8 @@ from keras_ssm.layers import S4D
 from keras_ssm.models import SSMBackbone, SSMCausalLM, SSMCausalLMPreprocessor, SSMClassifier
 from keras_ssm.tokenizers import JSONTokenizer
 from tests.backend_tools import relative_error
-from tests.hub_client import environment, use_token
-from tests.hub_server import HubServer
-from tests.small_preset import INFO, X, make_model, run_python
+from tests.hub_client import use_token
+from tests.small_preset import INFO, X, make_model
 from tests.test_docs import BLOCK
 from tests.tokenizer_tools import train
 
@@ -372,18 +370,6 @@ def test_the_zoo_is_ready(hub):
     sample = presets.read(presets.resolve(name))["sample"]
     found = model(np.array(sample["inputs"], "float32"))
     assert relative_error(np.array(sample["outputs"]), found) < 1e-4
-
-
-def test_as_a_person_publishes(preset, tmp_path):
-    server = HubServer(lfs=(".h5",))
-    code = "from keras_ssm.cli import main; main()"
-    settings = environment(server, tmp_path / "cache")
-    result = run_python(code, "publish", str(preset), REPO, **settings)
-    server.stop()
-    assert result.returncode == 0, result.stderr[-2000:]
-    assert "downloaded again and compared" in result.stdout
-    assert re.search(r"commit [0-9a-f]{40}", result.stdout)
-    assert INFO["name"] in server.repositories[REPO].files()["README.md"].decode()
 
 
 def test_the_tokenizer_of_a_language_model_travels(hub, tmp_path):

@@ -83,10 +83,10 @@ def ways_to_run(case, method, length):
 
 
 @pytest.mark.parametrize("case", cases(lambda case: case.has_state), ids=repr)
-@pytest.mark.parametrize("cut", [pytest.param(1, marks=SLOW_TO_COMPILE), 100])
+@pytest.mark.parametrize("cut", [pytest.param(1, marks=SLOW_TO_COMPILE), 50])
 def test_a_state_handed_over_gives_the_one_pass_result(case, cut, rng):
     layer = case.make(chunk_size=32)
-    x = sequence(rng, 200)
+    x = sequence(rng, 100)
     expected = to_numpy(final_state(case, layer)(ops.convert_to_tensor(x)))
     for method in case.methods:
         layer.method = method

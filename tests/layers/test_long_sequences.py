@@ -32,18 +32,16 @@ def float64_kernel(layer, length):
     return 2 * np.einsum("hn,hnl->hl", C * dB, powers).real
 
 
+# Every rule and range of dt, and each set of initial values where dt is largest.
 @pytest.mark.parametrize(
-    "init",
-    ["legs", *(pytest.param(n, marks=ONCE) for n in INITS)],
-)
-@pytest.mark.parametrize(
-    ("rule", "dt_min", "dt_max", "bound"),
+    ("init", "rule", "dt_min", "dt_max", "bound"),
     [
-        ("zoh", 1e-4, 1e-3, 1e-4),
-        pytest.param("zoh", 1e-3, 1e-1, 1e-4, marks=ONCE),
-        pytest.param("zoh", 1e-1, 1.0, 1e-4, marks=ONCE),
-        pytest.param("bilinear", 1e-4, 1e-1, 1e-4, marks=ONCE),
-        ("bilinear", 1e-1, 1.0, 5e-4),
+        ("legs", "zoh", 1e-4, 1e-3, 1e-4),
+        pytest.param("legs", "zoh", 1e-3, 1e-1, 1e-4, marks=ONCE),
+        pytest.param("legs", "bilinear", 1e-4, 1e-1, 1e-4, marks=ONCE),
+        ("legs", "bilinear", 1e-1, 1.0, 5e-4),
+        *(pytest.param(n, "zoh", 1e-1, 1.0, 1e-4, marks=ONCE) for n in ("legs", *INITS)),
+        pytest.param("quad", "bilinear", 1e-1, 1.0, 5e-4, marks=ONCE),
     ],
 )
 def test_kernel_error(init, rule, dt_min, dt_max, bound):

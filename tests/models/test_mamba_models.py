@@ -60,7 +60,7 @@ def test_hidden_states_logits_and_gradients(record):
         assert relative_error(ours[id(weight)], expected) < slopes, name
 
 
-@pytest.mark.once("torch", "tensorflow")
+@pytest.mark.once("torch")
 @pytest.mark.parametrize("kind", ["left", "right"])
 def test_padded_rows_are_trimmed_rows(record, kind):
     backbone, _ = backbone_of(record)

@@ -23,6 +23,7 @@ x, y = rng.standard_normal((8, 9, 2)).astype("float32"), np.arange(8) % 3
 losses = []
 for strategy in (tf.distribute.get_strategy(), tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])):
     keras.utils.set_random_seed(0)
+    tf.config.run_functions_eagerly(not losses)  # tracing takes longer than these few steps
     with strategy.scope():
         model = SSMClassifier(SSMBackbone(S4D(4, seed=1), 1, 4, input_dim=2), 3)
     history = model.fit(x, y, batch_size=4, epochs=2, shuffle=False, verbose=0).history

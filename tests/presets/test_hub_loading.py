@@ -8,7 +8,6 @@ from pathlib import Path
 
 import h5py
 import huggingface_hub
-import numpy as np
 import pytest
 from huggingface_hub import constants
 
@@ -242,23 +241,6 @@ def test_parallel_processes(saved, tmp_path):
     assert not any(result.returncode for result in results), results[0].stderr[-2000:]
     (directory,) = {result.stdout.strip() for result in results}
     assert files_of(directory) == files_of(saved[0])
-
-
-LOAD = """
-import sys, numpy as np, keras_ssm
-x = np.random.default_rng(0).standard_normal((3, 9, 2)).astype("float32")
-model = keras_ssm.models.SSMClassifier.from_preset("hf://me/small")
-np.save(sys.argv[1], model.predict(x, verbose=0))
-"""
-
-
-def test_as_a_person_loads_it(saved, tmp_path):
-    server = HubServer({"me/small": saved[0]}, lfs=(".h5",))
-    out = tmp_path / "logits.npy"
-    result = run_python(LOAD, str(out), **environment(server, tmp_path / "cache"))
-    server.stop()
-    assert result.returncode == 0, result.stderr[-2000:]
-    assert relative_error(np.load(out), saved[1]) < 1e-6
 
 
 def test_unknown_repositories(hub):

@@ -10,8 +10,8 @@ import pytest
 import keras_ssm
 from keras_ssm import presets
 from keras_ssm.models import SequencePreprocessor, SSMBackbone, SSMClassifier
-from tests.backend_tools import BACKEND, relative_error
-from tests.small_preset import INFO, X, alter, make_model, run_python, truncate
+from tests.backend_tools import relative_error
+from tests.small_preset import INFO, X, alter, make_model, truncate
 
 # Files alone, but for those that another backend wrote.
 pytestmark = [pytest.mark.eager, pytest.mark.once("torch")]
@@ -139,54 +139,6 @@ def test_a_failed_save_changes_nothing(preset, saved, monkeypatch):
     assert [p.name for p in preset.parent.iterdir()] == [preset.name]
     model = SSMClassifier.from_preset(preset)
     assert relative_error(model.predict(X, verbose=0), saved[1]) < 1e-6
-
-
-MAKE = """
-import sys, numpy as np, keras, keras_ssm
-from keras_ssm.models import SSMBackbone, SSMClassifier
-x = np.random.default_rng(0).standard_normal((3, 9, 2)).astype("float32")
-keras.utils.set_random_seed(1)
-backbone = SSMBackbone(
-    keras_ssm.layers.S4D(state_dim=4, seed=0), num_layers=1, hidden_dim=4, input_dim=2
-)
-model = SSMClassifier(backbone, num_classes=3)
-model.fit(x, np.arange(3), epochs=2, verbose=0)
-model.save("{out}/model.keras")
-model.save_to_preset("{out}/preset")
-model.backbone.step_scale = 1.0
-moments = [np.asarray(keras.ops.convert_to_numpy(v)) for v in model.optimizer.variables]
-np.savez("{out}/expected.npz", model.predict(x, verbose=0), *moments)
-"""
-
-
-@pytest.mark.parametrize(
-    "other",
-    [
-        pytest.param("jax", marks=pytest.mark.once("torch")),
-        pytest.param("tensorflow", marks=pytest.mark.once("jax")),
-        pytest.param("torch", marks=pytest.mark.once("tensorflow")),
-    ],
-)
-def test_files_of_every_backend_load_here(other, tmp_path):
-    """Round in a ring each time, all nine pairs in `make test-all`; optimizer included."""
-    flags = {"XLA_FLAGS": "--xla_backend_optimization_level=0"} if other == "jax" else {}
-    result = run_python(MAKE.format(out=tmp_path), KERAS_BACKEND=other, **flags)
-    assert result.returncode == 0, result.stderr[-2000:]
-    stored = np.load(tmp_path / "expected.npz")
-    expected, *moments = (stored[key] for key in stored.files)
-    for model in (
-        keras.models.load_model(tmp_path / "model.keras"),
-        SSMClassifier.from_preset(tmp_path / "preset"),
-    ):
-        assert relative_error(model.predict(X, verbose=0), expected) < 2e-5
-    model = keras.models.load_model(tmp_path / "model.keras")
-    assert isinstance(model.optimizer, keras.optimizers.MultiOptimizer)
-    for found, moment in zip(model.optimizer.variables, moments, strict=True):
-        np.testing.assert_allclose(keras.ops.convert_to_numpy(found), moment, rtol=1e-6)
-    if BACKEND == "jax" and other == "tensorflow":
-        assert model.jit_compile
-    model.fit(X, np.arange(3), verbose=0)
-    assert np.isfinite(model.predict(X, verbose=0)).all()
 
 
 def test_list_presets():
