@@ -64,12 +64,7 @@ def fetch(
     snapshot = _Snapshot(repo_id, token, cache_dir)
     directory = snapshot.fetch_document(revision)
     if directory is None:
-        directory = snapshot.fetch(revision, list(DESCRIBING))
-        format = published_format(directory)
-        if format is None:
-            return FoundPreset(snapshot.fetch_plain(revision), None, None)
-        snapshot.fetch_published(directory, format, weights)
-        return FoundPreset(directory, None, None, format)
+        return snapshot.fetch_others(revision, weights)
     vouched = vouching(directory)
     try:
         document = read(directory, vouched)
@@ -135,30 +130,38 @@ class _Snapshot:
         verify_plain(directory)
         return directory
 
-    def fetch_published(self, directory, format, weights):
-        """Brings the files of a published model into its snapshot, and verifies them.
+    def fetch_others(self, revision, weights):
+        """A preset of keras_hub, or a published model in the format of another library.
 
         The Hub says the sizes and checksums of its files. Where it cannot be reached, the names of
         the cache say the checksums of what a former download left.
         """
-        listing, failure = None, None
+        directory = self.fetch(revision, list(DESCRIBING))
+        listing, unreachable = None, None
         try:
             listing = self.listing(directory.name)
             there = set(listing)
         except ValueError as error:
-            failure = error
-            there = {path.name for path in directory.iterdir() if path.is_file()}
-        try:
-            names = weight_names(directory, format, there) if weights else []
-        except ValueError:
-            if failure is not None:
-                raise failure from None
-            raise
-        names = [*names, *(name for name in DESCRIBING if name in there)]
+            unreachable = error
+            there = {path.name for path in directory.glob("*") if path.is_file()}
+        describing = [name for name in DESCRIBING if name in there]
+        self.complete(directory, describing, listing)
+        format = published_format(directory)
+        if format is None:
+            return FoundPreset(self.fetch_plain(revision), None, None)
+        if weights:
+            try:
+                names = weight_names(directory, format, there)
+            except ValueError as error:
+                raise unreachable or error from None
+            self.complete(directory, names, listing)
+        return FoundPreset(directory, None, None, format)
+
+    def complete(self, directory, names, listing):
+        """Brings files into a snapshot; raises a `ValueError` if they stay unlike the Hub's."""
         if not all((directory / name).is_file() for name in names):
             self.fetch(directory.name, names)
-        wrong = unlike_the_hub(directory, names, listing)
-        if wrong:
+        if wrong := unlike_the_hub(directory, names, listing):
             self.fetch_again(directory, list(wrong))
             wrong = unlike_the_hub(directory, names, listing)
         for complaint in wrong.values():
