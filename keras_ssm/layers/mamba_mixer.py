@@ -1,5 +1,6 @@
 import math
 
+import keras
 from keras import ops
 
 from keras_ssm.checks import check_flags, check_number, check_positive
@@ -103,6 +104,9 @@ class MambaMixer(SequenceMixer):
             **{f"{key}_initializer": _constant(value) for key, value in values.items()},
         )
         dense.build((None, inputs))
+        # Or the layer would keep its initial values, twice as large as its weights.
+        dense.kernel_initializer = keras.initializers.GlorotUniform()
+        dense.bias_initializer = keras.initializers.Zeros()
         if use_bias:
             dense.bias.optimizer_group = "undecayed"
         return dense
