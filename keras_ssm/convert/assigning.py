@@ -2,9 +2,12 @@
 
 import numpy as np
 
-from keras_ssm.convert.containers.stored_tensor import PIECE
 from keras_ssm.convert.formats.mamba_weights import AXES, READ
 from keras_ssm.ops import backend
+
+# Bytes of a tensor up to which it is assigned whole; larger ones go row by row into the memory
+# that their weight has.
+WHOLE = 2**16
 
 
 def assign_stored(variable, tensor, arranged, name):
@@ -19,7 +22,7 @@ def assign_stored(variable, tensor, arranged, name):
     Raises:
         ValueError: for numbers that are not finite, or a damaged file.
     """
-    if arranged in AXES and tensor.nbytes > PIECE:
+    if arranged in AXES and tensor.nbytes > WHOLE:
         axis = AXES[arranged]
         for start, rows in tensor.pieces():
             part = READ[arranged](_checked(rows, variable, name))

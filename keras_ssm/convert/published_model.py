@@ -1,5 +1,6 @@
 """Published Mamba models as models of this package, whatever the format of their directory."""
 
+import contextlib
 import fnmatch
 import inspect
 from pathlib import Path
@@ -13,6 +14,7 @@ from keras_ssm.convert.formats.mamba_fields import MIXERS
 from keras_ssm.convert.formats.mamba_weights import HEAD, TABLES, standard_names, weights_of
 from keras_ssm.convert.published_tokenizer import preprocessor_of
 from keras_ssm.convert.report import Report
+from keras_ssm.layers.initial_values import weights_from_file
 from keras_ssm.models import SSMBackbone, SSMCausalLM
 from keras_ssm.models.saving import published_formats
 
@@ -76,7 +78,7 @@ def read_published(
     ignored = {name for name in tensors if _named(name, ignore)}
     kept = {name: tensor for name, tensor in tensors.items() if name not in ignored}
     matched = _Matched(plan.spec, kept, ignore, directory)
-    model = plan.build()
+    model = plan.build(from_file=not matched.keeps_initial_values)
     report["weights"] = list(matched.assign(model))
     report["dropped"] = {**matched.dropped, **dict.fromkeys(sorted(ignored), "ignored, as asked")}
     return model, Report(
@@ -138,9 +140,11 @@ class _Plan:
         """Arguments of the backbone."""
         return {**BLOCKS, "final_norm": self.spec.backbone["norm"], **self.spec.backbone}
 
-    def build(self):
-        """The model with initial weights."""
-        backbone = self.backbone_cls(self.spec.make_mixer(), **self._backbone())
+    def build(self, from_file=False):
+        """The model with initial weights; `from_file` if all of a language model are assigned."""
+        without = weights_from_file if from_file else contextlib.nullcontext
+        with without():
+            backbone = self.backbone_cls(self.spec.make_mixer(), **self._backbone())
         if self.cls is self.backbone_cls:
             return backbone
         task = dict(self.task)
@@ -151,7 +155,8 @@ class _Plan:
                 "A published language model has no head of another task: pass `num_classes`, or "
                 f"load an `SSMCausalLM`. Received: arguments {sorted(task)}"
             )
-        return self.cls(backbone, **task)
+        with without() if self.cls is SSMCausalLM else contextlib.nullcontext():
+            return self.cls(backbone, **task)
 
 
 class _Matched:
@@ -160,13 +165,14 @@ class _Matched:
     def __init__(self, spec, tensors, ignore, directory):
         self.tensors, self.directory, self.dropped = tensors, directory, {}
         self.names = standard_names(tensors)
-        self.weights = []
+        self.weights, self.keeps_initial_values = [], False
         missing = []
         for weight in weights_of(spec):
             if weight.name in self.names:
                 self.weights.append(weight)
             elif _named(weight.name, ignore) or _named(weight.target, ignore):
                 self.dropped[weight.target] = "keeps its initial value, as asked"
+                self.keeps_initial_values = True
             else:
                 missing.append(weight.name)
             if len(missing) == MANY:  # a number of layers may be any

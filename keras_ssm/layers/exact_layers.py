@@ -7,6 +7,7 @@ Names of classes and weights are the same, on which files rest.
 import keras
 from keras import ops
 
+from keras_ssm.layers.initial_values import initialised
 from keras_ssm.ops import backend
 
 EXACT = ("float32", "float64")
@@ -15,6 +16,10 @@ EXACT = ("float32", "float64")
 @keras.saving.register_keras_serializable(package="keras_ssm")
 class Dense(keras.layers.Dense):
     """`keras.layers.Dense` with `ops.backend.matmul`."""
+
+    def build(self, input_shape):
+        with initialised(self, "kernel_initializer"):
+            super().build(input_shape)
 
     def call(self, inputs, training=None):
         if self.compute_dtype not in EXACT:
@@ -39,6 +44,10 @@ class Embedding(keras.layers.Embedding):
     def __init__(self, input_dim: int, output_dim: int, **kwargs):
         super().__init__(input_dim, output_dim, **kwargs)
         self.supports_masking = True
+
+    def build(self, input_shape=None):
+        with initialised(self, "embeddings_initializer"):
+            super().build(input_shape)
 
     def call(self, inputs, reverse=False):
         if not reverse:

@@ -84,7 +84,7 @@ def copy(directory, tmp_path):
 def test_large_tensors_come_in_pieces(tmp_path, monkeypatch):
     model = make_model("mamba2", tie_embeddings=False)
     monkeypatch.setattr(stored_tensor.StoredTensor.pieces, "__defaults__", (40,))
-    monkeypatch.setattr(assigning, "PIECE", 40)
+    monkeypatch.setattr(assigning, "WHOLE", 40)
     found = SSMCausalLM.from_preset(written(model, tmp_path / "it"))
     for (path, mine), its in zip(weights(model).items(), weights(found).values(), strict=True):
         np.testing.assert_array_equal(mine, its, path)

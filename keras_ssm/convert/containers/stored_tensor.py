@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 
 # Bytes of a file that are in memory at a time.
-PIECE = 2**23
+PIECE = 2**21
 
 
 class StoredTensor:

@@ -300,6 +300,14 @@ def export_arguments(format, signature, length_axis):
 
 
 def assign_part(variable, part, start, axis):
-    """In place."""
-    place = (slice(None),) * axis + (slice(start, start + part.shape[axis]),)
-    variable.value[place].assign(tf.cast(part, variable.value.dtype))
+    """In place: a slice of the variable itself would be read first, and the whole copied."""
+    begin = [0] * len(variable.shape)
+    end = [int(n) for n in variable.shape]
+    begin[axis], end[axis] = start, start + part.shape[axis]
+    tf.raw_ops.ResourceStridedSliceAssign(
+        ref=variable.value.handle,
+        begin=begin,
+        end=end,
+        strides=[1] * len(end),
+        value=tf.cast(part, variable.value.dtype),
+    )
