@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from keras_ssm.layers import Mamba, Mamba2
-from keras_ssm.models import SSMBackbone
+from keras_ssm.models import SSMBackbone, SSMCausalLM
 from tests.backend_tools import BACKEND
 from tests.recordings import slow_but
 from tests.shared_data import SHARED
@@ -33,6 +33,10 @@ class Record:
 
     def __getitem__(self, key):
         return self.arrays[key]
+
+    @property
+    def dt_limit(self):
+        return _limit(self.config) if self.config["model_type"] == "mamba2" else (0.0, np.inf)
 
 
 def recorded(name):
@@ -108,8 +112,8 @@ def layer_of(record, i):
     return layer
 
 
-def backbone_of(record):
-    """Our backbone with all weights, and each weight's published name."""
+def model_of(record, **kwargs):
+    """Our language model with all weights, and each weight's published name."""
     config = record.config
     backbone = SSMBackbone(
         mixer_of(config),
@@ -122,7 +126,9 @@ def backbone_of(record):
         prenorm=True,
         final_norm="rms",
         norm_epsilon=config["layer_norm_epsilon"],
+        residual_dtype="float32" if config.get("residual_in_fp32") else None,
     )
+    model = SSMCausalLM(backbone, tie_embeddings=config["tie_word_embeddings"], **kwargs)
     named = {
         "backbone.embeddings.weight": (backbone.encoder_layer.embeddings, np.asarray),
         "backbone.norm_f.weight": (backbone.last_norm.scale, np.asarray),
@@ -131,9 +137,11 @@ def backbone_of(record):
         named[f"backbone.layers.{i}.norm.weight"] = block.norm.scale, np.asarray
         for name, pair in weights_of(block.mixer).items():
             named[f"backbone.layers.{i}.mixer.{name}"] = pair
+    if model.head is not None:
+        named["lm_head.weight"] = model.head.kernel, np.transpose
     for name, (weight, function) in named.items():
         weight.assign(function(record.weights[name]))
-    return backbone, named
+    return model, named
 
 
 def _limit(config):

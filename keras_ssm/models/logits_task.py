@@ -69,7 +69,7 @@ class LogitsTask(SSMTask):
         for name, value in given.items():
             if value is not None:
                 kwargs[name] = metric_on_logits(value, self.num_logits)
-        loss = loss_on_logits(loss, self.loss_reduction)
+        loss = loss_on_logits(loss, reduction=self.loss_reduction)
         super().compile(optimizer=optimizer, loss=loss, **kwargs)
 
     def check_targets(self, y):

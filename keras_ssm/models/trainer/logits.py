@@ -40,12 +40,12 @@ _THRESHOLD = {
 _ARGMAX = ("F1Score", "FBetaScore")  # without a threshold
 
 
-def loss_on_logits(loss, reduction="sum_over_batch_size"):
+def loss_on_logits(loss, **settings):
     """Returns a loss for logits, where a name or a function of Keras means one on probabilities.
 
     Args:
         loss: what `keras.Model.compile` takes.
-        reduction: str. How a loss that is given by name brings many values to one.
+        **settings: Arguments of a loss that is given by name, such as `reduction`.
 
     Returns:
         The same, with names and functions in their form for logits.
@@ -54,10 +54,10 @@ def loss_on_logits(loss, reduction="sum_over_batch_size"):
         ValueError: for a loss object with `from_logits=False`, or one that reads probabilities.
     """
     if isinstance(loss, (list, tuple, dict)):
-        return _mapped(lambda part: loss_on_logits(part, reduction), loss)
+        return _mapped(lambda part: loss_on_logits(part, **settings), loss)
     for name, others in _LOSSES.items():
         if _is_named(loss, name, others):
-            return getattr(keras.losses, name)(from_logits=True, reduction=reduction)
+            return getattr(keras.losses, name)(from_logits=True, **settings)
     _refuse_probabilities("loss", loss)
     return loss
 
