@@ -26,6 +26,10 @@ PAPERS = {
     "S4PTD": "A. Yu, A. Nigmetov, D. Morozov, M. W. Mahoney, N. B. Erichson, [Robustifying "
     "State-space Models for Long Sequences via Approximate Diagonalization]"
     "(https://arxiv.org/abs/2310.01698), 2024.",
+    "Mamba": "A. Gu, T. Dao, [Mamba: Linear-Time Sequence Modeling with Selective State Spaces]"
+    "(https://arxiv.org/abs/2312.00752), 2023.",
+    "Mamba2": "T. Dao, A. Gu, [Transformers are SSMs: Generalized Models and Efficient Algorithms "
+    "Through Structured State Space Duality](https://arxiv.org/abs/2405.21060), 2024.",
 }
 PAPERS["S5PTD"] = PAPERS["S4PTD"]
 
@@ -191,6 +195,11 @@ def _training(document):
 
 
 def _limits(document):
+    if document.get("pipeline_tag") == "text-generation":
+        return (
+            "It goes on as texts of its training part do, and what it says may be false. "
+            "Nothing else about its limits was recorded."
+        )
     return (
         "It knows data like that of its training part only; its probabilities are not calibrated. "
         "Nothing else about its limits was recorded."

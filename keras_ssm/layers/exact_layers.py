@@ -33,13 +33,8 @@ class Dense(keras.layers.Dense):
 
 
 @keras.saving.register_keras_serializable(package="keras_ssm")
-class Embedding(keras.layers.Embedding):
-    """`keras.layers.Embedding` that is the last layer of a language model as well.
-
-    Call arguments:
-        inputs: integer tensor; with `reverse` a float tensor `(..., output_dim)`.
-        reverse: bool. Whether the product with every row of the table is taken: `(..., input_dim)`.
-    """
+class Embedding(keras.layers.ReversibleEmbedding):
+    """`keras.layers.ReversibleEmbedding` with `ops.backend.matmul`, which passes masks on."""
 
     def __init__(self, input_dim: int, output_dim: int, **kwargs):
         super().__init__(input_dim, output_dim, **kwargs)
@@ -52,20 +47,17 @@ class Embedding(keras.layers.Embedding):
     def call(self, inputs, reverse=False):
         if not reverse:
             return super().call(inputs)
-        kernel = ops.transpose(ops.cast(self.embeddings, self.compute_dtype))
-        return backend.matmul(ops.cast(inputs, self.compute_dtype), kernel)
+        inputs = ops.cast(inputs, self.compute_dtype)
+        table = ops.cast(self.embeddings, self.compute_dtype)
+        if self.compute_dtype not in EXACT:
+            return ops.matmul(inputs, ops.transpose(table))
+        return backend.matmul(inputs, ops.transpose(table))
 
     def compute_mask(self, inputs, mask=None):
         return mask
 
-    def compute_output_shape(self, input_shape, reverse=False):
-        if reverse:
-            return (*input_shape[:-1], self.input_dim)
-        return super().compute_output_shape(input_shape)
-
-    def compute_output_spec(self, inputs, reverse=False):
-        shape = self.compute_output_shape(tuple(inputs.shape), reverse)
-        return keras.KerasTensor(shape, dtype=self.compute_dtype)
+    def quantize(self, mode=None, type_check=True, config=None):
+        return super().quantize(mode, type_check=False, config=config)
 
 
 @keras.saving.register_keras_serializable(package="keras_ssm")

@@ -72,6 +72,7 @@ class Mamba(MambaMixer):
         [Mamba](https://arxiv.org/abs/2312.00752), section 3.
     """
 
+    lora_layers = ("in_proj", "x_proj", "out_proj")
     undecayed_weights = ("A_log", "D", "dt_bias", "conv_bias")
 
     def __init__(

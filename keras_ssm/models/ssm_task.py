@@ -37,6 +37,7 @@ class SSMTask(Adapters, ModelFiles, SequenceTrainer, Task, Functional):
 
     backbone_cls = SSMBackbone
     settable = ("preprocessor",)
+    pipeline_tag = None  # the Hub's name of the task, where it is always the same
 
     @property
     def input_key(self) -> str:
@@ -171,7 +172,8 @@ class SSMTask(Adapters, ModelFiles, SequenceTrainer, Task, Functional):
         """
 
         def build(files, **arguments):
-            if "task.json" not in files.documents and "num_classes" not in arguments:
+            lacks = "num_classes" not in arguments and "task.json" not in files.documents
+            if lacks and "num_classes" in inspect.signature(cls).parameters:
                 raise ValueError(
                     f"Preset '{preset}' holds a backbone without a head: pass `num_classes`, or "
                     "load it with `SSMBackbone.from_preset`. "
@@ -202,7 +204,10 @@ class SSMTask(Adapters, ModelFiles, SequenceTrainer, Task, Functional):
         """
         with presets.writing(preset_dir) as directory:
             super().save_to_preset(str(directory), max_shard_size=max_shard_size)
-            facts = {**self.backbone.facts(), "task": type(self).__name__, **(info or {})}
+            facts = {**self.backbone.facts(), "task": type(self).__name__}
+            if self.pipeline_tag is not None:
+                facts["pipeline_tag"] = self.pipeline_tag
+            facts |= info or {}
             facts["parameters"] = self.count_params()
             if not self.has_task_weights():
                 facts["task_weights"] = False

@@ -1,33 +1,23 @@
-import functools
-from collections.abc import Callable, Collection
+from collections.abc import Callable
 
 import keras
-import keras_hub
 from keras_hub.models import CausalLM
 
 from keras_ssm.checks import check_flags
 from keras_ssm.layers.discrete_system import DiscreteSystem
 from keras_ssm.layers.exact_layers import Dense, Embedding
 from keras_ssm.models.language.generation import Generation
-from keras_ssm.models.language.next_tokens import (
-    is_text,
-    next_tokens,
-    padder,
-    texts_of,
-    without_boundaries,
-)
+from keras_ssm.models.language.next_token_training import NextTokenTraining
 from keras_ssm.models.language.scores import Scores
 from keras_ssm.models.language.ssm_causal_lm_preprocessor import SSMCausalLMPreprocessor
 from keras_ssm.models.logits_task import LogitsTask
 from keras_ssm.models.ssm_backbone import SSMBackbone
-from keras_ssm.models.trainer.targets import as_arrays
 from keras_ssm.ops import backend
-from keras_ssm.optimizers import ssm_optimizer
 from keras_ssm.types import State, Tensor
 
 
 @keras.saving.register_keras_serializable(package="keras_ssm")
-class SSMCausalLM(Generation, Scores, LogitsTask, CausalLM):
+class SSMCausalLM(Generation, Scores, NextTokenTraining, LogitsTask, CausalLM):
     """Language model: a backbone on token ids and, at every step, logits of the next token.
 
     Any mixer that is causal makes one: `Mamba` and `Mamba2` as published, and `S4D`, `S5` and the
@@ -83,8 +73,7 @@ class SSMCausalLM(Generation, Scores, LogitsTask, CausalLM):
 
     preprocessor_cls = SSMCausalLMPreprocessor
     settable = ("preprocessor", "sampler", "generate_function")
-    makes_targets = True
-    loss_reduction = "mean_with_sample_weight"  # the mean over the tokens that count
+    pipeline_tag = "text-generation"
 
     def __init__(
         self,
@@ -183,110 +172,41 @@ class SSMCausalLM(Generation, Scores, LogitsTask, CausalLM):
         """Returns the states before the first token, for `batch_size` rows."""
         return self.backbone.get_initial_state(batch_size)
 
-    # Training
+    def sample_outputs(self, inputs):
+        """A few logits: all of a large vocabulary would fill megabytes of a `preset.json`."""
+        return self(inputs)[:, -4:, :: -(-self.num_logits // 64)]
 
-    def compile(
-        self,
-        optimizer: str | keras.optimizers.Optimizer = "auto",
-        loss="auto",
-        *,
-        weighted_metrics="auto",
-        sampler: str | keras_hub.samplers.Sampler = "top_k",
-        document_end_ids: int | Collection[int] | None = None,
-        **kwargs,
-    ) -> None:
-        """Configures training and generation; see `keras_hub.models.CausalLM.compile`.
+    def enable_lora(self, rank: int, target_layer_names: list[str] | None = None) -> None:
+        """Adds low-rank updates to the backbone's projections; only these train, not the head.
+
+        The model is compiled anew with the same settings, since other weights train.
 
         Args:
-            optimizer: `"auto"`, name or optimizer. Defaults to
-                `ssm_optimizer(1e-3, 1e-3, weight_decay=0.1, global_clipnorm=1.0)`: AdamW that
-                clips the gradients together. Matrices decay, the embeddings among them; A, D, dt,
-                biases and norms do not.
-            loss: `"auto"`, name or loss. Defaults to sparse cross-entropy on logits. By name it
-                is the mean over the tokens that count: padding does not.
-            weighted_metrics: `"auto"` or metrics. Defaults to the accuracy. Metrics that leave
-                out padding, as `metrics` would not.
-            sampler: str or `keras_hub.samplers.Sampler`. How `generate` picks a token. Defaults
-                to `"top_k"`, as in keras-hub.
-            document_end_ids: int, collection of int, or `None`. Tokens that end a document in
-                rows that hold several. The token after one, the first of another document, is
-                then no target where `fit` and `evaluate` find the targets themselves. Defaults
-                to `None`.
-            **kwargs: Further arguments of `keras.Model.compile`.
+            rank: int. Rank of the updates.
+            target_layer_names: list of str or `None`. Names of the layers to adapt. Defaults
+                to those of the mixer, such as `in_proj`, `x_proj` and `out_proj` of `Mamba`, and
+                those of the blocks, `output_dense`.
+
+        Saving merges the updates into the weights; `save_lora_weights` saves them alone.
 
         Raises:
-            ValueError: for a loss or metric that reads probabilities, or ids that the model
-                does not have.
+            ValueError: for a rank below 1, layers that are not there, or a second time.
+
+        Reference:
+            [LoRA](https://arxiv.org/abs/2106.09685), equation 3.
         """
-        if isinstance(optimizer, str) and optimizer == "auto":
-            optimizer = ssm_optimizer(1e-3, 1e-3, weight_decay=0.1, global_clipnorm=1.0)
-        if isinstance(weighted_metrics, str) and weighted_metrics == "auto":
-            weighted_metrics = [keras.metrics.SparseCategoricalAccuracy()]
-        ends = self._checked_ends(document_end_ids)
-        super().compile(
-            optimizer, loss, weighted_metrics=weighted_metrics, sampler=sampler, **kwargs
-        )
-        self._document_ends = ends
-        self._compile_alike = functools.partial(self._compile_alike, document_end_ids=ends)
-
-    @property
-    def document_end_ids(self) -> tuple[int, ...]:
-        """The tokens that end a document, as compiled."""
-        return getattr(self, "_document_ends", ())
-
-    def _checked_ends(self, ids):
-        ends = (ids,) if isinstance(ids, int) else tuple(ids or ())
-        if not all(isinstance(i, int) and 0 <= i < self.num_logits for i in ends):
-            raise ValueError(
-                f"`document_end_ids` must be ids from 0 to {self.num_logits - 1}. "
-                f"Received: document_end_ids={ids}"
-            )
-        return ends
-
-    def preprocess_samples(self, x, y=None, sample_weight=None):
-        """Texts through the preprocessor, which makes the targets; token ids padded."""
-        if is_text(x):
-            if self.preprocessor is None:
-                raise ValueError(
-                    "Texts need a `preprocessor`, which turns them into token ids. "
-                    "Received: texts, with preprocessor=None"
-                )
-            weighs = isinstance(self.preprocessor, SSMCausalLMPreprocessor)
-            if y is not None or (sample_weight is not None and not weighs):
-                raise ValueError(
-                    "Texts bring their own targets, the next tokens: pass them alone, or token "
-                    f"ids with targets. Received: y of type {type(y).__name__}, "
-                    f"sample_weight of type {type(sample_weight).__name__}"
-                )
-            weights = {} if sample_weight is None else {"sample_weight": sample_weight}
-            packed = keras.tree.map_structure(as_arrays, self.preprocessor(texts_of(x), **weights))
-            x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(packed)
-            if y is not None:
-                ends = self.document_end_ids
-                sample_weight = without_boundaries(x["token_ids"], sample_weight, ends)
-        elif self.preprocessor is None or reads_texts(self.preprocessor):
-            x = padder()(x)
-        else:
-            x = self.preprocessor(x)
-        return x, y, sample_weight  # packed by Keras, weights without targets would be lost
-
-    def make_targets(self, x, sample_weight, lengths):
-        return next_tokens(x, sample_weight, lengths, self.document_end_ids)
-
-    def get_compile_config(self):
-        config = super().get_compile_config()
-        if not self.compiled or not config:
-            return config
-        sampler = keras_hub.samplers.serialize(self.sampler)
-        return {**config, "sampler": sampler, "document_end_ids": list(self.document_end_ids)}
+        if self.head is None:
+            super().enable_lora(rank, target_layer_names)
+            return
+        trains, self.head.trainable = self.head.trainable, False
+        try:
+            super().enable_lora(rank, target_layer_names)
+        except ValueError:
+            self.head.trainable = trains
+            raise
 
     def get_config(self):
         return {**super().get_config(), "tie_embeddings": self.tie_embeddings}
-
-
-def reads_texts(preprocessor):
-    """Whether a preprocessor reads texts alone, so that token ids pass it by."""
-    return isinstance(preprocessor, keras_hub.models.CausalLMPreprocessor)
 
 
 def check_backbone(backbone, tie_embeddings, head_dtype):
