@@ -180,6 +180,8 @@ class SSMTask(Adapters, ModelFiles, SequenceTrainer, Task, Functional):
                     f"Received: arguments {sorted(kwargs)}"
                 )
             arguments = with_saved_policy(arguments, files.documents)
+            if not {"task.json", "preprocessor.json"} & set(files.documents):
+                arguments.setdefault("preprocessor", None)  # keras_hub would look for its files
             model = super(SSMTask, cls).from_preset(str(files.directory), **arguments)
             if not model.compiled and arguments.get("compile", True):
                 model.compile()

@@ -8,10 +8,10 @@ from keras import ops
 
 from keras_ssm.layers import DSS, S4D, S5, Mamba, Mamba2
 from keras_ssm.layers.stepwise import stepwise
-from keras_ssm.models import GenerationState, SSMCausalLM
+from keras_ssm.models import GenerationState
 from keras_ssm.models.language.decoding import LONGEST_READ
 from tests.backend_tools import BACKEND, to_numpy
-from tests.mamba_recordings import CASES, backbone_of, recorded
+from tests.mamba_recordings import CASES, model_of, recorded
 from tests.models.language.generating import language_model
 from tests.recordings import slow_but
 
@@ -87,10 +87,7 @@ def test_generation_within_fit():
 @pytest.mark.parametrize("name", CASES)
 def test_recorded_tokens(name):
     record = recorded(name)
-    backbone, _ = backbone_of(record)
-    model = SSMCausalLM(backbone, tie_embeddings=record.config["tie_word_embeddings"])
-    if model.head is not None:
-        model.head.kernel.assign(record.weights["lm_head.weight"].T)
+    model, _ = model_of(record)
     model.compile(sampler="greedy")
     expected = record["generated_full"].tolist()
     prompts = record["input_ids"][:, :6].astype("int32")
