@@ -1,4 +1,5 @@
 import json
+import zipfile
 import zlib
 from typing import Self
 
@@ -170,8 +171,15 @@ class GenerationState:
         Raises:
             ValueError: for a file that `save` did not write.
         """
-        with np.load(filepath, allow_pickle=False) as file:
-            return cls.from_dict(dict(file))
+        try:
+            with np.load(filepath, allow_pickle=False) as file:
+                arrays = dict(file)
+        except (ValueError, TypeError, AttributeError, EOFError, zipfile.BadZipFile) as error:
+            raise ValueError(
+                "`filepath` must be a file that `GenerationState.save` wrote. "
+                f"Received: filepath={str(filepath)!r}, of which NumPy says: {error}"
+            ) from error
+        return cls.from_dict(arrays)
 
 
 def fingerprint(model):

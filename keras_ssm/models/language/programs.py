@@ -40,8 +40,9 @@ class Programs:
             self._step, self._note = backend.traced(self._next_of), backend.traced(_noted)
 
     def fit(self, sampler, known):
-        """Whether these programs are those of a sampler as it is now."""
+        """Whether these programs are those of a sampler, and of the weights, as they are now."""
         same = sampler is self.sampler and known == self.known
+        same = same and [*map(id, self.weights)] == [*map(id, self.model.variables)]
         return same and self.settings == repr(_settings(sampler))
 
     def steps_alone(self):

@@ -250,6 +250,23 @@ def test_states_of_others_are_refused(tmp_path):
     np.savez(tmp_path / "other.npz", tokens=np.zeros(3))
     with pytest.raises(ValueError, match="of this version"):
         GenerationState.load(tmp_path / "other.npz")
+    for content in (b"", b"text", b"PK\x03\x04"):
+        (tmp_path / "other.npz").write_bytes(content)
+        with pytest.raises(ValueError, match="`filepath` must be a file that"):
+            GenerationState.load(tmp_path / "other.npz")
+
+
+@pytest.mark.once("torch")
+def test_adapters_of_the_backbone_are_heard():
+    model = language_model()
+    before = model.generate([1, 2], max_new_tokens=40)
+    model.backbone.enable_lora(2)
+    for block in model.backbone.blocks:
+        kernel = block.mixer.out_proj.lora_kernel_b
+        kernel.assign(ops.ones_like(kernel))
+    after = model.generate([1, 2], max_new_tokens=40)
+    assert after != before
+    check_argmax(model, [[1, 2]], [after])
 
 
 @pytest.mark.once("torch")
