@@ -3,6 +3,7 @@
 import json
 from pathlib import Path
 
+import keras
 import numpy as np
 from keras import ops
 
@@ -78,10 +79,12 @@ def describe(model) -> MambaSpec:
         prenorm=(backbone.prenorm, (True,)),
         final_norm=(backbone.final_norm, (backbone.norm,)),
     )
-    if model.quantization_mode is not None:
+    layers = model._flatten_layers()
+    quantised = next((layer for layer in layers if layer.quantization_mode is not None), None)
+    if quantised is not None:
         raise ValueError(
             "The weights of a published model are floats: export it before it is quantised. "
-            f"Received: a model quantised to {model.quantization_mode}"
+            f"Received: layer {quantised.name} quantised to {quantised.quantization_mode}"
         )
     arguments = {
         name: value
@@ -110,7 +113,7 @@ def _write_hf(model, spec, config, directory):
     tensors = {}
     for weight in weights_of(spec):
         variable = find_weight(model, weight.target)
-        kind = KINDS[str(variable.dtype)]
+        kind = KINDS[_dtype(variable)]
         tensors[weight.name] = weight.shape, kind, lambda w=weight: _array(model, w)
     write_stored(directory / "model.safetensors", tensors)
     dtype = model.backbone.dtype_policy.variable_dtype
@@ -132,7 +135,7 @@ def _write_original(model, spec, directory):
     for weight in weights_of(spec):
         name = f"backbone.{TABLES[1]}.weight" if weight.name == table else weight.name
         content[name] = torch.from_numpy(np.array(_array(model, weight)))
-        if find_weight(model, weight.target).dtype == "bfloat16":
+        if _dtype(find_weight(model, weight.target)) == "bfloat16":
             content[name] = content[name].to(torch.bfloat16)
     if spec.tie_embeddings:  # one storage, as there
         content[HEAD] = content[f"backbone.{TABLES[1]}.weight"]
@@ -144,9 +147,15 @@ def _write_original(model, spec, directory):
 def _array(model, weight):
     """The tensor of a weight; bfloat16 as float32, which holds it exactly."""
     variable = find_weight(model, weight.target)
-    exact = "float32" if str(variable.dtype) == "bfloat16" else str(variable.dtype)
+    dtype = _dtype(variable)
+    exact = "float32" if dtype == "bfloat16" else dtype
     value = ops.convert_to_numpy(ops.cast(variable, exact))
     return WRITTEN[weight.arranged](value)
+
+
+def _dtype(variable):
+    """The dtype of a weight, also of one that was adapted, which is a tensor of the backend."""
+    return keras.backend.standardize_dtype(variable.dtype)
 
 
 def _special_tokens(model):
