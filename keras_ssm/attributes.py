@@ -4,6 +4,7 @@ import functools
 import inspect
 
 import keras
+import numpy as np
 
 _PACKAGE = f"{__package__}."
 _OWNERS = {}  # name of an argument of a constructor: the first class that has it
@@ -38,6 +39,8 @@ class Attributes:
             raise
 
     def __setattr__(self, name, value):
+        if isinstance(value, np.generic):
+            value = value.item()  # a configuration holds numbers of Python
         if not name.startswith("_") and name not in _names_of_keras(type(self)):
             self._check_settable(name, value)
             setter = _setter(self, name)

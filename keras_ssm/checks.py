@@ -31,10 +31,14 @@ def compatible(received, expected):
 
 
 def check_positive(**values):
-    """Raises a `ValueError` for the first argument that is not a positive integer."""
+    """Returns positive integers as those of Python, which Keras' layers ask for.
+
+    Raises a `ValueError` for the first argument that is none.
+    """
     for name, value in values.items():
         if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < 1:
             raise ValueError(f"`{name}` must be a positive integer. Received: {name}={value!r}")
+    return [int(value) for value in values.values()]
 
 
 def check_choice(name, value, choices):

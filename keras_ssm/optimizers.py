@@ -1,6 +1,7 @@
 """Optimizers that treat the parameters of a state-space model apart."""
 
 import keras
+from keras import ops
 
 UNDECAYED_WEIGHTS = ("bias", "gamma", "beta", "scale")
 
@@ -98,8 +99,10 @@ class ClippedTogether(keras.optimizers.MultiOptimizer):
         if scale is None:
             grads = self._clip_gradients(list(grads))
         else:  # which the optimizers of the groups take out again
-            grads = [g if g is None else g / scale for g in grads]
-            grads = [g if g is None else g * scale for g in self._clip_gradients(grads)]
+            # By `keras.ops`, since those of a table of tokens are sparse on TensorFlow.
+            grads = [g if g is None else ops.divide(g, scale) for g in grads]
+            grads = self._clip_gradients(grads)
+            grads = [g if g is None else ops.multiply(g, scale) for g in grads]
         super().apply(grads, trainable_variables)
 
     def get_config(self):

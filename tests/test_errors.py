@@ -263,22 +263,6 @@ def test_refused_calls_leave_a_working_model(rng):
     assert np.isfinite(model.predict(x, verbose=0)).all()
 
 
-@pytest.mark.everywhere
-def test_an_error_inside_training_leaves_a_working_model(rng):
-    model = make_classifier()
-    x = rng.standard_normal((6, 5, 2)).astype("float32")
-
-    def broken(y_true, y_pred):
-        raise RuntimeError("a loss with a mistake")
-
-    model.compile(loss=broken)
-    with pytest.raises(RuntimeError, match="a loss with a mistake"):
-        model.fit(x, np.zeros(6), verbose=0)
-    model.compile()
-    model.fit(x, np.zeros(6, "int32"), verbose=0)
-    assert np.isfinite(model.predict(x, verbose=0)).all()
-
-
 def test_token_models_refuse_floats_and_float_models_refuse_nothing_they_can_scale(rng):
     tokens = make_classifier(vocabulary_size=10)
     with pytest.raises(ValueError, match="must be integers"):

@@ -314,4 +314,4 @@ class SequenceMixer(Attributes, MixerChecks, OneDirection, keras.layers.Layer):
 
 def _one_row_more(x):
     """x with a row of zeros after the last."""
-    return ops.concatenate([x, ops.zeros((1, *x.shape[1:]), dtype=x.dtype)], axis=0)
+    return ops.concatenate([x, ops.zeros((1, *ops.shape(x)[1:]), dtype=x.dtype)], axis=0)

@@ -103,7 +103,7 @@ class Adapters:
 
 def enable(backbone, rank, target_layer_names, enable_lora):
     """Enables low-rank updates of a backbone by keras_hub, and freezes all else of its layers."""
-    check_positive(rank=rank)
+    (rank,) = check_positive(rank=rank)
     if adapted_layers(backbone):
         raise ValueError(
             "Low-rank updates can be enabled once. "

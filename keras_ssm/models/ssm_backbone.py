@@ -111,10 +111,12 @@ class SSMBackbone(BackboneFiles, BackboneLayers, SequenceTrainer, Backbone, Func
                 "`mixer` must be a layer that mixes sequences, such as `S4D(state_dim=64)`. "
                 f"Received: mixer={mixer}"
             )
-        check_positive(num_layers=num_layers, hidden_dim=hidden_dim, input_dim=input_dim)
+        num_layers, hidden_dim, input_dim = check_positive(
+            num_layers=num_layers, hidden_dim=hidden_dim, input_dim=input_dim
+        )
         check_flags(mask_inputs=mask_inputs, trainable=trainable)
         if vocabulary_size is not None:
-            check_positive(vocabulary_size=vocabulary_size)
+            (vocabulary_size,) = check_positive(vocabulary_size=vocabulary_size)
         check_choice("encoder", encoder, ENCODERS)
         kind = encoder
         if encoder == "auto":

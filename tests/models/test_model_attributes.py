@@ -1,6 +1,7 @@
 """What a person sets on a model is heard, or refused."""
 
 import inspect
+import json
 from functools import partial
 
 import keras
@@ -9,7 +10,7 @@ import pytest
 
 import keras_ssm
 from keras_ssm.attributes import Attributes
-from keras_ssm.layers import S4D, ScalarNormalization, SequencePooling, SSMBlock
+from keras_ssm.layers import S4D, Mamba, ScalarNormalization, SequencePooling, SSMBlock
 from keras_ssm.models import (
     SequencePreprocessor,
     SSMBackbone,
@@ -222,3 +223,14 @@ def test_a_preprocessor_reads_its_settings_anew():
     model.preprocessor.sequence_length = 4
     expected = model.predict(SERIES[:, :4], verbose=0)
     assert relative_error(model.predict(SERIES, verbose=0), expected) < 1e-6
+
+
+def test_numbers_of_numpy_become_numbers_of_python():
+    """A configuration is written as JSON."""
+    sizes = {"num_layers": np.int64(1), "hidden_dim": np.int64(4), "prenorm": np.bool_(True)}
+    mixer = Mamba(state_dim=np.int64(2), inner_dim=np.int64(4))
+    backbone = SSMBackbone(mixer, dropout=np.float32(0.5), **sizes)
+    model = SSMClassifier(backbone, num_classes=np.int64(3), head_dtype="float32")
+    for part in (mixer, S4D(state_dim=np.int64(4), dt_min=np.float64(1e-3)), backbone, model):
+        config = json.loads(json.dumps(part.get_config()))
+        assert part.from_config(config).get_config() == part.get_config()

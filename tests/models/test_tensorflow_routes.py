@@ -6,10 +6,12 @@ import sys
 
 import keras
 import numpy as np
+import pytest
 import tensorflow as tf
 
 from keras_ssm.layers import S4D
 from keras_ssm.models import SSMBackbone, SSMClassifier
+from keras_ssm.optimizers import ssm_optimizer
 
 REPLICAS = """
 import keras, numpy as np, tensorflow as tf
@@ -48,3 +50,33 @@ def test_graphs_hold_no_operation_that_onnx_lacks():
     graph = tf.function(model).get_concrete_function(signature).graph
     names = {operation.type for operation in graph.get_operations()}
     assert "Erf" in names and "Erfc" not in names
+
+
+def test_gradients_of_a_table_are_clipped_under_a_loss_scale():
+    """They are sparse on TensorFlow, and the scale changes nothing in the weights."""
+    trained = []
+    for scale in (None, 128.0):
+        backbone = SSMBackbone(S4D(4, seed=1), 1, 4, vocabulary_size=5)
+        model = SSMClassifier(backbone, 2)
+        optimizer = ssm_optimizer(1e-2, global_clipnorm=1e-3)
+        optimizer.loss_scale_factor = scale
+        keras.utils.set_random_seed(0)
+        model.set_weights([np.random.normal(size=w.shape) for w in model.get_weights()])
+        model.compile(optimizer, run_eagerly=True)
+        model.train_on_batch(np.array([[3, 1, 1]]), np.array([1]))
+        trained.append(model.get_weights())
+    for plain, scaled in zip(*trained, strict=True):
+        np.testing.assert_allclose(plain, scaled, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("return_state", [False, True])
+def test_no_rows_of_an_unknown_length(return_state):
+    layer = S4D(4)
+    shapes = [tf.TensorSpec((0, None, 3), "float32"), tf.TensorSpec((0, None), "bool")]
+
+    @tf.function(input_signature=shapes)
+    def run(x, mask):
+        return layer(x, mask=mask, return_state=return_state)
+
+    outputs = keras.tree.flatten(run(np.zeros((0, 7, 3), "float32"), np.zeros((0, 7), bool)))
+    assert [tuple(y.shape) for y in outputs] == [(0, 7, 3), (0, 3, 4)][: 1 + return_state]

@@ -599,3 +599,21 @@ def test_a_dataset_of_keras_is_shuffled_as_asked(series):
         model.fit(data, epochs=2, shuffle=shuffle, verbose=0)
         last = data.read[-12:]
         assert sorted(last) == in_order and (last == in_order) != shuffle
+
+
+@pytest.mark.everywhere
+def test_an_error_inside_training_leaves_a_working_model(series):
+    """Also its compiled functions: a graph whose first trace failed does not run again."""
+    model, mistakes = make_model(), ["a loss with a mistake"]
+
+    def loss(y_true, y_pred):
+        if mistakes:
+            raise RuntimeError(mistakes[0])
+        return keras.ops.mean(y_pred**2, axis=-1)
+
+    model.compile(loss=loss)  # traced
+    with pytest.raises(RuntimeError, match="a loss with a mistake"):
+        model.fit(series[0], np.zeros(4), verbose=0)
+    mistakes.clear()
+    model.fit(series[0], np.zeros(4), verbose=0)  # not compiled anew
+    assert np.isfinite(model.predict(series[0], verbose=0)).all()

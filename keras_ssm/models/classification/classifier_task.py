@@ -31,7 +31,7 @@ class ClassifierTask(LogitsTask):
     ) -> None:
         """Checks the arguments and makes the layers of the head."""
         self.set_parts(backbone, preprocessor, head_dtype)
-        check_positive(num_classes=num_classes)
+        (num_classes,) = check_positive(num_classes=num_classes)
         check_number("dropout", dropout, low=0, high=1)
         if preprocessor is None:
             tokens = backbone.vocabulary_size is not None
