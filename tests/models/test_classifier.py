@@ -90,7 +90,7 @@ def test_every_kind_of_data_trains_and_predicts(series):
     assert abs(accuracy - (logits.argmax(axis=-1) == y).mean()) < 1e-6
 
 
-@pytest.mark.everywhere
+@pytest.mark.once("torch", "tensorflow")  # JAX takes it in test_training_mode.py
 def test_tf_data(series):
     import tensorflow as tf
 
@@ -104,9 +104,7 @@ def test_tf_data(series):
     ragged = tf.data.Dataset.from_tensor_slices((ragged, y)).batch(4)
     masked = model({"inputs": x, "padding_mask": np.arange(12) < LENGTHS[:, None]})
     assert relative_error(predict(model, ragged), masked) < 1e-5
-    # JAX compiles anew for every shape, and needs static ones.
-    train = dataset if BACKEND == "jax" else ragged
-    history = model.fit(train, epochs=2, validation_data=train, verbose=0)
+    history = model.fit(ragged, epochs=2, validation_data=ragged, verbose=0)
     assert np.isfinite(history.history["val_loss"]).all()
     with pytest.raises(ValueError, match="pass `x` alone"):
         model.fit(dataset, y, verbose=0)
@@ -349,8 +347,8 @@ def test_int8_round_trips(series, tmp_path, head_dtype):
     [
         pytest.param("mixed_bfloat16", marks=pytest.mark.once("jax")),
         pytest.param("bfloat16", marks=pytest.mark.once("torch")),
-        # Whose optimizer scales the loss.
-        pytest.param("mixed_float16", marks=pytest.mark.once("tensorflow", "torch")),
+        # Whose optimizer scales the loss; TensorFlow: test_plain_keras.py.
+        pytest.param("mixed_float16", marks=pytest.mark.once("torch")),
     ],
 )
 def test_half_precision_trains(series, policy, tmp_path):
@@ -368,7 +366,7 @@ def test_half_precision_trains(series, policy, tmp_path):
     assert relative_error(predict(loaded, x), predict(model, x)) < 1e-6
 
 
-@pytest.mark.everywhere
+@pytest.mark.once("torch", "tensorflow")  # JAX compiles each time
 def test_compiled_training_and_predicting(series):
     x, y = series
     rows = [row[:n] for row, n in zip(x, LENGTHS, strict=True)]
