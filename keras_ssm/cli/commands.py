@@ -5,6 +5,7 @@ import os
 from pathlib import Path
 
 import click
+from rich.markup import escape
 from rich.table import Table
 
 from keras_ssm import presets
@@ -47,9 +48,14 @@ def list_command(markdown):
 def info(name, revision):
     """Shows configuration, size, scores and licences of a preset.
 
-    NAME is a built-in name, a directory, or hf://organisation/name.
+    NAME is a built-in name, a directory, or hf://organisation/name. Of a published model in
+    another format its configuration is shown.
     """
-    directory = _resolve(name, revision)
+    found = _explained(lambda: presets.find(name, revision, weights=False))
+    directory = found.directory
+    if found.format is not None:
+        console.print(_published(name, found))
+        return
     document = _explained(lambda: presets.read(directory))
     config = json.loads((directory / "config.json").read_text(encoding="utf-8"))["config"]
     table = Table(show_header=False, box=None, padding=(0, 2, 0, 0))
@@ -245,6 +251,18 @@ def _source(info):
     published = "on the Hub" if info["published"] else "not published yet"
     places = {"package": "package, " + published, "hub": published}
     return places.get(info["source"], info["source"])
+
+
+def _published(name, found):
+    """The configuration of a published model in the format of another library, as a table."""
+    file = "params.json" if found.format == presets.CODESTRAL else "config.json"
+    table = Table(show_header=False, box=None, padding=(0, 2, 0, 0))
+    table.add_row("published model", name)
+    table.add_row("format", found.format)
+    for key, value in sorted(presets.read_json(found.directory / file).items()):
+        table.add_row(escape(key), escape(str(value)))
+    table.add_row("directory", str(found.directory))
+    return table
 
 
 def _settings(config):

@@ -3,6 +3,7 @@
 import contextlib
 import fnmatch
 import inspect
+import warnings
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -154,6 +155,12 @@ class _Plan:
             raise ValueError(
                 "A published language model has no head of another task: pass `num_classes`, or "
                 f"load an `SSMCausalLM`. Received: arguments {sorted(task)}"
+            )
+        elif "preprocessor" not in task:
+            warnings.warn(
+                f"`{self.cls.__name__}` turns texts into bytes, not into the tokens that this "
+                "model was trained on: pass token ids, or a `preprocessor` of the right tokenizer.",
+                stacklevel=2,
             )
         with without() if self.cls is SSMCausalLM else contextlib.nullcontext():
             return self.cls(backbone, **task)

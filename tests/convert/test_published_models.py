@@ -393,7 +393,8 @@ def test_a_model_without_the_weights_may_be_another(copy):
 
 
 def test_a_published_backbone_under_another_head(directory):
-    model = SSMClassifier.from_preset(directory, num_classes=3)
+    with pytest.warns(UserWarning, match="turns texts into bytes"):
+        model = SSMClassifier.from_preset(directory, num_classes=3)
     assert model.compiled and model.predict(IDS, verbose=0).shape == (2, 3)
     table = read_tensors(directory)["backbone.embeddings.weight"]
     np.testing.assert_array_equal(to_numpy(model.backbone.token_embedding.embeddings), table)
@@ -401,6 +402,13 @@ def test_a_published_backbone_under_another_head(directory):
         SSMClassifier.from_preset(directory)
     with pytest.raises(ValueError, match="load it as an `SSMCausalLM`"):
         SequencePreprocessor.from_preset(directory)
+
+
+def test_the_command_shows_a_configuration(directory):
+    result = CliRunner().invoke(cli.main, ["info", str(directory)])
+    assert result.exit_code == 0, result.output
+    for text in ("mamba-hf", "hidden_size", str(directory)):
+        assert text in result.output.replace("\n", "")
 
 
 def test_a_report_and_a_preset(directory, tmp_path):
