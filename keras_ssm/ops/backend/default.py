@@ -116,21 +116,6 @@ def split(x, sizes):
     return ops.split(x, np.cumsum(sizes[:-1]).tolist(), axis=-1)
 
 
-# Weights.
-
-
-def assign_part(variable, part, start, axis):
-    """Gives a part of a variable other numbers, and copies nothing else of it.
-
-    Args:
-        variable: Keras variable.
-        part: NumPy array.
-        start: int. Where the part begins.
-        axis: int. Along which axis; the others are whole.
-    """
-    raise NotImplementedError
-
-
 # Functions and loops.
 
 
@@ -144,20 +129,22 @@ def argsort(x):
     return ops.argsort(x, axis=-1)
 
 
+def assign_part(variable, part, start, axis):
+    """Gives a variable the numbers of an array from `start` on along an axis, and no copy."""
+    raise NotImplementedError
+
+
 def static_value(x):
     """The value of x as a NumPy array, or `None` where a graph is traced."""
     raise NotImplementedError
 
 
 def with_gradient(forward, backward):
-    """A function of tensors with its own gradient.
+    """A function of tensors, which returns outputs, with its own gradient.
 
     Args:
         forward: maps the tensors to `(outputs, kept)`.
         backward: maps `(kept, cotangents)` to the gradient of each tensor.
-
-    Returns:
-        Function of the tensors that returns the outputs.
     """
     raise NotImplementedError
 
