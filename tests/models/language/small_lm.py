@@ -22,8 +22,9 @@ def language_model(mixer=None, tied=True, preprocessor=None, seed=0, **kwargs):
     return model
 
 
-def nats(model, row):
-    """What each token of a row but the first costs, in nats."""
-    logits = to_numpy(model(np.asarray(row)[None]))[0].astype("float64")
+def nats(model, row, logits=None):
+    """What each token of a row but the first costs, in nats; the logits may be padded."""
+    logits = to_numpy(model(np.asarray(row)[None]))[0] if logits is None else logits
+    logits = logits.astype("float64")
     log_p = logits - np.log(np.exp(logits).sum(-1, keepdims=True))
     return -log_p[np.arange(len(row) - 1), row[1:]]
