@@ -13,7 +13,7 @@ LONGEST = 350  # lines
 
 # From the ground up. Files and folders of one line do not know each other.
 STRATA = (
-    ("version", "attributes", "checks", "keras_internals", "scratch", "types"),
+    ("version", "attributes", "checks", "keras_internals", "machine", "scratch", "types"),
     ("atomic_file", "initializers", "ops"),
     ("atomic_directory", "layers"),
     ("presets", "optimizers"),

@@ -19,8 +19,7 @@ from pathlib import Path
 import keras
 import numpy as np
 
-from keras_ssm import layers
-from keras_ssm.benchmark import machine
+from keras_ssm import layers, machine
 from keras_ssm.benchmark.yardsticks import published
 
 SHAPES = [(16, 1024, 512), (16, 4096, 512), (16, 16384, 512), (4, 65536, 512)]

@@ -40,8 +40,9 @@ def benchmark(backends, names, methods, lengths, quick, full, seconds, out, **se
     backends = _installed(backends)
     if out is not None:
         check_installed("matplotlib")
+    from keras_ssm import machine
     from keras_ssm.atomic_file import writing_file
-    from keras_ssm.benchmark import machine, memory, picture, records, report, run
+    from keras_ssm.benchmark import memory, picture, records, report, run
 
     shapes = run.QUICK_SHAPES if quick else run.SHAPES
     known = {

@@ -96,6 +96,26 @@ def load_keras():
         )
 
 
+def choose_backend(backend):
+    """Sets the backend that the command was asked for, before Keras is imported."""
+    if backend:
+        os.environ["KERAS_BACKEND"] = backend
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+
+def setting(text):
+    """Returns the name and the value of `NAME=VALUE`, the value as YAML reads it."""
+    import yaml
+
+    name, separator, value = text.partition("=")
+    if not separator or not name:
+        raise ValueError(f"A setting must be NAME=VALUE. Received: {text}")
+    try:
+        return name, yaml.safe_load(value)
+    except yaml.YAMLError:
+        return name, value
+
+
 def _flush(stream):
     """Writes what is left; returns the exit code that a failure asks for, else 0."""
     try:

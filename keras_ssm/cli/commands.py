@@ -1,7 +1,6 @@
 """The commands. Each imports what it needs: help must not load a backend."""
 
 import json
-import os
 from pathlib import Path
 
 import click
@@ -10,8 +9,15 @@ from rich.table import Table
 
 from keras_ssm import presets
 from keras_ssm.cli.benchmark import benchmark
-from keras_ssm.cli.command_group import CommandGroup, check_installed, load_keras
+from keras_ssm.cli.command_group import (
+    CommandGroup,
+    check_installed,
+    choose_backend,
+    load_keras,
+    setting,
+)
 from keras_ssm.cli.console import BACKENDS, console
+from keras_ssm.cli.training import evaluate, train
 from keras_ssm.version import __version__
 
 
@@ -22,6 +28,8 @@ def main():
 
 
 main.add_command(benchmark)
+main.add_command(train)
+main.add_command(evaluate)
 
 
 @main.command("list")
@@ -84,7 +92,7 @@ def info(name, revision):
 @click.option("--backend", type=click.Choice(BACKENDS), help="Keras backend.")
 def demo(preset, out, backend):
     """Classifies, streams, fine-tunes, saves and plots, on real digits."""
-    _choose_backend(backend)
+    choose_backend(backend)
     _resolve(preset)
     check_installed("matplotlib", "sklearn")
     load_keras()
@@ -117,10 +125,10 @@ def convert_command(source, destination, format, to, settings, config, ignore, c
     With --to, SOURCE is a preset and DESTINATION becomes a checkpoint of the official classes;
     with --to mamba-hf or mamba-original a directory.
     """
-    _choose_backend(backend)
+    choose_backend(backend)
     load_keras()
     try:
-        overrides = dict(map(_setting, settings))
+        overrides = dict(map(setting, settings))
         if to and (overrides or config or ignore or check or format != "auto"):
             raise ValueError(
                 "With `--to`, SOURCE and DESTINATION say everything. Received: further options"
@@ -131,18 +139,6 @@ def convert_command(source, destination, format, to, settings, config, ignore, c
             _import(source, destination, format, config, ignore, check, overrides)
     except ValueError as error:
         raise click.ClickException(str(error)) from None
-
-
-def _setting(text):
-    import yaml
-
-    name, separator, value = text.partition("=")
-    if not separator or not name:
-        raise ValueError(f"`--set` takes NAME=VALUE. Received: --set {text}")
-    try:
-        return name, yaml.safe_load(value)
-    except yaml.YAMLError:
-        return name, value
 
 
 def _import(source, destination, format, config, ignore, check, overrides):
@@ -205,7 +201,7 @@ def publish(preset_dir, repo_id, everything, organisation, show_card, backend, *
     if everything:
         known = _explained(presets.list_presets)
         jobs = [(name, f"{organisation}/{name}") for name, i in known.items() if i["handle"]]
-    _choose_backend(backend)
+    choose_backend(backend)
     failed = []
     for source, destination in jobs:
         try:
@@ -228,12 +224,6 @@ def _publish(source, destination, show_card, settings):
         return
     for line in hub.publish(source, destination, **settings).describe():
         console.print(line, highlight=False, markup=False)
-
-
-def _choose_backend(backend):
-    if backend:
-        os.environ["KERAS_BACKEND"] = backend
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 
 def _resolve(name, revision=None):

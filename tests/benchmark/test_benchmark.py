@@ -10,10 +10,9 @@ import pytest
 from click.testing import CliRunner
 from keras import ops
 
-from keras_ssm import layers
+from keras_ssm import layers, machine
 from keras_ssm.benchmark import (
     arithmetic,
-    machine,
     picture,
     records,
     report,

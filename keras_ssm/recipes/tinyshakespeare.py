@@ -1,0 +1,197 @@
+"""Language models of bytes on tinyshakespeare, 1,115,394 bytes split 90 / 5 / 5 % in order."""
+
+import gzip
+import math
+
+import keras
+import numpy as np
+
+from keras_ssm.layers import S4D, Mamba2
+from keras_ssm.models import SSMBackbone, SSMCausalLM, SSMCausalLMPreprocessor
+from keras_ssm.optimizers import ssm_optimizer
+from keras_ssm.recipes.recipe import EpochData, Recipe, Splits
+from keras_ssm.tokenizers import ByteTokenizer
+
+BYTES = 1_115_394
+
+DESCRIPTION = (
+    "A small language model that reads and writes bytes, trained on plays of Shakespeare. It shows "
+    "generation, streaming, fine-tuning and a state that goes on."
+)
+
+EXAMPLE = """\
+model.compile(sampler="random")
+print(model.generate("ROMEO:", max_length=200))"""
+
+LIMITS = (
+    "It has read one megabyte of plays and knows nothing else. What it writes looks like a play "
+    "and means nothing."
+)
+
+DATA_LICENCE = "plays of W. Shakespeare, public domain, as collected by A. Karpathy (char-rnn)"
+
+
+class Windows(EpochData):
+    """Windows of the text at random places; the target of each byte is the next one.
+
+    Args:
+        ids: int array `(bytes,)`.
+        window: int. Bytes a row.
+        rows: int. Rows a batch.
+        seed, batches: see `EpochData`.
+    """
+
+    def __init__(self, ids: np.ndarray, window: int, rows: int, seed: int, batches: int):
+        super().__init__(seed, batches)
+        self.ids = ids
+        self.window = window
+        self.rows = rows
+
+    def batch(self, rng):
+        starts = rng.integers(len(self.ids) - self.window, size=self.rows)
+        rows = np.stack([self.ids[start : start + self.window + 1] for start in starts])
+        return rows[:, :-1], rows[:, 1:]
+
+
+class TinyShakespeare(Recipe):
+    """Mamba-2 and S4D of about half a million weights, beside an LSTM of as many."""
+
+    name = "tinyshakespeare"
+    settings = {
+        "num_layers": 4,
+        "hidden_dim": 128,
+        "state_dim": 32,
+        "dropout": 0.0,
+        "window": 256,
+        "rows": 8,
+        "epochs": 20,
+        "steps": 250,
+        "learning_rate": 4e-3,
+        "weight_decay": 0.05,
+        "clipnorm": 1.0,
+    }
+    systems = {
+        "mamba2": {},
+        "s4d": {"hidden_dim": 184, "state_dim": 64},
+        "lstm": {"hidden_dim": 256},
+    }
+    baselines = ("lstm",)
+
+    def read(self, directory):
+        path = directory / self.name / "input.txt.gz"
+        if not path.is_file():
+            raise ValueError(
+                f"The data must lie in '{path}': input.txt of karpathy/char-rnn, compressed by "
+                "gzip. Received: no such file"
+            )
+        ids = np.frombuffer(gzip.decompress(path.read_bytes()), np.uint8).astype("int32")
+        if len(ids) != BYTES:
+            raise ValueError(f"'{path}' must hold {BYTES:,} bytes. Received: {len(ids):,} bytes")
+        first, second = BYTES * 90 // 100, BYTES * 95 // 100
+        return Splits(ids[:first], ids[first:second], ids[second:])
+
+    def make_model(self, system, seed, settings):
+        keras.utils.set_random_seed(seed)
+        tokenizer = ByteTokenizer()
+        steps = settings["epochs"] * settings["steps"]
+
+        def cosine(peak):
+            return keras.optimizers.schedules.CosineDecay(
+                0.0, steps, alpha=0.05, warmup_target=peak, warmup_steps=min(50, steps // 10)
+            )
+
+        rate, clip = settings["learning_rate"], {"global_clipnorm": settings["clipnorm"]}
+        if system == "lstm":
+            model = _lstm(tokenizer.vocabulary_size(), settings)
+            optimizer = keras.optimizers.AdamW(
+                cosine(rate), weight_decay=settings["weight_decay"], **clip
+            )
+        else:
+            preprocessor = SSMCausalLMPreprocessor(tokenizer, sequence_length=settings["window"])
+            backbone = _backbone(system, tokenizer.vocabulary_size(), seed, settings)
+            model = SSMCausalLM(backbone, preprocessor=preprocessor)
+            optimizer = ssm_optimizer(
+                cosine(rate), cosine(rate / 4), weight_decay=settings["weight_decay"], **clip
+            )
+        loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+        model.compile(optimizer=optimizer, loss=loss, weighted_metrics=[])
+        return model
+
+    def training_data(self, splits, seed, settings):
+        return Windows(
+            splits.train, settings["window"], settings["rows"], seed, batches=settings["steps"]
+        )
+
+    def score(self, model, part, settings):
+        return {
+            "bits per byte, windows": _windows(model, part, settings["window"]),
+            "bits per byte, state carried": _carried(model, part),
+        }
+
+    def facts(self, system, settings):
+        return {
+            "description": DESCRIPTION,
+            "pipeline_tag": "text-generation",
+            "example": EXAMPLE,
+            "limits": LIMITS,
+            "data": {
+                "name": "tinyshakespeare",
+                "source": "karpathy/char-rnn",
+                "split": "90 / 5 / 5 % of the bytes, in order",
+            },
+            "licences": {"weights": "Apache-2.0", "data": DATA_LICENCE},
+        }
+
+
+def _backbone(system, vocabulary_size, seed, settings):
+    layers, state_dim = settings["num_layers"], settings["state_dim"]
+    if system == "s4d":
+        mixer = S4D(state_dim=state_dim, seed=seed)
+        block = {"norm": "layer", "final_norm": "layer"}
+    else:
+        mixer = Mamba2(state_dim=state_dim, head_dim=32, residual_layers=layers, seed=seed)
+        block = {"norm": "rms", "final_norm": "rms", "gate": None, "activation": None}
+    return SSMBackbone(
+        mixer,
+        num_layers=layers,
+        hidden_dim=settings["hidden_dim"],
+        vocabulary_size=vocabulary_size,
+        prenorm=True,
+        dropout=settings["dropout"],
+        **block,
+    )
+
+
+def _lstm(vocabulary_size, settings, stateful=False):
+    ids = keras.Input(batch_shape=(1 if stateful else None, None), dtype="int32")
+    x = keras.layers.Embedding(vocabulary_size, settings["hidden_dim"] // 2)(ids)
+    x = keras.layers.LSTM(settings["hidden_dim"], return_sequences=True, stateful=stateful)(x)
+    x = keras.layers.Dropout(settings["dropout"])(x)
+    return keras.Model(ids, keras.layers.Dense(vocabulary_size)(x))
+
+
+def _windows(model, ids, window):
+    """Every byte but the first once, in windows that begin with no state."""
+    rows = (len(ids) - 1) // window
+    x, y = (ids[i : i + rows * window].reshape(rows, window) for i in (0, 1))
+    return float(model.evaluate(x, y, batch_size=16, verbose=0)) / math.log(2)
+
+
+def _carried(model, ids, window=1024):
+    """Every byte but the first once, in one pass that carries the state on."""
+    if isinstance(model, SSMCausalLM):
+        return model.bits_per_byte(ids, carry_state=True)
+    units = model.layers[2].units
+    twin = _lstm(model.output_shape[-1], {"hidden_dim": units, "dropout": 0.0}, stateful=True)
+    twin.set_weights(model.get_weights())
+    nats, rows = 0.0, (len(ids) - 1) // window
+    for row in range(rows):
+        x, y = (ids[i + row * window : i + (row + 1) * window] for i in (0, 1))
+        logits = keras.ops.convert_to_numpy(twin(x[None]))[0].astype("float64")
+        top = logits.max(axis=1, keepdims=True)
+        total = np.log(np.exp(logits - top).sum(axis=1)) + top[:, 0]
+        nats += float((total - logits[np.arange(window), y]).sum())
+    return nats / (rows * window) / math.log(2)
+
+
+RECIPE = TinyShakespeare()
