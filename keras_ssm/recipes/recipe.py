@@ -70,7 +70,7 @@ class Recipe(abc.ABC):
     Attributes:
         name: str. Name of the recipe, and of its data within the folder of all data.
         systems: dict from the name of a system, or of a baseline, to the settings in which it
-            differs from `settings`.
+            differs from `settings`; `None` for what it does not have.
         baselines: tuple of str. Those of `systems` of which no preset is made.
         settings: dict. What `NAME=VALUE` overrides, with its defaults.
     """
@@ -92,10 +92,11 @@ class Recipe(abc.ABC):
         """
         check_choice("system", system, tuple(self.systems))
         settings = {**self.settings, **self.systems[system]}
+        settings = {name: value for name, value in settings.items() if value is not None}
         for name, value in (overrides or {}).items():
             if name not in settings:
                 raise ValueError(
-                    f"Settings of '{self.name}' are {', '.join(settings)}. Received: {name}={value}"
+                    f"Settings of '{system}' are {', '.join(settings)}. Received: {name}={value}"
                 )
             wanted = type(settings[name])
             if wanted is float and type(value) is int:

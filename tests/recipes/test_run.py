@@ -31,7 +31,6 @@ class Toy(Recipe):
     settings = {"epochs": 3, "steps": 2, "learning_rate": 1e-2, "hidden_dim": 4}
     systems = {"s4d": {}, "narrow": {"hidden_dim": 2}}
     baselines = ("narrow",)
-    interrupted_in = None
 
     def read(self, directory):
         if not (directory / self.name).is_dir():
@@ -111,7 +110,7 @@ def test_seeds_and_settings_make_other_runs(tmp_path, data):
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [
-        ({"width": 3}, "Settings of 'toy' are epochs"),
+        ({"width": 3}, "Settings of 's4d' are epochs"),
         ({"epochs": "3"}, "`epochs` must be of type int"),
         ({"epochs": True}, "`epochs` must be of type int"),
     ],
