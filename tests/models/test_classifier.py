@@ -347,8 +347,8 @@ def test_int8_round_trips(series, tmp_path, head_dtype):
     [
         pytest.param("mixed_bfloat16", marks=pytest.mark.once("jax")),
         pytest.param("bfloat16", marks=pytest.mark.once("torch")),
-        # Whose optimizer scales the loss; TensorFlow: test_plain_keras.py.
-        pytest.param("mixed_float16", marks=pytest.mark.once("torch")),
+        # Whose optimizer scales the loss.
+        pytest.param("mixed_float16", marks=pytest.mark.once("tensorflow", "torch")),
     ],
 )
 def test_half_precision_trains(series, policy, tmp_path):

@@ -91,7 +91,6 @@ def test_states_go_through_functional_models(series, tmp_path):
     assert len(again.weights) == len(backbone.weights)
 
 
-@pytest.mark.everywhere
 def test_a_series_and_its_subsampled_form_agree(rng):
     """Steps over which the input holds are one step that is as long."""
     times = rng.integers(1, 4, (3, 6)).astype("float32")

@@ -15,7 +15,7 @@ BATCH, MODES = 2, 3
 
 @pytest.mark.parametrize("varies", [False, True], ids=["same", "varies"])
 @pytest.mark.parametrize("reverse", [False, True], ids=["forwards", "backwards"])
-@pytest.mark.parametrize("steps", [1, 2, 11, 24])
+@pytest.mark.parametrize("steps", [1, 2, 11])
 def test_states(steps, reverse, varies, rng):
     lead = (BATCH, steps) if varies else (1, 1)
     dA, inputs, initial = (
@@ -27,7 +27,9 @@ def test_states(steps, reverse, varies, rng):
         state = np.broadcast_to(dA, inputs.shape)[:, t] * state + inputs[:, t]
         expected[:, t] = state
     join = lambda z: np.concatenate([z.real, z.imag], -1).astype("float32")  # noqa: E731
-    found = jax_tree.states_after(*map(join, (dA, inputs, initial)), reverse)
+    # One program: each operation by itself would be compiled as well.
+    run = jax.jit(jax_tree.states_after, static_argnums=3)
+    found = run(*map(join, (dA, inputs, initial)), reverse)
     assert relative_error(found, join(expected)) < 1e-6
 
 
