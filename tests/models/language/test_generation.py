@@ -162,6 +162,23 @@ def test_beam_search_finds_the_likeliest_of_all():
 
 
 @pytest.mark.once("torch")
+def test_contrastive_search_compares_with_all_tokens_before():
+    model = language_model()
+    model.compile(sampler=keras_hub.samplers.ContrastiveSampler(k=4, alpha=0.7))
+    ids = list(PROMPTS[2])
+    for _ in range(8):
+        hidden = to_numpy(model.backbone(np.array([ids])))
+        chances = to_numpy(ops.softmax(model.logits(hidden[:, -1])))[0]
+        scores = {}
+        for token in np.argsort(chances)[-4:].tolist():
+            y = to_numpy(model.backbone(np.array([[*ids, token]])))[0]
+            y = y / np.linalg.norm(y, axis=-1, keepdims=True)
+            scores[token] = 0.3 * chances[token] - 0.7 * np.max(y[:-1] @ y[-1])
+        ids.append(max(scores, key=scores.get))
+    assert model.generate(PROMPTS, max_new_tokens=8)[2] == ids
+
+
+@pytest.mark.once("torch")
 def test_samplers_of_ones_own_and_their_settings():
     model = language_model(sampler=Odd())
     (row,) = model.generate([[2, 4]], max_new_tokens=30)
