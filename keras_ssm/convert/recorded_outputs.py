@@ -8,7 +8,7 @@ from keras import ops
 from keras_ssm.models import SSMPairClassifier
 from keras_ssm.types import PathLike
 
-INPUTS = ("inputs", "token_ids", "x", "tokens")
+INPUTS = ("inputs", "token_ids", "input_ids", "x", "tokens")
 OUTPUTS = ("logits", "log_probs_eval", "outputs")
 
 
@@ -31,7 +31,8 @@ def compare_recorded(model: keras.Model, path: PathLike):
 
     Args:
         model: a task model.
-        path: str or `Path`. An npz file of `x` (or `tokens`, `inputs`, `token_ids`), `logits`
+        path: str or `Path`. An npz file of `x` (or `tokens`, `inputs`, `token_ids`, `input_ids`),
+            `logits`
             (or `log_probs_eval`) and, optionally, `lengths` or `padding_mask`. Pairs may stand
             on an axis of 2, or all first sequences before all second ones.
 

@@ -423,6 +423,27 @@ def test_a_report_and_a_preset(directory, tmp_path):
     assert origin["format"] == "mamba-hf" and set(origin["sha256"]) == {"model.safetensors"}
 
 
+def test_a_conversion_compared_with_recorded_logits(tmp_path):
+    recorded("mamba2_a")
+    source = folder("mamba2_a")
+    arguments = ["convert", str(source / "original"), str(tmp_path / "preset")]
+    result = CliRunner().invoke(cli.main, [*arguments, "--check", str(source / "record64.npz")])
+    assert result.exit_code == 0 and "largest differences" in result.output, result.output
+    other = str(folder("mamba2_a").parent / "mamba_a" / "record64.npz")
+    result = CliRunner().invoke(cli.main, [*arguments[:2], str(tmp_path / "no"), "--check", other])
+    assert result.exit_code == 1 and "nothing was written" in result.output
+    assert not (tmp_path / "no").exists()
+
+
+def test_numbers_that_half_precision_does_not_hold(copy):
+    tensors = read_tensors(copy)
+    tensors["backbone.layers.0.mixer.in_proj.weight"][0, 1] = 1e5
+    write_tensors(copy / "model.safetensors", tensors)
+    SSMCausalLM.from_preset(copy, dtype="bfloat16")
+    with pytest.raises(ValueError, match=r"in the dtype of its weight, float16.*100000"):
+        SSMCausalLM.from_preset(copy, dtype="float16")
+
+
 def test_tensors_and_weights_that_are_ignored(copy):
     tensors = read_tensors(copy)
     del tensors["backbone.norm_f.weight"]
