@@ -1,0 +1,35 @@
+"""The recipe of a megabyte of plays, on a few bytes: its models, and their scores."""
+
+import math
+
+import keras
+import numpy as np
+import pytest
+
+from keras_ssm.models import SSMCausalLM
+from keras_ssm.recipes.tinyshakespeare import RECIPE
+
+pytestmark = pytest.mark.once("torch")
+
+SMALL = {"hidden_dim": 16, "window": 8, "steps": 1}
+
+
+@pytest.mark.parametrize("system", RECIPE.systems)
+def test_scores_are_bits_per_byte(system):
+    settings = RECIPE.settings_of(system, SMALL)
+    model = RECIPE.make_model(system, 0, settings)
+    ids = np.random.default_rng(0).integers(256, size=41).astype("int32")
+    scores = RECIPE.score(model, ids, settings)
+    logits = model.predict(ids[:-1].reshape(5, 8), verbose=0)
+    costs = -keras.ops.convert_to_numpy(keras.ops.log_softmax(logits))
+    nats = np.take_along_axis(costs, ids[1:].reshape(5, 8, 1), axis=2)
+    assert scores["bits per byte, windows"] == pytest.approx(nats.mean() / math.log(2), rel=1e-5)
+
+
+def test_a_preset_has_the_scores_of_its_run(tmp_path):
+    settings = RECIPE.settings_of("mamba2", SMALL)
+    model = RECIPE.make_model("mamba2", 0, settings)
+    ids = np.random.default_rng(0).integers(256, size=41).astype("int32")
+    model.save_to_preset(tmp_path / "preset")
+    again = SSMCausalLM.from_preset(tmp_path / "preset")
+    assert RECIPE.score(again, ids, settings) == RECIPE.score(model, ids, settings)
