@@ -185,14 +185,14 @@ def _carried(model, ids, window=1024):
     units = model.layers[2].units
     twin = _lstm(model.output_shape[-1], {"hidden_dim": units, "dropout": 0.0}, stateful=True)
     twin.set_weights(model.get_weights())
-    nats, rows = 0.0, (len(ids) - 1) // window
-    for row in range(rows):
-        x, y = (ids[i + row * window : i + (row + 1) * window] for i in (0, 1))
+    nats, inputs, targets = 0.0, ids[:-1], ids[1:]
+    for start in range(0, len(inputs), window):
+        x, y = inputs[start : start + window], targets[start : start + window]
         logits = keras.ops.convert_to_numpy(twin(x[None]))[0].astype("float64")
         top = logits.max(axis=1, keepdims=True)
         total = np.log(np.exp(logits - top).sum(axis=1)) + top[:, 0]
-        nats += float((total - logits[np.arange(window), y]).sum())
-    return nats / (rows * window) / math.log(2)
+        nats += float((total - logits[np.arange(len(y)), y]).sum())
+    return nats / len(targets) / math.log(2)
 
 
 RECIPE = TinyShakespeare()
