@@ -5,6 +5,7 @@ from keras_ssm.checks import check_choice, check_flags, check_positive
 from keras_ssm.models.backbone_layers import run_layers
 from keras_ssm.models.language.next_tokens import is_text
 from keras_ssm.models.language.token_costs import count_bytes, rows_of, segments_of, total_cost
+from keras_ssm.ops import backend
 from keras_ssm.types import Tensor
 
 
@@ -58,14 +59,16 @@ class Scores:
                 "Received: target_ids=None"
             )
         inputs = self.as_tensors(inputs)
-        backbone = self.backbone
+        if backend.is_stateless():
+            self.jax_state_sync()  # `fit` may be running, and this one of its callbacks
+        body = self.backbone
         hidden = run_layers(
             inputs["token_ids"],
             inputs["padding_mask"],
-            backbone.encoder_layer,
-            backbone.blocks,
-            backbone.last_norm,
-            backbone.mask_inputs,
+            body.encoder_layer,
+            body.blocks,
+            body.last_norm,
+            body.mask_inputs,
             intercept=layer_intercept_fn,
         )
         logits = self.logits(hidden)

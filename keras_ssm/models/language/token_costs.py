@@ -108,6 +108,8 @@ def total_cost(model, segments, piece, batch_size, ends):
         ends: tuple of int. Ids behind which a token does not count.
     """
     nats, count = 0.0, 0
+    if backend.is_stateless():
+        model.jax_state_sync()  # `fit` may be running, and this one of its callbacks
     for i in range(0, len(segments), batch_size):
         batch = segments[i : i + batch_size]
         for costs, counts in _batch_costs(
