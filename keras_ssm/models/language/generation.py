@@ -114,7 +114,7 @@ class Generation:
                 )
                 for batch in inputs.as_numpy_iterator()
             ]
-            return _joined(parts)
+            return _joined(parts, self._pad_id())
         if state is not None and not isinstance(state, GenerationState):
             raise ValueError(
                 "`state` must be the `GenerationState` that `generate(..., return_state=True)` "
@@ -248,18 +248,22 @@ def _width(prompts, max_length, strip_prompt):
     return prompts.width if max_length is None else max_length
 
 
-def _joined(parts):
-    """The results of batches as one."""
-    if not parts or isinstance(parts[0], list):
-        return [row for part in parts for row in part]
-    if isinstance(parts[0], dict):
-        return {key: _stacked([part[key] for part in parts]) for key in parts[0]}
-    return _stacked(parts)
+def _joined(parts, pad):
+    """The results of batches, or of single prompts, as one."""
+    if parts and isinstance(parts[0], dict):
+        pads = {"token_ids": pad, "padding_mask": False}
+        return {key: _stacked([part[key] for part in parts], pads[key]) for key in parts[0]}
+    if parts and isinstance(parts[0], np.ndarray):
+        return _stacked(parts, pad)
+    return [row for part in parts for row in ([part] if isinstance(part, str) else part)]
 
 
-def _stacked(arrays):
-    """Batches of rows, one below the other, padded to one length."""
-    width = max(array.shape[1] for array in arrays)
+def _stacked(arrays, pad):
+    """Rows, or batches of them, one below the other, padded to one length."""
+    width = max(array.shape[-1] for array in arrays)
     return np.concatenate(
-        [np.pad(array, ((0, 0), (0, width - array.shape[1]))) for array in arrays]
+        [
+            np.pad(rows, ((0, 0), (0, width - rows.shape[1])), constant_values=pad)
+            for rows in map(np.atleast_2d, arrays)
+        ]
     )

@@ -140,9 +140,14 @@ class GenerationState:
         """
         arrays = dict(arrays)
         try:
-            facts, tokens = json.loads(str(arrays["facts"])), np.asarray(arrays["tokens"])
+            facts = json.loads(str(arrays["facts"]))
             known = facts["format"] == FORMAT
-            form, model, windows = facts["form"], facts["model"], facts["windows"]
+            (form, single), model = facts["form"], str(facts["model"])
+            windows = [([int(i) for i in ids], int(given)) for ids, given in facts["windows"]]
+            tokens = np.asarray(arrays["tokens"]).astype("int32", casting="safe")
+            count = sum(name.startswith("seeds/") for name in arrays)
+            seeds = [np.asarray(arrays[f"seeds/{i}"]) for i in range(count)]
+            known = known and tokens.shape == (len(windows),)
         except (KeyError, TypeError, ValueError):
             known = False
         if not known:
@@ -155,9 +160,7 @@ class GenerationState:
             for name, part in arrays.items()
             if name.startswith("layers/")
         }
-        seeds = [arrays[f"seeds/{i}"] for i in range(sum(n.startswith("seeds/") for n in arrays))]
-        windows = [(list(ids), int(given)) for ids, given in windows]
-        return cls(layers, tokens, windows, seeds, form, model)
+        return cls(layers, tokens, windows, seeds, (form, single), model)
 
     def save(self, filepath: PathLike) -> None:
         """Writes the state to a file `.npz`, whole or not at all."""

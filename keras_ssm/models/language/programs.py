@@ -171,7 +171,11 @@ class Programs:
         Returns:
             Tuple of the prompt with what was chosen, and the seeds.
         """
-        with self._values(weights, seeds if backend.is_stateless() else None) as scope:
+        stateless = backend.is_stateless()
+        if not stateless:  # a loop of the sampler's own draws from its variables
+            for variable, seed in zip(self.seeds, seeds, strict=True):
+                variable.assign(seed)
+        with self._values(weights, seeds if stateless else None) as scope:
             systems = self.model.discretize()
             if hidden is not None:
                 hidden = ops.cast(hidden, self.model.backbone.compute_dtype)
@@ -190,8 +194,7 @@ class Programs:
                 hidden_states=hidden,
                 model=self.model,
             )
-            if backend.is_stateless():
-                seeds = [scope.get_current_value(v) for v in self.seeds]
+            seeds = [scope.get_current_value(v) if stateless else v.value for v in self.seeds]
         return found, seeds
 
     @contextlib.contextmanager

@@ -13,14 +13,14 @@ class Prompts:
     """Rows of token ids, and the form in which they came.
 
     Args:
-        rows: list of int32 arrays.
+        rows: list of arrays, of any integers until they are checked.
         form: str. `"text"`, `"list"` (of ids), `"arrays"` (a list of them), `"array"`, `"dict"`.
         single: bool. Whether it was one prompt rather than a batch.
         width: int or `None`. Length to which the ids of a dict were padded.
     """
 
     def __init__(self, rows, form, single, width=None):
-        self.rows = [np.asarray(row, "int32") for row in rows]
+        self.rows = rows
         self.form = form
         self.single = single
         self.width = width
@@ -72,7 +72,7 @@ def read_prompts(inputs, preprocessor, vocabulary_size, state):
                 f"`inputs` must be {KINDS}; `None` goes on from a `state`. Received: inputs=None"
             )
         form, single = state.form
-        return Prompts([[]] * state.batch_size, form, single)
+        return Prompts([np.zeros(0, "int32")] * state.batch_size, form, single)
     texts, single = _texts(inputs)
     if texts is not None:
         rows = _tokenized(texts, preprocessor, state is not None)
@@ -93,6 +93,7 @@ def read_prompts(inputs, preprocessor, vocabulary_size, state):
                 "Each prompt of `inputs` must have at least one token, such as that of a start of "
                 f"a text: there is nothing to go on from. Received: prompt {i} is empty"
             )
+    prompts.rows = [row.astype("int32") for row in prompts.rows]
     return prompts
 
 
@@ -115,7 +116,8 @@ def _texts(inputs):
 
 
 def _text(text):
-    return text.decode("utf-8") if isinstance(text, bytes) else text
+    # As for training: bytes that are no UTF-8 come back in a tokenizer of bytes.
+    return text.decode("utf-8", "surrogateescape") if isinstance(text, bytes) else text
 
 
 def _tokenized(texts, preprocessor, goes_on):

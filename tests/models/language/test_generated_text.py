@@ -12,7 +12,7 @@ import pytest
 from keras_ssm.models import GenerationState, SSMCausalLMPreprocessor
 from keras_ssm.models.language.text_stream import StopStrings, TextStream
 from keras_ssm.tokenizers import ByteTokenizer
-from tests.models.language.generating import END, PIECES, Preprocessor, language_model, says
+from tests.models.language.generating import END, PAD, PIECES, Preprocessor, language_model, says
 
 pytestmark = pytest.mark.once("torch")
 AB, SPLIT, REST = 258, 259, 260  # "ab", "\xf6" with the first byte of a face, the rest of it
@@ -119,6 +119,15 @@ def test_batches_of_tf_data(model):
     assert model.generate(texts, max_length=6) == ["Q" + TEXT[:6], "wQ" + TEXT[:5], "cd"]
     with pytest.raises(ValueError, match="without `stream`"):
         model.generate(texts, stream=True)
+    singles = tf.data.Dataset.from_tensor_slices(["Q", "c"])
+    assert model.generate(singles, max_length=6) == ["Q" + TEXT[:6], "cd"]
+    ids = tf.data.Dataset.from_tensors([[81], [119]]).concatenate(
+        tf.data.Dataset.from_tensors([[81, 119]])
+    )
+    found = model.generate(ids, max_new_tokens=1)
+    assert found[:, -1].tolist() == [PAD, PAD, found[2, 2]]
+    rows = tf.data.Dataset.from_tensor_slices([[81], [119]])
+    np.testing.assert_array_equal(model.generate(rows, max_new_tokens=1), found[:2, :2])
 
 
 @pytest.mark.parametrize("add_start_token", [False, True])
@@ -135,8 +144,9 @@ def test_preprocessors_of_this_package(add_start_token):
     model.sampler = keras_hub.samplers.RandomSampler(seed=4)
     texts = model.generate(["Zo\xeb", "x"])
     assert texts == tokenizer.detokenize(ids) and texts[0].startswith("Zo\xeb")
-    # What comes after a state is no start of a text.
     model.compile(sampler="greedy")
+    assert model.generate(b"Zo\xff") == model.generate("Zo\udcff")  # bytes of no text
+    # What comes after a state is no start of a text.
     kwargs = {"max_new_tokens": 6, "strip_prompt": True, "stop_token_ids": None}
     _, state = model.generate("ab", max_new_tokens=1, return_state=True)
     first = int(state.tokens[0])

@@ -1,5 +1,7 @@
 """Generation on token ids: exact rows, samplers, seeds, limits, states, and what is refused."""
 
+import json
+
 import keras
 import keras_hub
 import numpy as np
@@ -71,17 +73,22 @@ def test_prompts_that_are_read_in_pieces(mixer, rng):
 
 class Samples(keras.callbacks.Callback):
     def on_train_batch_end(self, batch, logs=None):
-        self.rows = self.generate([1, 2], max_length=6)
+        self.found = self.read()
 
 
 @pytest.mark.only("jax")
 def test_generation_within_fit():
     model = language_model()
     samples = Samples()
-    samples.generate = model.generate  # past the callback's own model, which is in step
     ids = np.arange(10).reshape(1, 10)
-    model.fit(ids, epochs=1, verbose=0, callbacks=[samples])
-    assert samples.rows == model.generate([1, 2], max_length=6)
+    ways = [
+        lambda: model.generate([1, 2], max_length=6),
+        lambda: model.perplexity(ids),
+        lambda: to_numpy(model.score(ids)).tolist(),
+    ]
+    for samples.read in ways:  # past the callback's own model, which is in step
+        model.fit(ids, epochs=1, verbose=0, callbacks=[samples])
+        assert samples.found == samples.read()
 
 
 @pytest.mark.parametrize("name", CASES)
@@ -200,6 +207,29 @@ def test_samplers_of_ones_own_and_their_settings():
         model.generate([1], max_length=3)
 
 
+class Loop(keras_hub.samplers.RandomSampler):
+    """Draws token by token in a loop of its own."""
+
+    def __call__(self, next, prompt, cache, index, **kwargs):
+        ids = np.array(prompt)
+        for i in range(int(index), ids.shape[1]):
+            logits, _, cache = next(ops.convert_to_tensor(ids), cache, i)
+            ids[:, i] = to_numpy(self.get_next_token(self.compute_probabilities(logits)))
+        return ops.convert_to_tensor(ids)
+
+
+@pytest.mark.once("torch")
+def test_a_loop_of_ones_own_draws_anew_and_goes_on_from_a_state():
+    model = language_model(sampler=Loop(seed=1))
+    first, state = model.generate(PROMPTS, max_new_tokens=9, return_state=True)
+    second = model.generate(None, max_new_tokens=9, state=state)
+    assert model.generate(PROMPTS, max_new_tokens=9) != first
+    model.sampler = Loop(seed=1)
+    assert model.generate(None, max_new_tokens=9, state=state) == second
+    model.sampler = Loop(seed=1)
+    assert model.generate(PROMPTS, max_new_tokens=9) == first
+
+
 @pytest.mark.once("torch")
 def test_what_comes_in_comes_out():
     model = language_model()
@@ -245,6 +275,8 @@ def test_what_is_refused():
     refused("`max_new_tokens` must be a positive", [1], max_new_tokens=0, model=model)
     refused("`stop_token_ids`.*Received: 32", [1], 5, stop_token_ids=[1, 32], model=model)
     refused("from 0 to 31. Received: ids from 1 to 32", [1, 32], 5, model=model)
+    for ids in ([2**32 + 5], np.array([[-(2**32) + 5]]), np.array([2**64 - 5], "uint64")):
+        refused("from 0 to 31. Received: ids from", ids, 5, model=model)
     refused("must be integers", np.ones((1, 2)), 5, model=model)
     refused("need a model with a `preprocessor`", "text", 5, model=model)
     refused("`stop_strings` need a preprocessor", [1], 5, stop_strings="a", model=model)
@@ -261,6 +293,14 @@ def test_states_of_others_are_refused(tmp_path):
     _, state = model.generate(PROMPTS, max_new_tokens=2, return_state=True)
     refused("3 rows", [1], 5, state=state, model=model)
     refused("states of the shapes", None, 5, state=state, model=language_model(hidden_dim=4))
+    facts = json.loads(str(state.to_dict()["facts"]))
+    for damage in (
+        *({"facts": json.dumps(facts | part)} for part in ({"windows": [3]}, {"form": 1})),
+        *({"tokens": tokens} for tokens in (np.ones(3), np.ones(2, "int32"))),
+        {"seeds/7": np.ones(2)},
+    ):
+        with pytest.raises(ValueError, match="`arrays` must be what"):
+            GenerationState.from_dict({**state.to_dict(), **damage})
     refused("`GenerationState`", [1], 5, state=[1.0], model=model)
     model.head.kernel.assign(2 * model.head.kernel)
     refused("other weights", None, 5, state=state, model=model)
