@@ -116,8 +116,14 @@ def enable(backbone, rank, target_layer_names, enable_lora):
         for layer in backbone._flatten_layers(include_self=False)
         if hasattr(layer, "enable_lora") and layer.weights
     }
+    if target_layer_names is None and not known & set(names):
+        raise ValueError(
+            "`target_layer_names` must name layers to adapt, since this model has none of "
+            f"{names}, which are adapted by default; it has {sorted(known)}. "
+            "Received: target_layer_names=None"
+        )
     missing = [] if target_layer_names is None else [n for n in names if n not in known]
-    if missing or not known & set(names):
+    if missing or not names:
         raise ValueError(
             f"`target_layer_names` must name layers of {sorted(known)}. Received: {names}"
         )

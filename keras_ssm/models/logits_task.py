@@ -2,6 +2,7 @@ from collections.abc import Callable
 
 import keras
 import numpy as np
+from keras_hub.tokenizers import Tokenizer
 
 from keras_ssm.models.ssm_backbone import SSMBackbone
 from keras_ssm.models.ssm_task import SSMTask
@@ -34,6 +35,12 @@ class LogitsTask(SSMTask):
         """Checks the backbone and keeps it, the preprocessor, and the dtype policy of the head."""
         if not isinstance(backbone, SSMBackbone):
             raise ValueError(f"`backbone` must be an `SSMBackbone`. Received: {backbone!r}")
+        reads = callable(preprocessor) or hasattr(preprocessor, "generate_preprocess")
+        if preprocessor is not None and (not reads or isinstance(preprocessor, Tokenizer)):
+            raise ValueError(
+                "`preprocessor` must be a callable that makes inputs, or None; a tokenizer goes "
+                f"into one such as `SSMCausalLMPreprocessor`. Received: {preprocessor!r}"
+            )
         policy = backbone.dtype_policy
         self.head_policy = policy if head_dtype is None else keras.dtype_policies.get(head_dtype)
         self.head_dtype = None if head_dtype is None else self.head_policy

@@ -221,7 +221,8 @@ class Generation:
     def _stop_strings(self, stop_strings):
         if stop_strings is None:
             return ()
-        strings = (stop_strings,) if isinstance(stop_strings, str) else tuple(stop_strings)
+        several = isinstance(stop_strings, Iterable) and not isinstance(stop_strings, str)
+        strings = tuple(stop_strings) if several else (stop_strings,)
         for string in strings:
             if not isinstance(string, str) or not string:
                 raise ValueError(

@@ -33,6 +33,11 @@ def rows_of(model, data, add_end=True):
         rows = _tokenized(model.preprocessor, texts, add_end)
     else:
         data = as_arrays(data)
+        if not isinstance(data, dict) and (np.isscalar(data) or len(data) == 0):
+            raise ValueError(
+                "`data` must be texts, a row of token ids, or rows of them. "
+                f"Received: data={data!r}"
+            )
         if not isinstance(data, dict) and np.ndim(data[0]) == 0:
             data = [to_numpy(data)]
         rows = _rows(padder()(data))

@@ -9,6 +9,7 @@ import pytest
 
 from keras_ssm.layers import S4D, Mamba
 from keras_ssm.models import SSMBackbone, SSMCausalLM
+from keras_ssm.tokenizers import ByteTokenizer
 from tests.backend_tools import to_numpy
 from tests.models.language.small_lm import backbone
 
@@ -53,6 +54,9 @@ def test_what_makes_no_language_model_is_refused():
         SSMCausalLM(backbone(encoder="one_hot"))
     with pytest.raises(ValueError, match="head_dtype=float32"):
         SSMCausalLM(backbone(), head_dtype="float32")
+    for wrong in ("bytes", ByteTokenizer()):
+        with pytest.raises(ValueError, match="`preprocessor` must be a callable"):
+            SSMCausalLM(backbone(), wrong)
     with pytest.raises(ValueError, match="must be an `SSMBackbone`"):
         SSMCausalLM(keras.Sequential())
 

@@ -279,6 +279,7 @@ def test_what_is_refused():
         refused("from 0 to 31. Received: ids from", ids, 5, model=model)
     refused("must be integers", np.ones((1, 2)), 5, model=model)
     refused("need a model with a `preprocessor`", "text", 5, model=model)
+    refused("`stop_strings` must be texts", [1], 5, stop_strings=3, model=model)
     refused("`stop_strings` need a preprocessor", [1], 5, stop_strings="a", model=model)
     refused("keys .'ids'", {"ids": [1]}, 5, model=model)
     refused("inputs=None", None, 5, model=model)

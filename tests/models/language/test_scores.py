@@ -118,6 +118,9 @@ def test_bits_per_byte_of_texts_and_ids():
         model.bits_per_byte(rows)
     with pytest.raises(ValueError, match="at least two tokens"):
         model.perplexity(rows[0][:1])
+    for nothing in ([], 5, np.zeros((0, 4), int)):
+        with pytest.raises(ValueError, match="`data` must be texts"):
+            model.perplexity(nothing)
     with pytest.raises(ValueError, match="must lie from 0 to 255"):
         model.perplexity(np.array([1, 256]))
 
