@@ -20,7 +20,8 @@ def verify_plain(directory):
     if not isinstance(config.get("registered_name"), str):
         raise ValueError(
             f"'{directory}' is no preset of Keras classes: its config.json names no "
-            f"`registered_name`. Received: keys {sorted(config)}"
+            "`registered_name`, and no published model either: no `model_type`, as transformers "
+            f"writes. Received: keys {sorted(config)}"
         )
     needed = set(_weights(directory))
     if (directory / "task.json").is_file():

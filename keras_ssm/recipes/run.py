@@ -22,6 +22,17 @@ COLUMNS = (
 )
 
 
+class LearningCurve(keras.callbacks.CSVLogger):
+    """Holds each epoch once, also where a run ended after its row and before its backup."""
+
+    def on_epoch_begin(self, epoch, logs=None):
+        path = Path(self.filename)
+        rows = path.read_text(encoding="utf-8").splitlines(keepends=True)
+        kept = [row for row in rows[1:] if int(row.partition(",")[0]) < epoch]
+        if len(kept) < len(rows) - 1:
+            path.write_text("".join([rows[0], *kept]), encoding="utf-8")
+
+
 class Clock(keras.callbacks.Callback):
     """Counts the seconds of a training, those before an interruption too.
 
@@ -115,7 +126,7 @@ def train(
             FollowEpochs(batches),
             StopAtNaN(),
             clock,
-            keras.callbacks.CSVLogger(str(out / "log.csv"), append=True),
+            LearningCurve(str(out / "log.csv"), append=True),
             _progress(f"{recipe.name}, {system}, seed {seed}"),
             callbacks.BackupAndRestore(out / "backup", delete_checkpoint=False),
         ],

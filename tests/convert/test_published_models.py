@@ -183,6 +183,7 @@ def test_fields_that_its_writers_left_behind_do_no_harm(copy):
 
 REFUSED = [
     ({"model_type": "jamba"}, "model_type='jamba'"),
+    ({"model_type": None}, "no `model_type`"),
     ({"quantization_config": {"bits": 4}}, "quantization_config="),
     ({"auto_map": {"AutoModel": "x.Y"}}, "auto_map="),
     ({"num_experts": 8}, "num_experts='8'"),

@@ -73,7 +73,12 @@ def weights(directory):
     return [keras.ops.convert_to_numpy(weight) for weight in model.weights]
 
 
-def test_an_interrupted_run_goes_on_as_if_nothing_had_happened(tmp_path, data, monkeypatch):
+@pytest.mark.parametrize(
+    "moment",
+    [(run.StopAtNaN, "on_epoch_begin"), (run.callbacks.BackupAndRestore, "on_epoch_end")],
+    ids=["before an epoch", "before its backup"],
+)
+def test_an_interrupted_run_goes_on_as_if_nothing_had_happened(tmp_path, data, monkeypatch, moment):
     whole = run.train(Toy(), "s4d", data, tmp_path / "whole", seed=1)
 
     def killed(self, epoch, logs=None):
@@ -81,7 +86,7 @@ def test_an_interrupted_run_goes_on_as_if_nothing_had_happened(tmp_path, data, m
             raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(run.StopAtNaN, "on_epoch_begin", killed, raising=False)
+        patch.setattr(*moment, killed, raising=False)
         with pytest.raises(KeyboardInterrupt):
             run.train(Toy(), "s4d", data, tmp_path / "parts", seed=1)
     assert not (tmp_path / "parts" / "results.json").exists()
