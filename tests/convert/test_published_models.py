@@ -11,6 +11,7 @@ from click.testing import CliRunner
 from keras_ssm import cli
 from keras_ssm.convert import assigning, load_checkpoint
 from keras_ssm.convert.containers import stored_tensor
+from keras_ssm.convert.formats import mamba_hf, mamba_original
 from keras_ssm.models import SequencePreprocessor, SSMBackbone, SSMCausalLM, SSMClassifier
 from tests.backend_tools import BACKEND, relative_error, to_numpy
 from tests.mamba_recordings import CASES, recorded
@@ -457,3 +458,15 @@ def test_tensors_and_weights_that_are_ignored(copy):
     with pytest.raises(ValueError, match="with the configuration beside them"):
         load_checkpoint(copy / "alone.safetensors")
     assert isinstance(model, keras.Model)
+
+
+def test_settings_that_change_numbers_alone():
+    """No shape tells them."""
+    limit = [0.01, {"__float__": "Infinity"}]
+    config = {"model_type": "mamba2", "layer_norm_epsilon": 1e-3, "time_step_limit": limit}
+    mixer = mamba_hf.read_config(config, "`config.json`").mixer
+    assert mixer["norm_epsilon"] == 1e-3 and mixer["num_groups"] == 8
+    assert mixer["dt_limit"] == (0.01, np.inf)
+    config = {"d_model": 5, "n_layer": 1, "vocab_size": 8, "ssm_cfg": {"expand": 1.5}}
+    spec = mamba_original.read_config(config, "`config.json`")
+    assert spec.inner_dim == spec.make_mixer().inner_features(5) == 7  # cut, not rounded

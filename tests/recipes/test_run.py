@@ -13,7 +13,7 @@ from keras_ssm.cli import main
 from keras_ssm.layers import S4D
 from keras_ssm.models import SSMBackbone, SSMClassifier
 from keras_ssm.recipes import run
-from keras_ssm.recipes.recipe import EpochData, Recipe, Splits
+from keras_ssm.recipes.recipe import EpochData, FollowEpochs, Recipe, Splits
 
 pytestmark = pytest.mark.once("torch")
 
@@ -154,3 +154,19 @@ def test_the_commands_train_and_evaluate(tmp_path, data, known):
     assert done.exit_code == 1 and "must repeat" in done.output
     done = CliRunner().invoke(main, ["evaluate", "s4d_digits", "--data", str(data)])
     assert done.exit_code == 1 and "names no recipe" in done.output
+
+
+def test_every_seed_epoch_and_batch_has_data_of_its_own():
+    class Draws(EpochData):
+        def batch(self, rng):
+            return rng.integers(2**62)
+
+    seen = set()
+    for seed in (0, 1):
+        data = Draws(seed, batches=3)
+        for epoch in (0, 1):
+            FollowEpochs(data).on_epoch_begin(epoch)
+            first = [data[i] for i in range(3)]
+            assert first == [data[i] for i in range(3)]
+            seen |= {*first}
+    assert len(seen) == 12

@@ -168,3 +168,18 @@ def test_in_tf_data(file):
     lines = [line for line in mixed_lines(30) if "\0" not in line]
     batch = next(iter(tf.data.Dataset.from_tensor_slices(lines).batch(99).map(tokenizer)))
     assert batch.to_list() == tokenizer(lines)
+
+
+def test_ids_with_gaps_and_added_tokens_count(tmp_path):
+    library = tokenizers.Tokenizer(tokenizers.models.WordLevel({"a": 0, "b": 5}))
+    library.save(str(tmp_path / "tokenizer.json"))
+    assert JSONTokenizer(tmp_path / "tokenizer.json").vocabulary_size() == 6
+    library.decoder = tokenizers.decoders.ByteLevel()
+    library.add_tokens(["\u2192"])
+    library.add_special_tokens(["<end>"])
+    library.save(str(tmp_path / "tokenizer.json"))
+    tokenizer = JSONTokenizer(tmp_path / "tokenizer.json", end_token="<end>")
+    ids = [tokenizer.token_to_id(token) for token in ("a", "\u2192", "<end>")]
+    assert [tokenizer.count_bytes([i]) for i in ids] == [1, 3, 0]
+    by_name = JSONTokenizer(tmp_path / "tokenizer.json", end_token="b")
+    assert by_name.count_bytes([0, 5]) == 1

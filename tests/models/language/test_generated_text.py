@@ -213,3 +213,21 @@ def test_stop_strings_are_found_over_any_borders(rng):
             parts = [stops.feed(text[i : i + size]) for i in range(0, len(text), size)]
             found.add("".join(parts) + stops.held)
         assert len(found) == 1
+
+
+def test_of_stop_strings_in_one_piece_the_first_to_end_counts():
+    assert StopStrings(["bcd", "c"]).feed("abcd") == "ab"
+
+
+class Long(Preprocessor):
+    """Twenty tokens for each byte."""
+
+    def generate_preprocess(self, x, sequence_length=None):
+        long = ["".join(c * 20 for c in text) for text in x]
+        return super().generate_preprocess(long, sequence_length)
+
+
+def test_prompts_of_more_tokens_than_bytes_are_not_cut():
+    model = language_model(vocabulary_size=len(PIECES), preprocessor=Long())
+    text = model.generate("ab", max_new_tokens=1)
+    assert text.startswith("a" * 20 + "b" * 20)

@@ -135,6 +135,7 @@ def test_the_same_seed_gives_the_same_samples(name):
     # In another process the sampler is behind the state, and goes on where that was left.
     model.sampler = SAMPLERS[name](seed=5)
     assert model.generate(None, max_new_tokens=7, state=state) == rest
+    assert model.generate(None, max_new_tokens=7, state=state) != rest  # it is further on now
     model.sampler = SAMPLERS[name](seed=6)
     assert model.generate(None, max_new_tokens=7, state=state) != rest
 
@@ -192,8 +193,10 @@ def test_samplers_of_ones_own_and_their_settings():
     assert all(token % 2 for token in row[2:])
     model.compile(sampler=keras_hub.samplers.RandomSampler(temperature=1.0, seed=1))
     before = model.generate([2, 4], max_new_tokens=30)
+    programs = model.generate_function
     model.sampler.temperature = 1e-4  # what was compiled knows the old one
     after = model.generate([2, 4], max_new_tokens=30)
+    assert model.generate_function is not programs
     model.compile(sampler="greedy")
     assert after == model.generate([2, 4], max_new_tokens=30) != before
     with pytest.raises(ValueError, match=r"`temperature`.*temperature=0"):
