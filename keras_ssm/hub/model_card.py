@@ -174,7 +174,8 @@ def _scores(document):
     for entry in document.get("scores", []):
         line = f"- {presets.table.score(entry)}"
         if seeds := entry.get("seeds"):
-            each = ", ".join(f"{100 * v:.1f} % (seed {seed})" for seed, v in seeds.items())
+            shown = presets.table.shown
+            each = ", ".join(f"{shown(value)} (seed {seed})" for seed, value in seeds.items())
             line += f"; {each}; the first is the one that is published"
         if command := entry.get("command"):
             line += f": `{command}`"

@@ -37,11 +37,11 @@ def score(entry):
         return ""
     notes = []
     if bounds := interval(entry):
-        notes.append(f"95 % interval {100 * bounds[0]:.1f} to {_shown(bounds[1])}")
+        notes.append(f"95 % interval {100 * bounds[0]:.1f} to {shown(bounds[1])}")
     if len(seeds) > 1:
         mean = sum(seeds.values()) / len(seeds)
-        notes.append(f"mean of {len(seeds)} seeds {_shown(mean)}")
-    words = f"{_shown(value)} {entry.get('metric', '')}".rstrip()
+        notes.append(f"mean of {len(seeds)} seeds {shown(mean)}")
+    words = f"{shown(value)} {entry.get('metric', '')}".rstrip()
     return f"{words} ({'; '.join(notes)})" if notes else words
 
 
@@ -71,7 +71,8 @@ def interval(entry):
     return float(low), float(high)
 
 
-def _shown(value):
+def shown(value):
+    """A share as a percentage, any other number as it is."""
     return f"{100 * value:.1f} %" if 0 <= value <= 1 else f"{value:g}"
 
 

@@ -159,8 +159,7 @@ def save(model, recipe, results, directory):
         {
             "metric": _on_test(metric),
             "value": round(value, 4),
-            "seeds": {str(results["seed"]): round(value, 4)},
-            "command": results["command"] or "",
+            "command": results["command"],
         }
         for metric, value in results["scores"]["test"].items()
     ]
@@ -211,7 +210,7 @@ def evaluate(preset: PathLike, data: PathLike) -> list[tuple[str, float, float]]
 
 
 def _on_test(metric):
-    return f"{metric}, on the test part"
+    return f"{metric} on the test part"
 
 
 def rows(results: dict) -> list[dict]:

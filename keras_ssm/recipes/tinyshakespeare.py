@@ -124,8 +124,8 @@ class TinyShakespeare(Recipe):
 
     def score(self, model, part, settings):
         return {
-            "bits per byte, windows": _windows(model, part, settings["window"]),
-            "bits per byte, state carried": _carried(model, part),
+            "bits per byte in windows": _windows(model, part, settings["window"]),
+            "bits per byte with the state carried": _carried(model, part),
         }
 
     def facts(self, system, settings):

@@ -24,6 +24,7 @@ def test_digits():
     [
         pytest.param(name, marks=pytest.mark.once("torch") if "ptd" in name else [])
         for name in sorted(keras_ssm.list_presets())
+        if name.endswith("_digits")
     ],
 )
 def test_score_and_logits(name, test_digits):
