@@ -12,8 +12,6 @@ from tests.layer_cases import CASES, SYSTEMS
 JIT = BACKEND == "jax"  # TensorFlow takes seconds for each with XLA, and a second without
 
 ONCE = pytest.mark.once("torch")
-# One with a bank and one for all features: other tests compare the gradients of each system.
-EACH = [pytest.param(c, marks=[] if c.name in ("s4d", "s5") else ONCE) for c in SYSTEMS]
 BY_NAME = {case.name: case for case in CASES}
 
 
@@ -25,7 +23,7 @@ def signs(rng, rows=32):
     return x, labels
 
 
-@pytest.mark.parametrize("case", EACH, ids=repr)
+@pytest.mark.parametrize("case", SYSTEMS, ids=repr)
 def test_every_system_learns_to_remember(case, rng):
     """The sign of the first sample, asked for nine samples later."""
     backbone = SSMBackbone(case.cls(**case.arguments), num_layers=1, hidden_dim=8)
