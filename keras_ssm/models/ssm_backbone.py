@@ -42,8 +42,8 @@ class SSMBackbone(BackboneFiles, BackboneLayers, SequenceTrainer, Backbone, Func
             tokens: an embedding with a bias), `None` (inputs already have `hidden_dim`
             features), or `"auto"`: linear or embedding by `vocabulary_size`.
             Defaults to `"auto"`.
-        activation, gate, norm, prenorm, dropout, tie_dropout, norm_epsilon, norm_momentum,
-            residual_dtype: as in `SSMBlock`.
+        activation, gate, norm, prenorm, dropout, tie_dropout: as in `SSMBlock`.
+        norm_epsilon, norm_momentum, residual_dtype: as in `SSMBlock`.
         final_norm: str or `None`. Norm after the last block. Defaults to `None`.
         mask_inputs: bool. Whether padded steps are zeroed before the encoder and every mixer;
             they may then hold anything. If not, padding is read like any other step and only
