@@ -33,6 +33,11 @@ def export_published(model, path, to):
         remarks.append(
             "The published classes have no dropout: what goes on training there has none."
         )
+    if to == presets.HF and set(_special_tokens(model).values()) == {None}:
+        remarks.append(
+            "Without a tokenizer nothing says which tokens start, end and pad a text: "
+            "`config.json` holds none, and `generate` of transformers stops at none."
+        )
     path = Path(path).expanduser()
     if (path / presets.PRESET_FILE).is_file():
         raise ValueError(
