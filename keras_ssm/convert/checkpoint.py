@@ -1,6 +1,5 @@
 """Models from published checkpoints."""
 
-import fnmatch
 from collections.abc import Collection
 from pathlib import Path
 
@@ -12,6 +11,7 @@ from keras_ssm.checks import check_choice
 from keras_ssm.convert import published_model
 from keras_ssm.convert.containers.checkpoint_file import read_checkpoint_file, read_configuration
 from keras_ssm.convert.formats import dss_lightning, s4_example, s4_lightning, s5_flax
+from keras_ssm.convert.mapping import is_named
 from keras_ssm.convert.published_model import find_weight, read_published
 from keras_ssm.convert.report import Report
 from keras_ssm.convert.settings import Settings
@@ -137,8 +137,8 @@ def build_model(file, source="tensors", format="auto", config=None, ignore=(), o
 
 
 def _build(file, source, format, config, ignore, overrides):
-    bare = unwrap([name for name in file.tensors if not _named(name, ignore)])
-    tensors = Tensors({b: file.tensors[n] for n, b in bare.items() if not _named(b, ignore)})
+    bare = unwrap([name for name in file.tensors if not is_named(name, ignore)])
+    tensors = Tensors({b: file.tensors[n] for n, b in bare.items() if not is_named(b, ignore)})
     ignored = {name for name in file.tensors if bare.get(name) not in tensors}
     if format == "auto":
         format = _recognised(tensors, source)
@@ -172,14 +172,10 @@ def _build(file, source, format, config, ignore, overrides):
     return model, report
 
 
-def _named(name, patterns):
-    return any(fnmatch.fnmatchcase(name, pattern) for pattern in patterns)
-
-
 def _may_be_missing(weight_map, tensors, ignore):
     """Whether a weight lacks its tensor, and one of the two is named as to be ignored."""
     lacking = [name for name in weight_map.sources if name not in tensors]
-    return any(_named(name, ignore) for name in (*lacking, weight_map.target) if lacking)
+    return any(is_named(name, ignore) for name in (*lacking, weight_map.target) if lacking)
 
 
 def _recognised(tensors, source):
@@ -232,7 +228,7 @@ def _check_complete(model, weight_maps, tensors, ignore):
     others = [v for v in model.weights if id(v) not in given]
     # Neither is trained.
     missing = [v.path for v in others if v.name not in ("step_scale", "seed_generator_state")]
-    missing = [path for path in missing if not _named(path, ignore)]
+    missing = [path for path in missing if not is_named(path, ignore)]
     if missing:
         raise ValueError(
             "Every weight of the model must come from the checkpoint or be ignored by name. "

@@ -1,6 +1,7 @@
 """How a model and its weights come from a checkpoint."""
 
-from collections.abc import Callable
+import fnmatch
+from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
 
@@ -98,3 +99,8 @@ def check_supported(**conditions):
             raise ValueError(
                 f"The official classes need {name}={expected}. Received: {name}={received!r}"
             )
+
+
+def is_named(name: str, patterns: Iterable[str]) -> bool:
+    """Whether one of the names or patterns, such as `"ema.*"`, is that of a tensor or weight."""
+    return any(fnmatch.fnmatchcase(name, pattern) for pattern in patterns)

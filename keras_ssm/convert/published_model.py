@@ -1,7 +1,6 @@
 """Published Mamba models as models of this package, whatever the format of their directory."""
 
 import contextlib
-import fnmatch
 import inspect
 import warnings
 from pathlib import Path
@@ -13,6 +12,7 @@ from keras_ssm.convert.containers.weight_files import open_weights
 from keras_ssm.convert.formats import mamba_codestral, mamba_hf, mamba_original
 from keras_ssm.convert.formats.mamba_fields import MIXERS
 from keras_ssm.convert.formats.mamba_weights import HEAD, TABLES, standard_names, weights_of
+from keras_ssm.convert.mapping import is_named
 from keras_ssm.convert.published_tokenizer import preprocessor_of
 from keras_ssm.convert.report import Report
 from keras_ssm.layers.initial_values import weights_from_file
@@ -76,7 +76,7 @@ def read_published(
             str(directory), format, settings=plan.rows, remarks=plan.spec.remarks, **report
         )
     tensors, report["container"], report["others"] = open_weights(directory, format)
-    ignored = {name for name in tensors if _named(name, ignore)}
+    ignored = {name for name in tensors if is_named(name, ignore)}
     kept = {name: tensor for name, tensor in tensors.items() if name not in ignored}
     matched = _Matched(plan.spec, kept, ignore, directory)
     model = plan.build(from_file=not matched.keeps_initial_values)
@@ -177,7 +177,7 @@ class _Matched:
         for weight in weights_of(spec):
             if weight.name in self.names:
                 self.weights.append(weight)
-            elif _named(weight.name, ignore) or _named(weight.target, ignore):
+            elif is_named(weight.name, ignore) or is_named(weight.target, ignore):
                 self.dropped[weight.target] = "keeps its initial value, as asked"
                 self.keeps_initial_values = True
             else:
@@ -254,10 +254,6 @@ def _defaults(cls):
     parts = ("self", "mixer", "backbone", "args", "kwargs")
     parameters = inspect.signature(cls.__init__).parameters
     return {name: p.default for name, p in parameters.items() if name not in parts}
-
-
-def _named(name, patterns):
-    return any(fnmatch.fnmatchcase(name, pattern) for pattern in patterns)
 
 
 def _check_is_published(name, value, published):

@@ -24,5 +24,7 @@ def initialised(layer, name):
     given = getattr(layer, name)
     if _FROM_FILE.get():
         setattr(layer, name, keras.initializers.Zeros())
-    yield
-    setattr(layer, name, given)
+    try:
+        yield
+    finally:
+        setattr(layer, name, given)
