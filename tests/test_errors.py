@@ -200,8 +200,8 @@ def test_backbone(arguments, named):
 
 
 def test_pooling_and_preprocessor_arguments():
-    with pytest.raises(ValueError, match="pooling='max'"):
-        SequencePooling("max")
+    with pytest.raises(ValueError, match="pooling='median'"):
+        SequencePooling("median")
     with pytest.raises(ValueError, match="scale=0"):
         SequencePreprocessor(scale=0)
     with pytest.raises(ValueError, match="sequence_length=0"):

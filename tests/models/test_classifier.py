@@ -3,6 +3,7 @@
 import keras
 import numpy as np
 import pytest
+from keras import ops
 
 import keras_ssm
 from keras_ssm.layers import DSS, S4, S4D, S5, SSMBlock
@@ -260,6 +261,21 @@ def test_keras_file_keeps_the_optimizer(series, tmp_path):
     for one in (model, loaded):
         one.fit(x, y, shuffle=False, verbose=0)
     assert relative_error(predict(loaded, x), predict(model, x)) < 1e-5
+
+
+def test_learned_pooling_is_part_of_the_head(series, tmp_path):
+    x, y = series
+    model = make_model("attention", num_layers=1, hidden_dim=4)
+    assert relative_error(model(x), to_numpy(model.head(ops.mean(model.backbone(x), 1)))) < 1e-5
+    model.fit(x, y, epochs=2, verbose=0)
+    assert np.abs(to_numpy(model.pooler.query)).min() > 0
+    model.save(tmp_path / "model.keras")
+    model.save_to_preset(tmp_path / "preset")
+    for loaded in (
+        keras.models.load_model(tmp_path / "model.keras"),
+        SSMClassifier.from_preset(tmp_path / "preset"),
+    ):
+        assert relative_error(predict(loaded, x), predict(model, x)) < 1e-6
 
 
 @pytest.mark.eager

@@ -11,9 +11,6 @@ from keras_ssm.models.ssm_backbone import SSMBackbone
 from keras_ssm.ops import backend
 from keras_ssm.types import Tensor
 
-# Parts of the state: of the layers, and of the mean or the last step.
-STATE = {"layers", "total", "count"}
-
 
 @keras.saving.register_keras_serializable(package="keras_ssm")
 class SSMClassifier(ClassifierTask):
@@ -27,8 +24,9 @@ class SSMClassifier(ClassifierTask):
         num_classes: int. Number of classes.
         preprocessor: callable or `None`. Defaults to a `SequencePreprocessor` that fits
             the backbone.
-        pooling: str or `None`. `"mean"`, `"last"`, or `None`: logits at every step, trained on
-            labels `(batch, length)`; padded steps count in no loss and no metric (see `fit`).
+        pooling: str or `None`. `"mean"`, `"last"`, `"max"`, `"attention"` (see
+            `SequencePooling`), or `None`: logits at every step, trained on labels
+            `(batch, length)`; padded steps count in no loss and no metric (see `fit`).
             Defaults to `"mean"`.
         dropout: float. Rate before the head. Defaults to `0.0`.
         head_dtype: dtype policy of the head. Defaults to the backbone's.
@@ -101,7 +99,7 @@ class SSMClassifier(ClassifierTask):
         y, layers = self.backbone(
             inputs, initial_state=initial_state["layers"], return_state=True, **context
         )
-        y, pooled = self._pool(y, mask, initial_state)
+        y, pooled = self.pooler.pool(y, mask, _pooled(initial_state))
         y = self.head(self.head_dropout(y, **context))
         return (y, {"layers": layers, **pooled}) if return_state else y
 
@@ -109,22 +107,21 @@ class SSMClassifier(ClassifierTask):
         """Raises a `ValueError` for states that do not exist, or of another structure."""
         layers = None
         if initial_state is not None:
-            if not isinstance(initial_state, dict) or set(initial_state) != STATE:
+            keys = {"layers", *self.pooler.state_keys}
+            if not isinstance(initial_state, dict) or set(initial_state) != keys:
+                given = isinstance(initial_state, dict)
                 raise ValueError(
                     "`initial_state` must be what `get_initial_state`, `step` or a call with "
-                    f"`return_state` gave. Received: {type(initial_state).__name__}"
+                    f"`return_state` gave, a dict of {sorted(keys)}. Received: "
+                    f"{sorted(initial_state) if given else type(initial_state).__name__}"
                 )
             layers = initial_state["layers"]
         self.backbone.check_state(layers, return_state)
 
     def state_spec(self, batch):
         """The state of `batch` rows as symbolic tensors."""
-        total = (batch, self.backbone.hidden_dim)
-        return {
-            "layers": self.backbone.state_spec(batch),
-            "total": keras.KerasTensor(total, dtype=self._total_dtype()),
-            "count": keras.KerasTensor((batch, 1), dtype="int32"),
-        }
+        pooled = self.pooler.state_spec(batch, self.backbone.hidden_dim)
+        return {"layers": self.backbone.state_spec(batch), **pooled}
 
     def step(
         self,
@@ -160,27 +157,9 @@ class SSMClassifier(ClassifierTask):
         """
         with backend.without_gradients():  # which an endless stream would pile up
             y, layers = self.backbone.step(x, state["layers"], systems, timesteps, **arguments)
-            y = ops.expand_dims(y, 1)
-            y, pooled = self._pool(y, ops.ones_like(y[..., 0], dtype="bool"), state)
+            y, pooled = self.pooler.pool(ops.expand_dims(y, 1), None, _pooled(state))
             y = y[:, 0] if self.pooling is None else y
             return infer(self.head, y), {"layers": layers, **pooled}
-
-    def _pool(self, y, mask, state):
-        """What the head reads of a sequence that goes on from a state, and how far it came."""
-        mask = ops.cast(mask, "bool")
-        steps = ops.sum(ops.cast(mask, "int32"), axis=1, keepdims=True)
-        count = ops.convert_to_tensor(state["count"]) + steps
-        total = ops.convert_to_tensor(state["total"], dtype=self._total_dtype())
-        if self.pooling is None:
-            return y, {"total": total, "count": count}
-        if self.pooling == "last":
-            last = ops.cast(self.pooler(y, mask=mask), total.dtype)
-            total = ops.where(steps > 0, last, total)
-            return ops.cast(total, self.pooler.compute_dtype), {"total": total, "count": count}
-        wide = ops.cast(y, total.dtype)
-        total = total + ops.sum(ops.where(mask[..., None], wide, ops.zeros_like(wide)), axis=1)
-        mean = total / ops.cast(ops.maximum(count, 1), total.dtype)
-        return ops.cast(mean, self.pooler.compute_dtype), {"total": total, "count": count}
 
     def discretize(self) -> list[DiscreteSystem | None]:
         """Returns the discrete system of every layer, for a loop of `step`."""
@@ -188,11 +167,10 @@ class SSMClassifier(ClassifierTask):
 
     def get_initial_state(self, batch_size: int | Tensor) -> dict:
         """Returns the state before the first sample, for `batch_size` rows."""
-        return {
-            "layers": self.backbone.get_initial_state(batch_size),
-            "total": ops.zeros((batch_size, self.backbone.hidden_dim), dtype=self._total_dtype()),
-            "count": ops.zeros((batch_size, 1), dtype="int32"),
-        }
+        pooled = self.pooler.get_initial_state(batch_size, self.backbone.hidden_dim)
+        return {"layers": self.backbone.get_initial_state(batch_size), **pooled}
 
-    def _total_dtype(self):
-        return "float64" if self.pooler.compute_dtype == "float64" else "float32"
+
+def _pooled(state):
+    """The part of a state that is not of the layers."""
+    return {key: part for key, part in state.items() if key != "layers"}

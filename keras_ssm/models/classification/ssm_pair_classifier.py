@@ -27,7 +27,8 @@ class SSMPairClassifier(ClassifierTask):
         num_classes: int. Number of classes.
         preprocessor: callable or `None`. Defaults to an `SSMPairClassifierPreprocessor` that
             fits the backbone.
-        pooling: str. `"mean"` or `"last"`. Defaults to `"mean"`.
+        pooling: str. `"mean"`, `"last"`, `"max"` or `"attention"`; see `SequencePooling`. Defaults
+            to `"mean"`.
         head_dim: int or `None`. Units of the hidden layer. Defaults to the backbone's
             `hidden_dim`.
         head_activation: str. Activation of the hidden layer, as in `SSMBlock`. Defaults to
@@ -82,7 +83,10 @@ class SSMPairClassifier(ClassifierTask):
         trainable: bool = True,
     ):
         if pooling is None:
-            raise ValueError("`pooling` must be 'mean' or 'last'. Received: pooling=None")
+            raise ValueError(
+                "`pooling` must be 'mean', 'last', 'max' or 'attention': a pair is compared as a "
+                "whole. Received: pooling=None"
+            )
         self.make_head(backbone, num_classes, preprocessor, pooling, dropout, head_dtype)
         self.head_dim = backbone.hidden_dim if head_dim is None else head_dim
         self.head_activation = head_activation
