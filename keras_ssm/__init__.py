@@ -20,7 +20,9 @@ __all__ = [
     "optimizers",
     "plotting",
     "presets",
+    "recipes",
     "tokenizers",
+    "training",
 ]
 
 

@@ -134,7 +134,18 @@ class BackupAndRestore(keras.callbacks.BackupAndRestore):
             raise self._foreign(f"{type(error).__name__}: {error}") from error
         for variable, value in zip(generators, counters, strict=True):
             variable.assign(value)
-        self._current_epoch = model._initial_epoch = facts["epoch"]
+        self.restore_facts(facts)
+
+    def facts(self) -> dict:
+        """Returns what the file holds beside weights and counters, as JSON has it.
+
+        A subclass adds what else must go on: the file is written as one.
+        """
+        return {"epoch": self._current_epoch, "batch": self._last_batch_seen}
+
+    def restore_facts(self, facts: dict) -> None:
+        """Takes up again what `facts` returned, after the weights were loaded."""
+        self._current_epoch = self.model._initial_epoch = facts["epoch"]
 
     def on_train_end(self, logs=None):
         if not self.delete_checkpoint:
@@ -148,11 +159,10 @@ class BackupAndRestore(keras.callbacks.BackupAndRestore):
             return
 
     def _save_model(self):
-        facts = {"epoch": self._current_epoch, "batch": self._last_batch_seen}
         with writing_file(self.path) as scratch:
             self.model.save_weights(scratch)
             with h5py.File(scratch, "r+") as file:
-                file.attrs[_FACTS] = json.dumps(facts)
+                file.attrs[_FACTS] = json.dumps(self.facts())
                 for i, variable in enumerate(_seed_generators(self.model)):
                     file[f"{_GENERATORS}/{i}"] = keras.ops.convert_to_numpy(variable)
 

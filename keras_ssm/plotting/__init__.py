@@ -1,5 +1,6 @@
 """Pictures of systems and predictions, as matplotlib figures."""
 
+from keras_ssm.plotting.curves import plot_learning_curves
 from keras_ssm.plotting.eigenvalues import plot_eigenvalues
 from keras_ssm.plotting.initializations import plot_initializations
 from keras_ssm.plotting.responses import plot_frequency_response, plot_kernels
@@ -10,5 +11,6 @@ __all__ = [
     "plot_frequency_response",
     "plot_initializations",
     "plot_kernels",
+    "plot_learning_curves",
     "plot_streaming",
 ]

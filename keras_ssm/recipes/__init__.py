@@ -1,14 +1,22 @@
 """Recipes: how the presets are trained and scored, each in a module of its name."""
 
+import ast
 import importlib
+import pkgutil
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 from keras_ssm.checks import check_choice
-from keras_ssm.recipes.recipe import Recipe
 
-NAMES = ("tinyshakespeare",)
+if TYPE_CHECKING:  # the command lists them without a backend
+    from keras_ssm.training import Recipe
+
+NAMES = tuple(
+    sorted({module.name for module in pkgutil.iter_modules(__path__)} - {"recipe", "run"})
+)
 
 
-def get(name: str) -> Recipe:
+def get(name: str) -> "Recipe":
     """Returns the recipe of that name.
 
     Args:
@@ -28,3 +36,12 @@ def get(name: str) -> Recipe:
     """
     check_choice("recipe", name, NAMES)
     return importlib.import_module(f"keras_ssm.recipes.{name}").RECIPE
+
+
+def summaries() -> dict[str, str]:
+    """Returns the name of each recipe and what it says of itself, in one line."""
+    found = {}
+    for name in NAMES:
+        text = (Path(__path__[0]) / f"{name}.py").read_text(encoding="utf-8")
+        found[name] = ast.get_docstring(ast.parse(text)).splitlines()[0]
+    return found

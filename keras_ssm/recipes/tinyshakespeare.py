@@ -9,8 +9,8 @@ import numpy as np
 from keras_ssm.layers import S4D, Mamba2
 from keras_ssm.models import SSMBackbone, SSMCausalLM, SSMCausalLMPreprocessor
 from keras_ssm.optimizers import ssm_optimizer
-from keras_ssm.recipes.recipe import EpochData, Recipe, Splits
 from keras_ssm.tokenizers import ByteTokenizer
+from keras_ssm.training import EpochData, Recipe, Splits
 
 BYTES = 1_115_394
 

@@ -1,0 +1,93 @@
+import csv
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import keras
+import numpy as np
+
+from keras_ssm.plotting.figures import subplots
+from keras_ssm.types import PathLike
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+COLUMNS = 3  # pictures beside each other
+
+
+def plot_learning_curves(
+    history: PathLike | keras.callbacks.History | dict[str, list[float]],
+) -> "Figure":
+    """Plots losses and scores over the epochs, training and validation in one picture.
+
+    Args:
+        history: what `fit` returned; its `history`, a dict of lists; or a CSV file with a column
+            `epoch`, as `keras.callbacks.CSVLogger` and `keras-ssm train` write it.
+
+    Returns:
+        `matplotlib.figure.Figure`, with a picture for each metric. The best epoch of a metric of
+        the validation part has a mark: the lowest loss, the highest accuracy.
+
+    Raises:
+        ValueError: if there is no epoch or no metric.
+        ImportError: if matplotlib is not installed.
+
+    Example:
+        ```python
+        model = keras_ssm.models.SSMClassifier.from_preset("s4d_digits")
+        x, y = np.zeros((8, 64), "float32"), np.zeros(8, int)
+        history = model.fit(x, y, epochs=3, verbose=0)
+        keras_ssm.plotting.plot_learning_curves(history).savefig("curve.png")
+        ```
+    """
+    epochs, curves = _read(history)
+    names = list(dict.fromkeys(name.removeprefix("val_") for name in curves))
+    if not names or not len(epochs):
+        raise ValueError(
+            "`history` must hold at least one epoch of one metric. "
+            f"Received: {len(epochs)} epochs of {names}"
+        )
+    across = min(COLUMNS, len(names))
+    down = -(-len(names) // across)
+    figure, axes = subplots(down, across, figsize=(4.5 * across, 3.2 * down), sharex=True)
+    for name, axis in zip(names, axes.flat, strict=False):
+        for key, label in ((name, "training"), (f"val_{name}", "validation")):
+            if key in curves:
+                axis.plot(epochs, curves[key], label=label, marker="." * (len(epochs) == 1))
+        values = curves.get(f"val_{name}")
+        if values is not None and np.isfinite(values).any():
+            best = np.nanargmax(values) if _rises(name) else np.nanargmin(values)
+            axis.plot(epochs[best], values[best], "o", color="C1", fillstyle="none")
+        axis.set(title=name, xlabel="epoch")
+        axis.legend(frameon=False, fontsize=8)
+        axis.spines[["top", "right"]].set_visible(False)
+    for axis in axes.flat[len(names) :]:
+        axis.set_visible(False)
+    figure.tight_layout()
+    return figure
+
+
+def _read(history):
+    """The epochs, and the curve of each metric, as float arrays."""
+    if isinstance(history, keras.callbacks.History):
+        epochs, curves = history.epoch, history.history
+    elif isinstance(history, dict):
+        epochs, curves = None, history
+    else:
+        with open(Path(history).expanduser(), newline="", encoding="utf-8") as file:
+            rows = list(csv.DictReader(file))
+        if rows and "epoch" not in rows[0]:
+            raise ValueError(
+                "`history` must be a CSV file with a column `epoch`. "
+                f"Received: '{history}' with {', '.join(rows[0])}"
+            )
+        epochs = [int(row["epoch"]) for row in rows]
+        names = [name for name in (rows[0] if rows else ()) if name != "epoch"]
+        curves = {name: [float(row[name] or "nan") for row in rows] for name in names}
+    curves = {name: np.asarray(values, "float64") for name, values in curves.items()}
+    if epochs is None:
+        epochs = range(max(map(len, curves.values()), default=0))
+    return np.asarray(epochs) + 1, curves
+
+
+def _rises(name):
+    return any(word in name for word in ("acc", "auc", "f1", "precision", "recall", "sensitivity"))

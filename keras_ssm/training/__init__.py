@@ -1,0 +1,32 @@
+"""Training by recipes: runs that can be interrupted, scores, seeds, and the presets of them."""
+
+from keras_ssm.training.baselines import BASELINES, cnn, lstm
+from keras_ssm.training.classification_recipe import ClassificationRecipe
+from keras_ssm.training.epoch_data import EpochData, FollowEpochs
+from keras_ssm.training.recipe import Recipe, Splits
+from keras_ssm.training.results import append_rows, summary, write_rows
+from keras_ssm.training.rows import Part, ShuffledRows, predict, split
+from keras_ssm.training.run import train
+from keras_ssm.training.systems import MIXERS, cosine, make_mixer
+
+__all__ = [
+    "BASELINES",
+    "MIXERS",
+    "ClassificationRecipe",
+    "EpochData",
+    "FollowEpochs",
+    "Part",
+    "Recipe",
+    "ShuffledRows",
+    "Splits",
+    "append_rows",
+    "cnn",
+    "cosine",
+    "lstm",
+    "make_mixer",
+    "predict",
+    "split",
+    "summary",
+    "train",
+    "write_rows",
+]

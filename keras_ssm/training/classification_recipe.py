@@ -1,0 +1,108 @@
+import keras
+import numpy as np
+
+from keras_ssm.models import SequencePreprocessor, SSMBackbone, SSMClassifier
+from keras_ssm.optimizers import ssm_optimizer
+from keras_ssm.training.baselines import BASELINES
+from keras_ssm.training.recipe import Recipe, Splits
+from keras_ssm.training.rows import Part, ShuffledRows, predict, split
+from keras_ssm.training.systems import cosine, make_mixer
+
+# Settings that go to a mixer and to the backbone by their own names.
+OF_MIXER = ("state_dim", "bidirectional", "dt_min", "dt_max")
+OF_BACKBONE = ("num_layers", "hidden_dim", "dropout", "prenorm", "norm", "final_norm", "encoder")
+
+
+class ClassificationRecipe(Recipe):
+    """A recipe of classifiers: rows of equal or of different lengths, a label for each.
+
+    A subclass says where the data are (`read` returns `Splits` of `Part`s), which `systems` and
+    `settings` there are, and `facts`. The systems are names of `keras_ssm.training.MIXERS`, and of
+    `BASELINES`, which are `baselines` then. Methods that another model needs are overridden.
+
+    `settings` have `epochs`, `batch_size`, `num_layers`, `hidden_dim`, `dropout`, `learning_rate`,
+    `ssm_learning_rate` and `weight_decay`, and where a recipe wants them:
+
+    - `state_dim`, `bidirectional`, `dt_min`, `dt_max`: of the mixer.
+    - `prenorm`, `norm`, `final_norm`: of the backbone.
+    - `pooling`: of the classifier. `"mean"` without it.
+    - `warmup`: share of the steps in which the rate rises before it falls with a cosine.
+    - `lengths`: to how many lengths rows of different lengths are padded.
+    - `validation`: share of the training part that is held out for validation, where `read`
+      returns none; all of it is learned from at 0.
+    - `select`, `patience`: see `Recipe`.
+
+    Attributes:
+        classes: tuple of str. Names of the labels 0, 1, ...
+        input_dim: int. Features of a sample. Defaults to `1`.
+        scale: float. Factor on the inputs, by the preprocessor. Defaults to `1.0`.
+    """
+
+    classes: tuple[str, ...]
+    input_dim: int = 1
+    scale: float = 1.0
+
+    def arrange(self, splits: Splits, settings: dict) -> Splits:
+        share = settings.get("validation", 0.0)
+        if splits.validation is not None or not share:
+            return splits
+        train, validation = split(splits.train, share)
+        return Splits(train, validation, splits.test)
+
+    def make_model(self, system: str, seed: int, settings: dict) -> keras.Model:
+        keras.utils.set_random_seed(seed)
+        if system in BASELINES:
+            return BASELINES[system](self.input_dim, len(self.classes), settings, self.scale)
+        return SSMClassifier(
+            self.make_backbone(system, seed, settings),
+            num_classes=len(self.classes),
+            preprocessor=self.make_preprocessor(settings),
+            pooling=settings.get("pooling", "mean"),
+        )
+
+    def make_backbone(self, system: str, seed: int, settings: dict) -> SSMBackbone:
+        """Returns the backbone of a system of `MIXERS`."""
+        mixer = make_mixer(system, seed=seed, **chosen(settings, OF_MIXER))
+        return SSMBackbone(mixer, input_dim=self.input_dim, **chosen(settings, OF_BACKBONE))
+
+    def make_preprocessor(self, settings: dict) -> SequencePreprocessor:
+        """Returns the preprocessor of the classifier."""
+        return SequencePreprocessor(scale=self.scale)
+
+    def training_data(self, splits: Splits, seed: int, settings: dict) -> ShuffledRows:
+        return ShuffledRows(
+            splits.train, settings["batch_size"], seed, lengths=settings.get("lengths", 4)
+        )
+
+    def prepare(self, model: keras.Model, settings: dict, steps: int) -> None:
+        warmup = settings.get("warmup", 0.05)
+        rate = cosine(settings["learning_rate"], steps, warmup)
+        decay = settings["weight_decay"]
+        if isinstance(model, SSMClassifier):
+            slow = cosine(settings["ssm_learning_rate"], steps, warmup)
+            optimizer = ssm_optimizer(rate, slow, weight_decay=decay)
+        else:
+            optimizer = keras.optimizers.AdamW(rate, weight_decay=decay, clipnorm=1.0)
+        loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+        model.compile(optimizer=optimizer, loss=loss, metrics=["accuracy"])
+
+    def logits(self, model: keras.Model, part: Part, settings: dict) -> np.ndarray:
+        """Returns the logits of a model, `(rows, classes)`, as float64."""
+        found = predict(model, part.x, settings["batch_size"], settings.get("lengths", 4))
+        return found.astype("float64")
+
+    def score(self, model: keras.Model, part: Part, settings: dict) -> dict[str, float]:
+        logits = self.logits(model, part, settings)
+        top = logits.max(axis=1, keepdims=True)
+        costs = np.log(np.exp(logits - top).sum(axis=1)) + top[:, 0]
+        costs -= logits[np.arange(part.size), part.y]
+        right = logits.argmax(axis=1) == part.y
+        return {"accuracy": float(right.mean()), "cross-entropy": float(costs.mean())}
+
+    def count(self, metric: str, part: Part) -> int | None:
+        return part.size if metric == "accuracy" else None
+
+
+def chosen(settings, names):
+    """Those of the settings that have one of these names."""
+    return {name: settings[name] for name in names if name in settings}

@@ -1,0 +1,63 @@
+"""Mixers by the names under which recipes have them, and how their models are optimized."""
+
+import inspect
+
+import keras
+
+from keras_ssm import layers
+from keras_ssm.checks import check_choice
+from keras_ssm.layers import SequenceMixer
+
+MIXERS = {
+    "s4": layers.S4,
+    "s4d": layers.S4D,
+    "s4ptd": layers.S4PTD,
+    "dss": layers.DSS,
+    "s5": layers.S5,
+    "s5ptd": layers.S5PTD,
+    "mamba": layers.Mamba,
+    "mamba2": layers.Mamba2,
+}
+
+
+def make_mixer(system: str, **arguments) -> SequenceMixer:
+    """Returns the mixer of a system.
+
+    Args:
+        system: str. One of `MIXERS`.
+        **arguments: those of the constructor: `state_dim`, `seed`, `bidirectional`, ...
+
+    Raises:
+        ValueError: for an unknown system, or an argument that its mixer has not.
+
+    Example:
+        ```python
+        mixer = keras_ssm.training.make_mixer("s5ptd", state_dim=32, seed=0)
+        ```
+    """
+    check_choice("system", system, tuple(MIXERS))
+    mixer = MIXERS[system]
+    known = inspect.signature(mixer).parameters
+    for name, value in arguments.items():
+        if name not in known:
+            raise ValueError(f"`{mixer.__name__}` has no `{name}`. Received: {name}={value}")
+    return mixer(**arguments)
+
+
+def cosine(peak: float, steps: int, warmup: float = 0.05) -> keras.optimizers.schedules.CosineDecay:
+    """Returns a learning rate that rises to its peak and falls to zero with a cosine.
+
+    Args:
+        peak: float. Highest rate.
+        steps: int. Steps of the whole training.
+        warmup: float. Share of them in which the rate rises. Defaults to `0.05`.
+
+    Example:
+        ```python
+        optimizer = keras_ssm.optimizers.ssm_optimizer(keras_ssm.training.cosine(1e-2, 1000))
+        ```
+    """
+    rising = max(1, round(warmup * steps))
+    return keras.optimizers.schedules.CosineDecay(
+        peak / rising, max(1, steps - rising), warmup_target=peak, warmup_steps=rising
+    )
