@@ -4,11 +4,21 @@ import inspect
 
 import pytest
 
-from keras_ssm import callbacks, convert, hub, layers, models, optimizers, plotting, presets
+from keras_ssm import (
+    callbacks,
+    convert,
+    forecasting,
+    hub,
+    layers,
+    models,
+    optimizers,
+    plotting,
+    presets,
+)
 
 pytestmark = pytest.mark.once("torch")
 
-MODULES = (callbacks, convert, hub, layers, models, optimizers, plotting, presets)
+MODULES = (callbacks, convert, forecasting, hub, layers, models, optimizers, plotting, presets)
 METHODS = ("__init__", "call", "step", "get_initial_state", "fit", "predict", "from_preset")
 
 

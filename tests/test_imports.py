@@ -17,6 +17,7 @@ STRATA = (
     ("atomic_file", "initializers", "ops"),
     ("atomic_directory", "layers"),
     ("presets", "optimizers"),
+    ("forecasting",),
     ("models",),
     ("tokenizers",),
     ("callbacks", "convert", "datasets", "export", "hub", "plotting"),
