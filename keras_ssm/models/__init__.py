@@ -12,6 +12,7 @@ from keras_ssm.models.language.ssm_causal_lm_preprocessor import SSMCausalLMPrep
 from keras_ssm.models.sequence_preprocessor import SequencePreprocessor
 from keras_ssm.models.ssm_backbone import SSMBackbone
 from keras_ssm.models.ssm_task import SSMTask
+from keras_ssm.models.streaming.sequence_stream import SequenceStream
 
 __all__ = [
     "GenerationState",
@@ -24,4 +25,5 @@ __all__ = [
     "SSMPairClassifierPreprocessor",
     "SSMTask",
     "SequencePreprocessor",
+    "SequenceStream",
 ]

@@ -171,6 +171,15 @@ class SequencePreprocessor(Attributes, Preprocessor):
             "allow_nan": self.allow_nan,
         }
 
+    def unstreamable_because(self):
+        """Why a sequence cannot be read piece by piece, as an error goes on, or `None`."""
+        if self.sequence_length is None:
+            return None
+        return (
+            "brings whole sequences to one length, which a stream does not have: set "
+            f"`sequence_length` to None. Received: sequence_length={self.sequence_length}"
+        )
+
     def _timesteps(self, timesteps, mask):
         """Times between samples, padded and cut like the inputs."""
         return padded_timesteps(timesteps, mask, self.sequence_length, self._float_dtype())

@@ -14,6 +14,7 @@ from keras_ssm.models.saving.frozen_layers import freeze, frozen_config
 from keras_ssm.models.saving.model_files import ModelFiles
 from keras_ssm.models.saving.preset_loading import load, with_saved_policy
 from keras_ssm.models.ssm_backbone import SSMBackbone
+from keras_ssm.models.streaming.streams import Streams
 from keras_ssm.models.summary import print_preprocessor
 from keras_ssm.models.trainer.sequence_trainer import SequenceTrainer
 from keras_ssm.types import PathLike, Tensor
@@ -21,7 +22,7 @@ from keras_ssm.types import PathLike, Tensor
 
 # `Functional` stands there by name, or Keras and keras_hub rewrite the bases of these classes
 # whenever a model is made, under the feet of other threads.
-class SSMTask(Adapters, ModelFiles, SequenceTrainer, Task, Functional):
+class SSMTask(Streams, Adapters, ModelFiles, SequenceTrainer, Task, Functional):
     """Base class of the task models: a backbone with a head, a preprocessor and a trainer.
 
     Data may be arrays, lists of arrays of different lengths, a dict with a `padding_mask`,

@@ -1,6 +1,5 @@
 import json
 import zipfile
-import zlib
 from typing import Self
 
 import keras
@@ -8,10 +7,10 @@ import numpy as np
 from keras import ops, tree
 
 from keras_ssm.atomic_file import writing_file
+from keras_ssm.models.saving.fingerprint import fingerprint
 from keras_ssm.types import PathLike, State
 
 FORMAT = 1
-SAMPLE = 8  # values of each weight by which models are told apart
 
 
 class GenerationState:
@@ -183,16 +182,6 @@ class GenerationState:
                 f"Received: filepath={str(filepath)!r}, of which NumPy says: {error}"
             ) from error
         return cls.from_dict(arrays)
-
-
-def fingerprint(model):
-    """A short text that differs between models of other layers or other weights."""
-    total = 0
-    for weight in model.weights:
-        values = ops.reshape(weight.value, (-1,))[:SAMPLE]
-        values = ops.convert_to_numpy(ops.cast(values, "float32"))
-        total = zlib.crc32(f"{tuple(weight.shape)}".encode() + values.tobytes(), total)
-    return f"{type(model.backbone.blocks[0].mixer).__name__}-{total:08x}"
 
 
 def _name(path):

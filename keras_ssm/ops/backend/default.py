@@ -10,6 +10,13 @@ import contextlib
 import numpy as np
 from keras import ops
 
+from keras_ssm.ops.backend.default_programs import (
+    program,
+    step_program,
+    traced,
+    were_given_away,
+)
+
 __all__ = [
     "LONGEST_UNROLLED",
     "arctan2",
@@ -51,6 +58,7 @@ __all__ = [
     "sin",
     "split",
     "static_value",
+    "step_program",
     "take_steps",
     "takes_erfc",
     "tanh",
@@ -60,6 +68,7 @@ __all__ = [
     "transforms_unknown_lengths",
     "unrolled",
     "uses_xla",
+    "were_given_away",
     "with_gradient",
     "without_gradients",
     "writes_saved_models",
@@ -156,31 +165,6 @@ def without_gradients():
 
 def compiled(function, steps):
     """A function of a sequence of so many steps, compiled by XLA where nobody else would do it."""
-    return function
-
-
-def program(function, variables, xla, eager):
-    """A function of tensors for inference, compiled where the backend does so.
-
-    Args:
-        function: takes the values of `variables` where `is_stateless`, `None` elsewhere, then
-            trees of tensors. It returns such trees.
-        variables: list of `keras.Variable`s. What the function reads by itself elsewhere.
-        xla: bool. Whether XLA may compile it, where there is a choice.
-        eager: bool. Whether nothing is compiled.
-
-    Returns:
-        Function of the trees of tensors, or of NumPy arrays.
-    """
-    raise NotImplementedError
-
-
-def traced(function):
-    """The same function of trees of tensors, for many calls, without the Python between operations.
-
-    It reads weights by itself, and shapes differ by the batch of its first argument alone. Where
-    a program is compiled as a whole, nothing is left to do.
-    """
     return function
 
 

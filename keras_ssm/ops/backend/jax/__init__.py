@@ -24,6 +24,7 @@ from keras_ssm.ops.backend.jax.numbers import (
     sin,
     tanh,
 )
+from keras_ssm.ops.backend.jax.programs import program, step_program, were_given_away
 from keras_ssm.ops.exporting import loops_allowed
 
 __all__ = [
@@ -51,7 +52,9 @@ __all__ = [
     "sequential",
     "sin",
     "static_value",
+    "step_program",
     "tanh",
+    "were_given_away",
     "with_gradient",
 ]
 
@@ -67,12 +70,6 @@ def exact_einsum(equation, *operands):
 def static_value(x):
     """The value of x as a NumPy array, or `None` while tracing."""
     return None if isinstance(x, jax.core.Tracer) else np.asarray(x)
-
-
-def program(function, variables, xla, eager):
-    """A function for inference, into which the values of the variables go as arguments."""
-    function = function if eager else jax.jit(function)
-    return lambda *arguments: function([v.value for v in variables], *arguments)
 
 
 def sequential(advance, carry, samples, reverse=False):

@@ -3,7 +3,6 @@
 import contextvars
 import functools
 
-import keras
 import tensorflow as tf
 
 from keras_ssm.ops.backend import xla
@@ -16,6 +15,7 @@ from keras_ssm.ops.backend.tensorflow.numbers import (
     sin,
     tanh,
 )
+from keras_ssm.ops.backend.tensorflow.programs import program, step_program
 
 __all__ = [
     "LONGEST_UNROLLED",
@@ -38,6 +38,7 @@ __all__ = [
     "sequential",
     "sin",
     "static_value",
+    "step_program",
     "tanh",
     "transforms_unknown_lengths",
     "with_gradient",
@@ -62,28 +63,6 @@ def static_value(x):
     """The value of x as a NumPy array, or `None` in a graph."""
     x = tf.convert_to_tensor(x)
     return x.numpy() if hasattr(x, "numpy") and tf.executing_eagerly() else None
-
-
-def program(function, variables, xla, eager):
-    """A function for inference, as a graph for each of the shapes of its arguments."""
-    graphs = {}
-
-    def run(*arguments):
-        arguments = keras.tree.map_structure(_tensor, arguments)
-        if eager:
-            return function(None, *arguments)
-        # One for all shapes, or of one and the same function, would warn of each new one.
-        key = tuple((*x.shape, x.dtype) for x in tf.nest.flatten(arguments) if x is not None)
-        if key not in graphs:
-            without_values = functools.partial(function, None)
-            graphs[key] = tf.function(without_values, jit_compile=bool(xla), autograph=False)
-        return graphs[key](*arguments)
-
-    return run
-
-
-def _tensor(x):
-    return None if x is None else tf.convert_to_tensor(x)
 
 
 def sequential(advance, carry, samples, reverse=False):

@@ -3,7 +3,6 @@
 import contextlib
 import functools
 
-import keras
 import torch
 from keras import tree
 
@@ -27,6 +26,7 @@ from keras_ssm.ops.backend.torch.numbers import (
 )
 from keras_ssm.ops.backend.torch.precision import exact
 from keras_ssm.ops.backend.torch.products import project
+from keras_ssm.ops.backend.torch.programs import program, step_program
 from keras_ssm.ops.backend.torch.scan import scan_in_blocks, scan_in_complex
 from keras_ssm.ops.backend.torch.selective import selective_outputs
 from keras_ssm.ops.backend.torch.traced import traced
@@ -66,6 +66,7 @@ __all__ = [
     "sin",
     "split",
     "static_value",
+    "step_program",
     "take_steps",
     "takes_erfc",
     "tanh",
@@ -109,20 +110,6 @@ def static_value(x):
     if torch.compiler.is_compiling() or (torch.is_tensor(x) and x.device.type == "meta"):
         return None
     return x.detach().cpu().numpy() if torch.is_tensor(x) else x
-
-
-def program(function, variables, xla, eager):
-    """A function for inference, operation by operation."""
-
-    def without_values(*arguments):
-        with torch.no_grad():
-            return function(None, *tree.map_structure(_on_device, arguments))
-
-    return without_values
-
-
-def _on_device(x):
-    return None if x is None else keras.ops.convert_to_tensor(x)
 
 
 def sequential(advance, carry, samples, reverse=False):

@@ -1,0 +1,130 @@
+"""The state of a stream: its rows, its arrays, its files."""
+
+import json
+import zipfile
+from collections.abc import Mapping
+
+import keras
+import numpy as np
+from keras import ops, tree
+
+from keras_ssm.atomic_file import writing_file
+from keras_ssm.models.saving.fingerprint import fingerprint
+
+FORMAT = 1
+OWN = "stream/"  # before the names of what is not a state of the model
+FACTS = f"{OWN}facts"
+
+
+def chosen_rows(rows, batch):
+    """Which rows are meant, as a boolean array `(batch,)`."""
+    given = np.asarray(rows)
+    if given.dtype == bool and given.shape == (batch,):
+        return given
+    whole = given.dtype.kind in "iu" and given.ndim < 2
+    if not whole or (given.size and not (given.min() >= 0 and given.max() < batch)):
+        raise ValueError(
+            f"`rows` must be numbers from 0 to {batch - 1}, or {batch} flags. "
+            f"Received: rows={rows!r}"
+        )
+    return np.isin(np.arange(batch), given)
+
+
+def where_rows(rows, new, old):
+    """A state with the chosen rows of one and the others of another."""
+
+    def chosen(new, old):
+        flags = ops.convert_to_tensor(rows.reshape(-1, *[1] * (len(old.shape) - 1)))
+        return ops.where(flags, new, old)
+
+    return tree.map_structure(chosen, new, old)
+
+
+def to_arrays(task, state, own):
+    """A state, and what a stream keeps beside it, as a flat dict of arrays of NumPy."""
+    facts = {"format": FORMAT, "model": fingerprint(task)}
+    return {
+        **{_name(path): _storable(part) for path, part in tree.flatten_with_path(state)},
+        **{f"{OWN}{name}": np.array(value) for name, value in own.items()},
+        FACTS: np.array(json.dumps(facts)),
+    }
+
+
+def from_arrays(task, arrays, state, own):
+    """What `to_arrays` was given, like a state and a dict of this task.
+
+    Raises:
+        ValueError: for arrays of another model, of another number of rows, or of no stream.
+    """
+    if not isinstance(arrays, Mapping):
+        raise ValueError(
+            "`state` must be the dict of arrays that a stream has as its `state`. "
+            f"Received: {type(arrays).__name__}"
+        )
+    given = {name: np.asarray(value) for name, value in arrays.items()}
+    parts = tree.flatten_with_path(state)
+    expected = {_name(path): part for path, part in parts}
+    expected.update({f"{OWN}{name}": value for name, value in own.items()})
+    facts = _facts(given.pop(FACTS, None))
+    if facts is None or set(given) != set(expected):
+        raise ValueError(
+            f"`state` must have the arrays {sorted([*expected, FACTS])} of a stream of this "
+            f"model. Received: {sorted(arrays)}"
+        )
+    for name, part in expected.items():
+        _check(name, given[name], part)
+    if facts != fingerprint(task):
+        raise ValueError(
+            "`state` must come from this model with the weights that it has now: after others it "
+            "means nothing. Received: the state of a model with other weights"
+        )
+    values = [ops.convert_to_tensor(given[_name(path)], dtype=part.dtype) for path, part in parts]
+    own = {name: given[f"{OWN}{name}"].astype(value.dtype) for name, value in own.items()}
+    return tree.pack_sequence_as(state, values), own
+
+
+def save(arrays, filepath):
+    """Writes arrays to a file `.npz`, whole or not at all."""
+    with writing_file(filepath) as scratch, scratch.open("wb") as file:
+        np.savez(file, **arrays)
+
+
+def load(filepath):
+    """Reads what `save` wrote."""
+    try:
+        with np.load(filepath, allow_pickle=False) as file:
+            return dict(file)
+    except (ValueError, TypeError, AttributeError, EOFError, zipfile.BadZipFile) as error:
+        raise ValueError(
+            "`filepath` must be a file that `SequenceStream.save` wrote. "
+            f"Received: filepath={str(filepath)!r}, of which NumPy says: {error}"
+        ) from error
+
+
+def _facts(text):
+    """The model that arrays say they come from, or `None` for what is no stream's."""
+    try:
+        facts = json.loads(str(text))
+        return str(facts["model"]) if facts["format"] == FORMAT else None
+    except (KeyError, TypeError, ValueError):
+        return None
+
+
+def _check(name, value, part):
+    dtype = keras.backend.standardize_dtype(part.dtype)
+    dtype = np.dtype("float32" if dtype == "bfloat16" else dtype)
+    kinds = {"i": "iu", "u": "iu"}.get(dtype.kind, dtype.kind)
+    if value.shape != tuple(part.shape) or value.dtype.kind not in kinds:
+        raise ValueError(
+            f"`state[{name!r}]` must have shape {tuple(part.shape)} and a dtype such as {dtype}. "
+            f"Received: shape {value.shape}, dtype {value.dtype}"
+        )
+
+
+def _name(path):
+    return "/".join(map(str, path))
+
+
+def _storable(part):
+    part = np.array(ops.convert_to_numpy(part))  # a copy: on JAX the buffer is given away
+    return part if part.dtype.kind in "iufb" and part.dtype.isbuiltin else part.astype("float32")

@@ -1,0 +1,47 @@
+"""Functions of weights for inference, operation by operation."""
+
+import keras
+import torch
+from keras import tree
+
+from keras_ssm.ops.backend.torch.traced import traced
+
+
+def program(function, variables, xla, eager):
+    """A function for inference, operation by operation."""
+
+    def without_values(*arguments):
+        with torch.no_grad():
+            return function(None, *tree.map_structure(_on_device, arguments))
+
+    return without_values
+
+
+def step_program(function, prepare, variables, sources, eager):
+    """One that is traced after a few calls; tensors count how often they were written to."""
+
+    def of_tensors(x, prepared, state):
+        return function(None, prepared, x, state)
+
+    step = of_tensors if eager else traced(of_tensors)
+    kept = [(None, None)]
+
+    def run(x, state):
+        with torch.no_grad():
+            before, prepared = kept[0]
+            now = [_version(v.value) for v in sources]
+            if now != before:
+                prepared = prepare()
+                kept[0] = now, prepared
+            return step(_on_device(x), prepared, state)
+
+    return run
+
+
+def _version(tensor):
+    # The address as well: a tensor that takes the place of another counts from zero.
+    return tensor.data_ptr(), tensor._version
+
+
+def _on_device(x):
+    return None if x is None else keras.ops.convert_to_tensor(x)
