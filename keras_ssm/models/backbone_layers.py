@@ -29,6 +29,23 @@ class BackboneLayers:
         )
 
     @property
+    def stride(self) -> int:
+        """Samples to a step of the hidden sequence: 1, unless the encoder strides."""
+        return getattr(self.encoder_layer, "stride", 1)
+
+    def output_mask(self, mask: Tensor, state: State | None = None) -> Tensor:
+        """The mask of the hidden sequence, for a mask of the inputs.
+
+        Args:
+            mask: boolean tensor `(batch, length)`, True where the inputs are valid.
+            state: what the call gets as `initial_state`, or `None`.
+
+        Returns:
+            Boolean tensor `(batch, steps)`; the mask itself, unless the encoder strides.
+        """
+        return mask
+
+    @property
     def token_embedding(self):
         """The layer that embeds token ids; `None` without a vocabulary."""
         return self.encoder_layer if self.vocabulary_size is not None else None

@@ -92,13 +92,15 @@ class SSMClassifier(ClassifierTask):
         context = {} if training is None else {"training": training}
         mask = inputs["padding_mask"]
         if initial_state is None and not return_state:
-            y = self.pooler(self.backbone(inputs, **context), mask=mask)
+            y = self.backbone(inputs, **context)
+            y = self.pooler(y, mask=self.backbone.output_mask(mask))
             return self.head(self.head_dropout(y, **context))
         if initial_state is None:
             initial_state = self.get_initial_state(ops.shape(mask)[0])
         y, layers = self.backbone(
             inputs, initial_state=initial_state["layers"], return_state=True, **context
         )
+        mask = self.backbone.output_mask(mask, initial_state["layers"])
         y, pooled = self.pooler.pool(y, mask, _pooled(initial_state))
         y = self.head(self.head_dropout(y, **context))
         return (y, {"layers": layers, **pooled}) if return_state else y

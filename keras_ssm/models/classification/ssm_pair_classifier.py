@@ -108,7 +108,8 @@ class SSMPairClassifier(ClassifierTask):
         context = {} if training is None else {"training": training}
         # First all the first sequences, then all the second ones.
         rows = {k: ops.concatenate([v[:, 0], v[:, 1]], axis=0) for k, v in inputs.items()}
-        pooled = self.pooler(self.backbone(rows, **context), mask=rows["padding_mask"])
+        mask = self.backbone.output_mask(rows["padding_mask"])
+        pooled = self.pooler(self.backbone(rows, **context), mask=mask)
         a, b = ops.split(pooled, 2, axis=0)
         y = self._activate(self.pair_dense(ops.concatenate([a, b, a - b, a * b], axis=-1)))
         return self.head(self.head_dropout(y, **context))

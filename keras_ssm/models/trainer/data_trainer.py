@@ -205,7 +205,7 @@ class DataTrainer:
         """
         if self.has_step_outputs and y is not None and isinstance(x, dict):
             # On JAX the outputs lose the mask that the graph gave them.
-            valid = x["padding_mask"]
+            valid = getattr(self, "backbone", self).output_mask(x["padding_mask"])
             ignored = targets.ignored_class(self)
             if ignored is not None:
                 labels = y[..., 0] if len(y.shape) == len(y_pred.shape) else y
