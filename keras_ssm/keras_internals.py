@@ -28,6 +28,7 @@ __all__ = [
     "called_by_model",
     "get_torch_dataloader",
     "is_torch_optimizer",
+    "parts_of_metrics",
     "print_msg",
     "to_snake_case",
 ]
@@ -41,6 +42,14 @@ def called_by_model(layer):
 def is_torch_optimizer(module):
     """Whether a module holds the optimizers that Keras makes on PyTorch under public names."""
     return module.startswith("keras.src.backend.torch.optimizers")
+
+
+def parts_of_metrics(compiled, y, y_pred):
+    """The metrics of a model with one output: those given, and those given as weighted ones."""
+    if not compiled.built:
+        compiled.build(y, y_pred)
+    parts = compiled._flat_metrics, compiled._flat_weighted_metrics
+    return [[m for found in part if found is not None for m in found.metrics] for part in parts]
 
 
 @contextlib.contextmanager

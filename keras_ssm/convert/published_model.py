@@ -151,10 +151,11 @@ class _Plan:
         task = dict(self.task)
         if issubclass(self.cls, SSMCausalLM):
             task["tie_embeddings"] = self.spec.tie_embeddings
-        elif "num_classes" not in task:
+        elif self.cls.head_size not in task:
             raise ValueError(
-                "A published language model has no head of another task: pass `num_classes`, or "
-                f"load an `SSMCausalLM`. Received: arguments {sorted(task)}"
+                "A published language model has no head of another task: pass "
+                f"`{self.cls.head_size}`, or load an `SSMCausalLM`. "
+                f"Received: arguments {sorted(task)}"
             )
         elif "preprocessor" not in task:
             warnings.warn(

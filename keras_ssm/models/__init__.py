@@ -9,6 +9,7 @@ from keras_ssm.models.language.generation_state import GenerationState
 from keras_ssm.models.language.generation_stream import GenerationStream
 from keras_ssm.models.language.ssm_causal_lm import SSMCausalLM
 from keras_ssm.models.language.ssm_causal_lm_preprocessor import SSMCausalLMPreprocessor
+from keras_ssm.models.regression.ssm_regressor import SSMRegressor
 from keras_ssm.models.sequence_preprocessor import SequencePreprocessor
 from keras_ssm.models.ssm_backbone import SSMBackbone
 from keras_ssm.models.ssm_task import SSMTask
@@ -23,6 +24,7 @@ __all__ = [
     "SSMClassifier",
     "SSMPairClassifier",
     "SSMPairClassifierPreprocessor",
+    "SSMRegressor",
     "SSMTask",
     "SequencePreprocessor",
     "SequenceStream",

@@ -144,6 +144,7 @@ def _trained(model):
     weights = _by_path(model)
     training = {p for p, weight in weights.items() if weight.trainable}
     layers = {p.rpartition("/")[0] for p in training if not p.endswith(_LOW_RANK)}
+    layers |= {w.path.rpartition("/")[0] for w in getattr(model, "head_statistics", ())}
     return {
         p: weight
         for p, weight in weights.items()

@@ -1,18 +1,14 @@
-from collections.abc import Callable
-
 import keras
 import numpy as np
-from keras_hub.tokenizers import Tokenizer
 
-from keras_ssm.models.ssm_backbone import SSMBackbone
-from keras_ssm.models.ssm_task import SSMTask
+from keras_ssm.models.headed_task import HeadedTask
 from keras_ssm.models.trainer import targets
 from keras_ssm.models.trainer.logits import loss_on_logits, metric_on_logits
 from keras_ssm.optimizers import ssm_optimizer
 
 
-class LogitsTask(SSMTask):
-    """Base class of the tasks that return logits: the policy of the head, losses, checks of labels.
+class LogitsTask(HeadedTask):
+    """Base class of the tasks that return logits: losses, metrics, checks of labels.
 
     Args:
         inputs, outputs: symbolic tensors of the functional model.
@@ -25,27 +21,6 @@ class LogitsTask(SSMTask):
     def num_logits(self) -> int:
         """Number of logits of an output."""
         return self.outputs[0].shape[-1]
-
-    def set_parts(
-        self,
-        backbone: SSMBackbone,
-        preprocessor: Callable | None,
-        head_dtype: str | keras.dtype_policies.DTypePolicy | None,
-    ) -> None:
-        """Checks the backbone and keeps it, the preprocessor, and the dtype policy of the head."""
-        if not isinstance(backbone, SSMBackbone):
-            raise ValueError(f"`backbone` must be an `SSMBackbone`. Received: {backbone!r}")
-        reads = callable(preprocessor) or hasattr(preprocessor, "generate_preprocess")
-        if preprocessor is not None and (not reads or isinstance(preprocessor, Tokenizer)):
-            raise ValueError(
-                "`preprocessor` must be a callable that makes inputs, or None; a tokenizer goes "
-                f"into one such as `SSMCausalLMPreprocessor`. Received: {preprocessor!r}"
-            )
-        policy = backbone.dtype_policy
-        self.head_policy = policy if head_dtype is None else keras.dtype_policies.get(head_dtype)
-        self.head_dtype = None if head_dtype is None else self.head_policy
-        self.backbone = backbone
-        self.preprocessor = preprocessor
 
     def compile(
         self,
@@ -106,13 +81,3 @@ class LogitsTask(SSMTask):
                 f"`y` must hold labels from 0 to {self.num_logits - 1}. "
                 f"Received: labels from {labels.min()} to {labels.max()}"
             )
-
-    def get_config(self):
-        head_dtype = self.head_dtype
-        if self.head is not None and self.head.quantization_mode is not None:
-            head_dtype = self.head.dtype_policy
-            if isinstance(head_dtype, keras.dtype_policies.DTypePolicyMap):
-                head_dtype = head_dtype[self.head.path]
-        if head_dtype is not None:
-            head_dtype = keras.dtype_policies.serialize(head_dtype)
-        return {**super().get_config(), "head_dtype": head_dtype}

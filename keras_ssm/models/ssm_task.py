@@ -1,3 +1,5 @@
+import contextlib
+import contextvars
 import functools
 import inspect
 import warnings
@@ -19,6 +21,8 @@ from keras_ssm.models.summary import print_preprocessor
 from keras_ssm.models.trainer.sequence_trainer import SequenceTrainer
 from keras_ssm.types import PathLike, Tensor
 
+_LEAVES_HEAD = contextvars.ContextVar("leaves_head", default=False)
+
 
 # `Functional` stands there by name, or Keras and keras_hub rewrite the bases of these classes
 # whenever a model is made, under the feet of other threads.
@@ -38,6 +42,7 @@ class SSMTask(Streams, Adapters, ModelFiles, SequenceTrainer, Task, Functional):
 
     backbone_cls = SSMBackbone
     settable = ("preprocessor",)
+    head_size = None  # the argument that brings a new head
     pipeline_tag = None  # the Hub's name of the task, where it is always the same
 
     @property
@@ -156,7 +161,7 @@ class SSMTask(Streams, Adapters, ModelFiles, SequenceTrainer, Task, Functional):
                 argument such as `dtype` or `num_classes` changes them, they never are.
             step_scale: float or `None`. Factor on every dt. Defaults to the saved one.
             **kwargs: Arguments that override the saved configuration, such as `dtype`, or
-                `num_classes`, which brings a new head.
+                `num_classes` or `num_outputs`, which brings a new head.
 
         Returns:
             The task model, compiled with its defaults.
@@ -173,17 +178,18 @@ class SSMTask(Streams, Adapters, ModelFiles, SequenceTrainer, Task, Functional):
         """
 
         def build(files, **arguments):
-            lacks = "num_classes" not in arguments and "task.json" not in files.documents
-            if lacks and "num_classes" in inspect.signature(cls).parameters:
+            size = cls.head_size
+            if size is not None and size not in arguments and not _holds(files.documents, cls):
                 raise ValueError(
-                    f"Preset '{preset}' holds a backbone without a head: pass `num_classes`, or "
-                    "load it with `SSMBackbone.from_preset`. "
+                    f"Preset '{preset}' holds no head of a {cls.__name__}: pass `{size}`, which "
+                    "makes one, or load it with `SSMBackbone.from_preset`. "
                     f"Received: arguments {sorted(kwargs)}"
                 )
             arguments = with_saved_policy(arguments, files.documents)
             if not {"task.json", "preprocessor.json"} & set(files.documents):
                 arguments.setdefault("preprocessor", None)  # keras_hub would look for its files
-            model = super(SSMTask, cls).from_preset(str(files.directory), **arguments)
+            with _head_left_out(size in arguments):
+                model = super(SSMTask, cls).from_preset(str(files.directory), **arguments)
             if not model.compiled and arguments.get("compile", True):
                 model.compile()
             return model
@@ -222,6 +228,8 @@ class SSMTask(Streams, Adapters, ModelFiles, SequenceTrainer, Task, Functional):
 
     def load_task_weights(self, filepath: PathLike) -> None:
         """Loads what `save_task_weights` saved."""
+        if _LEAVES_HEAD.get():
+            return
         keras.saving.load_weights(self, filepath, objects_to_skip=self._not_in_head())
 
     def _not_in_head(self):
@@ -277,6 +285,23 @@ class SSMTask(Streams, Adapters, ModelFiles, SequenceTrainer, Task, Functional):
             optimizer = type(self.optimizer).from_config(self.optimizer.get_config())
             self._compile_alike(optimizer=optimizer)
             optimizer.build(self.trainable_variables)
+
+
+@contextlib.contextmanager
+def _head_left_out(leaves):
+    """Loads presets without their heads: keras_hub does so for the argument `num_classes` alone."""
+    token = _LEAVES_HEAD.set(leaves)
+    try:
+        yield
+    finally:
+        _LEAVES_HEAD.reset(token)
+
+
+def _holds(documents, cls):
+    """Whether a preset holds a task of this class, or of one derived from it."""
+    saved = documents.get("task.json", {}).get("registered_name")
+    saved = keras.saving.get_registered_object(saved) if isinstance(saved, str) else None
+    return inspect.isclass(saved) and issubclass(saved, cls)
 
 
 def _portable(config):

@@ -87,7 +87,7 @@ class SSMPairClassifier(ClassifierTask):
                 "`pooling` must be 'mean', 'last', 'max' or 'attention': a pair is compared as a "
                 "whole. Received: pooling=None"
             )
-        self.make_head(backbone, num_classes, preprocessor, pooling, dropout, head_dtype)
+        self.make_classifier(backbone, num_classes, preprocessor, pooling, dropout, head_dtype)
         self.head_dim = backbone.hidden_dim if head_dim is None else head_dim
         self.head_activation = head_activation
         self._activate = get_activation(head_activation)
@@ -112,7 +112,7 @@ class SSMPairClassifier(ClassifierTask):
         pooled = self.pooler(self.backbone(rows, **context), mask=mask)
         a, b = ops.split(pooled, 2, axis=0)
         y = self._activate(self.pair_dense(ops.concatenate([a, b, a - b, a * b], axis=-1)))
-        return self.head(self.head_dropout(y, **context))
+        return self.apply_head(y, **context)
 
     def standardize(self, inputs: Tensor | dict) -> dict[str, Tensor]:
         """Brings what a person passes into the dict that the graph takes; see the class."""

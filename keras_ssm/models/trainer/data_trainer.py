@@ -4,8 +4,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from keras_ssm.layers.step_mask import StepMask
-from keras_ssm.models.trainer import targets
+from keras_ssm.models.trainer import step_metrics, targets
 from keras_ssm.models.trainer.data_streams import (
     BatchConverter,
     LoadedBatches,
@@ -93,6 +92,7 @@ class DataTrainer:
             validation_data = self._prepare(*parts, validation)
             if validation_data[1] is None:
                 validation_data = validation_data[0]
+        self.before_fit(x, y, sample_weight, validation_split)
         with self._left_intact(road, validation):
             history = keras.Model.fit(
                 self,
@@ -187,6 +187,9 @@ class DataTrainer:
         """Raises a `ValueError` for targets, a NumPy array, that the loss would misread."""
         targets.check_like_outputs(self, y, self.loss)
 
+    def before_fit(self, x, y, sample_weight, validation_split):
+        """What a model takes from its data before it trains; `y` is `None` for streams."""
+
     makes_targets = False  # where there are none, `make_targets` finds them in the inputs
 
     def make_targets(self, x: dict, sample_weight: object, lengths: list | None) -> tuple:
@@ -198,19 +201,31 @@ class DataTrainer:
         """Whether the model gives an output at every step."""
         return len(self.outputs[0].shape) == 3
 
+    def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):
+        """Returns the loss; see `keras.Model.compute_loss`."""
+        of_keras = targets.is_of_keras(getattr(self.loss, "fn", self.loss))
+        if self.has_step_outputs and of_keras and hasattr(y, "shape"):
+            y = step_metrics.like_outputs(y, y_pred)
+        return super().compute_loss(x, y, y_pred, sample_weight, training)
+
     def compute_metrics(self, x, y, y_pred, sample_weight=None):
         """Updates the metrics; see `keras.Model.compute_metrics`.
 
-        With an output at every step they leave out padding, and what the loss ignores.
+        They leave out padding, with an output at every step, and what the loss ignores.
         """
-        if self.has_step_outputs and y is not None and isinstance(x, dict):
+        ignored = targets.ignored_class(self)
+        valid = None
+        if isinstance(x, dict) and hasattr(y, "shape"):
             # On JAX the outputs lose the mask that the graph gave them.
-            valid = getattr(self, "backbone", self).output_mask(x["padding_mask"])
-            ignored = targets.ignored_class(self)
+            if self.has_step_outputs:
+                valid = getattr(self, "backbone", self).output_mask(x["padding_mask"])
             if ignored is not None:
                 labels = y[..., 0] if len(y.shape) == len(y_pred.shape) else y
-                valid = ops.logical_and(valid, labels != ignored)
-            y_pred = StepMask()([y_pred, valid])
+                known = labels != ignored
+                valid = known if valid is None else ops.logical_and(valid, known)
+        if valid is not None and self._compile_metrics is not None:
+            step_metrics.update(self._compile_metrics, y, y_pred, sample_weight, valid)
+            return self.get_metrics_result()
         return super().compute_metrics(x, y, y_pred, sample_weight)
 
     def _convert(self, x, y=None, sample_weight=None, class_weight=None, purpose="fit"):

@@ -37,6 +37,16 @@ _THRESHOLD = {
     "FalseNegatives": "thresholds",
     "BinaryIoU": "threshold",
 }
+_OF_CLASSES = (
+    "Accuracy",
+    "BinaryAccuracy",
+    "CategoricalAccuracy",
+    "SparseCategoricalAccuracy",
+    "TopKCategoricalAccuracy",
+    "SparseTopKCategoricalAccuracy",
+    "AUC",
+    "F1Score",
+)
 _ARGMAX = ("F1Score", "FBetaScore")  # without a threshold
 
 
@@ -97,6 +107,28 @@ def metric_on_logits(metric, num_classes):
             )
     _refuse_probabilities("metric", metric)
     return metric
+
+
+def refuse_classes(kind, given):
+    """Raises a `ValueError` for a loss or metrics of classes, in a model that returns numbers.
+
+    Args:
+        kind: str. The argument of `compile`.
+        given: what it received.
+    """
+    if isinstance(given, (list, tuple, dict)):
+        for part in given.values() if isinstance(given, dict) else given:
+            refuse_classes(kind, part)
+        return
+    of_classes = isinstance(given, str) and given in ("accuracy", "acc", *_OF_SHAPES)
+    for name, others in {**_LOSSES, **dict.fromkeys(_OF_CLASSES, ())}.items():
+        own = getattr(keras.losses, name, ()), getattr(keras.metrics, name, ())
+        of_classes = of_classes or _is_named(given, name, others) or isinstance(given, own)
+    if of_classes:
+        raise ValueError(
+            f"`{kind}` must read numbers, such as 'mse' or 'mae': classes are for an "
+            f"`SSMClassifier`. Received: {kind}={given!r}"
+        )
 
 
 def _mapped(function, parts):

@@ -80,7 +80,7 @@ def checked(model, x, y, sample_weight, lengths):
     steps = model.has_step_outputs
     fill = ignored_class(model) if steps else None
     y = _rows("y", y, mask, lengths, steps, 0 if fill is None else fill)
-    kept = _keras_loss(model)
+    kept = reads_every_target(model)
     if steps and kept and (y.ndim < 2 or y.shape[1] != mask.shape[1]):
         raise ValueError(
             f"`y` must have one entry for each of the {mask.shape[1]} steps of a row of `x`. "
@@ -142,6 +142,12 @@ def class_weights(model, y, sample_weight, class_weight):
         )
     labels = y
     if y.ndim > 1 + model.has_step_outputs:
+        one_hot = ((y == 0) | (y == 1)).all() and (y.sum(axis=-1) == 1).all()
+        if y.shape[-1] != 1 and not one_hot:
+            raise ValueError(
+                "`class_weight` needs one class for each output; weigh those of several at once by "
+                "`sample_weight`. Received: rows of `y` that are no one-hot rows"
+            )
         labels = y[..., 0] if y.shape[-1] == 1 else y.argmax(-1)
     values, where = np.unique(np.round(labels).astype("int64"), return_inverse=True)
     weights = np.array([class_weight.get(int(v), 1.0) for v in values], keras.config.floatx())
@@ -265,12 +271,11 @@ def check_like_outputs(model, y, loss):
         loss: its loss.
     """
     width = model.outputs[0].shape[-1]
-    rank = len(model.outputs[0].shape)
     name = (loss if isinstance(loss, str) else type(loss).__name__).lower()
     free = name.startswith(("sparse", "circle", "ctc")) or name == "lossfunctionwrapper"
-    if not _is_keras_loss(loss) or free or (width == 1 and y.ndim == rank - 1):
+    if not is_of_keras(loss) or free:
         return
-    if y.ndim != rank or y.shape[-1] != width:
+    if not is_like_outputs(model, y):
         free = ", length" * model.has_step_outputs
         raise ValueError(
             f"`y` must have the shape of the outputs, (batch{free}, {width}), for this loss; "
@@ -279,15 +284,23 @@ def check_like_outputs(model, y, loss):
         )
 
 
+def is_like_outputs(model, y):
+    """Whether targets have the shape of the outputs, whose last axis may lack if it is 1."""
+    width, rank = model.outputs[0].shape[-1], len(model.outputs[0].shape)
+    return (y.ndim == rank and y.shape[-1] == width) or (width == 1 and y.ndim == rank - 1)
+
+
 def ignored_class(model):
     """The class that the loss leaves out, or `None`."""
     return getattr(getattr(model, "loss", None), "ignore_class", None)
 
 
-def _keras_loss(model):
+def reads_every_target(model):
     """Whether the loss is one of Keras', which reads every target."""
-    return _is_keras_loss(getattr(model, "loss", None))
+    return is_of_keras(getattr(model, "loss", None))
 
 
-def _is_keras_loss(loss):
-    return isinstance(loss, str) or str(getattr(loss, "__module__", "")).split(".")[0] == "keras"
+def is_of_keras(thing):
+    """Whether this is the name of a loss or metric of Keras, or one itself."""
+    thing = getattr(thing, "_fn", thing)  # what Keras wrapped
+    return isinstance(thing, str) or str(getattr(thing, "__module__", "")).split(".")[0] == "keras"

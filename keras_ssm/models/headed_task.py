@@ -1,0 +1,47 @@
+from collections.abc import Callable
+
+import keras
+from keras_hub.tokenizers import Tokenizer
+
+from keras_ssm.models.ssm_backbone import SSMBackbone
+from keras_ssm.models.ssm_task import SSMTask
+
+
+class HeadedTask(SSMTask):
+    """Base class of the tasks with a layer `head`, which has a dtype policy of its own.
+
+    Args:
+        inputs, outputs: symbolic tensors of the functional model.
+        **kwargs: `compile`, `name`, `trainable`.
+    """
+
+    def set_parts(
+        self,
+        backbone: SSMBackbone,
+        preprocessor: Callable | None,
+        head_dtype: str | keras.dtype_policies.DTypePolicy | None,
+    ) -> None:
+        """Checks the backbone and keeps it, the preprocessor, and the dtype policy of the head."""
+        if not isinstance(backbone, SSMBackbone):
+            raise ValueError(f"`backbone` must be an `SSMBackbone`. Received: {backbone!r}")
+        reads = callable(preprocessor) or hasattr(preprocessor, "generate_preprocess")
+        if preprocessor is not None and (not reads or isinstance(preprocessor, Tokenizer)):
+            raise ValueError(
+                "`preprocessor` must be a callable that makes inputs, or None; a tokenizer goes "
+                f"into one such as `SSMCausalLMPreprocessor`. Received: {preprocessor!r}"
+            )
+        policy = backbone.dtype_policy
+        self.head_policy = policy if head_dtype is None else keras.dtype_policies.get(head_dtype)
+        self.head_dtype = None if head_dtype is None else self.head_policy
+        self.backbone = backbone
+        self.preprocessor = preprocessor
+
+    def get_config(self):
+        head_dtype = self.head_dtype
+        if self.head is not None and self.head.quantization_mode is not None:
+            head_dtype = self.head.dtype_policy
+            if isinstance(head_dtype, keras.dtype_policies.DTypePolicyMap):
+                head_dtype = head_dtype[self.head.path]
+        if head_dtype is not None:
+            head_dtype = keras.dtype_policies.serialize(head_dtype)
+        return {**super().get_config(), "head_dtype": head_dtype}
