@@ -161,7 +161,9 @@ def test_pieces_and_steps_equal_one_pass(trained):
     state = model(x[:, :3], return_state=True)[1]
     y, state = model(x[:, 3:7], initial_state=state, return_state=True)
     y, _ = model.step(x[:, 7], state, model.discretize())
-    assert relative_error(y, expected) < 1e-5
+    stream = model.stream(batch_size=4)
+    for found in (y, stream(x)[:, -1]):
+        assert relative_error(found, expected) < 1e-5
 
 
 @ONCE

@@ -52,8 +52,6 @@ class Streams:
             inputs, training=False, initial_state=state["layers"], return_state=True
         )
         pooled = {name: part for name, part in state.items() if name != "layers"}
-        mask = inputs["padding_mask"]
-        if hasattr(self.backbone, "output_mask"):
-            mask = self.backbone.output_mask(mask)
+        mask = self.backbone.output_mask(inputs["padding_mask"], state["layers"])
         y, pooled = self.pooler.pool(y, mask, pooled, every_step=True)
-        return self.head(y, training=False), {"layers": layers, **pooled}
+        return self.apply_head(y, training=False), {"layers": layers, **pooled}
