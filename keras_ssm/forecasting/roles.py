@@ -63,7 +63,7 @@ class Roles:
         else:
             roles.ignored = rest
         wanted = [*roles.target, *roles.historic, *roles.known, *from_data]
-        _check_there(wanted, tables, "data")
+        _check_there(wanted, tables)
         twice = [name for name in wanted if wanted.count(name) > 1]
         if twice:
             raise ValueError(
@@ -94,7 +94,7 @@ class Roles:
             tables = [_renamed(table, roles) for table in tables]
         from_data = [] if is_table(self.static) else roles.static
         wanted = [*roles.target, *roles.historic, *roles.known, *from_data]
-        _check_there(wanted, tables, "data")
+        _check_there(wanted, tables, " that `fit` has seen:")
         unknown = [name for name in _all_columns(tables) if name not in [*wanted, *roles.ignored]]
         if unknown:
             raise ValueError(
@@ -124,12 +124,12 @@ def _names(argument, names):
     return names
 
 
-def _check_there(wanted, tables, argument):
+def _check_there(wanted, tables, seen=""):
     for table in tables:
         missing = [name for name in wanted if name not in table.columns]
         if missing:
             raise ValueError(
-                f"`{argument}` must have the columns {wanted}. Received: columns="
+                f"`data` must have the columns{seen} {wanted}. Received: columns="
                 f"{list(table.columns)}, without {missing}"
             )
 
