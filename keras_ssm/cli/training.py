@@ -6,6 +6,7 @@ from pathlib import Path
 import click
 from rich.table import Table
 
+from keras_ssm import recipes
 from keras_ssm.cli.command_group import check_installed, choose_backend, load_keras, setting
 from keras_ssm.cli.console import BACKENDS, console
 
@@ -13,47 +14,144 @@ DATA = click.option(
     "--data",
     type=click.Path(path_type=Path),
     required=True,
-    help="Folder of all data; the recipe reads the folder of its name in it.",
+    help="Folder of all data; a recipe reads its own folder in it.",
 )
 
 
-@click.command()
+class TrainCommand(click.Command):
+    """A command whose `--seeds` takes all the integers that follow, and that lists the recipes."""
+
+    def parse_args(self, context, args):
+        if not args:
+            click.echo(f"{context.get_usage()}\n\nRecipes:\n{_listed()}\n\n--help says more.")
+            context.exit()
+        return super().parse_args(context, gathered(args))
+
+    def format_epilog(self, context, formatter):
+        with formatter.section("Recipes"):
+            formatter.write_dl(list(recipes.summaries().items()))
+
+
+def gathered(args):
+    """Returns the words of a command with the numbers after `--seeds` as one word."""
+    found = []
+    for word in args:
+        if word.isdecimal() and len(found) > 1 and found[-2] == "--seeds":
+            found[-1] = f"{found[-1]} {word}"
+        else:
+            found.append(word)
+    return found
+
+
+def _listed():
+    known = recipes.summaries()
+    width = max(map(len, known))
+    return "\n".join(f"  {name:{width}}  {text}" for name, text in known.items())
+
+
+def _seeds(context, parameter, value):
+    try:
+        seeds = [int(word) for word in value.split()] if value is not None else None
+    except ValueError:
+        raise click.BadParameter(f"must be integers. Received: {value}") from None
+    if seeds is not None and len(set(seeds)) < len(seeds):
+        raise click.BadParameter(f"must differ. Received: {value}")
+    return seeds
+
+
+@click.command(cls=TrainCommand)
 @click.argument("recipe")
 @click.argument("settings", nargs=-1, metavar="[NAME=VALUE]...")
 @click.option("--system", help="Which of the recipe's models.  [default: its first]")
 @DATA
-@click.option("--out", type=click.Path(path_type=Path), help="[default: runs/RECIPE-SYSTEM-SEED]")
-@click.option("--seed", default=0, show_default=True, help="Of initial values, batches, dropout.")
-@click.option("--results", type=click.Path(path_type=Path), help="CSV file to add the scores to.")
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path),
+    help="Directory of the run; with --seeds that of all runs.  [default: runs/RECIPE-SYSTEM-SEED]",
+)
+@click.option("--seed", type=int, help="Of initial values, batches, dropout.  [default: 0]")
+@click.option(
+    "--seeds",
+    callback=_seeds,
+    metavar="SEED...",
+    help="One run for each of these seeds, and the mean and the spread of their scores.",
+)
+@click.option(
+    "--limit",
+    type=click.IntRange(1),
+    metavar="N",
+    help="A smoke run: one epoch of at most N batches, and few rows to score.",
+)
+@click.option("--no-test", is_flag=True, help="Leave the test part unread: to choose settings.")
+@click.option(
+    "--results",
+    type=click.Path(path_type=Path),
+    help="CSV file to add the scores to.  [default: results.csv beside the run]",
+)
 @click.option("--backend", type=click.Choice(BACKENDS), help="Keras backend.")
-def train(recipe, settings, system, data, out, seed, results, backend):
+def train(recipe, settings, system, data, out, seed, seeds, limit, no_test, results, backend):
     """Trains a model by a recipe, scores it and makes a preset of it.
 
-    RECIPE is tinyshakespeare. A run that was interrupted goes on when the same command is given
-    again. NAME=VALUE stands in place of a setting of the recipe: hidden_dim=64 epochs=2.
+    A run that was interrupted goes on when the same command is given again. NAME=VALUE stands in
+    place of a setting of the recipe: hidden_dim=64 epochs=2.
     """
+    if seeds and seed is not None:
+        raise click.UsageError("Name --seed or --seeds, not both.")
     choose_backend(backend)
     check_installed("tqdm", "yaml")
     load_keras()
-    from keras_ssm import recipes
-    from keras_ssm.recipes import run
+    from keras_ssm import training
 
     try:
         overrides = dict(setting(text) for text in settings)
         found = recipes.get(recipe)
         system = system or next(iter(found.systems))
-        out = out or Path("runs") / f"{recipe}-{system}-{seed}"
-        words = ["keras-ssm", "train", recipe, "--system", system, "--seed", str(seed), *settings]
-        done = run.train(found, system, data, out, seed, overrides, command=shlex.join(words))
-        if results is not None:
-            run.append_rows(results, done)
+        words = ["keras-ssm", "train", recipe, "--system", system]
+        more = [*(["--limit", str(limit)] if limit else []), *["--no-test"] * no_test, *settings]
+
+        def command(*numbers):
+            return shlex.join([*words, *numbers, *more])
+
+        folder = Path("runs") if out is None or not seeds else out
+        table = results
+        done = []
+        for number in seeds or [seed or 0]:
+            place = folder / f"{recipe}-{system}-{number}" if seeds or out is None else out
+            done.append(
+                training.train(
+                    *(found, system, data, place, number, overrides),
+                    command=command("--seed", str(number)),
+                    limit=limit,
+                    test=not no_test,
+                )
+            )
+            table = results or place.parent / "results.csv"
+            training.append_rows(table, done[-1])
+            _show(done[-1], f"seed {number}")
+            console.print(f"written to {place}")
+        if seeds:
+            rows = training.summary(done, command("--seeds", *map(str, seeds)))
+            training.write_rows(table, rows)
+            _show_summary(rows)
+        console.print(f"scores in {table}")
     except ValueError as error:
         raise click.ClickException(str(error)) from None
-    table = Table("metric", *done["scores"])
-    for metric in done["scores"]["test"]:
-        table.add_row(metric, *(f"{part[metric]:.4f}" for part in done["scores"].values()))
+
+
+def _show(results, title):
+    scores = results["scores"]
+    table = Table("metric", *scores, title=title)
+    for metric in next(iter(scores.values())):
+        table.add_row(metric, *(f"{part[metric]:.4f}" for part in scores.values()))
     console.print(table)
-    console.print(f"written to {out}")
+
+
+def _show_summary(rows):
+    table = Table("metric", "part", "mean", "spread", title=f"seeds {rows[0]['seed']}")
+    for row in rows:
+        spread = "" if row["spread"] is None else f"{row['spread']:.4f}"
+        table.add_row(row["metric"], row["part"], f"{row['value']:.4f}", spread)
+    console.print(table)
 
 
 @click.command()

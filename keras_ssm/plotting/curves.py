@@ -58,6 +58,7 @@ def plot_learning_curves(
             best = np.nanargmax(values) if _rises(name) else np.nanargmin(values)
             axis.plot(epochs[best], values[best], "o", color="C1", fillstyle="none")
         axis.set(title=name, xlabel="epoch")
+        axis.xaxis.get_major_locator().set_params(integer=True)
         axis.legend(frameon=False, fontsize=8)
         axis.spines[["top", "right"]].set_visible(False)
     for axis in axes.flat[len(names) :]:

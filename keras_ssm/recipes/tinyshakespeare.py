@@ -90,6 +90,10 @@ class TinyShakespeare(Recipe):
         first, second = BYTES * 90 // 100, BYTES * 95 // 100
         return Splits(ids[:first], ids[first:second], ids[second:])
 
+    def limited(self, splits, limit, settings):
+        size = limit * settings["window"] + 2
+        return Splits(*(ids[:size] for ids in splits))
+
     def make_model(self, system, seed, settings):
         keras.utils.set_random_seed(seed)
         tokenizer = ByteTokenizer()

@@ -34,6 +34,18 @@ class BestWeights(RunState):
             return False
         return self.best["last"] - self.best["epoch"] >= self.patience
 
+    def on_train_begin(self, logs=None):
+        optimizer = self.model.optimizer
+        if self.metric != LAST and any(
+            getattr(one, "use_ema", False)
+            for one in (optimizer, *getattr(optimizer, "optimizers", ()))
+        ):
+            raise ValueError(
+                "An optimizer with `use_ema` gives its averages to the model after the last epoch "
+                "alone: they go with select='last'. "
+                f"Received: select={self.metric!r}"
+            )
+
     def on_epoch_end(self, epoch, logs=None):
         if self.metric == LAST:
             return

@@ -9,7 +9,7 @@ from keras_ssm.training.rows import Part, ShuffledRows, predict, split
 from keras_ssm.training.systems import cosine, make_mixer
 
 # Settings that go to a mixer and to the backbone by their own names.
-OF_MIXER = ("state_dim", "bidirectional", "dt_min", "dt_max")
+OF_MIXER = ("state_dim", "bidirectional", "dt_min", "dt_max", "variant")
 OF_BACKBONE = ("num_layers", "hidden_dim", "dropout", "prenorm", "norm", "final_norm", "encoder")
 
 
@@ -23,7 +23,7 @@ class ClassificationRecipe(Recipe):
     `settings` have `epochs`, `batch_size`, `num_layers`, `hidden_dim`, `dropout`, `learning_rate`,
     `ssm_learning_rate` and `weight_decay`, and where a recipe wants them:
 
-    - `state_dim`, `bidirectional`, `dt_min`, `dt_max`: of the mixer.
+    - `state_dim`, `bidirectional`, `dt_min`, `dt_max`, `variant` (of `DSS`): of the mixer.
     - `prenorm`, `norm`, `final_norm`: of the backbone.
     - `pooling`: of the classifier. `"mean"` without it.
     - `warmup`: share of the steps in which the rate rises before it falls with a cosine.

@@ -34,7 +34,7 @@ class Recipe(abc.ABC):
     - `patience`: after so many epochs without a better value training ends; `0` for never.
 
     Attributes:
-        name: str. Name of the recipe, and of its data within the folder of all data.
+        name: str. Name of the recipe, that of its module.
         systems: dict from the name of a system, or of a baseline, to the settings in which it
             differs from `settings`; `None` for what it does not have.
         baselines: tuple of str. Those of `systems` of which no preset is made.

@@ -78,11 +78,12 @@ def rows(results: dict) -> list[dict]:
     ]
 
 
-def summary(runs: list[dict]) -> list[dict]:
+def summary(runs: list[dict], command: str | None = None) -> list[dict]:
     """Returns rows of the mean and the spread over seeds, one a score.
 
     Args:
         runs: list of dict. Results of runs that differ in the seed alone.
+        command: str or `None`. How to repeat all of them.
 
     Returns:
         List of dicts as `rows` has them: `value` is the mean, `spread` the standard deviation
@@ -99,6 +100,7 @@ def summary(runs: list[dict]) -> list[dict]:
             {
                 **same[0],
                 **seconds,
+                "command": command,
                 "seed": " ".join(str(row["seed"]) for row in same),
                 "value": round(statistics.fmean(values), 5),
                 "spread": round(statistics.stdev(values), 5) if len(values) > 1 else None,

@@ -8,6 +8,7 @@ import keras
 from keras_ssm import hub
 from keras_ssm.atomic_file import writing_file
 from keras_ssm.checks import check_positive
+from keras_ssm.scratch import SAVING, leftovers
 from keras_ssm.training.best_weights import LAST, BestWeights
 from keras_ssm.training.clock import Clock
 from keras_ssm.training.learning_curve import LearningCurve
@@ -213,7 +214,8 @@ def _claim(out, asked):
                 f"which differs in {', '.join(differing)}"
             )
         return
-    if out.is_dir() and any(out.iterdir()):
+    # A run that was killed right here is not that of somebody else.
+    if out.is_dir() and {*out.iterdir()} - {*leftovers(path, SAVING)}:
         raise ValueError(f"`out` must be an empty or a new directory. Received: '{out}'")
     out.mkdir(parents=True, exist_ok=True)
     write_json(path, asked)

@@ -1,0 +1,202 @@
+"""Kills a training at random moments, lets it go on, and compares it with one left in peace.
+
+    KERAS_BACKEND=jax python tools/kill_training.py --kills 20
+
+A small model with dropout, a schedule and rows of different lengths is trained in processes of
+their own. Each is killed by SIGKILL at a random moment of its training, and the next goes on. The
+epochs' losses and scores, the weights at the end and the seed generators must be those of a run
+that was not killed, bit for bit. Half of the kills are those of a run that keeps the best weights
+and stops early, the others those of a run whose optimizer averages the weights. Exit 1 if anything
+differs.
+"""
+
+import argparse
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import h5py
+import numpy as np
+
+ROOT = Path(__file__).resolve().parents[1]
+SYSTEMS = ("best", "averaged")
+
+
+def recipe():
+    """The recipe; a child imports Keras, the process that kills does not."""
+    import keras
+
+    from keras_ssm.training import ClassificationRecipe, Part, Splits
+
+    class Killed(ClassificationRecipe):
+        """Which of two frequencies a noisy row of 6 to 12 steps has."""
+
+        name = "killed"
+        classes = ("slow", "fast")
+        settings = {
+            "epochs": 40,
+            "batch_size": 8,
+            "lengths": 2,
+            "num_layers": 1,
+            "hidden_dim": 4,
+            "state_dim": 4,
+            "dropout": 0.3,
+            "norm": "batch",
+            "learning_rate": 1e-2,
+            "ssm_learning_rate": 1e-3,
+            "weight_decay": 0.05,
+            "select": "cross-entropy",
+            "patience": 30,
+        }
+        systems = {"best": {}, "averaged": {"select": "last", "patience": 0}}
+
+        def read(self, directory):
+            return Splits(*(self.rows(np.random.default_rng(i), 40) for i in range(3)))
+
+        def rows(self, rng, count):
+            y = rng.integers(2, size=count)
+            x = [np.sin(np.arange(rng.integers(6, 13)) * (1 + label)) for label in y]
+            x = [(row + rng.normal(0, 0.5, row.shape)).astype("float32")[:, None] for row in x]
+            return Part(x, y)
+
+        def make_backbone(self, system, seed, settings):
+            return super().make_backbone("s4d", seed, settings)
+
+        def prepare(self, model, settings, steps):
+            super().prepare(model, settings, steps)
+            if settings["select"] == "last":
+                rate = model.optimizer.optimizers[0].learning_rate
+                model.compile(keras.optimizers.Adam(rate, use_ema=True, ema_momentum=0.9))
+
+        def facts(self, system, settings):
+            return {"data": {"name": "sines"}}
+
+    return Killed()
+
+
+def train(system, out):
+    """What a child does."""
+    from keras_ssm.training import train
+
+    train(recipe(), system, ".", out, seed=3)
+
+
+def child(system, out, stderr):
+    """Starts a child, which writes to a file what it says."""
+    paths = [str(ROOT), os.environ.get("PYTHONPATH", "")]
+    return subprocess.Popen(
+        [sys.executable, __file__, "--train", system, "--out", str(out)],
+        stderr=stderr,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, paths))},
+    )
+
+
+def wait_for_epoch(process, out):
+    """Waits until a child has written an epoch, or has ended; what it says meanwhile is kept."""
+    log, before = out / "log.csv", _written(out / "log.csv")
+    while process.poll() is None and _written(log) == before:
+        time.sleep(0.002)
+    return time.monotonic()
+
+
+def _written(path):
+    try:
+        return path.stat().st_mtime_ns
+    except FileNotFoundError:
+        return None
+
+
+def run(system, out, kills=0, moments=None, window=1.0):
+    """Lets a training come to its end through so many kills.
+
+    Returns:
+        Tuple: the seconds of the last child after its first epoch, and what each kill left: the
+        number of epochs in the learning curve and the names of hidden scratch directories.
+    """
+    struck = []
+    while True:
+        with tempfile.TemporaryFile("w+") as stderr:
+            process = child(system, out, stderr)
+            started = wait_for_epoch(process, out)
+            if len(struck) < kills:
+                time.sleep(moments.uniform(0.0, window))
+                process.send_signal(signal.SIGKILL)
+            process.wait()
+            if process.returncode == 0:
+                return time.monotonic() - started, struck
+            if process.returncode != -signal.SIGKILL:
+                stderr.seek(0)
+                raise SystemExit(f"a training failed:\n{stderr.read()}")
+        hidden = [path.name for path in out.rglob(".*.saving.*")]
+        struck.append((len((out / "log.csv").read_text().splitlines()) - 1, hidden))
+
+
+def differences(one, other):
+    """Names of what differs between two runs."""
+    logs = [(run / "log.csv").read_text() for run in (one, other)]
+    found = [] if logs[0] == logs[1] else ["log.csv"]
+    results = [json.loads((run / "results.json").read_text()) for run in (one, other)]
+    found += [key for key in ("scores", "steps") if results[0][key] != results[1][key]]
+    for path in sorted(one.rglob("*.h5")):
+        name = path.relative_to(one)
+        mine, theirs = arrays(path), arrays(other / name)
+        same = mine.keys() == theirs.keys() and all(
+            np.array_equal(value, theirs[key]) for key, value in mine.items()
+        )
+        found += [] if same else [str(name)]
+    return found
+
+
+def arrays(path):
+    """The arrays of an HDF5 file by their names."""
+    found = {}
+
+    def take(name, item):
+        if isinstance(item, h5py.Dataset):
+            found[name] = item[()]
+
+    with h5py.File(path) as file:
+        file.visititems(take)
+    return found
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--kills", type=int, default=20)
+    parser.add_argument("--seed", type=int, default=0, help="of the moments")
+    parser.add_argument("--train", choices=SYSTEMS, help=argparse.SUPPRESS)
+    parser.add_argument("--out", type=Path, help=argparse.SUPPRESS)
+    args = parser.parse_args()
+    if args.train:
+        train(args.train, args.out)
+        return
+    moments = random.Random(args.seed)
+    failed = False
+    for i, system in enumerate(SYSTEMS):
+        kills = (args.kills + 1 - i) // 2
+        with tempfile.TemporaryDirectory() as folder:
+            peace, war = Path(folder) / "peace", Path(folder) / "war"
+            seconds, _ = run(system, peace)
+            # Each child does at least an epoch; half of a training is left to the last one.
+            window = max(0.05, seconds / max(1, kills))
+            _, struck = run(system, war, kills, moments, window)
+            found = differences(peace, war)
+            writing = sum(bool(hidden) for _, hidden in struck)
+            epochs = [epoch for epoch, _ in struck]
+            print(
+                f"{system}: {len(struck)} kills, after epochs {epochs}, {writing} of them while a "
+                f"file was written; {'differs: ' + ', '.join(found) if found else 'all equal'}",
+                flush=True,
+            )
+            failed |= bool(found) or len(struck) < kills
+    raise SystemExit(int(failed))
+
+
+if __name__ == "__main__":
+    main()
