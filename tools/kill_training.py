@@ -30,9 +30,8 @@ SYSTEMS = ("best", "averaged")
 
 def recipe():
     """The recipe; a child imports Keras, the process that kills does not."""
-    import keras
-
-    from keras_ssm.training import ClassificationRecipe, Part, Splits
+    from keras_ssm.optimizers import ssm_optimizer
+    from keras_ssm.training import ClassificationRecipe, Part, Splits, cosine
 
     class Killed(ClassificationRecipe):
         """Which of two frequencies a noisy row of 6 to 12 steps has."""
@@ -69,10 +68,10 @@ def recipe():
             return super().make_backbone("s4d", seed, settings)
 
         def prepare(self, model, settings, steps):
-            super().prepare(model, settings, steps)
-            if settings["select"] == "last":
-                rate = model.optimizer.optimizers[0].learning_rate
-                model.compile(keras.optimizers.Adam(rate, use_ema=True, ema_momentum=0.9))
+            rate = cosine(settings["learning_rate"], steps)
+            slow = cosine(settings["ssm_learning_rate"], steps)
+            averages = settings["select"] == "last"
+            model.compile(ssm_optimizer(rate, slow, use_ema=averages, ema_momentum=0.9))
 
         def facts(self, system, settings):
             return {"data": {"name": "sines"}}
@@ -80,11 +79,11 @@ def recipe():
     return Killed()
 
 
-def train(system, out):
+def train(system, out, epochs=40):
     """What a child does."""
     from keras_ssm.training import train
 
-    train(recipe(), system, ".", out, seed=3)
+    return train(recipe(), system, ".", out, seed=3, overrides={"epochs": epochs})
 
 
 def child(system, out, stderr):

@@ -104,17 +104,23 @@ class FirstGone(keras.callbacks.Callback):
                 raise Enough
             self.kept = self._values()
             return
-        sizes = [float(np.abs(value).max(initial=0.0)) for value in self.kept]
+        before = self.kept[: len(weights)]
+        sizes = [float(np.abs(value).max(initial=0.0)) for value in before]
         largest = int(np.argmax(sizes))
         self.found = Found(self.epoch, batch, gone, weights[largest].path, sizes[largest])
-        for weight, value in zip(weights, self.kept, strict=True):
-            weight.assign(value)
+        for variable, value in zip(self._variables(), self.kept, strict=True):
+            variable.assign(value)
         with writing_file(self.path) as scratch:
             self.model.save_weights(scratch)
         raise Enough
 
     def _values(self):
-        return [ops.convert_to_numpy(weight).copy() for weight in self.model.weights]
+        return [ops.convert_to_numpy(variable).copy() for variable in self._variables()]
+
+    def _variables(self):
+        """The weights, then the state of the optimizer, which the file holds too."""
+        model = self.model
+        return [*model.weights, *model.optimizer.variables]
 
 
 def finite(weight) -> bool:

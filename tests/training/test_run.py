@@ -2,6 +2,7 @@
 
 import csv
 import json
+import sys
 
 import keras
 import numpy as np
@@ -10,59 +11,14 @@ from click.testing import CliRunner
 
 from keras_ssm import recipes
 from keras_ssm.cli import main
-from keras_ssm.layers import S4D
-from keras_ssm.models import SSMBackbone, SSMClassifier
+from keras_ssm.models import SSMClassifier
 from keras_ssm.recipes import run
-from keras_ssm.recipes.recipe import EpochData, FollowEpochs, Recipe, Splits
+from keras_ssm.training import EpochData, FollowEpochs
 from keras_ssm.training.not_finite import StopAtNaN
 from keras_ssm.training.run_backup import RunBackup
+from tests.training.toy import Toy
 
 pytestmark = pytest.mark.once("torch")
-
-
-class Signs(EpochData):
-    def batch(self, rng):
-        x = rng.standard_normal((4, 5, 1)).astype("float32")
-        return x, (x[:, -1, 0] > 0).astype("int32")
-
-
-class Toy(Recipe):
-    """Whether the last number is positive."""
-
-    name = "toy"
-    settings = {"epochs": 3, "steps": 2, "learning_rate": 1e-2, "hidden_dim": 4}
-    systems = {"s4d": {}, "narrow": {"hidden_dim": 2}}
-    baselines = ("narrow",)
-
-    def read(self, directory):
-        if not (directory / self.name).is_dir():
-            raise ValueError(f"No data. Received: '{directory}'")
-        x = np.linspace(-1, 1, 40, dtype="float32").reshape(8, 5, 1)
-        part = x, (x[:, -1, 0] > 0).astype("int32")
-        return Splits(None, part, part)
-
-    def make_model(self, system, seed, settings):
-        keras.utils.set_random_seed(seed)
-        mixer = S4D(state_dim=4, seed=seed)
-        backbone = SSMBackbone(mixer, 1, settings["hidden_dim"], dropout=0.5)
-        model = SSMClassifier(backbone, num_classes=2, pooling="last")
-        model.compile(optimizer=keras.optimizers.Adam(settings["learning_rate"]))
-        return model
-
-    def training_data(self, splits, seed, settings):
-        return Signs(seed, settings["steps"])
-
-    def score(self, model, part, settings):
-        return {"loss": float(model.evaluate(*part, verbose=0, return_dict=True)["loss"])}
-
-    def facts(self, system, settings):
-        return {"data": {"name": "signs"}}
-
-
-@pytest.fixture
-def data(tmp_path):
-    (tmp_path / "data" / "toy").mkdir(parents=True)
-    return tmp_path / "data"
 
 
 @pytest.fixture
@@ -128,11 +84,6 @@ def test_unknown_settings_are_refused(tmp_path, data, overrides, message):
     assert not (tmp_path / "out").exists()
 
 
-def test_a_loss_that_is_no_number_ends_the_run(tmp_path, data):
-    with pytest.raises(ValueError, match=r"must stay finite.*first weight to go"):
-        run.train(Toy(), "s4d", data, tmp_path / "out", overrides={"learning_rate": 1e38})
-
-
 def test_the_commands_train_and_evaluate(tmp_path, data, known):
     out, table = tmp_path / "out", tmp_path / "results.csv"
     train = ["train", "toy", "epochs=1", "--data", data, "--out", out, "--results", table]
@@ -156,6 +107,74 @@ def test_the_commands_train_and_evaluate(tmp_path, data, known):
     assert done.exit_code == 1 and "must repeat" in done.output
     done = CliRunner().invoke(main, ["evaluate", "s4d_digits", "--data", str(data)])
     assert done.exit_code == 1 and "names no recipe" in done.output
+
+
+def test_seeds_have_a_mean_and_a_spread(tmp_path, data, known):
+    words = ["train", "toy", "--data", data, "--out", tmp_path / "runs", "epochs=1"]
+    # The numbers that follow are seeds, not the recipe or its settings.
+    done = CliRunner().invoke(main, [*map(str, words), "--seeds", "0", "1", "4"])
+    assert done.exit_code == 0, done.output
+    with open(tmp_path / "runs" / "results.csv", newline="") as file:
+        rows = [row for row in csv.DictReader(file) if row["part"] == "test"]
+    *single, all_of_them = rows
+    assert [row["seed"] for row in rows] == ["0", "1", "4", "0 1 4"]
+    values = [float(row["value"]) for row in single]
+    assert float(all_of_them["value"]) == pytest.approx(np.mean(values), abs=1e-5)
+    assert float(all_of_them["spread"]) == pytest.approx(np.std(values, ddof=1), abs=1e-5)
+    assert all_of_them["command"] == "keras-ssm train toy --system s4d --seeds 0 1 4 epochs=1"
+    assert all_of_them["spread"] in done.output or "spread" in done.output
+    assert (tmp_path / "runs" / "toy-s4d-4" / "results.json").is_file()
+    for seeds in (["--seeds", "1", "1"], ["--seeds", "a"], ["--seeds", "1", "2", "--seed", "1"]):
+        assert CliRunner().invoke(main, [*map(str, words), *seeds]).exit_code == 2
+
+
+def test_a_smoke_run_is_short_and_a_run_of_its_own(tmp_path, data):
+    smoke = run.train(Toy(), "s4d", data, tmp_path / "run", limit=1)
+    assert smoke["steps"] == 1 and smoke["limit"] == 1 and smoke["settings"]["epochs"] == 1
+    with pytest.raises(ValueError, match="differs in settings"):
+        run.train(Toy(), "s4d", data, tmp_path / "run")
+    longer = run.train(Toy(), "s4d", data, tmp_path / "longer", overrides={"epochs": 2}, limit=1)
+    assert longer["steps"] == 2
+    with pytest.raises(ValueError, match="limit"):
+        run.train(Toy(), "s4d", data, tmp_path / "none", limit=0)
+
+
+def test_settings_are_chosen_without_the_test_part(tmp_path, data):
+    class Sealed(Toy):
+        def read(self, directory):
+            return super().read(directory)._replace(test="unread")
+
+    found = run.train(Sealed(), "s4d", data, tmp_path / "run", test=False)
+    assert set(found["scores"]) == {"validation"}
+    assert not (tmp_path / "run" / "s4d_toy").exists()
+
+    class Whole(Toy):
+        def read(self, directory):
+            return super().read(directory)._replace(validation=None)
+
+    assert set(run.train(Whole(), "s4d", data, tmp_path / "whole")["scores"]) == {"test"}
+    with pytest.raises(ValueError, match="validation part"):
+        run.train(Whole(), "s4d", data, tmp_path / "neither", test=False)
+
+
+def test_a_run_goes_on_with_its_own_backend_alone(tmp_path, data):
+    run.train(Toy(), "s4d", data, tmp_path / "run", overrides={"epochs": 1})
+    asked = json.loads((tmp_path / "run" / "run.json").read_text())
+    (tmp_path / "run" / "run.json").write_text(json.dumps({**asked, "backend": "other"}))
+    with pytest.raises(ValueError, match="differs in backend"):
+        run.train(Toy(), "s4d", data, tmp_path / "run", overrides={"epochs": 1})
+
+
+def test_the_learning_curve_is_drawn_where_that_is_possible(tmp_path, data, monkeypatch):
+    pytest.importorskip("matplotlib")
+    run.train(Toy(), "s4d", data, tmp_path / "drawn")
+    assert (tmp_path / "drawn" / "log.png").read_bytes().startswith(b"\x89PNG")
+    monkeypatch.setitem(sys.modules, "matplotlib.figure", None)  # as if it were not installed
+    with pytest.warns(UserWarning, match="no picture") as said:
+        run.train(Toy(), "s4d", data, tmp_path / "plain")
+    assert len([warning for warning in said if "no picture" in str(warning.message)]) == 1
+    assert (tmp_path / "plain" / "log.csv").is_file()
+    assert not (tmp_path / "plain" / "log.png").exists()
 
 
 def test_every_seed_epoch_and_batch_has_data_of_its_own():

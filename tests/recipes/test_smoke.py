@@ -1,0 +1,114 @@
+"""Every recipe runs from end to end, on few rows of its data."""
+
+import gzip
+import json
+
+import numpy as np
+import pytest
+
+from keras_ssm import recipes
+from keras_ssm.recipes.tinyshakespeare import BYTES
+from keras_ssm.training import train
+from tests.shared_data import shared
+
+pytestmark = pytest.mark.once("torch")
+
+
+def vowels(directory, rng):
+    """A few rows of each speaker in the format of aeon."""
+    for part in ("TRAIN", "TEST"):
+        rows = []
+        for speaker in range(1, 10):
+            for _ in range(3):
+                x = rng.standard_normal((12, rng.integers(7, 30))).round(4)
+                rows.append(":".join(",".join(map(str, row)) for row in x) + f":{speaker}")
+        text = "\n".join(["@problemName JapaneseVowels", "@data", *rows, ""])
+        path = directory / "japanese_vowels" / f"JapaneseVowels_{part}.ts.gz"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(gzip.compress(text.encode()))
+
+
+def mnist(directory, rng):
+    """Images of noise in the format of MNIST."""
+    (directory / "mnist").mkdir()
+    for part, count in (("train", 60), ("t10k", 20)):
+        pixels = rng.integers(256, size=count * 784, dtype="uint8").tobytes()
+        labels = (np.arange(count) % 10).astype("uint8").tobytes()
+        for kind, header, content in (("images-idx3", 16, pixels), ("labels-idx1", 8, labels)):
+            path = directory / "mnist" / f"{part}-{kind}-ubyte.gz"
+            path.write_bytes(gzip.compress(bytes(header) + content, 1))
+
+
+def plays(directory, rng):
+    """As many bytes as there are of the plays."""
+    (directory / "tinyshakespeare").mkdir()
+    text = rng.integers(97, 123, size=BYTES, dtype="uint8").tobytes()
+    (directory / "tinyshakespeare" / "input.txt.gz").write_bytes(gzip.compress(text, 1))
+
+
+WRITERS = {"japanese_vowels": vowels, "sequential_mnist": mnist, "tinyshakespeare": plays}
+# Settings that make a smoke run quicker and change nothing of what it tells.
+SMALL = {"sequential_mnist": {"batch_size": 4, "hidden_dim": 8, "num_layers": 1}}
+
+
+@pytest.fixture
+def folder(tmp_path, rng):
+    def make(name):
+        if name not in WRITERS:
+            return shared("data")
+        WRITERS[name](tmp_path, rng)
+        return tmp_path
+
+    return make
+
+
+@pytest.mark.parametrize("name", recipes.NAMES)
+def test_a_recipe_runs(tmp_path, folder, name):
+    recipe, out = recipes.get(name), tmp_path / "run"
+    system = next(iter(recipe.systems))
+    found = train(recipe, system, folder(name), out, 0, SMALL.get(name), limit=1)
+    assert found["scores"]["test"] and all(map(np.isfinite, found["scores"]["test"].values()))
+    assert json.loads((out / "results.json").read_text())["limit"] == 1
+    assert (out / f"{system}_{name}" / "README.md").is_file()
+
+
+@pytest.mark.parametrize(
+    ("name", "system"),
+    [("japanese_vowels", "lstm"), ("japanese_vowels", "dss"), ("sequential_mnist", "cnn")],
+)
+def test_other_systems_and_baselines_run(tmp_path, folder, name, system):
+    recipe, small = recipes.get(name), {"hidden_dim": 4, "batch_size": 4}
+    if name == "sequential_mnist":
+        small |= {"permuted": True, "num_layers": 1}
+    found = train(recipe, system, folder(name), tmp_path / "run", 0, small, limit=1)
+    assert 0 <= found["scores"]["test"]["accuracy"] <= 1
+    made = (tmp_path / "run" / f"{system}_{name}").exists()
+    assert made == (system not in recipe.baselines)
+
+
+def test_the_same_pixels_in_one_order_for_all_runs(folder):
+    recipe = recipes.get("sequential_mnist")
+    splits = recipe.read(folder("sequential_mnist"))
+    plain, permuted = (
+        recipe.arrange(splits, recipe.settings_of("s4d", {"permuted": chosen}))
+        for chosen in (False, True)
+    )
+    assert (plain.train.size, plain.validation.size, plain.test.size) == (54, 6, 20)
+    order = np.argsort(np.random.RandomState(92916).permutation(784))
+    for before, after in zip(plain, permuted, strict=True):
+        np.testing.assert_array_equal(after.x[:, order], before.x)
+
+
+@pytest.mark.parametrize("name", sorted(WRITERS))
+def test_data_that_are_not_there_are_told(tmp_path, name):
+    recipe = recipes.get(name)
+    with pytest.raises(ValueError, match=r"The data must lie in .*Received"):
+        train(recipe, next(iter(recipe.systems)), tmp_path, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_each_recipe_says_what_it_is_in_one_line():
+    found = recipes.summaries()
+    assert set(found) == set(recipes.NAMES) and all(len(text) < 100 for text in found.values())
+    for name in recipes.NAMES:
+        assert recipes.get(name).name == name
