@@ -31,7 +31,7 @@ def vowels(directory, rng):
 def mnist(directory, rng):
     """Images of noise in the format of MNIST."""
     (directory / "mnist").mkdir()
-    for part, count in (("train", 60), ("t10k", 20)):
+    for part, count in (("train", 100), ("t10k", 20)):
         pixels = rng.integers(256, size=count * 784, dtype="uint8").tobytes()
         labels = (np.arange(count) % 10).astype("uint8").tobytes()
         for kind, header, content in (("images-idx3", 16, pixels), ("labels-idx1", 8, labels)):
@@ -93,7 +93,7 @@ def test_the_same_pixels_in_one_order_for_all_runs(folder):
         recipe.arrange(splits, recipe.settings_of("s4d", {"permuted": chosen}))
         for chosen in (False, True)
     )
-    assert (plain.train.size, plain.validation.size, plain.test.size) == (54, 6, 20)
+    assert (plain.train.size, plain.validation.size, plain.test.size) == (90, 10, 20)
     order = np.argsort(np.random.RandomState(92916).permutation(784))
     for before, after in zip(plain, permuted, strict=True):
         np.testing.assert_array_equal(after.x[:, order], before.x)

@@ -61,10 +61,9 @@ def test_averages_of_weights_go_on_bit_for_bit(tmp_path, peace, monkeypatch):
 
 def test_a_killed_process_leaves_what_the_next_goes_on_from(tmp_path, peace):
     out = tmp_path / "run"
-    killed = Path(__file__).parents[1] / "killed_training.py"
     done = subprocess.run(
-        [sys.executable, killed, "best", out, "7"],
-        env={**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), *sys.path])},
+        [sys.executable, "-m", "tests.killed_training", "best", out, "7"],
+        cwd=ROOT,
         capture_output=True,
         text=True,
     )
