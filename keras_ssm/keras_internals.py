@@ -7,10 +7,12 @@
 - `to_snake_case` is how Keras makes second names of its losses and metrics.
 - `print_msg` prints where Keras prints, its log included.
 - `called_by_model` and `is_torch_optimizer` read what Keras writes.
+- `value_of` reads a variable without asking for scopes, as an endless stream does for each weight.
 - `brief_errors` marks an error as one that needs no list of the arguments of the call.
 """
 
 import contextlib
+import operator
 
 import keras
 from keras.src.models.functional import Functional
@@ -31,7 +33,10 @@ __all__ = [
     "parts_of_metrics",
     "print_msg",
     "to_snake_case",
+    "value_of",
 ]
+
+value_of = operator.attrgetter("_value")
 
 
 def called_by_model(layer):

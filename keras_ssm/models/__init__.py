@@ -13,9 +13,13 @@ from keras_ssm.models.regression.ssm_regressor import SSMRegressor
 from keras_ssm.models.sequence_preprocessor import SequencePreprocessor
 from keras_ssm.models.ssm_backbone import SSMBackbone
 from keras_ssm.models.ssm_task import SSMTask
+from keras_ssm.models.streaming.detection import Detection
+from keras_ssm.models.streaming.detector import Detector
 from keras_ssm.models.streaming.sequence_stream import SequenceStream
 
 __all__ = [
+    "Detection",
+    "Detector",
     "GenerationState",
     "GenerationStream",
     "SSMBackbone",

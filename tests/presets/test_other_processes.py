@@ -28,6 +28,10 @@ layer = keras.saving.deserialize_keras_object(
 )
 assert isinstance(layer, keras_ssm.layers.S4D) and keras_ssm.models and keras_ssm.plotting
 outputs = [model.predict(x, verbose=0) for model in (loaded, text)]
+stream = loaded.stream(batch_size=3)
+stream.load(folder + "/stream.npz")
+np.save(folder + "/streamed.npy", stream(x[:, 4:6]))
+np.savez(folder + "/stream.npz", **stream.state)
 
 backbone = keras_ssm.models.SSMBackbone(
     keras_ssm.layers.S4D(state_dim=4, seed=0), num_layers=1, hidden_dim=4, input_dim=2
@@ -79,6 +83,9 @@ def test_files_go_to_every_backend_and_back(other, tmp_path, saved, script):
     here = make_model()
     here.save(tmp_path / "here.keras")
     (tmp_path / "here.json").write_text(here.to_json())
+    stream = here.stream(batch_size=3)
+    stream(X[:, :4])
+    stream.save(tmp_path / "stream.npz")
     publishes = (BACKEND, other) == ("torch", "jax")
     settings = {"KERAS_BACKEND": other}
     if other == "jax":
@@ -95,6 +102,12 @@ def test_files_go_to_every_backend_and_back(other, tmp_path, saved, script):
         assert relative_error(outputs[2], saved[1]) < 2e-5
         assert "downloaded again and compared" in said and re.search(r"commit [0-9a-f]{40}", said)
         assert INFO["name"] in server.repositories["me/small"].files()["README.md"].decode()
+
+    # A stream went on there, and goes on here.
+    streamed = np.load(tmp_path / "streamed.npy")[:, -1]
+    assert relative_error(streamed, here.predict(X[:, :6], verbose=0)) < 2e-5
+    stream.load(tmp_path / "stream.npz")
+    assert relative_error(stream(X[:, 6:])[:, -1], here.predict(X, verbose=0)) < 2e-5
 
     stored = np.load(tmp_path / "there.npz")
     expected, *moments = (stored[key] for key in stored.files)

@@ -70,7 +70,7 @@ class SequenceStream:
         self._lock = threading.RLock()
         self._reader = ChunkReader(task, batch_size)
         self._programs = StreamPrograms.of(task)
-        self._stride = getattr(task.backbone, "stride", 1)
+        self._stride = task.backbone.stride
         self._start()
 
     def _start(self):
@@ -196,7 +196,7 @@ class SequenceStream:
             part = slice(start * stride, (start + size) * stride)
             piece = {name: _cut(value, part, size * stride) for name, value in inputs.items()}
             y, self._state = self._programs.piece(piece, self._state)
-            found.append(ops.convert_to_numpy(y))
+            found.append(ops.convert_to_numpy(y)[:, :size])
             start += size
         outputs = np.concatenate(found, axis=1) if len(found) > 1 else found[0]
         outputs = outputs[:, :total]

@@ -4,6 +4,8 @@ import operator
 
 import jax
 
+from keras_ssm.keras_internals import value_of
+
 
 def program(function, variables, xla, eager):
     """A function for inference, into which the values of the variables go as arguments."""
@@ -18,7 +20,7 @@ def step_program(function, prepare, variables, sources, eager):
 
     def run(x, state):
         values, prepared = kept[0]
-        now = [v.value for v in variables]
+        now = [*map(value_of, variables)]
         if len(values) != len(now) or not all(map(operator.is_, values, now)):
             prepared = prepare()
             kept[0] = now, prepared
@@ -29,4 +31,4 @@ def step_program(function, prepare, variables, sources, eager):
 
 def were_given_away(variables):
     """Whether `fit` runs, which donates the weights to its first step."""
-    return any(v.value.is_deleted() for v in variables)
+    return any(value_of(v).is_deleted() for v in variables)
