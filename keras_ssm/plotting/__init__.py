@@ -2,12 +2,14 @@
 
 from keras_ssm.plotting.curves import plot_learning_curves
 from keras_ssm.plotting.eigenvalues import plot_eigenvalues
+from keras_ssm.plotting.forecast import plot_forecast
 from keras_ssm.plotting.initializations import plot_initializations
 from keras_ssm.plotting.responses import plot_frequency_response, plot_kernels
 from keras_ssm.plotting.streaming import plot_streaming
 
 __all__ = [
     "plot_eigenvalues",
+    "plot_forecast",
     "plot_frequency_response",
     "plot_initializations",
     "plot_kernels",

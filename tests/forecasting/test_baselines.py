@@ -87,7 +87,7 @@ def test_evaluate_reads_every_window():
     for t in range(40, 60 - 7 + 1):
         actual.append(x[t : t + 7])
         forecast.append(x[t - 19 : t - 12])
-    found = model.evaluate(x, rows=20, season=19)
+    found = model.evaluate(x, rows=20)
     assert len(actual) == 20 - 7 + 1
     assert found["mae"] == pytest.approx(mae(np.array(actual), np.array(forecast)))
     assert found["rmse"] ** 2 == pytest.approx(found["mse"])
@@ -96,6 +96,7 @@ def test_evaluate_reads_every_window():
     assert model.evaluate(x)["mae"] != found["mae"]  # windows from row 19 on
     several = model.evaluate([x, x[:10], x])  # of too short a series there is none
     assert several["mae"] == pytest.approx(model.evaluate(x)["mae"])
+    assert np.isnan(model.evaluate([x, np.ones((60, 2))])["mase"])
     with pytest.raises(ValueError, match=r"more rows than the 19.*horizon of 7. Received: 25 rows"):
         model.evaluate(x[:25])
 

@@ -178,18 +178,18 @@ class Baseline:
                 share: of `rows` there are `rows - horizon + 1` windows. Defaults to `None`: all
                 rows that have enough before them.
             season: int or `None`. Rows of a season, for the scale of `mase`. Defaults to `None`:
-                that of the index, or 1.
+                that of the baseline, else of the index, or 1.
 
         Returns:
             Dict of `"mse"`, `"mae"`, `"rmse"` and `"mase"`, in the units of the data. The scale of
-            `mase` is that of the training part, or of the rows before the first window in a series
-            that `fit` has not seen.
+            `mase` is that of the training part, or of the rows before the last window in a series
+            that `fit` has not seen; NaN where a series has no scale, since it does not change.
 
         Raises:
             ValueError: as `predict`, or for data without a window.
         """
         panel = self._read(data)
-        season = season or self.panel.season() or 1
+        season = season or getattr(self, "season", None) or self.panel.season() or 1
         actual, forecasts, pasts = [], [], []
         for number, series in enumerate(panel.series):
             count = len(series.values)
@@ -200,7 +200,7 @@ class Baseline:
             fitted = self._fitted(number, series)
             forecasts.append(self._forecast(series, origins, fitted))
             actual.append(_targets(series.values, origins, self.horizon))
-            pasts.append(self._past(number, series, first))
+            pasts.append(self._past(number, series))
         if not forecasts:
             raise ValueError(
                 f"`data` must have more rows than the {self.reads} that a forecast reads, and the "
@@ -208,7 +208,11 @@ class Baseline:
                 f"Received: {max(len(series.values) for series in panel.series)} rows"
             )
         found = {name: function(actual, forecasts) for name, function in _METRICS.items()}
-        return {**found, "mase": mase(actual, forecasts, pasts, season)}
+        try:
+            scaled = mase(actual, forecasts, pasts, season)
+        except ValueError:  # no scale
+            scaled = np.nan
+        return {**found, "mase": scaled}
 
     # Inside
 
@@ -262,10 +266,10 @@ class Baseline:
         known = self.fitted.get(_key(number, series))
         return known or Fitted.of(series.values, len(series.values))
 
-    def _past(self, number, series, first):
+    def _past(self, number, series):
         known = self.fitted.get(_key(number, series))
         if known is None:
-            return series.values[:first]
+            return series.values[: -self.horizon]
         seen = {_key(n, s): s for n, s in enumerate(self.panel.series)}
         return seen[_key(number, series)].values[: known.rows]
 
