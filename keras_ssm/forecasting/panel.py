@@ -122,7 +122,10 @@ class Panel:
                     if name in source
                 ]
                 roles.categories[name] = category_names(found, f"The column {name!r}")
-        series = [_series(*parts, roles) for parts in zip(tables, ahead, fixed, strict=True)]
+        series = [
+            _series(*parts, roles, may_lack=like is not None)
+            for parts in zip(tables, ahead, fixed, strict=True)
+        ]
         return cls(series, roles, layout, freq)
 
     @property
@@ -136,6 +139,11 @@ class Panel:
     @property
     def freq(self):
         return getattr(self._freq, "freqstr", self._freq)
+
+    @property
+    def frequency(self):
+        """The step of the index as an offset of pandas or a number; `None` of arrays."""
+        return self._freq
 
     @property
     def roles(self):
@@ -156,6 +164,26 @@ class Panel:
             }
             for role in ("historic", "known", "static")
         }
+
+    def until(self, rows: int) -> "Panel":
+        """The panel without some rows at the end of each series; a series without rows is left out.
+
+        Known covariates of these rows stay, as those of the rows to come.
+
+        Args:
+            rows: int. Rows to leave out.
+
+        Returns:
+            `Panel`.
+        """
+        kept = []
+        for series in self.series:
+            count = len(series.values) - rows
+            if count > 0:
+                index = None if series.index is None else series.index[:count]
+                values, historic = series.values[:count], series.historic[:count]
+                kept.append(series._replace(values=values, historic=historic, index=index))
+        return Panel(kept, self._roles, self._layout, self._freq)
 
     def season(self) -> int | None:
         """The rows of one season, from the frequency of the index.
@@ -209,8 +237,8 @@ def _empty(tables):
     return f"an empty series, number {number}" if name is None else f"an empty series, {name!r}"
 
 
-def _series(table, ahead, fixed, roles):
-    """One series of numbers, from what was read."""
+def _series(table, ahead, fixed, roles, may_lack=False):
+    """One series of numbers, from what was read; new rows of one that is known may be missing."""
     of = "" if table.name is None else f" of the series {table.name!r}"
 
     def column(source, name):
@@ -233,7 +261,8 @@ def _series(table, ahead, fixed, roles):
                 f"`future` must have every value{of}. Received: {int(np.isnan(later).sum())} NaN"
             )
         known = np.concatenate([known, later])
-    for names, array in ((roles.target, values), (roles.historic, historic), (roles.known, known)):
+    every = ((roles.target, values), (roles.historic, historic), (roles.known, known))
+    for names, array in () if may_lack else every:
         for name, nothing in zip(names, np.isnan(array).all(axis=0), strict=True):
             if nothing:
                 raise ValueError(

@@ -4,6 +4,7 @@ from keras_ssm.layers.discrete_system import DiscreteSystem
 from keras_ssm.layers.dss import DSS
 from keras_ssm.layers.mamba import Mamba
 from keras_ssm.layers.mamba2 import Mamba2
+from keras_ssm.layers.running_normalization import RunningNormalization
 from keras_ssm.layers.s4 import S4
 from keras_ssm.layers.s4_ptd import S4PTD
 from keras_ssm.layers.s4d import S4D
@@ -27,6 +28,7 @@ __all__ = [
     "DiscreteSystem",
     "Mamba",
     "Mamba2",
+    "RunningNormalization",
     "SISOLayer",
     "SSMBlock",
     "SSMLayer",

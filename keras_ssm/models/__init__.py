@@ -5,6 +5,8 @@ from keras_ssm.models.classification.ssm_pair_classifier import SSMPairClassifie
 from keras_ssm.models.classification.ssm_pair_classifier_preprocessor import (
     SSMPairClassifierPreprocessor,
 )
+from keras_ssm.models.forecasting.backtest import Backtest
+from keras_ssm.models.forecasting.ssm_forecaster import SSMForecaster
 from keras_ssm.models.language.generation_state import GenerationState
 from keras_ssm.models.language.generation_stream import GenerationStream
 from keras_ssm.models.language.ssm_causal_lm import SSMCausalLM
@@ -18,6 +20,7 @@ from keras_ssm.models.streaming.detector import Detector
 from keras_ssm.models.streaming.sequence_stream import SequenceStream
 
 __all__ = [
+    "Backtest",
     "Detection",
     "Detector",
     "GenerationState",
@@ -26,6 +29,7 @@ __all__ = [
     "SSMCausalLM",
     "SSMCausalLMPreprocessor",
     "SSMClassifier",
+    "SSMForecaster",
     "SSMPairClassifier",
     "SSMPairClassifierPreprocessor",
     "SSMRegressor",

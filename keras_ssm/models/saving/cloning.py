@@ -24,7 +24,11 @@ class Clones:
 
     def __new__(cls, *args, **kwargs):
         clone = _clone_among(args)
-        return super().__new__(cls, *args, **kwargs) if clone is None else clone
+        if clone is not None:
+            return clone
+        # An argument that no constructor has: Keras then leaves the configuration to `get_config`,
+        # where it would look for an argument `args` in a signature without required ones.
+        return keras.Layer.__new__(cls, _configured_by_keras=False)
 
     def _run_through_graph(self, inputs, operation_fn=lambda op: op, call_fn=None):
         symbolic = all(isinstance(x, keras.KerasTensor) for x in keras.tree.flatten(inputs))
@@ -99,8 +103,7 @@ def _alike(layer):
 
 def _but_for_clones(init):
     """The constructor, to which Keras may hand a clone that is made already."""
-    required = [p for p in inspect.signature(init).parameters.values() if p.default is p.empty]
-    if len(required) < 2:  # `self` alone: Keras would look for `args` in this signature
+    if len(inspect.signature(init).parameters) < 2:  # `self` alone
         return init
 
     @functools.wraps(init)

@@ -1,0 +1,151 @@
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from keras_ssm.forecasting import metrics
+from keras_ssm.forecasting.time_index import pandas
+
+
+class Backtest(NamedTuple):
+    """Forecasts from many rows of a history, and what came.
+
+    Fields:
+        origins: list of integers `(windows,)`, one for each series: the row after which a
+            forecast follows; negative where the series had not begun.
+        forecasts: dict from `"mean"`, `"lo-90"`, ... to a list of arrays
+            `(windows, horizon, variables)`, one for each series; NaN where nothing was known.
+        actual: list of such arrays: what came.
+        scores: dict of `mse`, `mae`, `rmse`, `mase`, and with intervals
+            `weighted_quantile_loss` and the coverage of each.
+        panel: `keras_ssm.forecasting.Panel` of the history.
+
+    Example:
+        ```python
+        model = keras_ssm.models.SSMForecaster(lookback=8, horizon=2)
+        series = np.sin(np.arange(80.0))[:, None]
+        model.fit(series, epochs=0, verbose=0)
+        found = model.backtest(series, windows=3)
+        print(found.scores["mae"], found.forecasts["mean"][0].shape)  # (3, 2, 1)
+        ```
+    """
+
+    origins: list
+    forecasts: dict
+    actual: list
+    scores: dict
+    panel: Any
+
+    @classmethod
+    def of(cls, panel, forecasts, origins, quantiles, fitted):
+        """A backtest of all series of a panel.
+
+        Args:
+            panel: `Panel`.
+            forecasts: dict of lists of arrays, as of the class.
+            origins: integers `(windows,)`, counted in the longest series, with whose end all
+                others end.
+            quantiles: tuple of float, or `None`.
+            fitted: `Fitted`, which has the scale of `mase`.
+        """
+        horizon = forecasts["mean"][0].shape[1]
+        longest = max(len(series.values) for series in panel.series)
+        own, actual = [], []
+        for i, series in enumerate(panel.series):
+            missing = longest - len(series.values)
+            values = np.concatenate(
+                [np.full((missing, len(panel.variables)), np.nan), series.values]
+            )
+            came = values[origins[:, None] + 1 + np.arange(horizon)]
+            actual.append(np.where(np.isnan(forecasts["mean"][i]), np.nan, came))
+            own.append(origins - missing)
+        found = scores(panel, forecasts, actual, quantiles, fitted)
+        return cls(own, forecasts, actual, found, panel)
+
+    @classmethod
+    def joined(cls, parts, panel):
+        """Backtests of one window each, of forecasters of their own, as one."""
+        names = parts[0].forecasts
+        together = [range(len(panel.series))] * 2
+        forecasts = {
+            name: [np.concatenate([part.forecasts[name][i] for part in parts]) for i in together[0]]
+            for name in names
+        }
+        actual = [np.concatenate([part.actual[i] for part in parts]) for i in together[1]]
+        origins = [np.concatenate([part.origins[i] for part in parts]) for i in together[1]]
+        found = {
+            name: float(np.mean([part.scores[name] for part in parts])) for name in parts[0].scores
+        }
+        return cls(origins, forecasts, actual, found, panel)
+
+    def frame(self) -> Any:
+        """The windows as a long data frame.
+
+        Returns:
+            Frame with the columns `unique_id` (of several series), `variable` (of several),
+            `cutoff`, `ds`, `y`, `forecast` and those of the intervals. Rows of arrays, which have
+            no dates, are numbered.
+        """
+        pd = pandas()
+        parts = []
+        for i, series in enumerate(self.panel.series):
+            index = series.index if series.index is not None else np.arange(len(series.values))
+            horizon, variables = self.actual[i].shape[1:]
+            rows = self.origins[i][:, None] + 1 + np.arange(horizon)
+            kept = self.origins[i] >= 0
+            for v in range(variables):
+                columns = {
+                    "cutoff": np.repeat(np.asarray(index[self.origins[i][kept]]), horizon),
+                    "ds": np.asarray(index[rows[kept].ravel()]),
+                    "y": self.actual[i][kept, :, v].ravel(),
+                    "forecast": self.forecasts["mean"][i][kept, :, v].ravel(),
+                }
+                for name, found in self.forecasts.items():
+                    if name != "mean":
+                        columns[name] = found[i][kept, :, v].ravel()
+                head = {}
+                if len(self.panel.series) > 1:
+                    head["unique_id"] = i if series.name is None else series.name
+                if variables > 1:
+                    head["variable"] = self.panel.variables[v]
+                parts.append(pd.DataFrame({**head, **columns}))
+        return pd.concat(parts, ignore_index=True)
+
+
+def scores(panel, forecasts, actual, quantiles, fitted):
+    """The scores of forecasts, as of `Backtest`."""
+    mean = forecasts["mean"]
+    filled = [np.nan_to_num(part) for part in mean]  # what came is NaN there too
+    found = {
+        "mse": metrics.mse(actual, filled),
+        "mae": metrics.mae(actual, filled),
+        "rmse": metrics.rmse(actual, filled),
+        "mase": scaled_error(actual, filled, panel, fitted),
+    }
+    levels = [float(name[3:]) for name in forecasts if name.startswith("lo-")]
+    bounds = {}
+    for level in levels:
+        ends = [
+            [np.nan_to_num(part) for part in forecasts[f"{end}-{level:g}"]] for end in ("lo", "hi")
+        ]
+        bounds[level] = ends
+        found[f"coverage_{level:g}"] = metrics.coverage(actual, *ends)
+    if levels:
+        by_quantile = {0.5: filled}
+        for level, (low, high) in bounds.items():
+            by_quantile[0.5 - level / 200] = low
+            by_quantile[0.5 + level / 200] = high
+        found["weighted_quantile_loss"] = metrics.weighted_quantile_loss(actual, by_quantile)
+    return found
+
+
+def scaled_error(actual, forecast, panel, fitted):
+    """Mean absolute scaled error, by the scales of the training part; NaN where none is known."""
+    ratios = []
+    for i, series in enumerate(panel.series):
+        scale = fitted.seasonal_scale(series)
+        error = np.abs(actual[i] - forecast[i])
+        for v in range(error.shape[-1]):
+            known = error[..., v][~np.isnan(error[..., v])]
+            if known.size and scale[v] > 0:
+                ratios.append(known.mean() / scale[v])
+    return float(np.mean(ratios)) if ratios else float("nan")

@@ -1,0 +1,108 @@
+"""The series that a forecaster goes on with: their states, units, and where they end."""
+
+import numpy as np
+
+from keras_ssm.forecasting.time_index import regular
+from keras_ssm.models.forecasting.reading import Reading
+
+
+class Memory:
+    """What `predict` leaves, so that `update` goes on from it.
+
+    Args:
+        model: `SSMForecaster`.
+        panel: `Panel`. The rows that were read.
+        rows: `PanelRows` of them.
+        reading: `Reading` of them.
+        data, static: what the panel was read from.
+
+    Attributes:
+        ends: dict from the name of a series to the last entry of its index.
+    """
+
+    def __init__(self, model, panel, rows, reading, data, static):
+        self.model = model
+        self.reading = reading
+        self.data, self.static = data, static
+        self.center, self.scale = rows.center, rows.scale
+        self.names = [series.name for series in panel.series]
+        self.ends = {s.name: None if s.index is None else s.index[-1:] for s in panel.series}
+
+    def places(self, panel):
+        """The rows of the series of a panel, as integers; -1 for a series that is new."""
+        count = len(panel.variables)
+        if len(self.names) == len(panel.series) and all(n is None for n in self.names):
+            return np.arange(len(self.names) * count)  # arrays, which have their places for names
+        found = []
+        for series in panel.series:
+            known = self.names.index(series.name) if series.name in self.names else -1
+            found += [known * count + v if known >= 0 else -1 for v in range(count)]
+        return np.array(found)
+
+    def before(self, panel):
+        """The covariates of the last step of each row of a panel, zero for a new series."""
+        places = self.places(panel)
+        found = np.zeros((len(places), self.reading.covariates.shape[1]))
+        found[places >= 0] = self.reading.covariates[places[places >= 0]]
+        return found
+
+    def gaps(self, panel):
+        """How many rows are missing between the end of each series and the rows of a panel.
+
+        Raises:
+            ValueError: if rows were read already.
+        """
+        found = []
+        for series in panel.series:
+            end = self.ends.get(series.name)
+            if end is None or series.index is None:
+                found.append(0)
+                continue
+            what = "The new rows" if series.name is None else f"The new rows of {series.name!r}"
+            if series.index[0] <= end[0]:
+                raise ValueError(
+                    f"{what} must follow the last one that was read, {end[0]}. "
+                    f"Received: {series.index[0]}"
+                )
+            both = end.append(series.index[:1])
+            found.append(len(regular(both, panel.frequency, what)) - 2)
+        return np.array(found)
+
+    def take(self, panel, rows):
+        """The rows of a panel as those that go on: with the units of before, and their reading.
+
+        Returns:
+            Tuple of `PanelRows` and a `Reading`.
+        """
+        places = self.places(panel)
+        known = places >= 0
+        center, scale = rows.center.copy(), rows.scale.copy()
+        center[known], scale[known] = self.center[places[known]], self.scale[places[known]]
+        ratio, shift = rows.scale / scale, (rows.center - center) / scale
+        values = rows.values * ratio[:, None] + shift[:, None]
+        reading = Reading(self.model, len(places))
+        if known.any():
+            both = Reading.joined([self.reading, reading])
+            old = len(self.reading)
+            reading = both.rows(np.where(known, places, old + np.arange(len(places))))
+        return rows._replace(values=values, center=center, scale=scale), reading
+
+    def put(self, panel, rows, reading, data):
+        """Keeps what was read of the series of a panel."""
+        places = self.places(panel)
+        count = len(panel.variables)
+        size = len(self.reading)
+        new = np.flatnonzero(places < 0)
+        joined = Reading.joined([self.reading, reading])
+        order = np.arange(size + len(new))
+        known = places >= 0
+        order[places[known]] = size + np.flatnonzero(known)
+        order[size:] = size + new
+        self.reading = joined.rows(order)
+        self.center = np.concatenate([self.center, rows.center[new]])
+        self.scale = np.concatenate([self.scale, rows.scale[new]])
+        self.names += [panel.series[i // count].name for i in new[::count]]
+        for series in panel.series:
+            if series.index is not None:
+                self.ends[series.name] = series.index[-1:]
+        self.data = data

@@ -1,0 +1,90 @@
+"""Forecasts after many rows of a history, which is read once."""
+
+import copy
+
+import numpy as np
+
+from keras_ssm.models.forecasting.reading import Reading
+
+ROWS = 256  # read side by side
+LOOPS = 2048  # closed loops side by side
+
+
+def forecasts_after(model, rows, origins, reading=None):
+    """The forecasts of rows after some of their steps.
+
+    Args:
+        model: `SSMForecaster`.
+        rows: `PanelRows`.
+        origins: integers `(places,)`, increasing. Forecasts follow these steps.
+        reading: `Reading` of what was read before, which goes on, or `None`.
+
+    Returns:
+        Array `(rows, places, horizon, outputs)` in the units of the training part; NaN where a
+        row has no value yet.
+    """
+    origins = np.asarray(origins)
+    if reading is not None:
+        return _forecasts(model, rows, origins, reading)
+    found = []
+    for start in range(0, len(rows.values), ROWS):
+        part = rows.part(slice(start, start + ROWS))
+        found.append(_forecasts(model, part, origins, Reading(model, len(part.values))))
+    return np.concatenate(found)
+
+
+def _forecasts(model, rows, origins, reading):
+    if model.head == "direct":
+        future = rows.future(origins, model.horizon)
+        return reading.read(rows.values, rows.covariates, origins, future)
+    ahead = rows.future(origins, model.horizon)
+    block = max(1, LOOPS // len(rows.values))
+    found, start = [], 0
+    for first in range(0, len(origins), block):
+        here = origins[first : first + block]
+        readings, heads = [], []
+        for i, origin in enumerate(here):
+            part = slice(start, origin + 1)
+            next_step = None if ahead is None else ahead[:, first + i, None, :1]
+            last = np.array([origin - start])
+            y = reading.read(rows.values[:, part], rows.covariates[:, part], last, next_step)
+            heads.append(y)
+            readings.append(copy.copy(reading))
+            start = origin + 1
+        known = None
+        if ahead is not None:
+            known = np.concatenate([ahead[:, first + i] for i in range(len(here))])
+        y = closed_loop(Reading.joined(readings), np.concatenate(heads), model.horizon, known)
+        found.append(np.stack(np.split(y, len(here)), axis=1))
+    if start < rows.values.shape[1]:  # what follows the last origin is read all the same
+        part = slice(start, None)
+        reading.read(rows.values[:, part], rows.covariates[:, part], np.zeros(0, int), None)
+    return np.concatenate(found, axis=1)
+
+
+def closed_loop(reading, first, horizon, ahead=None):
+    """Feeds forecasts of one step back until the horizon is reached.
+
+    Historic covariates stay what they were last; known ones are those of the step.
+
+    Args:
+        reading: `Reading`, which goes on.
+        first: array `(rows, 1, 1, 1)`. The forecast of the first step.
+        horizon: int.
+        ahead: array `(rows, horizon, features)` or `None`. Known covariates.
+
+    Returns:
+        Array `(rows, horizon, 1)`.
+    """
+    known = reading.model.columns.known_features
+    steps = [first[:, 0]]
+    for step in range(1, horizon):
+        covariates = reading.covariates.copy()
+        future = None
+        if ahead is not None:
+            covariates[:, known] = ahead[:, step - 1]
+            future = ahead[:, step, None, None]
+        value = steps[-1][:, :, 0]
+        y = reading.read(value, covariates[:, None], np.array([0]), future)
+        steps.append(y[:, 0])
+    return np.concatenate(steps, axis=1)
