@@ -5,7 +5,9 @@ from keras_ssm.plotting.eigenvalues import plot_eigenvalues
 from keras_ssm.plotting.forecast import plot_forecast
 from keras_ssm.plotting.initializations import plot_initializations
 from keras_ssm.plotting.responses import plot_frequency_response, plot_kernels
+from keras_ssm.plotting.steps import plot_step_predictions
 from keras_ssm.plotting.streaming import plot_streaming
+from keras_ssm.plotting.timescales import plot_timescales
 
 __all__ = [
     "plot_eigenvalues",
@@ -14,5 +16,7 @@ __all__ = [
     "plot_initializations",
     "plot_kernels",
     "plot_learning_curves",
+    "plot_step_predictions",
     "plot_streaming",
+    "plot_timescales",
 ]

@@ -42,7 +42,7 @@ def plot_eigenvalues(
         [S4D](https://arxiv.org/abs/2206.11893), section 4.
     """
     layers, labels = layers_and_labels(layers, labels)
-    found = [_eigenvalues(layer) for layer in layers]
+    found = [eigenvalues(layer) for layer in layers]
     figure, axes = subplots(1, 2, figsize=(11, 4.6))
     left, right = axes.ravel()
     left.set(yscale="symlog", xlabel="Re A (per unit of time)", ylabel="Im A (per unit of time)")
@@ -66,7 +66,7 @@ def plot_eigenvalues(
     return figure
 
 
-def _eigenvalues(layer):
+def eigenvalues(layer):
     """Continuous and discrete eigenvalues of a layer, flat complex arrays."""
     if isinstance(layer, S5):
         Lambda, dt = layer.eigenvalues(), ops.exp(layer.tensor(layer.log_dt))
