@@ -1,9 +1,14 @@
 """Keras layers of the state-space family."""
 
+from keras_ssm.layers.conv_encoder import ConvEncoder
 from keras_ssm.layers.discrete_system import DiscreteSystem
 from keras_ssm.layers.dss import DSS
 from keras_ssm.layers.mamba import Mamba
 from keras_ssm.layers.mamba2 import Mamba2
+from keras_ssm.layers.random_gain import RandomGain
+from keras_ssm.layers.random_noise import RandomNoise
+from keras_ssm.layers.random_shift import RandomShift
+from keras_ssm.layers.random_time_mask import RandomTimeMask
 from keras_ssm.layers.running_normalization import RunningNormalization
 from keras_ssm.layers.s4 import S4
 from keras_ssm.layers.s4_ptd import S4PTD
@@ -25,9 +30,14 @@ __all__ = [
     "S4PTD",
     "S5",
     "S5PTD",
+    "ConvEncoder",
     "DiscreteSystem",
     "Mamba",
     "Mamba2",
+    "RandomGain",
+    "RandomNoise",
+    "RandomShift",
+    "RandomTimeMask",
     "RunningNormalization",
     "SISOLayer",
     "SSMBlock",

@@ -2,15 +2,17 @@ import keras
 import numpy as np
 from keras import ops
 
+from keras_ssm.layers.conv_encoder import ConvEncoder
 from keras_ssm.layers.discrete_system import DiscreteSystem
 from keras_ssm.layers.inference import infer
 from keras_ssm.layers.norms import normalize
 from keras_ssm.layers.step_mask import StepMask, masked
 from keras_ssm.layers.timesteps import uncovered
+from keras_ssm.models.backbone_encoder import BackboneEncoder
 from keras_ssm.types import State, Tensor
 
 
-class BackboneLayers:
+class BackboneLayers(BackboneEncoder):
     """What runs through the layers of a backbone: sequences with states, and single steps."""
 
     def run(self, inputs, training=None, initial_state=None, return_state=False):
@@ -26,24 +28,8 @@ class BackboneLayers:
             training,
             initial_state,
             return_state,
+            augmentation=self.augmentation_layers,
         )
-
-    @property
-    def stride(self) -> int:
-        """Samples to a step of the hidden sequence: 1, unless the encoder strides."""
-        return getattr(self.encoder_layer, "stride", 1)
-
-    def output_mask(self, mask: Tensor, state: State | None = None) -> Tensor:
-        """The mask of the hidden sequence, for a mask of the inputs.
-
-        Args:
-            mask: boolean tensor `(batch, length)`, True where the inputs are valid.
-            state: what the call gets as `initial_state`, or `None`.
-
-        Returns:
-            Boolean tensor `(batch, steps)`; the mask itself, unless the encoder strides.
-        """
-        return mask
 
     @property
     def token_embedding(self):
@@ -55,6 +41,8 @@ class BackboneLayers:
         if initial_state is None and not return_state:
             return
         self.blocks[0].mixer.check_has_state()
+        if self.convolves and initial_state is not None:
+            initial_state = self.encoder_and_layers(initial_state, "initial_state")[1]
         if initial_state is not None and len(initial_state) != self.num_layers:
             raise ValueError(
                 f"`initial_state` must have one entry for each of {self.num_layers} layers. "
@@ -64,7 +52,10 @@ class BackboneLayers:
     def state_spec(self, batch):
         """The states of `batch` rows as symbolic tensors."""
         x = keras.KerasTensor((batch, None, self.hidden_dim), dtype=self.compute_dtype)
-        return [block.compute_output_spec(x, return_state=True)[1] for block in self.blocks]
+        layers = [block.compute_output_spec(x, return_state=True)[1] for block in self.blocks]
+        if not self.convolves:
+            return layers
+        return {"encoder": self.encoder_layer.state_spec(batch), "layers": layers}
 
     def step(
         self,
@@ -89,6 +80,15 @@ class BackboneLayers:
         Raises:
             ValueError: for inputs or states of another shape, or a bidirectional mixer.
         """
+        encoder = None
+        if self.convolves:
+            if self.stride > 1:
+                raise ValueError(
+                    f"A step of this model takes {self.stride} samples, the stride of its encoder: "
+                    "read pieces with `initial_state` and `return_state`, or by `stream` of a "
+                    f"task. Received: `step` of a model with encoder_stride={self.stride}"
+                )
+            encoder, states = self.encoder_and_layers(states, "states")
         systems = [None] * self.num_layers if systems is None else systems
         if len(states) != self.num_layers or len(systems) != self.num_layers:
             raise ValueError(
@@ -108,11 +108,16 @@ class BackboneLayers:
         if ("int" in dtype) != (rank == 1) or "bool" in dtype:
             kind = "integers" if rank == 1 else "floats, scaled as the preprocessor would"
             raise ValueError(f"`x` of a step must be {kind}. Received: x.dtype={dtype}")
-        y = x if self.encoder_layer is None else infer(self.encoder_layer, x)
+        if encoder is not None:
+            y, encoder = self.encoder_layer.step(x, encoder)
+        else:
+            y = x if self.encoder_layer is None else infer(self.encoder_layer, x)
         following = []
         for block, state, system in zip(self.blocks, states, systems, strict=True):
             y, state = block.step(y, state, system, timesteps, **arguments)
             following.append(state)
+        if encoder is not None:
+            following = {"encoder": encoder, "layers": following}
         return normalize(self.last_norm, y, infer), following
 
     def discretize(self) -> list[DiscreteSystem | None]:
@@ -121,7 +126,10 @@ class BackboneLayers:
 
     def get_initial_state(self, batch_size: int | Tensor) -> list[State]:
         """Returns the zero state of every layer for `batch_size` rows."""
-        return [block.get_initial_state(batch_size) for block in self.blocks]
+        layers = [block.get_initial_state(batch_size) for block in self.blocks]
+        if not self.convolves:
+            return layers
+        return {"encoder": self.encoder_layer.get_initial_state(batch_size), "layers": layers}
 
 
 def run_layers(
@@ -136,6 +144,7 @@ def run_layers(
     initial_state=None,
     return_state=False,
     intercept=None,
+    augmentation=(),
 ):
     """Encoder, blocks and last norm on sequences; with `return_state` the states as well.
 
@@ -144,7 +153,19 @@ def run_layers(
     context = {} if training is None else {"training": training}
     # What a mask covers is zero before anything reads it: a gradient is 0 * NaN behind it.
     y = masked(x, mask) if mask_inputs else x
-    y = y if encoder is None else encoder(y)
+    for layer in augmentation:
+        y = layer(y, mask=mask, **context)
+    remains = None
+    if not isinstance(encoder, ConvEncoder):
+        y = y if encoder is None else encoder(y)
+    elif initial_state is None and not return_state:
+        y, mask = encoder([y, mask])
+    else:
+        if initial_state is not None:
+            remains, initial_state = initial_state["encoder"], initial_state["layers"]
+        else:
+            remains = encoder.get_initial_state(ops.shape(x)[0])
+        y, mask, remains = encoder.read(y, mask, remains)
     y = y if intercept is None else intercept(y, -1)
     arguments = {**(arguments or {}), **context, "mask": mask if mask_inputs else None}
     if "timesteps" in arguments:
@@ -161,6 +182,7 @@ def run_layers(
         y = y if intercept is None else intercept(y, i)
     y = y if last_norm is None else last_norm(y, **context)
     y = StepMask(name="step_mask")([y, mask])
+    states = states if remains is None else {"encoder": remains, "layers": states}
     return (y, states) if return_state else y
 
 

@@ -3,14 +3,14 @@ import numpy as np
 from keras import ops
 from keras_hub.models import Backbone
 
-from keras_ssm.checks import check_choice, check_flags, check_positive, compatible
+from keras_ssm.checks import check_flags, check_positive, compatible
 from keras_ssm.keras_internals import Functional
-from keras_ssm.layers.exact_layers import Dense, Embedding
+from keras_ssm.layers.conv_encoder import ConvEncoder
 from keras_ssm.layers.mixer_config import clone_mixer, mixer_from_config
 from keras_ssm.layers.norms import make_norm
 from keras_ssm.layers.sequence_mixer import SequenceMixer
 from keras_ssm.layers.ssm_block import SSMBlock
-from keras_ssm.layers.token_dense import TokenDense
+from keras_ssm.models.backbone_inputs import check_model_inputs, make_encoder, own_copies
 from keras_ssm.models.backbone_layers import BackboneLayers, check_token_ids, run_layers
 from keras_ssm.models.model_timesteps import standard_argument
 from keras_ssm.models.saving.backbone_files import BackboneFiles
@@ -19,9 +19,6 @@ from keras_ssm.models.trainer.finite_inputs import is_tensorflow
 from keras_ssm.models.trainer.sequence_trainer import SequenceTrainer
 from keras_ssm.models.trainer.targets import to_numpy
 from keras_ssm.types import Tensor
-
-TOKEN_ENCODERS = {"embedding": Embedding, "one_hot": TokenDense}
-ENCODERS = ("auto", "linear", *TOKEN_ENCODERS, None)
 
 
 @keras.saving.register_keras_serializable(package="keras_ssm")
@@ -39,9 +36,9 @@ class SSMBackbone(BackboneFiles, BackboneLayers, SequenceTrainer, Backbone, Func
         vocabulary_size: int or `None`. If set, inputs are token ids below this number.
         input_dim: int. Features of a float input. Defaults to `1`.
         encoder: str or `None`. `"linear"`, `"embedding"`, `"one_hot"` (a dense layer on one-hot
-            tokens: an embedding with a bias), `None` (inputs already have `hidden_dim`
-            features), or `"auto"`: linear or embedding by `vocabulary_size`.
-            Defaults to `"auto"`.
+            tokens: an embedding with a bias), `"conv"` (a `ConvEncoder`: one step for
+            `encoder_stride` samples), `None` (inputs already have `hidden_dim` features), or
+            `"auto"`: linear or embedding by `vocabulary_size`. Defaults to `"auto"`.
         activation, gate, norm, prenorm, dropout, tie_dropout: as in `SSMBlock`.
         norm_epsilon, norm_momentum, residual_dtype: as in `SSMBlock`.
         final_norm: str or `None`. Norm after the last block. Defaults to `None`.
@@ -49,6 +46,13 @@ class SSMBackbone(BackboneFiles, BackboneLayers, SequenceTrainer, Backbone, Func
             they may then hold anything. If not, padding is read like any other step and only
             left out of pooling, as published DSS and S5 models do: in a bidirectional model the
             logits depend on it, and `fit` refuses NaN there. Defaults to `True`.
+        encoder_width: int or `None`. Samples that a step of the encoder `"conv"` reads. Defaults
+            to `4 * encoder_stride`.
+        encoder_stride: int. Samples from one step of the encoder `"conv"` to the next. The hidden
+            sequence then has `length // encoder_stride` steps; `output_mask` says which of them
+            are valid. Defaults to `1`.
+        augmentation: list of layers, such as `RandomGain`, or `None`. They change the inputs
+            before the encoder, in training only. The backbone makes its own copies.
         dtype: dtype policy of the model. The systems inside stay float32.
         name: str or `None`. Name of the model.
         trainable: bool. Whether the weights train. Defaults to `True`.
@@ -65,7 +69,8 @@ class SSMBackbone(BackboneFiles, BackboneLayers, SequenceTrainer, Backbone, Func
         return_state: bool. Whether the states after each row's last valid step are returned.
 
     Returns:
-        Tensor `(batch, length, hidden_dim)`; with `return_state` a tuple of it and the states.
+        Tensor `(batch, length, hidden_dim)`, with fewer steps where the encoder strides; with
+        `return_state` a tuple of it and the states.
 
     Raises:
         ValueError: for a mixer that is no state-space layer, an unknown encoder, sizes below 1,
@@ -90,7 +95,7 @@ class SSMBackbone(BackboneFiles, BackboneLayers, SequenceTrainer, Backbone, Func
         hidden_dim: int,
         vocabulary_size: int | None = None,
         input_dim: int = 1,
-        encoder: str = "auto",
+        encoder: str | None = "auto",
         activation: str | None = "gelu",
         gate: str | None = "glu",
         norm: str | None = "layer",
@@ -102,6 +107,9 @@ class SSMBackbone(BackboneFiles, BackboneLayers, SequenceTrainer, Backbone, Func
         norm_momentum: float = 0.9,
         mask_inputs: bool = True,
         residual_dtype: str | None = None,
+        encoder_width: int | None = None,
+        encoder_stride: int = 1,
+        augmentation: list | None = None,
         dtype: str | keras.dtype_policies.DTypePolicy | None = None,
         name: str | None = None,
         trainable: bool = True,
@@ -117,30 +125,17 @@ class SSMBackbone(BackboneFiles, BackboneLayers, SequenceTrainer, Backbone, Func
         check_flags(mask_inputs=mask_inputs, trainable=trainable)
         if vocabulary_size is not None:
             (vocabulary_size,) = check_positive(vocabulary_size=vocabulary_size)
-        check_choice("encoder", encoder, ENCODERS)
-        kind = encoder
-        if encoder == "auto":
-            kind = "linear" if vocabulary_size is None else "embedding"
-        if (kind in TOKEN_ENCODERS) != (vocabulary_size is not None):
+        first = make_encoder(
+            encoder, hidden_dim, vocabulary_size, input_dim, encoder_width, encoder_stride, dtype
+        )
+        if isinstance(first, ConvEncoder) and not mask_inputs:
             raise ValueError(
-                "The encoders 'embedding' and 'one_hot' go with a `vocabulary_size`, the others "
-                "without. "
-                f"Received: encoder={encoder!r}, vocabulary_size={vocabulary_size}"
+                "The encoder 'conv' leaves padding out and needs `mask_inputs=True`. "
+                "Received: mask_inputs=False"
             )
-        if kind is None and input_dim != hidden_dim:
-            raise ValueError(
-                "Without an encoder `input_dim` must equal `hidden_dim`. "
-                f"Received: input_dim={input_dim}, hidden_dim={hidden_dim}"
-            )
+        augmentation = own_copies(augmentation, vocabulary_size)
 
         # === Layers ===
-        first = None
-        if kind == "linear":
-            first = Dense(hidden_dim, dtype=dtype, name="input_dense")
-        elif kind in TOKEN_ENCODERS:
-            first = TOKEN_ENCODERS[kind](
-                vocabulary_size, hidden_dim, dtype=dtype, name="token_embedding"
-            )
         blocks = [
             SSMBlock(
                 clone_mixer(mixer, seed=None if mixer.seed is None else mixer.seed + i),
@@ -170,20 +165,21 @@ class SSMBackbone(BackboneFiles, BackboneLayers, SequenceTrainer, Backbone, Func
         # === Functional Model ===
         policy = keras.dtype_policies.get(dtype)
         float_dtype = "float64" if policy.variable_dtype == "float64" else "float32"
-        if kind in TOKEN_ENCODERS:
+        if vocabulary_size is not None:
             key, x = "token_ids", keras.Input((None,), dtype="int32", name="token_ids")
         else:
             key, x = "inputs", keras.Input((None, input_dim), dtype=float_dtype, name="inputs")
         mask = keras.Input((None,), dtype="bool", name="padding_mask")
         for block in blocks:
             block.zero_covered = False
-        y = run_layers(x, mask, first, blocks, last_norm, mask_inputs)
+        y = run_layers(x, mask, first, blocks, last_norm, mask_inputs, augmentation=augmentation)
         super().__init__(inputs={key: x, "padding_mask": mask}, outputs=y, dtype=dtype, name=name)
         if not trainable:
             self.trainable = False  # reaches the layers only now
 
         # === Config ===
         self.encoder_layer = first
+        self.augmentation_layers = augmentation
         self.blocks = tuple(blocks)
         self.last_norm = last_norm
         self.mixer_config = keras.layers.serialize(clone_mixer(mixer))
@@ -203,6 +199,10 @@ class SSMBackbone(BackboneFiles, BackboneLayers, SequenceTrainer, Backbone, Func
         self.norm_momentum = norm_momentum
         self.mask_inputs = mask_inputs
         self.residual_dtype = residual_dtype
+        strided = isinstance(first, ConvEncoder)
+        self.encoder_width = first.width if strided else None
+        self.encoder_stride = first.stride if strided else 1
+        self.augmentation = [keras.layers.serialize(layer) for layer in augmentation] or None
         self.complete()
 
     @property
@@ -252,6 +252,7 @@ class SSMBackbone(BackboneFiles, BackboneLayers, SequenceTrainer, Backbone, Func
         standard = {key: x, "padding_mask": mask}
         arguments = {k: v for k, v in given.items() if k not in standard and v is not None}
         mixer.check_takes(arguments)
+        self.check_encoder_takes(arguments)
         for name, value in arguments.items():
             standard[name] = standard_argument(name, value, mask)
         return standard
@@ -263,6 +264,7 @@ class SSMBackbone(BackboneFiles, BackboneLayers, SequenceTrainer, Backbone, Func
 
     @step_scale.setter
     def step_scale(self, value):
+        self.check_encoder_scale(value)
         for block in self.blocks:
             block.step_scale = value
 
@@ -271,7 +273,8 @@ class SSMBackbone(BackboneFiles, BackboneLayers, SequenceTrainer, Backbone, Func
         rng = np.random.default_rng(0)
         if self.vocabulary_size is not None:
             return rng.integers(self.vocabulary_size, size=(1, 16)).astype("int32")
-        return rng.standard_normal((1, 16, self.input_dim)).astype("float32")
+        length = max(16, 4 * self.stride)
+        return rng.standard_normal((1, length, self.input_dim)).astype("float32")
 
     def get_config(self):
         return {
@@ -293,6 +296,7 @@ class SSMBackbone(BackboneFiles, BackboneLayers, SequenceTrainer, Backbone, Func
             "norm_momentum": self.norm_momentum,
             "mask_inputs": self.mask_inputs,
             "residual_dtype": self.residual_dtype,
+            **self.encoder_config(),
             **frozen_config(self),
         }
 
@@ -315,18 +319,3 @@ def full_mask(like):
 
         return tf.ones_like(like, dtype=tf.bool)
     return ops.ones_like(like, dtype="bool")
-
-
-def check_model_inputs(key, shape, dtype, input_dim):
-    """Raises a `ValueError` unless a model with this main input accepts such an array."""
-    shape, dtype = tuple(shape), keras.backend.standardize_dtype(dtype)
-    wanted = f"(batch, length, {input_dim})" if key == "inputs" else "(batch, length)"
-    if len(shape) != (3 if key == "inputs" else 2) or (
-        key == "inputs" and shape[-1] not in (None, input_dim)
-    ):
-        raise ValueError(f"`{key}` must have shape {wanted}. Received: {key}.shape={shape}")
-    if 0 in shape[1:]:
-        raise ValueError(f"`{key}` must have at least one step. Received: {key}.shape={shape}")
-    if ("int" in dtype) != (key == "token_ids") or "bool" in dtype:
-        kind = "floats" if key == "inputs" else "integers"
-        raise ValueError(f"`{key}` must be {kind}. Received: {key}.dtype={dtype}")

@@ -124,7 +124,10 @@ def load(
     else:
         model = _load(build, preset, found, revision, load_weights, check_sample, kw)
     if step_scale is not None:
-        getattr(model, "backbone", model).step_scale = step_scale
+        body = getattr(model, "backbone", model)
+        if getattr(body, "convolves", False) and step_scale != 1:
+            return model.rescaled(step_scale)
+        body.step_scale = step_scale
     return model
 
 

@@ -234,6 +234,7 @@ class DataTrainer:
         lengths = targets.row_lengths(x, self.input_key)
         x, y, sample_weight = self.preprocess(x, y, sample_weight)
         x = self.standardize(x)
+        getattr(self, "backbone", self).check_rows(x["padding_mask"])
         if purpose == "predict":
             y = sample_weight = None
         elif y is None:

@@ -8,6 +8,7 @@ from keras_ssm.layers.one_direction import OneDirection
 from keras_ssm.models.saving.cloning import Clones
 from keras_ssm.models.saving.exports import Exports
 from keras_ssm.models.saving.preset_loading import PresetTable
+from keras_ssm.models.saving.rescaling import Rescales
 from keras_ssm.models.stateful_call import StatefulCall
 from keras_ssm.models.trainer.data_trainer import DataTrainer
 from keras_ssm.models.trainer.prepared import is_prepared, prepared
@@ -16,7 +17,7 @@ from keras_ssm.ops import backend
 from keras_ssm.types import State, Tensor
 
 
-class SequenceTrainer(Clones, Attributes, OneDirection, Exports, Replicas, DataTrainer):
+class SequenceTrainer(Clones, Rescales, Attributes, OneDirection, Exports, Replicas, DataTrainer):
     """What backbone and task models share: inputs of every kind, and a trainer that recovers.
 
     Data may be arrays, lists, dicts, `tf.data`, a `keras.utils.PyDataset` or a generator. It is
@@ -86,7 +87,13 @@ class SequenceTrainer(Clones, Attributes, OneDirection, Exports, Replicas, DataT
         spec = super().compute_output_spec(inputs, training=training)
         if not return_state:
             return spec
-        return spec, self.state_spec(inputs["padding_mask"].shape[0])
+        rows, length = inputs["padding_mask"].shape
+        stride = getattr(self, "backbone", self).stride
+        if stride > 1 and length is not None and len(spec.shape) == 3:
+            # A piece may complete a step more than a sequence of its length has.
+            shape = (spec.shape[0], -(-length // stride), spec.shape[2])
+            spec = keras.KerasTensor(shape, dtype=spec.dtype)
+        return spec, self.state_spec(rows)
 
     def _assert_input_compatibility(self, inputs, *args):
         if isinstance(inputs, dict):  # of what the graph takes

@@ -78,6 +78,10 @@ def checked(model, x, y, sample_weight, lengths):
         return y, sample_weight
     mask = np.asarray(to_numpy(x["padding_mask"]), bool)
     steps = model.has_step_outputs
+    body = getattr(model, "backbone", model)
+    if steps and body.stride > 1:
+        mask = np.asarray(to_numpy(body.output_mask(mask)), bool)
+        lengths = None if lengths is None else [n // body.stride for n in lengths]
     fill = ignored_class(model) if steps else None
     y = _rows("y", y, mask, lengths, steps, 0 if fill is None else fill)
     kept = reads_every_target(model)

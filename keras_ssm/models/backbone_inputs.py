@@ -1,0 +1,89 @@
+"""What goes into a backbone: the checks of its inputs, its encoder, and what augments them."""
+
+import keras
+
+from keras_ssm.checks import check_choice, check_positive
+from keras_ssm.layers.augmentation import Augmentation
+from keras_ssm.layers.conv_encoder import ConvEncoder
+from keras_ssm.layers.exact_layers import Dense, Embedding
+from keras_ssm.layers.token_dense import TokenDense
+
+TOKEN_ENCODERS = {"embedding": Embedding, "one_hot": TokenDense}
+ENCODERS = ("auto", "linear", "conv", *TOKEN_ENCODERS, None)
+
+
+def make_encoder(encoder, hidden_dim, vocabulary_size, input_dim, width, stride, dtype):
+    """Returns the layer of an encoder, `None` for none.
+
+    Raises:
+        ValueError: for an unknown encoder, or arguments that do not go together.
+    """
+    check_choice("encoder", encoder, ENCODERS)
+    kind = encoder
+    if encoder == "auto":
+        kind = "linear" if vocabulary_size is None else "embedding"
+    if (kind in TOKEN_ENCODERS) != (vocabulary_size is not None):
+        raise ValueError(
+            "The encoders 'embedding' and 'one_hot' go with a `vocabulary_size`, the others "
+            "without. "
+            f"Received: encoder={encoder!r}, vocabulary_size={vocabulary_size}"
+        )
+    if kind is None and input_dim != hidden_dim:
+        raise ValueError(
+            "Without an encoder `input_dim` must equal `hidden_dim`. "
+            f"Received: input_dim={input_dim}, hidden_dim={hidden_dim}"
+        )
+    if kind != "conv" and (width is not None or stride != 1):
+        raise ValueError(
+            "`encoder_width` and `encoder_stride` go with the encoder 'conv'. "
+            f"Received: encoder={encoder!r}, encoder_width={width}, encoder_stride={stride}"
+        )
+    if kind == "conv":
+        check_positive(encoder_stride=stride)
+        width = 4 * stride if width is None else width
+        return ConvEncoder(hidden_dim, width, stride, dtype=dtype, name="input_conv")
+    if kind == "linear":
+        return Dense(hidden_dim, dtype=dtype, name="input_dense")
+    if kind is None:
+        return None
+    return TOKEN_ENCODERS[kind](vocabulary_size, hidden_dim, dtype=dtype, name="token_embedding")
+
+
+def own_copies(augmentation, vocabulary_size):
+    """Returns copies of the layers that augment the inputs, as a tuple.
+
+    Raises:
+        ValueError: for something else than a list of them, or with tokens.
+    """
+    if augmentation is None:
+        return ()
+    layers = [
+        keras.layers.deserialize(layer) if isinstance(layer, dict) else layer
+        for layer in (augmentation if isinstance(augmentation, (list, tuple)) else [augmentation])
+    ]
+    if not all(isinstance(layer, Augmentation) for layer in layers):
+        raise ValueError(
+            "`augmentation` must be a list of layers such as `RandomGain()`. "
+            f"Received: augmentation={augmentation}"
+        )
+    if layers and vocabulary_size is not None:
+        raise ValueError(
+            "`augmentation` changes numbers and cannot go with a `vocabulary_size`. "
+            f"Received: augmentation={augmentation}, vocabulary_size={vocabulary_size}"
+        )
+    return tuple(type(layer).from_config(layer.get_config()) for layer in layers)
+
+
+def check_model_inputs(key, shape, dtype, input_dim):
+    """Raises a `ValueError` unless a model with this main input accepts such an array."""
+    shape, dtype = tuple(shape), keras.backend.standardize_dtype(dtype)
+    wanted = f"(batch, length, {input_dim})" if key == "inputs" else "(batch, length)"
+    if len(shape) != (3 if key == "inputs" else 2) or (
+        key == "inputs" and shape[-1] not in (None, input_dim)
+    ):
+        raise ValueError(f"`{key}` must have shape {wanted}. Received: {key}.shape={shape}")
+    if 0 in shape[1:]:
+        raise ValueError(f"`{key}` must have at least one step. Received: {key}.shape={shape}")
+    if ("int" in dtype) != (key == "token_ids") or "bool" in dtype:
+        kind = "floats" if key == "inputs" else "integers"
+        raise ValueError(f"`{key}` must be {kind}. Received: {key}.dtype={dtype}")
