@@ -44,6 +44,7 @@ def card(preset_dir: PathLike, repo_id: str | None = None) -> str:
     - `pipeline_tag`: str. The Hub's name of the task, `"audio-classification"` for one.
     - `data`: dict of `name` and, if any, `id` (on the Hub), `source`, `split`.
     - `licences`: dict of `weights` and `data`.
+    - `id2label`: dict from the number of a class, as str, to its name; `save_to_preset` records it.
     - `scores`: list of dicts: `metric`, `value`, and, if any, `command`, `seeds`, and `count`,
       the number of examples of which `value` is the share: the card states the 95 % interval.
     - `training`, `limits`, `citation`: str, Markdown.
@@ -74,6 +75,7 @@ def card(preset_dir: PathLike, repo_id: str | None = None) -> str:
         f"# {name}",
         _description(document),
         _snippet(document, repo_id),
+        *([_section("Classes", _classes(document))] if document.get("id2label") else []),
         _section("Score", _scores(document)),
         _section("Training", document.get("training") or _training(document)),
         _section("Limits", document.get("limits") or _limits(document)),
@@ -167,6 +169,12 @@ def _general_example(document):
 
 def _section(title, text):
     return f"## {title}\n\n{text}"
+
+
+def _classes(document):
+    names = list(dict(document["id2label"]).items())
+    listed = ", ".join(f"{number} `{name}`" for number, name in names[:100])
+    return listed + (f", and {len(names) - 100} more." if len(names) > 100 else ".")
 
 
 def _scores(document):

@@ -43,6 +43,7 @@ class SSMTask(Streams, Adapters, ModelFiles, SequenceTrainer, Task, Functional):
     backbone_cls = SSMBackbone
     settable = ("preprocessor",)
     head_size = None  # the argument that brings a new head
+    of_head = ()  # arguments that a new head does not take over
     pipeline_tag = None  # the Hub's name of the task, where it is always the same
 
     @property
@@ -188,6 +189,8 @@ class SSMTask(Streams, Adapters, ModelFiles, SequenceTrainer, Task, Functional):
             arguments = with_saved_policy(arguments, files.documents)
             if not {"task.json", "preprocessor.json"} & set(files.documents):
                 arguments.setdefault("preprocessor", None)  # keras_hub would look for its files
+            if size in arguments:
+                arguments = {**dict.fromkeys(cls.of_head), **arguments}
             with _head_left_out(size in arguments):
                 model = super(SSMTask, cls).from_preset(str(files.directory), **arguments)
             if not model.compiled and arguments.get("compile", True):
@@ -216,11 +219,15 @@ class SSMTask(Streams, Adapters, ModelFiles, SequenceTrainer, Task, Functional):
             facts = {**self.backbone.facts(), "task": type(self).__name__}
             if self.pipeline_tag is not None:
                 facts["pipeline_tag"] = self.pipeline_tag
-            facts |= info or {}
+            facts |= {**self.task_facts(), **(info or {})}
             facts["parameters"] = self.count_params()
             if not self.has_task_weights():
                 facts["task_weights"] = False
             presets.describe(directory, {**facts, "sample": self.record_sample()})
+
+    def task_facts(self):
+        """What `preset.json` says of the task."""
+        return {}
 
     def save_task_weights(self, filepath: PathLike) -> None:
         """Saves what the head adds to the backbone; not the optimizer."""

@@ -414,6 +414,100 @@ def test_an_ignored_class_counts_for_nothing(series):
     assert abs(found - by_hand(logits, y, weights, valid)[0]) < 1e-5
 
 
+def share_of_ones(y, outputs):
+    return keras.ops.cast(keras.ops.reshape(y, (-1, outputs.shape[1])) == 1, "float32")
+
+
+@pytest.mark.everywhere
+def test_metrics_of_every_kind_leave_out_padding_and_what_is_ignored(series):
+    """Some of Keras' know no masks, and 4 rows of 4 steps could be taken for each other."""
+    from sklearn.metrics import f1_score, precision_score, roc_auc_score
+
+    x, mask = series[0][:, :4], MASK[:, :4]
+    y = np.array([[0, 1, 1, -1], [1, 1, 0, 0], [1, -1, 0, 9], [0, 0, 1, 1]])
+    inputs, weights = {"inputs": x, "padding_mask": mask}, np.arange(1.0, 17).reshape(4, 4)
+    sparse = make_model(pooling=None)
+    sparse.compile(
+        "sgd",
+        metrics=["accuracy", keras.metrics.SparseTopKCategoricalAccuracy(2, name="top")],
+        weighted_metrics=[keras.metrics.MeanIoU(3, sparse_y_pred=False, name="iou")],
+        ignore_class=-1,
+        run_eagerly=BACKEND == "tensorflow",
+    )
+    y9 = np.where(y == 9, 2, y)
+    logits = sparse.predict(inputs, verbose=0)
+    kept = mask & (y9 >= 0)
+    found = sparse.evaluate(inputs, y9, sample_weight=weights, verbose=0, return_dict=True)
+    order = logits.argsort(-1)[kept]
+    assert abs(found["accuracy"] - (order[:, -1] == y9[kept]).mean()) < 1e-6
+    assert abs(found["top"] - (order[:, 1:] == y9[kept][:, None]).any(-1).mean()) < 1e-6
+    table = np.zeros((3, 3))
+    np.add.at(table, (y9[kept], order[:, -1]), weights[kept])
+    sums = table.sum(0) + table.sum(1)
+    iou = (table.diagonal() / np.maximum(sums - table.diagonal(), 1e-9))[sums > 0].mean()
+    assert abs(found["iou"] - iou) < 1e-6
+    assert abs(found["loss"] - by_hand(logits, y9, weights, kept)[0]) < 1e-4
+
+    keras.utils.set_random_seed(0)
+    backbone = SSMBackbone(S4D(state_dim=4, seed=0), 1, hidden_dim=4, input_dim=2)
+    binary = SSMClassifier(backbone, 1, pooling=None)
+    metrics = [
+        "accuracy",
+        keras.metrics.Precision(thresholds=0.0, name="precision"),
+        keras.metrics.AUC(from_logits=True, num_thresholds=2000, name="auc"),
+        keras.metrics.F1Score(threshold=1e-6, name="f1"),
+        share_of_ones,
+    ]
+    binary.compile("sgd", "bce", metrics=metrics, run_eagerly=BACKEND == "tensorflow")
+    y = np.where(y == 1, 1, 0)
+    score = binary.predict(inputs, verbose=0)[..., 0]
+    guess, truth = score[mask] > 0, y[mask]
+    loss = np.log1p(np.exp(-np.where(truth == 1, 1, -1) * score[mask])).mean()
+    expected = {
+        "loss": loss,
+        "accuracy": (guess == truth).mean(),
+        "precision": precision_score(truth, guess, zero_division=0),
+        "auc": roc_auc_score(truth, score[mask]),
+        "f1": f1_score(truth, guess),
+        "share_of_ones": truth.mean(),
+    }
+    for labels in (y, y[..., None]):
+        found = binary.evaluate(inputs, labels, verbose=0, return_dict=True)
+        for name, value in expected.items():
+            assert abs(found[name] - value) < (2e-3 if name == "auc" else 1e-5), name
+            padded = binary.evaluate(
+                {"inputs": padded_with(x, mask, np.nan), "padding_mask": mask},
+                np.where(mask, labels.reshape(4, 4), 1),
+                verbose=0,
+                return_dict=True,
+            )
+            assert padded == found
+
+
+@pytest.mark.once("torch")
+def test_classes_that_are_ignored_or_weighed_must_be_some(series):
+    x = series[0]
+    model = make_model()
+    model.compile("sgd", ignore_class=-1)
+    rows = np.array([0, -1, 2, -1])
+    found = model.evaluate(x, rows, verbose=0)
+    np.testing.assert_allclose(found, model.evaluate(x[::2], rows[::2], verbose=0), rtol=1e-5)
+    assert all(np.isfinite(model.evaluate(x, np.full(4, -1), verbose=0)))
+    for arguments, match in (
+        ({"loss": "categorical_crossentropy", "ignore_class": 0}, "goes with the loss 'sparse"),
+        ({"loss": keras.losses.MeanSquaredError(), "ignore_class": 0}, "goes with the loss"),
+        ({"ignore_class": 1.5}, "whole number. Received: ignore_class=1.5"),
+    ):
+        with pytest.raises(ValueError, match=match):
+            model.compile("sgd", **arguments)
+    model.compile("sgd", "binary_crossentropy")
+    several = np.array([[1, 1, 0], [0, 0, 1], [1, 0, 0], [0, 0, 0]])
+    with pytest.raises(ValueError, match="no one-hot rows"):
+        model.fit(x, several, class_weight={0: 2.0}, verbose=0)
+    with pytest.raises(ValueError, match=r"classes of numbers as keys. Received: 'rest'"):
+        model.fit(x, np.eye(3)[[0, 1, 2, 1]], class_weight={"rest": 2.0}, verbose=0)
+
+
 def test_labels_follow_what_the_preprocessor_cuts_and_pads(series):
     x, y = series
     for length in (6, 11):

@@ -1,4 +1,4 @@
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import keras
 
@@ -26,6 +26,8 @@ class SSMClassifier(PooledStream, ClassifierTask):
             Defaults to `"mean"`.
         dropout: float. Rate before the head. Defaults to `0.0`.
         head_dtype: dtype policy of the head. Defaults to the backbone's.
+        class_names: list of str or `None`. Names of the classes, which are saved with the model:
+            labels may be names, and `predict_classes` answers in names. Defaults to `None`.
         compile: bool. Whether the model is compiled with its defaults. Defaults to `True`.
         name: str or `None`. Name of the model.
         trainable: bool. Whether the weights train. Defaults to `True`.
@@ -71,11 +73,14 @@ class SSMClassifier(PooledStream, ClassifierTask):
         pooling: str | None = "mean",
         dropout: float = 0.0,
         head_dtype: str | keras.dtype_policies.DTypePolicy | None = None,
+        class_names: Sequence[str] | None = None,
         compile: bool = True,
         name: str | None = None,
         trainable: bool = True,
     ):
-        self.make_classifier(backbone, num_classes, preprocessor, pooling, dropout, head_dtype)
+        self.make_classifier(
+            backbone, num_classes, preprocessor, pooling, dropout, head_dtype, class_names
+        )
         inputs = backbone.input
         outputs = self.run(inputs)
         super().__init__(inputs=inputs, outputs=outputs, compile=compile, name=name)

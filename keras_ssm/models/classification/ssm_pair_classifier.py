@@ -1,4 +1,4 @@
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import keras
 import numpy as np
@@ -35,6 +35,8 @@ class SSMPairClassifier(ClassifierTask):
             `"gelu"`; published S5 models have `"gelu_tanh"`.
         dropout: float. Rate before the last layer. Defaults to `0.0`.
         head_dtype: dtype policy of the head. Defaults to the backbone's.
+        class_names: list of str or `None`. Names of the classes, which are saved with the model:
+            labels may be names, and `predict_classes` answers in names. Defaults to `None`.
         compile: bool. Whether the model is compiled with its defaults. Defaults to `True`.
         name: str or `None`. Name of the model.
         trainable: bool. Whether the weights train. Defaults to `True`.
@@ -78,6 +80,7 @@ class SSMPairClassifier(ClassifierTask):
         head_activation: str = "gelu",
         dropout: float = 0.0,
         head_dtype: str | keras.dtype_policies.DTypePolicy | None = None,
+        class_names: Sequence[str] | None = None,
         compile: bool = True,
         name: str | None = None,
         trainable: bool = True,
@@ -87,7 +90,9 @@ class SSMPairClassifier(ClassifierTask):
                 "`pooling` must be 'mean', 'last', 'max' or 'attention': a pair is compared as a "
                 "whole. Received: pooling=None"
             )
-        self.make_classifier(backbone, num_classes, preprocessor, pooling, dropout, head_dtype)
+        self.make_classifier(
+            backbone, num_classes, preprocessor, pooling, dropout, head_dtype, class_names
+        )
         self.head_dim = backbone.hidden_dim if head_dim is None else head_dim
         self.head_activation = head_activation
         self._activate = get_activation(head_activation)

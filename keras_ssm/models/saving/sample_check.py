@@ -12,7 +12,7 @@ _ROUNDED_TOLERANCE = 0.1  # where layers compute with half the bits, or with int
 
 # Arguments that change no output, and those of a head that leave its backbone alone.
 _HARMLESS = {"name", "trainable", "compile", "preprocessor", "dropout", "tie_dropout"}
-_HARMLESS |= {"normalize_targets"}
+_HARMLESS |= {"normalize_targets", "class_names"}
 _OF_A_HEAD = {"num_classes", "pooling", "head_dtype", "head_dim", "head_activation"}
 _OF_A_HEAD |= {"tie_embeddings", "num_outputs"}
 

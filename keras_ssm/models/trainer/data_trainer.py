@@ -206,6 +206,8 @@ class DataTrainer:
         of_keras = targets.is_of_keras(getattr(self.loss, "fn", self.loss))
         if self.has_step_outputs and of_keras and hasattr(y, "shape"):
             y = step_metrics.like_outputs(y, y_pred)
+        if hasattr(sample_weight, "shape"):  # Keras multiplies it in place on PyTorch
+            sample_weight = ops.copy(sample_weight)
         return super().compute_loss(x, y, y_pred, sample_weight, training)
 
     def compute_metrics(self, x, y, y_pred, sample_weight=None):

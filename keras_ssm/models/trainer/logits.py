@@ -72,6 +72,31 @@ def loss_on_logits(loss, **settings):
     return loss
 
 
+def sparse_loss(loss, ignore_class, **settings):
+    """Returns sparse cross-entropy on logits that leaves a class out.
+
+    Args:
+        loss: `"auto"` or another name of it.
+        ignore_class: int. The class.
+        **settings: Further arguments of the loss.
+
+    Raises:
+        ValueError: for another loss, or a class that is no whole number.
+    """
+    name = "SparseCategoricalCrossentropy"
+    if not (isinstance(loss, str) and loss == "auto") and not _is_named(loss, name, _LOSSES[name]):
+        raise ValueError(
+            "`ignore_class` goes with the loss 'sparse_categorical_crossentropy', by name; a loss "
+            f"object has its own. Received: loss={loss!r}, ignore_class={ignore_class}"
+        )
+    if isinstance(ignore_class, bool) or not hasattr(ignore_class, "__index__"):
+        raise ValueError(
+            f"`ignore_class` must be a whole number. Received: ignore_class={ignore_class!r}"
+        )
+    sparse = keras.losses.SparseCategoricalCrossentropy
+    return sparse(from_logits=True, ignore_class=int(ignore_class), **settings)
+
+
 def metric_on_logits(metric, num_classes):
     """Returns a metric for logits, as `loss_on_logits` does.
 

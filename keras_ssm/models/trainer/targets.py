@@ -119,7 +119,8 @@ def class_weights(model, y, sample_weight, class_weight):
         model: the model.
         y: NumPy array of labels or of one-hot rows.
         sample_weight: array or `None`.
-        class_weight: dict from class to weight, 1 for a class that is not named, or `None`.
+        class_weight: dict from class, or its name, to weight, 1 for one that is not there, or
+            `None`.
 
     Returns:
         `sample_weight` where there is no `class_weight`; else a float array of the shape of the
@@ -135,6 +136,14 @@ def class_weights(model, y, sample_weight, class_weight):
             "`class_weight` must be a dict from class to weight, for a model with classes. "
             f"Received: class_weight={class_weight}"
         )
+    numbers = getattr(model, "label2id", {})
+    unknown = [key for key in class_weight if isinstance(key, str) and key not in numbers]
+    if unknown:
+        raise ValueError(
+            f"`class_weight` must have classes of {list(numbers) or 'numbers'} as keys. "
+            f"Received: {unknown[0]!r}"
+        )
+    class_weight = {numbers.get(key, key): weight for key, weight in class_weight.items()}
     if sample_weight is not None:
         raise ValueError(
             "Pass `class_weight` or `sample_weight`, not both. Received: class_weight="

@@ -1,0 +1,53 @@
+"""Draws the pictures of docs/tasks: `python tools/draw_tasks.py`. They take some minutes."""
+
+from pathlib import Path
+
+import keras
+import numpy as np
+
+from keras_ssm import layers, models
+from keras_ssm.plotting.figures import subplots
+
+IMAGES = Path(__file__).resolve().parents[1] / "docs" / "images"
+
+
+def main():
+    for name, figure in (("regression.png", regression()),):
+        figure.savefig(IMAGES / name, dpi=100)
+        print(IMAGES / name)
+
+
+def waves(count, seed):
+    """Noisy waves of different lengths, sampled a hundred times a second, and their hertz."""
+    rng = np.random.default_rng(seed)
+    hertz = rng.uniform(2.0, 12.0, size=count)
+    times = [np.arange(n) / 100 for n in rng.integers(60, 120, size=count)]
+    rows = [
+        np.sin(2 * np.pi * f * t + rng.uniform(0, 6)) + 0.1 * rng.normal(size=len(t))
+        for f, t in zip(hertz, times, strict=True)
+    ]
+    return rows, hertz
+
+
+def regression():
+    """Frequencies that a regressor finds, over the true ones."""
+    keras.utils.set_random_seed(0)
+    x, y = waves(400, seed=0)
+    test, hertz = waves(200, seed=1)
+    backbone = models.SSMBackbone(layers.S4D(state_dim=16, seed=0), num_layers=1, hidden_dim=16)
+    model = models.SSMRegressor(backbone)
+    model.fit(x, y, batch_size=16, epochs=60, verbose=0)
+    found = model.predict(test, verbose=0)[:, 0]
+    figure, axes = subplots(1, 1, figsize=(5, 5))
+    axis = axes[0, 0]
+    axis.plot([2, 12], [2, 12], "k--", linewidth=0.9)
+    axis.plot(hertz, found, ".", markersize=5)
+    error = np.abs(found - hertz).mean()
+    axis.set(xlabel="frequency, Hz", ylabel="found by the model, Hz")
+    axis.set_title(f"200 waves of the test part, mean absolute error {error:.2f} Hz")
+    figure.tight_layout()
+    return figure
+
+
+if __name__ == "__main__":
+    main()
