@@ -3,6 +3,7 @@
 import re
 import runpy
 import sys
+import wave
 from pathlib import Path
 
 import keras
@@ -10,12 +11,13 @@ import numpy as np
 import pytest
 
 from keras_ssm import convert, presets
-from keras_ssm.models import SSMClassifier
+from keras_ssm.layers import S4D
+from keras_ssm.models import SequencePreprocessor, SSMBackbone, SSMClassifier
 from tests.small_preset import make_model
 
 ROOT = Path(__file__).resolve().parents[2]
 GOLDEN = ROOT / "tests" / "golden"
-EXAMPLES = ("converting", "custom_model", "own_data", "publishing", "streaming")
+EXAMPLES = ("converting", "custom_model", "microphone", "own_data", "publishing", "streaming")
 
 
 @pytest.fixture
@@ -114,6 +116,36 @@ def test_streaming(run, streamed):
     assert "one pass over 9 samples" in printed and "continued from out/state.npz" in printed
     errors = numbers(r"differs from one pass by (\S+) of", printed)
     assert len(errors) == 3 and max(errors) < 1e-5
+
+
+@pytest.mark.once("torch")
+def test_microphone(run, tmp_path):
+    """Two sounds in a file are found, and named as the model names each of them alone."""
+    backbone = SSMBackbone(S4D(4, seed=0), num_layers=1, hidden_dim=4)
+    model = SSMClassifier(backbone, 3, SequencePreprocessor(scale=1 / 32768))
+    model.save_to_preset(tmp_path / "sounds")
+    rng = np.random.default_rng(0)
+    sounds = np.zeros(8000)
+    for start, end, volume in ((1000, 3000, 0.5), (3500, 3600, 0.5), (6000, 8000, 0.1)):
+        sounds[start:end] = volume * rng.uniform(-1, 1, end - start)
+    sounds = (32767 * sounds).astype("<i2")
+    with wave.open(str(tmp_path / "sounds.wav"), "wb") as file:
+        file.setnchannels(1)
+        file.setsampwidth(2)
+        file.setframerate(4000)
+        file.writeframes(sounds.tobytes())
+    arguments = ["--preset", "sounds", "--file", "sounds.wav", "--shortest", 200]
+    printed = run("microphone", *arguments, "--rate", 4000)
+    rows = [line.split(",") for line in Path("out/heard.csv").read_text().splitlines()[1:]]
+    assert [(int(start), int(end)) for start, end, *_ in rows] == [(880, 3040), (5920, 8000)]
+    assert printed.count(" s: ") == 2 and "0.22 s to 0.76 s" in printed
+    for start, end, name, probability in rows:
+        logits = model.predict(sounds[None, int(start) : int(end)], verbose=0)[0]
+        found = np.exp(logits - logits.max())
+        assert int(name) == found.argmax()
+        assert abs(float(probability) - found.max() / found.sum()) < 1e-5
+    with pytest.raises(SystemExit, match="has 4000 samples a second"):
+        run("microphone", *arguments)
 
 
 @pytest.mark.once("torch")
