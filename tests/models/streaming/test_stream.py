@@ -70,6 +70,31 @@ def test_backbones_that_read_padding_get_none(pooling):
         model.stream(2)([X[0, :3], X[1, :2]])
 
 
+@pytest.mark.parametrize("pooling", [pytest.param("mean", marks=pytest.mark.once("torch")), None])
+def test_encoders_that_take_several_samples_for_a_step(pooling):
+    model = make_model(pooling=pooling, encoder="conv", encoder_width=6, encoder_stride=4)
+    x = X[:, :39]  # three samples wait at the end
+    expected = model.predict(x, verbose=0)
+    for size in (1, 7, 13, 1000) if BACKEND == "torch" else (7,):
+        stream = model.stream(2)
+        pieces = [stream(x[:, i : i + size]) for i in range(0, 39, size)]
+        outputs = np.concatenate(pieces, axis=1)
+        assert outputs.shape == (2, 9, 3) and pieces[0].shape[1] == min(size, 39) // 4
+        assert stream.steps.tolist() == [39, 39]
+        outputs = outputs if pooling is None else outputs[:, -1]
+        assert relative_error(outputs, expected) < 1e-5
+    # Samples that wait are part of the state, and each row has its own.
+    other = model.stream(2)
+    other([x[0, :9], x[1, :2]])
+    stream.state = other.state
+    outputs = stream([x[0, 9:], x[1, 2:]])
+    if pooling is None:
+        assert relative_error(outputs[0, :7], expected[0, 2:]) < 1e-5
+        assert relative_error(outputs[1], expected[1]) < 1e-5
+    else:
+        assert relative_error(outputs[:, -1], expected) < 1e-5
+
+
 @pytest.mark.once("torch")
 def test_a_language_model_streams_token_ids():
     model = SSMCausalLM(SSMBackbone(MIXERS["mamba"], 1, hidden_dim=4, vocabulary_size=9))
