@@ -1,5 +1,6 @@
 """Data of forecasts, what forecasts are measured by, and the baselines that they have to beat."""
 
+from keras_ssm.forecasting.backtest import Backtest
 from keras_ssm.forecasting.baselines import LSTM, Baseline, DLinear, Naive, Ridge, SeasonalNaive
 from keras_ssm.forecasting.conformal import half_widths, with_intervals
 from keras_ssm.forecasting.metrics import coverage, mae, mase, mse, rmse, weighted_quantile_loss
@@ -10,6 +11,7 @@ from keras_ssm.forecasting.windows import windows
 
 __all__ = [
     "LSTM",
+    "Backtest",
     "Baseline",
     "DLinear",
     "Naive",

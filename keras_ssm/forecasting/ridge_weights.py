@@ -7,7 +7,9 @@ import numpy as np
 from keras_ssm.checks import check_number
 
 # Penalties among which validation chooses, times the sum of squares of an average column.
-ALPHAS = tuple(10.0 ** (exponent / 2) for exponent in range(-12, 5))
+ALPHAS = tuple(
+    10.0 ** (exponent / 2) for exponent in range(-16, 5)
+)  # those of smooth signals fall steeply
 
 
 def ridge_weights(windows: np.ndarray, targets: np.ndarray, alpha: float = 1.0) -> np.ndarray:
@@ -54,7 +56,7 @@ def best_ridge(
     Args:
         train: pairs of arrays `(n, lookback)` and `(n, horizon)`, as `ridge_weights` takes them.
         validation: pairs of the same kind.
-        alphas: floats or `None`. Penalties to try. Defaults to `None`: from 1e-6 to 100 times
+        alphas: floats or `None`. Penalties to try. Defaults to `None`: from 1e-8 to 100 times
             the sum of squares of an average column of the windows.
 
     Returns:

@@ -1,40 +1,53 @@
-"""Which rows at the end of a series are held out."""
+"""Which rows at the end of series are held out."""
 
 import numpy as np
 
 
-def held_rows(rows, validation, horizon, reads=1):
-    """The rows at the end of a series that are not learned from.
+def validation_rows(panel, validation, horizon, reads=2):
+    """Rows at the end of each series that are for validation.
+
+    A series that is too short for both parts is trained on whole.
 
     Args:
-        rows: int. Rows of the series.
-        validation: int, float or `None`. Rows, or their share. `None`: a fifth and a horizon at
-            least, or none where too few would be left to learn from.
+        panel: `Panel`.
+        validation: int of rows, float share of the rows of each series, 0 for none, or `None` for
+            a fifth where enough is left.
         horizon: int. Rows of a forecast.
-        reads: int. Rows that a forecast reads. Defaults to `1`.
+        reads: int. Rows before it, without which nothing can be learned. Defaults to `2`: two
+            forecasts of one row, or one of two.
 
     Returns:
-        int.
+        List of int, one for each series.
 
     Raises:
-        ValueError: for another type, or if the part has no whole horizon, or is the whole series.
+        ValueError: for a share outside (0, 1), fewer rows than the horizon, or series that are too
+            short altogether.
     """
-    if validation is None:
-        held = max(horizon, rows // 5)
-        return held if rows - held >= reads + horizon else 0
-    share = isinstance(validation, (float, np.floating)) and 0 < validation < 1
-    count = isinstance(validation, (int, np.integer)) and not isinstance(validation, bool)
-    if not share and not count:
+    lengths = [len(series.values) for series in panel.series]
+    least = horizon + reads
+    if max(lengths) < least:
         raise ValueError(
-            "`validation` must be a number of rows or a share between 0 and 1. "
+            f"`data` must have a series of at least {least} rows, {reads} more than the horizon. "
+            f"Received: at most {max(lengths)} rows"
+        )
+    if validation is None:
+        wanted = [max(horizon, n // 5) for n in lengths]
+        return [v if n - v >= least else 0 for n, v in zip(lengths, wanted, strict=True)]
+    count = isinstance(validation, (int, np.integer)) and not isinstance(validation, bool)
+    share = isinstance(validation, (float, np.floating)) and 0 < validation < 1
+    if not (share or (count and (validation == 0 or validation >= horizon))):
+        raise ValueError(
+            f"`validation` must be a number of rows, at least the horizon of {horizon}, a share "
+            "between 0 and 1, 0 for none, or None for a fifth. "
             f"Received: validation={validation!r}"
         )
-    held = round(rows * validation) if share else int(validation)
-    if held == 0 and count:
-        return 0
-    if not horizon <= held < rows:
+    if count and validation == 0:
+        return [0] * len(lengths)
+    wanted = [max(horizon, round(n * validation)) if share else int(validation) for n in lengths]
+    kept = [v if n - v >= least else 0 for n, v in zip(lengths, wanted, strict=True)]
+    if not any(kept):
         raise ValueError(
-            f"`validation` must have at least the horizon of {horizon} rows and leave some of "
-            f"{rows}. Received: validation={validation!r}, which is {held} rows"
+            f"`validation` must leave {least} rows of some series to learn from, {reads} more "
+            f"than the horizon. Received: validation={validation}, at most {max(lengths)} rows"
         )
-    return held
+    return kept

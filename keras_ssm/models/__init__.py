@@ -5,7 +5,6 @@ from keras_ssm.models.classification.ssm_pair_classifier import SSMPairClassifie
 from keras_ssm.models.classification.ssm_pair_classifier_preprocessor import (
     SSMPairClassifierPreprocessor,
 )
-from keras_ssm.models.forecasting.backtest import Backtest
 from keras_ssm.models.forecasting.ssm_forecaster import SSMForecaster
 from keras_ssm.models.language.generation_state import GenerationState
 from keras_ssm.models.language.generation_stream import GenerationStream
@@ -20,7 +19,6 @@ from keras_ssm.models.streaming.detector import Detector
 from keras_ssm.models.streaming.sequence_stream import SequenceStream
 
 __all__ = [
-    "Backtest",
     "Detection",
     "Detector",
     "GenerationState",

@@ -96,7 +96,11 @@ def test_evaluate_reads_every_window():
     assert model.evaluate(x)["mae"] != found["mae"]  # windows from row 19 on
     several = model.evaluate([x, x[:10], x])  # of too short a series there is none
     assert several["mae"] == pytest.approx(model.evaluate(x)["mae"])
-    assert np.isnan(model.evaluate([x, np.ones((60, 2))])["mase"])
+    # What never changes has no scale, and is left out.
+    still = model.evaluate([x, np.ones((60, 2))])
+    assert (
+        still["mase"] == pytest.approx(model.evaluate(x)["mase"]) and still["mae"] < several["mae"]
+    )
     with pytest.raises(ValueError, match=r"more rows than the 19.*horizon of 7. Received: 25 rows"):
         model.evaluate(x[:25])
 
@@ -131,6 +135,23 @@ def test_every_baseline_takes_what_the_forecaster_takes(make):
     np.testing.assert_allclose(later["y"], wide["y"], rtol=1e-6)
     found = model.evaluate(data, rows=30)
     assert all(np.isfinite(value) for value in found.values()) and found["mase"] < 2
+
+
+def test_a_backtest_is_what_was_forecast_then():
+    x = waves(60)
+    model = Ridge(12, 4).fit(x, validation=20)
+    found = model.backtest(x, windows=3, step=5, levels=50)
+    for window, cut in enumerate((46, 51, 56)):
+        alone = model.predict(x[:cut], levels=50)
+        for name in ("mean", "lo-50", "hi-50"):
+            np.testing.assert_allclose(found.forecasts[name][0][window], alone[name])
+        np.testing.assert_array_equal(found.actual[0][window], x[cut : cut + 4])
+    frame = found.frame()
+    assert len(frame) == 3 * 4 * 2 and frame["cutoff"].iloc[0] == 45
+    assert found.scores["mae"] == pytest.approx(np.mean(np.abs(frame["y"] - frame["forecast"])))
+    inside = (frame["lo-50"] <= frame["y"]) & (frame["y"] <= frame["hi-50"])
+    assert found.scores["coverage_50"] == pytest.approx(inside.mean())
+    assert model.evaluate(x, rows=14, step=5, levels=[50]) == found.scores
 
 
 def test_intervals_cover_later_data():
@@ -191,9 +212,9 @@ def test_what_is_too_short_is_refused():
     x = waves(60)
     for make, data, arguments, message in [
         (lambda: Ridge(40, 12), x, {}, "`validation` must leave a validation part"),
-        (lambda: Ridge(50, 12, alpha=1.0), x, {"validation": 12}, "`data` must leave a train part"),
-        (lambda: Ridge(10, 8), x, {"validation": 4}, "at least the horizon of 8 rows"),
-        (lambda: Ridge(10, 8), x, {"validation": 60}, "leave some of 60"),
+        (lambda: Ridge(50, 12), x, {}, "a series of at least 62 rows"),
+        (lambda: Ridge(10, 8), x, {"validation": 4}, "at least the horizon of 8, a share"),
+        (lambda: Ridge(10, 8), x, {"validation": 60}, "`validation` must leave 18 rows"),
         (lambda: Ridge(10, 8), x, {"validation": "half"}, "a share between 0 and 1"),
         (lambda: Ridge(0, 8), x, {}, "lookback=0"),
         (lambda: Ridge(8, 8, alpha=-1), x, {}, "alpha=-1"),
@@ -221,5 +242,5 @@ def test_etth1_repeats_the_known_figures():
         Ridge(336, 96): (0.371, 0.393),
     }
     for model, expected in known.items():
-        found = model.fit(x[:11520], validation=2880).evaluate(x, rows=2880, season=24)
+        found = model.fit(x[:11520], validation=2880).evaluate(x, rows=2880)
         np.testing.assert_allclose([found["mse"], found["mae"]], expected, atol=0.002)

@@ -1,37 +1,16 @@
 from collections.abc import Iterator, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
 from keras_ssm.checks import check_positive
+from keras_ssm.forecasting.backtest import Backtest
+from keras_ssm.forecasting.baselines.series_facts import SeriesFacts
 from keras_ssm.forecasting.conformal import half_widths, with_intervals
 from keras_ssm.forecasting.filling import filled_forward
-from keras_ssm.forecasting.metrics import mae, mase, mse, rmse
 from keras_ssm.forecasting.panel import Panel
-from keras_ssm.forecasting.split import held_rows
+from keras_ssm.forecasting.split import validation_rows
 from keras_ssm.forecasting.windows import windows
-
-
-class Fitted(NamedTuple):
-    """What is known of a series from its training part.
-
-    Args:
-        rows: int. Rows of that part.
-        mean, scale: arrays `(V,)`. Mean and standard deviation, 1 where nothing changes.
-    """
-
-    rows: int
-    mean: np.ndarray
-    scale: np.ndarray
-
-    @classmethod
-    def of(cls, values, rows):
-        """That of the first rows of values `(time, V)`."""
-        part = values[:rows]
-        count = np.maximum(np.sum(~np.isnan(part), axis=0), 1)
-        mean = np.nansum(part, axis=0) / count
-        scale = np.sqrt(np.nansum((part - mean) ** 2, axis=0) / count)
-        return cls(rows, mean, np.where(scale > 0, scale, 1.0))
 
 
 class Baseline:
@@ -58,6 +37,7 @@ class Baseline:
     """
 
     reads = 1
+    learns = False  # whether `fit` needs windows to learn from
 
     def __init__(self, horizon: int = 24):
         (self.horizon,) = check_positive(horizon=horizon)
@@ -90,13 +70,13 @@ class Baseline:
         """
         return filled_forward(values)
 
-    def forecast(self, values: np.ndarray, origins: np.ndarray, fitted: Fitted) -> np.ndarray:
+    def forecast(self, values: np.ndarray, origins: np.ndarray, fitted: SeriesFacts) -> np.ndarray:
         """Forecasts of a series after some of its rows.
 
         Args:
             values: array `(time, V)`, finite.
             origins: integers `(n,)`, at least `reads`. The rows before each have been read.
-            fitted: `Fitted`. What is known of the series.
+            fitted: `SeriesFacts`. What is known of the series.
 
         Returns:
             Array `(n, horizon, V)`.
@@ -110,6 +90,8 @@ class Baseline:
         data: Any,
         validation: int | float | None = None,
         verbose: int | str = 0,
+        *,
+        season: int | None = None,
         **columns: Any,
     ) -> "Baseline":
         """Learns from data.
@@ -119,8 +101,10 @@ class Baseline:
             validation: int, float or `None`. Rows at the end of each series, or their share, which
                 choose settings and tell the width of intervals; nothing else is learned from them,
                 but windows may begin before them. Defaults to `None`: a fifth of the rows, and a
-                horizon at least.
+                horizon at least. 0 holds out none.
             verbose: int or str. As of `keras.Model.fit`. Defaults to `0`.
+            season: int or `None`. Rows of a season, for the scale of `mase`. Defaults to `None`:
+                that of the baseline, else of the index, or 1.
             **columns: Further arguments of `Panel.read`, such as `target` and `freq`.
 
         Returns:
@@ -131,23 +115,36 @@ class Baseline:
         """
         panel = Panel.read(data, **columns)
         self.prepare(panel)
-        self.panel, self.fitted = panel, {}
-        for number, series in enumerate(panel.series):
-            rows = len(series.values)
-            held = held_rows(rows, validation, self.horizon, self.reads)
-            self.fitted[_key(number, series)] = Fitted.of(series.values, rows - held)
+        season = season or getattr(self, "season", None) or panel.season() or 1
+        (season,) = check_positive(season=season)
+        least, longest = self.reads + self.horizon, max(len(s.values) for s in panel.series)
+        if self.learns or longest >= least:
+            held = validation_rows(panel, validation, self.horizon, self.reads)
+        else:
+            held = [0] * len(panel.series)
+        self.panel, self.fitted, self.rows_of_season = panel, {}, season
+        for number, (series, rows) in enumerate(zip(panel.series, held, strict=True)):
+            learned = len(series.values) - rows
+            self.fitted[_key(number, series)] = SeriesFacts.of(series.values, learned, season)
         self.learn(verbose)
         return self
 
-    def predict(self, history: Any = None, future: Any = None, levels: Sequence[float] = ()) -> Any:
+    def predict(
+        self,
+        history: Any = None,
+        future: Any = None,
+        *,
+        static: Any = None,
+        levels: Sequence[float] | float | None = None,
+    ) -> Any:
         """Forecasts the rows after the last one.
 
         Args:
             history: data of the kind that `fit` took, or `None` for those of `fit`.
                 Defaults to `None`.
-            future: covariates that are known in advance; not read. Defaults to `None`.
-            levels: percentages of intervals, such as `(90,)`, from the errors on the validation
-                part: columns `lo-90` and `hi-90`. Defaults to `()`.
+            future, static: covariates, which are not read. Default to `None`.
+            levels: percentages of intervals, such as `90`, from the errors on the validation part:
+                columns `lo-90` and `hi-90`. Defaults to `None`.
 
         Returns:
             `horizon` rows of the kind that came in: see `Panel.frame`.
@@ -156,63 +153,91 @@ class Baseline:
             ValueError: before `fit`, for data unlike those of `fit`, too short a history, or too
                 few errors for a level.
         """
-        panel = self._read(history)
-        widths = {level: self._widths(level) for level in levels}
-        forecasts, half = [], {level: [] for level in levels}
+        panel = self._read(history, static)
+        widths = self._all_widths(levels)
+        forecasts, half = [], {level: [] for level in widths}
         for number, series in enumerate(panel.series):
             fitted = self._fitted(number, series)
-            origins = np.array([len(series.values)])
-            forecasts.append(self._forecast(series, origins, fitted)[0])
+            rows = len(series.values)
+            if rows < self.reads:
+                of = "" if series.name is None else f" of the series {series.name!r}"
+                raise ValueError(
+                    f"`history`{of} must have at least the {self.reads} rows that a forecast "
+                    f"reads. Received: {rows} rows"
+                )
+            forecasts.append(self.forecast(self.fill(series.values), np.array([rows]), fitted)[0])
             for level, width in widths.items():
                 half[level].append(width * fitted.scale)
         return panel.frame(with_intervals(forecasts, half), self.horizon)
 
-    def evaluate(
-        self, data: Any, rows: int | float | None = None, season: int | None = None
-    ) -> dict[str, float]:
-        """Errors over all windows of data, without one left out.
+    def backtest(
+        self,
+        data: Any,
+        windows: int = 10,
+        step: int | None = None,
+        *,
+        static: Any = None,
+        levels: Sequence[float] | float | None = None,
+    ) -> Backtest:
+        """Forecasts the end of data again and again, each time from what was known then.
 
         Args:
             data: as `predict` takes them.
-            rows: int, float or `None`. Rows at the end of each series that are forecast, or their
-                share: of `rows` there are `rows - horizon + 1` windows. Defaults to `None`: all
-                rows that have enough before them.
-            season: int or `None`. Rows of a season, for the scale of `mase`. Defaults to `None`:
-                that of the baseline, else of the index, or 1.
+            windows: int. Forecasts of each series; the last one ends with the series.
+                Defaults to `10`.
+            step: int or `None`. Rows from one to the next. Defaults to `horizon`: without overlap.
+            static, levels: as in `predict`.
 
         Returns:
-            Dict of `"mse"`, `"mae"`, `"rmse"` and `"mase"`, in the units of the data. The scale of
-            `mase` is that of the training part, or of the rows before the last window in a series
-            that `fit` has not seen; NaN where a series has no scale, since it does not change.
+            `Backtest`: forecasts and what came, by windows, their scores, and all as a frame.
 
         Raises:
             ValueError: as `predict`, or for data without a window.
         """
-        panel = self._read(data)
-        season = season or getattr(self, "season", None) or self.panel.season() or 1
-        actual, forecasts, pasts = [], [], []
-        for number, series in enumerate(panel.series):
-            count = len(series.values)
-            first = self.reads if rows is None else count - held_rows(count, rows, self.horizon)
-            origins = np.arange(first, count - self.horizon + 1)
-            if not len(origins):
-                continue
-            fitted = self._fitted(number, series)
-            forecasts.append(self._forecast(series, origins, fitted))
-            actual.append(_targets(series.values, origins, self.horizon))
-            pasts.append(self._past(number, series))
-        if not forecasts:
+        step = self.horizon if step is None else step
+        windows, step = check_positive(windows=windows, step=step)
+        panel = self._read(data, static)
+        last = max(len(series.values) for series in panel.series) - 1 - self.horizon
+        return self._rolled(panel, np.arange(last - (windows - 1) * step, last + 1, step), levels)
+
+    def evaluate(
+        self,
+        data: Any,
+        rows: int | None = None,
+        step: int = 1,
+        *,
+        static: Any = None,
+        levels: Sequence[float] | float | None = None,
+    ) -> dict[str, float]:
+        """Scores of forecasts from every row of the end of data, none of them left out.
+
+        Args:
+            data: as `predict` takes them.
+            rows: int or `None`. Rows at the end that are forecast: with a step of 1 in
+                `rows - horizon + 1` windows; those before are read alone. Defaults to `None`: all
+                rows that have enough before them.
+            step: int. Rows from one forecast to the next. Defaults to `1`.
+            static, levels: as in `predict`.
+
+        Returns:
+            Dict of `mse`, `mae`, `rmse`, `mase`, and with intervals `weighted_quantile_loss` and
+            the coverage of each, in the units of the data. The scale of `mase` is that of the
+            training part, or of the data of a series that `fit` has not seen.
+
+        Raises:
+            ValueError: as `predict`, for fewer rows than the horizon, or data without a window.
+        """
+        panel = self._read(data, static)
+        longest = max(len(series.values) for series in panel.series)
+        rows = max(longest - self.reads, self.horizon) if rows is None else rows
+        rows, step = check_positive(rows=rows, step=step)
+        if rows < self.horizon:
             raise ValueError(
-                f"`data` must have more rows than the {self.reads} that a forecast reads, and the "
-                f"horizon of {self.horizon}. "
-                f"Received: {max(len(series.values) for series in panel.series)} rows"
+                f"`rows` must be at least the horizon, {self.horizon}. Received: rows={rows}"
             )
-        found = {name: function(actual, forecasts) for name, function in _METRICS.items()}
-        try:
-            scaled = mase(actual, forecasts, pasts, season)
-        except ValueError:  # no scale
-            scaled = np.nan
-        return {**found, "mase": scaled}
+        last = longest - 1 - self.horizon
+        origins = np.arange(last, longest - rows - 2, -step)[::-1]
+        return self._rolled(panel, origins, levels).scores
 
     # Inside
 
@@ -252,52 +277,59 @@ class Baseline:
                 f"{max(len(series.values) for series in self.panel.series)} rows"
             )
 
-    def _read(self, data):
+    def _read(self, data, static):
         if self.panel is None:
             raise ValueError(
                 "`fit` must come before a forecast. Received: a baseline that has seen no data"
             )
         if data is None:
             return self.panel
-        return Panel.read(data, like=self.panel.roles)
+        return Panel.read(data, static=static, like=self.panel.roles)
 
     def _fitted(self, number, series):
         """What `fit` knows of a series, or what the series itself tells where it is new."""
         known = self.fitted.get(_key(number, series))
-        return known or Fitted.of(series.values, len(series.values))
+        return known or SeriesFacts.of(series.values, len(series.values), self.rows_of_season)
 
-    def _past(self, number, series):
-        known = self.fitted.get(_key(number, series))
-        if known is None:
-            return series.values[: -self.horizon]
-        seen = {_key(n, s): s for n, s in enumerate(self.panel.series)}
-        return seen[_key(number, series)].values[: known.rows]
-
-    def _forecast(self, series, origins, fitted):
-        if origins[0] < self.reads:
-            of = "" if series.name is None else f" of the series {series.name!r}"
+    def _rolled(self, panel, origins, levels):
+        """The `Backtest` after rows that are counted in the longest series."""
+        longest = max(len(series.values) for series in panel.series)
+        widths = self._all_widths(levels)
+        forecasts, half, scales = [], {level: [] for level in widths}, []
+        for number, series in enumerate(panel.series):
+            fitted = self._fitted(number, series)
+            ends = origins + 1 - (longest - len(series.values))
+            shape = len(ends), self.horizon, len(panel.variables)
+            found, there = np.full(shape, np.nan), ends >= self.reads
+            if there.any():
+                found[there] = self.forecast(self.fill(series.values), ends[there], fitted)
+            forecasts.append(found)
+            scales.append(fitted.seasonal_scale)
+            for level, width in widths.items():
+                half[level].append(width * fitted.scale)
+        if not any(np.isfinite(found).any() for found in forecasts):
             raise ValueError(
-                f"`history`{of} must have at least the {self.reads} rows that a forecast reads. "
-                f"Received: {origins[0]} rows"
+                f"`data` must have {self.reads} rows, which a forecast reads, before a horizon of "
+                f"{self.horizon}. Received: at most {longest} rows"
             )
-        return self.forecast(self.fill(series.values), origins, fitted)
+        return Backtest.of(panel, with_intervals(forecasts, half), origins, scales)
 
-    def _widths(self, level):
-        """Half widths `(horizon, V)` in units of the deviations."""
-        residuals = []
+    def _all_widths(self, levels):
+        """Dict of levels to half widths `(horizon, V)` in units of the deviations."""
+        levels = () if levels is None else np.atleast_1d(levels).tolist()
+        if not levels:
+            return {}
+        residuals = [np.zeros((0, self.horizon, len(self.panel.variables)))]
         for number, series in enumerate(self.panel.series):
             fitted = self._fitted(number, series)
             first = max(fitted.rows, self.reads)
             origins = np.arange(first, len(series.values) - self.horizon + 1)
-            if len(origins):
-                errors = _targets(series.values, origins, self.horizon)
-                errors = errors - self._forecast(series, origins, fitted)
+            if len(origins) and fitted.rows < len(series.values):
+                made = self.forecast(self.fill(series.values), origins, fitted)
+                errors = _targets(series.values, origins, self.horizon) - made
                 residuals.append(errors / fitted.scale)
-        none = np.zeros((0, self.horizon, len(self.panel.variables)))
-        return half_widths(np.concatenate(residuals or [none]), level)
-
-
-_METRICS = {"mse": mse, "mae": mae, "rmse": rmse}
+        residuals = np.concatenate(residuals)
+        return {level: half_widths(residuals, level) for level in levels}
 
 
 def _key(number, series):

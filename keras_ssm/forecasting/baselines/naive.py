@@ -1,6 +1,7 @@
 import numpy as np
 
-from keras_ssm.forecasting.baselines.baseline import Baseline, Fitted
+from keras_ssm.forecasting.baselines.baseline import Baseline
+from keras_ssm.forecasting.baselines.series_facts import SeriesFacts
 
 
 class Naive(Baseline):
@@ -15,5 +16,5 @@ class Naive(Baseline):
         ```
     """
 
-    def forecast(self, values: np.ndarray, origins: np.ndarray, fitted: Fitted) -> np.ndarray:
+    def forecast(self, values: np.ndarray, origins: np.ndarray, fitted: SeriesFacts) -> np.ndarray:
         return np.repeat(values[origins - 1][:, None], self.horizon, axis=1)

@@ -4,7 +4,8 @@ import keras
 import numpy as np
 
 from keras_ssm.checks import check_number, check_positive
-from keras_ssm.forecasting.baselines.baseline import Baseline, Fitted
+from keras_ssm.forecasting.baselines.baseline import Baseline
+from keras_ssm.forecasting.baselines.series_facts import SeriesFacts
 from keras_ssm.forecasting.baselines.window_batches import WindowBatches
 
 
@@ -42,6 +43,8 @@ class NeuralBaseline(Baseline):
         check_number("learning_rate", learning_rate, low=0)
         self.learning_rate, self.seed = learning_rate, seed
         self.model = None
+
+    learns = True
 
     @property
     def reads(self):
@@ -81,7 +84,7 @@ class NeuralBaseline(Baseline):
             verbose=verbose,
         )
 
-    def forecast(self, values: np.ndarray, origins: np.ndarray, fitted: Fitted) -> np.ndarray:
+    def forecast(self, values: np.ndarray, origins: np.ndarray, fitted: SeriesFacts) -> np.ndarray:
         cut = np.lib.stride_tricks.sliding_window_view(values, self.lookback, axis=0)
         x = (cut[origins - self.lookback] - fitted.mean[:, None]) / fitted.scale[:, None]
         flat = x.reshape(-1, self.lookback).astype("float32")

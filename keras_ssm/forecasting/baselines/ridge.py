@@ -1,7 +1,8 @@
 import numpy as np
 
 from keras_ssm.checks import check_number, check_positive
-from keras_ssm.forecasting.baselines.baseline import Baseline, Fitted
+from keras_ssm.forecasting.baselines.baseline import Baseline
+from keras_ssm.forecasting.baselines.series_facts import SeriesFacts
 from keras_ssm.forecasting.ridge_weights import RidgeSums, best_ridge
 
 
@@ -39,6 +40,8 @@ class Ridge(Baseline):
             check_number("alpha", alpha, low=0)
         self.alpha = alpha
 
+    learns = True
+
     @property
     def reads(self):
         return self.lookback
@@ -59,7 +62,7 @@ class Ridge(Baseline):
             last = x[:, -1:]
             yield x - last, y - last
 
-    def forecast(self, values: np.ndarray, origins: np.ndarray, fitted: Fitted) -> np.ndarray:
+    def forecast(self, values: np.ndarray, origins: np.ndarray, fitted: SeriesFacts) -> np.ndarray:
         cut = np.lib.stride_tricks.sliding_window_view(values, self.lookback, axis=0)
         x = cut[origins - self.lookback]  # (n, V, lookback)
         last = x[..., -1:]

@@ -1,7 +1,8 @@
 import numpy as np
 
 from keras_ssm.checks import check_positive
-from keras_ssm.forecasting.baselines.baseline import Baseline, Fitted
+from keras_ssm.forecasting.baselines.baseline import Baseline
+from keras_ssm.forecasting.baselines.series_facts import SeriesFacts
 from keras_ssm.forecasting.filling import filled_by_season
 from keras_ssm.forecasting.panel import Panel
 
@@ -33,19 +34,19 @@ class SeasonalNaive(Baseline):
 
     @property
     def reads(self):
-        return self.rows_of_season
+        return self.cycle
 
     def prepare(self, panel: Panel) -> None:
-        self.rows_of_season = self.season or panel.season()
-        if self.rows_of_season is None:
+        self.cycle = self.season or panel.season()
+        if self.cycle is None:
             raise ValueError(
                 "`season` must be given for data whose index has no season of its own. "
                 f"Received: season=None, freq={panel.freq!r}"
             )
 
     def fill(self, values: np.ndarray) -> np.ndarray:
-        return filled_by_season(values, self.rows_of_season)
+        return filled_by_season(values, self.cycle)
 
-    def forecast(self, values: np.ndarray, origins: np.ndarray, fitted: Fitted) -> np.ndarray:
+    def forecast(self, values: np.ndarray, origins: np.ndarray, fitted: SeriesFacts) -> np.ndarray:
         steps = np.arange(self.horizon) % self.reads
         return values[origins[:, None] - self.reads + steps]

@@ -2,6 +2,8 @@
 
 import numpy as np
 
+from keras_ssm.forecasting.backtest import seasonal_scale
+
 SMALLEST = 1e-12  # a scale below is that of a constant
 
 
@@ -27,16 +29,17 @@ class Fitted:
         self.places = {name: i for i, name in enumerate(names) if names.count(name) == 1}
 
     @classmethod
-    def of(cls, columns, panel, train_rows):
+    def of(cls, columns, panel, train_rows, season=None):
         """The units of the training part of a panel.
 
         Args:
             columns: `Columns`.
             panel: `Panel`.
             train_rows: list of int. Rows of each series that are trained on.
+            season: int or `None`. Rows of a season; `None` for that of the index, or 1.
         """
         center, scale, features, seasonal = [], [], [], []
-        season = panel.season() or 1
+        season = season or panel.season() or 1
         for series, rows in zip(panel.series, train_rows, strict=True):
             mean, deviation = _statistics(series.values[:rows])
             center.append(mean.tolist())
@@ -95,14 +98,6 @@ class Fitted:
     def with_facts(self, **facts):
         """The same, with further facts."""
         return Fitted({**self.facts, **facts})
-
-
-def seasonal_scale(values, season):
-    """Mean of |x_t - x_(t - season)| of each column as a list, 0 where no pair is known."""
-    change = np.abs(values[season:] - values[:-season])
-    known = ~np.isnan(change)
-    count = np.maximum(known.sum(axis=0), 1)
-    return (np.where(known, change, 0.0).sum(axis=0) / count).tolist()
 
 
 def _features(columns, series, rows):

@@ -5,13 +5,14 @@ import numpy as np
 from keras import ops
 
 from keras_ssm.checks import check_positive
+from keras_ssm.forecasting.split import validation_rows
 from keras_ssm.models.forecasting.closed_form import solve_shortcut
 from keras_ssm.models.forecasting.fitted import Fitted
 from keras_ssm.models.forecasting.intervals import residual_widths
 from keras_ssm.models.forecasting.keep_best import KeepBest
 from keras_ssm.models.forecasting.panel_rows import read_panel, rows_of
 from keras_ssm.models.forecasting.quantile_loss import QuantileLoss
-from keras_ssm.models.forecasting.ranges import ranges, validation_rows
+from keras_ssm.models.forecasting.ranges import ranges
 from keras_ssm.models.forecasting.training_windows import (
     Segments,
     TrainingWindows,
@@ -70,6 +71,7 @@ class ForecasterTraining:
         *,
         static: object = None,
         freq: object = None,
+        season: int | None = None,
         steps_per_epoch: int = 50,
         origins: int = 8,
         context: int | None = None,
@@ -91,6 +93,8 @@ class ForecasterTraining:
             verbose, callbacks: as in `keras.Model.fit`.
             static: table of static covariates; see `Panel.read`.
             freq: frequency of the index; see `Panel.read`.
+            season: int or `None`. Rows of a season, for the scale of `mase`. Defaults to that of
+                the index, or 1.
             steps_per_epoch: int. Batches an epoch, drawn at random; after each the validation
                 part is scored. Defaults to `50`.
             origins: int. Forecasts of a segment; of a closed loop all steps are forecast.
@@ -112,11 +116,11 @@ class ForecasterTraining:
         """
         check_positive(batch_size=batch_size, steps_per_epoch=steps_per_epoch, origins=origins)
         context = self.lookback if context is None else context
-        check_positive(context=context)
+        check_positive(context=context, season=season or 1)
         panel = read_panel(self, data, static=static, freq=freq)
         held_out = validation_rows(panel, validation, self.horizon)
         kept = [len(s.values) - rows for s, rows in zip(panel.series, held_out, strict=True)]
-        fitted = Fitted.of(self.columns, panel, kept)
+        fitted = Fitted.of(self.columns, panel, kept, season)
         rows = rows_of(self, panel, fitted, trained=True)
         held_out = np.repeat(held_out, len(panel.variables))
         train, valid = ranges(rows, held_out, self.lookback, self.shortcut.steps)

@@ -2,8 +2,7 @@ import keras
 import numpy as np
 
 from keras_ssm.checks import check_flags, check_positive
-from keras_ssm.forecasting import Panel
-from keras_ssm.models.forecasting.backtest import Backtest
+from keras_ssm.forecasting import Backtest, Panel
 from keras_ssm.models.forecasting.fitted import Fitted
 from keras_ssm.models.forecasting.intervals import named_forecasts
 from keras_ssm.models.forecasting.memory import Memory
@@ -260,7 +259,8 @@ class ForecasterUse:
         rows = rows_of(self, panel, fitted)
         y = forecasts_after(self, rows, origins)
         named = named_forecasts(self, panel, rows, y, levels)
-        return Backtest.of(panel, named, np.asarray(origins), self.quantiles, fitted)
+        scales = [fitted.seasonal_scale(series) for series in panel.series]
+        return Backtest.of(panel, named, np.asarray(origins), scales)
 
     def _go_on_from(self, panel, rows, data, static):
         """Reads all rows, so that `update` goes on from the last."""

@@ -25,54 +25,6 @@ class Ranges(NamedTuple):
         return max(1, -(-int(self.counts.sum()) // most))
 
 
-def validation_rows(panel, validation, horizon):
-    """Rows at the end of each series that are for validation.
-
-    A series that is too short for both parts is trained on whole.
-
-    Args:
-        panel: `Panel`.
-        validation: int of rows, float share of the rows of each series, 0 for none, or `None` for
-            a fifth where enough is left.
-        horizon: int.
-
-    Returns:
-        List of int, one for each series.
-
-    Raises:
-        ValueError: for a share outside (0, 1), fewer rows than the horizon, or series that are too
-            short altogether.
-    """
-    lengths = [len(series.values) for series in panel.series]
-    least = horizon + 2  # rows to learn from: two forecasts of one row, or one of two
-    if max(lengths) < least:
-        raise ValueError(
-            f"`data` must have a series of at least {least} rows, two more than the horizon. "
-            f"Received: at most {max(lengths)} rows"
-        )
-    if validation is None:
-        wanted = [max(horizon, n // 5) for n in lengths]
-        return [v if n - v >= least else 0 for n, v in zip(lengths, wanted, strict=True)]
-    count = isinstance(validation, (int, np.integer)) and not isinstance(validation, bool)
-    share = isinstance(validation, (float, np.floating)) and 0 < validation < 1
-    if not (share or (count and (validation == 0 or validation >= horizon))):
-        raise ValueError(
-            f"`validation` must be a number of rows, at least the horizon of {horizon}, a share "
-            "between 0 and 1, 0 for none, or None for a fifth. "
-            f"Received: validation={validation!r}"
-        )
-    if count and validation == 0:
-        return [0] * len(lengths)
-    wanted = [max(horizon, round(n * validation)) if share else int(validation) for n in lengths]
-    kept = [v if n - v >= least else 0 for n, v in zip(lengths, wanted, strict=True)]
-    if not any(kept):
-        raise ValueError(
-            f"`validation` must leave {least} rows of some series to learn from, two more than "
-            f"the horizon. Received: validation={validation}, at most {max(lengths)} rows"
-        )
-    return kept
-
-
 def ranges(rows, held_out, lookback, steps):
     """The steps to train and to validate on.
 

@@ -255,7 +255,7 @@ def test_a_backtest_is_what_was_forecast_then(model, data):
 
 
 BAD = {
-    "longer than the data": (lambda m, x: m.fit(x[:5]), "at least 6 rows, two more than the hor"),
+    "longer than the data": (lambda m, x: m.fit(x[:5]), "at least 6 rows, 2 more than the hor"),
     "short validation": (lambda m, x: m.fit(x, validation=2), "`validation` must be a number of"),
     "all NaN": (lambda m, x: m.predict(x * np.nan), "`history` must hold a value of every"),
     "another width": (lambda m, x: m.predict(x[:, :1]), "must have the columns"),

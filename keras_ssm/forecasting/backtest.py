@@ -21,9 +21,8 @@ class Backtest(NamedTuple):
 
     Example:
         ```python
-        model = keras_ssm.models.SSMForecaster(lookback=8, horizon=2)
         series = np.sin(np.arange(80.0))[:, None]
-        model.fit(series, epochs=0, verbose=0)
+        model = keras_ssm.forecasting.Ridge(lookback=8, horizon=2).fit(series)
         found = model.backtest(series, windows=3)
         print(found.scores["mae"], found.forecasts["mean"][0].shape)  # (3, 2, 1)
         ```
@@ -36,7 +35,7 @@ class Backtest(NamedTuple):
     panel: Any
 
     @classmethod
-    def of(cls, panel, forecasts, origins, quantiles, fitted):
+    def of(cls, panel, forecasts, origins, scales):
         """A backtest of all series of a panel.
 
         Args:
@@ -44,8 +43,8 @@ class Backtest(NamedTuple):
             forecasts: dict of lists of arrays, as of the class.
             origins: integers `(windows,)`, counted in the longest series, with whose end all
                 others end.
-            quantiles: tuple of float, or `None`.
-            fitted: `Fitted`, which has the scale of `mase`.
+            scales: list of sequences `(variables,)`, one for each series: what `mase` divides by,
+                see `seasonal_scale`.
         """
         horizon = forecasts["mean"][0].shape[1]
         longest = max(len(series.values) for series in panel.series)
@@ -58,7 +57,7 @@ class Backtest(NamedTuple):
             came = values[origins[:, None] + 1 + np.arange(horizon)]
             actual.append(np.where(np.isnan(forecasts["mean"][i]), np.nan, came))
             own.append(origins - missing)
-        found = scores(panel, forecasts, actual, quantiles, fitted)
+        found = scores(forecasts, actual, scales)
         return cls(own, forecasts, actual, found, panel)
 
     @classmethod
@@ -111,7 +110,7 @@ class Backtest(NamedTuple):
         return pd.concat(parts, ignore_index=True)
 
 
-def scores(panel, forecasts, actual, quantiles, fitted):
+def scores(forecasts, actual, scales):
     """The scores of forecasts, as of `Backtest`."""
     mean = forecasts["mean"]
     filled = [np.nan_to_num(part) for part in mean]  # what came is NaN there too
@@ -119,7 +118,7 @@ def scores(panel, forecasts, actual, quantiles, fitted):
         "mse": metrics.mse(actual, filled),
         "mae": metrics.mae(actual, filled),
         "rmse": metrics.rmse(actual, filled),
-        "mase": scaled_error(actual, filled, panel, fitted),
+        "mase": scaled_error(actual, filled, scales),
     }
     levels = [float(name[3:]) for name in forecasts if name.startswith("lo-")]
     bounds = {}
@@ -138,11 +137,18 @@ def scores(panel, forecasts, actual, quantiles, fitted):
     return found
 
 
-def scaled_error(actual, forecast, panel, fitted):
+def seasonal_scale(values, season):
+    """Mean of |x_t - x_(t - season)| of each column as a list, 0 where no pair is known."""
+    change = np.abs(values[season:] - values[:-season])
+    known = ~np.isnan(change)
+    count = np.maximum(known.sum(axis=0), 1)
+    return (np.where(known, change, 0.0).sum(axis=0) / count).tolist()
+
+
+def scaled_error(actual, forecast, scales):
     """Mean absolute scaled error, by the scales of the training part; NaN where none is known."""
     ratios = []
-    for i, series in enumerate(panel.series):
-        scale = fitted.seasonal_scale(series)
+    for i, scale in enumerate(scales):
         error = np.abs(actual[i] - forecast[i])
         for v in range(error.shape[-1]):
             known = error[..., v][~np.isnan(error[..., v])]
