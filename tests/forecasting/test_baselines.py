@@ -101,7 +101,7 @@ def test_evaluate_reads_every_window():
     assert (
         still["mase"] == pytest.approx(model.evaluate(x)["mase"]) and still["mae"] < several["mae"]
     )
-    with pytest.raises(ValueError, match=r"more rows than the 19.*horizon of 7. Received: 25 rows"):
+    with pytest.raises(ValueError, match=r"must have 19 rows.*horizon of 7. Received: at most 25"):
         model.evaluate(x[:25])
 
 

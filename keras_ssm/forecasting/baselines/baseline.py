@@ -117,11 +117,10 @@ class Baseline:
         self.prepare(panel)
         season = season or getattr(self, "season", None) or panel.season() or 1
         (season,) = check_positive(season=season)
-        least, longest = self.reads + self.horizon, max(len(s.values) for s in panel.series)
-        if self.learns or longest >= least:
-            held = validation_rows(panel, validation, self.horizon, self.reads)
-        else:
-            held = [0] * len(panel.series)
+        reads = self.reads if self.learns else 1
+        held = [0] * len(panel.series)
+        if self.learns or max(len(s.values) for s in panel.series) >= reads + self.horizon:
+            held = validation_rows(panel, validation, self.horizon, reads)
         self.panel, self.fitted, self.rows_of_season = panel, {}, season
         for number, (series, rows) in enumerate(zip(panel.series, held, strict=True)):
             learned = len(series.values) - rows
