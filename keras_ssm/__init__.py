@@ -22,6 +22,7 @@ __all__ = [
     "plotting",
     "presets",
     "recipes",
+    "signals",
     "tokenizers",
     "training",
 ]

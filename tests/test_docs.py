@@ -191,6 +191,7 @@ def test_public_names_have_docstrings():
         "ops",
         "optimizers",
         "presets",
+        "signals",
         "tokenizers",
     ):
         module = getattr(keras_ssm, package, None) or importlib.import_module(

@@ -17,7 +17,7 @@ STRATA = (
     ("atomic_file", "initializers", "ops"),
     ("atomic_directory", "layers"),
     ("presets", "optimizers"),
-    ("forecasting",),
+    ("forecasting", "signals"),
     ("models",),
     ("tokenizers",),
     ("callbacks", "convert", "datasets", "export", "hub", "plotting"),

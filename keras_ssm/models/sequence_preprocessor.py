@@ -8,37 +8,55 @@ from keras_ssm.attributes import Attributes
 from keras_ssm.checks import check_flags, check_number, check_positive
 from keras_ssm.keras_internals import brief_errors
 from keras_ssm.models.model_timesteps import padded_timesteps
+from keras_ssm.models.sampled_inputs import SampledInputs
 from keras_ssm.models.saving.preset_loading import opened, tokenizer_of
 from keras_ssm.models.ssm_backbone import SSMBackbone
+from keras_ssm.models.tensorflow_inputs import TensorFlowInputs
 from keras_ssm.models.trainer.finite_inputs import is_tensorflow
 from keras_ssm.models.trainer.targets import to_numpy
+from keras_ssm.signals.read_wav import full_scale
 from keras_ssm.types import PathLike
 
 
 @keras.saving.register_keras_serializable(package="keras_ssm")
-class SequencePreprocessor(Attributes, Preprocessor):
+class SequencePreprocessor(SampledInputs, TensorFlowInputs, Attributes, Preprocessor):
     """Turns what a person has into the inputs of a model.
 
-    Arrays, lists of arrays of different lengths, integer audio or pixels, and text become a
-    dict of a padded array and its `padding_mask`. It works on NumPy data and on `tf.data`.
+    Arrays, lists of arrays of different lengths, sound files, integer audio or pixels, and text
+    become a dict of a padded array and its `padding_mask`. It works on NumPy data and on `tf.data`.
 
     Args:
         tokens: bool. Whether the model reads token ids. Strings become their UTF-8 bytes, 0
             to 255. Defaults to `False`: floats.
         scale: float. Factor on float inputs: `1 / 255` for pixels, `1 / 32768` for 16-bit
-            audio. Integers are accepted and become floats. Defaults to `1.0`.
+            audio. Integers are accepted and become floats. Defaults to `1.0`. With a
+            `sampling_rate` 1.0 stands for the full range: int16, int32 and uint8 samples, and those
+            of files, then lie from -1 to 1. Another scale is the factor on integers as they are,
+            and samples of files count as 16-bit integers.
         sequence_length: int or `None`. If set, longer sequences are cut and shorter ones
             padded to it; otherwise a batch is as long as its longest sequence.
         allow_nan: bool. Whether NaN marks missing values, which are read as zero. Defaults to
             `False`: `fit` and `evaluate` refuse NaN outside of padding.
+        sampling_rate: float or `None`. Samples a second that the model reads. Files, and data
+            that come with a `sampling_rate`, are compared with it; other arrays count as samples
+            of that rate. Defaults to `None`: rates and files are refused.
+        resample: bool or str. What happens to data of another rate: `True` resamples them,
+            `False` refuses them, and `"step_scale"` leaves them as they are for a model whose
+            `step_scale` fits, which a task checks. Defaults to `True`.
+        normalize: str or `None`. `"peak"` divides each row by its largest size, `"standard"` takes
+            the mean of each feature away and divides by its standard deviation, both over the
+            valid steps of the row. Defaults to `None`.
+        mono: bool. Whether the features of a row, such as the channels of a stereo file, are
+            averaged into one. Defaults to `False`.
         **kwargs: Arguments of `keras.layers.Layer`.
 
     Call arguments:
         x: array `(batch, length, features)` or, for one feature or tokens, `(batch, length)`;
-            a list of arrays `(length, features)` or `(length,)`; a list of strings (tokens);
-            or a dict of `inputs` or `token_ids` and, optionally, `padding_mask` and
-            `timesteps`: `(batch, length)` or a list of arrays `(length,)`, for backbones that
-            read samples at irregular times.
+            a list of arrays `(length, features)` or `(length,)`; a list of paths of sound files
+            (see `keras_ssm.signals.read_wav`); a list of strings (tokens);
+            or a dict of `inputs` or `token_ids` and, optionally, `padding_mask`, `timesteps`:
+            `(batch, length)` or a list of arrays `(length,)`, for backbones that read samples at
+            irregular times, and `sampling_rate`, a number or one for each row.
         y, sample_weight: passed through.
 
     Returns:
@@ -59,7 +77,10 @@ class SequencePreprocessor(Attributes, Preprocessor):
 
     backbone_cls = SSMBackbone
     tokenizer = audio_converter = image_converter = video_converter = None  # it needs none
-    settable = ("tokens", "scale", "sequence_length", "allow_nan")
+    settable = (
+        *("tokens", "scale", "sequence_length", "allow_nan"),
+        *("sampling_rate", "resample", "normalize", "mono"),
+    )
 
     def __init__(
         self,
@@ -67,6 +88,10 @@ class SequencePreprocessor(Attributes, Preprocessor):
         scale: float = 1.0,
         sequence_length: int | None = None,
         allow_nan: bool = False,
+        sampling_rate: float | None = None,
+        resample: bool | str = True,
+        normalize: str | None = None,
+        mono: bool = False,
         **kwargs,
     ):
         super().__init__(**kwargs)
@@ -74,6 +99,10 @@ class SequencePreprocessor(Attributes, Preprocessor):
         self.scale = scale
         self.sequence_length = sequence_length
         self.allow_nan = allow_nan
+        self.sampling_rate = sampling_rate
+        self.resample = resample
+        self.normalize = normalize
+        self.mono = mono
         self.built = True
 
     # Read anew for each batch: what is set here acts from the next one on.
@@ -129,6 +158,7 @@ class SequencePreprocessor(Attributes, Preprocessor):
     def _inputs(self, x):
         key = "token_ids" if self.tokens else "inputs"
         mask = timesteps = None
+        x = self.at_own_rate(x)
         if isinstance(x, dict):
             if key not in x or set(x) - {key, "padding_mask", "timesteps"}:
                 raise ValueError(
@@ -169,10 +199,16 @@ class SequencePreprocessor(Attributes, Preprocessor):
             "scale": self.scale,
             "sequence_length": self.sequence_length,
             "allow_nan": self.allow_nan,
+            **self.sampling_config(),
         }
 
     def unstreamable_because(self):
         """Why a sequence cannot be read piece by piece, as an error goes on, or `None`."""
+        if self.normalize is not None:
+            return (
+                "brings whole rows to one size, which a stream does not know: scale what goes in, "
+                f"or set `normalize` to None. Received: normalize={self.normalize!r}"
+            )
         if self.sequence_length is None:
             return None
         return (
@@ -235,6 +271,7 @@ class SequencePreprocessor(Attributes, Preprocessor):
                     f"Received: padding_mask.shape={mask.shape}"
                 )
             given = given & mask  # the rows of a list end where they end
+        padded = padded if self.tokens else self._sized_batch(padded, given)
         if self.sequence_length is not None:
             missing = max(0, self.sequence_length - padded.shape[1])
             edges = [(0, 0), (0, missing)] + [(0, 0)] * (padded.ndim - 2)
@@ -274,57 +311,18 @@ class SequencePreprocessor(Attributes, Preprocessor):
                 f"Received: shape {row.shape}, dtype {row.dtype}"
             )
         row = self._values(row)
-        return row[:, None] if row.ndim == 1 else row
+        row = row[:, None] if row.ndim == 1 else row
+        return row.mean(axis=-1, keepdims=True) if self.mono else row
 
     def _values(self, x):
         """Scaled floats, or ids that do not wrap around into the vocabulary."""
         if self.tokens:
             return x.astype("int64").clip(-1, 2**31 - 1).astype("int32")
+        if self.sampling_rate is not None and self.scale == 1.0:
+            x = full_scale(x)
         with np.errstate(over="ignore", invalid="ignore"):  # it may be padding
             x = x.astype(self._float_dtype()) * np.asarray(self.scale, self._float_dtype())
         return np.where(np.isnan(x), np.zeros((), x.dtype), x) if self.allow_nan else x
-
-    def _from_tensorflow(self, x, mask):
-        import tensorflow as tf
-
-        if x.dtype.is_complex or (x.dtype == tf.string and not self.tokens):
-            raise ValueError(f"`x` must be real numbers. Received: x.dtype={x.dtype.name}")
-        if x.dtype == tf.string:
-            x = tf.strings.bytes_split(x)
-            flat = tf.reshape(tf.io.decode_raw(x.flat_values, tf.uint8), [-1])
-            x = x.with_flat_values(flat)
-        if self.tokens and not x.dtype.is_integer:
-            raise ValueError(f"Token ids must be integers. Received: x.dtype={x.dtype.name}")
-        if self.tokens and x.dtype.size > 4:  # ids must not wrap around into the vocabulary
-            x = tf.clip_by_value(x, tf.cast(-1, x.dtype), tf.cast(2**31 - 1, x.dtype))
-        x = tf.cast(x, tf.int32 if self.tokens else self._float_dtype())
-        if not self.tokens:
-            x = x * tf.cast(self.scale, x.dtype)
-            if self.allow_nan:
-                x = tf.where(tf.math.is_nan(x), tf.zeros_like(x), x)
-        if isinstance(x, tf.RaggedTensor):
-            lengths = x.row_lengths()
-            x = x.to_tensor()
-            given = tf.sequence_mask(lengths, tf.shape(x)[1])
-            if isinstance(mask, tf.RaggedTensor):
-                mask = mask.to_tensor()
-            if mask is not None:
-                tf.debugging.assert_equal(
-                    tf.shape(mask),
-                    tf.shape(given),
-                    message="`padding_mask` must have one entry for each step of `x`.",
-                )
-            mask = given if mask is None else given & tf.cast(mask, tf.bool)
-        if len(x.shape) == 2 and not self.tokens:
-            x = x[..., None]
-        mask = tf.ones(tf.shape(x)[:2], tf.bool) if mask is None else tf.cast(mask, tf.bool)
-        if self.sequence_length is not None:
-            missing = tf.maximum(0, self.sequence_length - tf.shape(x)[1])
-            edges = [[0, 0], [0, missing]] + [[0, 0]] * (len(x.shape) - 2)
-            x = tf.pad(x, edges)[:, : self.sequence_length]
-            mask = tf.pad(mask, edges[:2])[:, : self.sequence_length]
-            x = tf.ensure_shape(x, [None, self.sequence_length, *x.shape[2:]])
-        return x, mask
 
     def _float_dtype(self):
         return "float64" if keras.config.floatx() == "float64" else "float32"

@@ -10,8 +10,9 @@ import keras
 from keras_hub.models import Task
 
 from keras_ssm import presets
-from keras_ssm.keras_internals import Functional, is_torch_optimizer
+from keras_ssm.keras_internals import Functional, brief_errors, is_torch_optimizer
 from keras_ssm.models.adapters import Adapters
+from keras_ssm.models.sampled_inputs import STEP_SCALE, SampledInputs
 from keras_ssm.models.saving.frozen_layers import freeze, frozen_config
 from keras_ssm.models.saving.model_files import ModelFiles
 from keras_ssm.models.saving.preset_loading import load, with_saved_policy
@@ -67,6 +68,15 @@ class SSMTask(Streams, Adapters, ModelFiles, SequenceTrainer, Task, Functional):
     def sample_inputs(self):
         """Returns a short, fixed input of one row."""
         return self.backbone.sample_inputs()
+
+    def read_inputs(self, x: object) -> object:
+        if not isinstance(self.preprocessor, SampledInputs):
+            return x
+        scale = None
+        if self.preprocessor.resample == STEP_SCALE:
+            scale = float(keras.ops.convert_to_numpy(self.step_scale))
+        with brief_errors():
+            return self.preprocessor.at_own_rate(x, scale)
 
     def preprocess(self, x: object, y: object = None, sample_weight: object = None) -> tuple:
         own = {}

@@ -36,6 +36,15 @@ class SSMPairClassifierPreprocessor(SequencePreprocessor):
         ```
     """
 
+    def at_own_rate(self, x, step_scale=None):
+        if not isinstance(x, (list, tuple)) or self.tokens:
+            return super().at_own_rate(x, step_scale)
+        if any(isinstance(pair, str) or not hasattr(pair, "__len__") for pair in x):
+            return x  # no pairs
+        rows = super().at_own_rate([row for pair in x for row in pair], step_scale)
+        ends = np.cumsum([len(pair) for pair in x])
+        return [tuple(rows[end - len(pair) : end]) for pair, end in zip(x, ends, strict=True)]
+
     def _from_numpy(self, x, mask):
         if isinstance(x, (list, tuple)):
             if any(isinstance(pair, (str, bytes)) or len(pair) != 2 for pair in x):

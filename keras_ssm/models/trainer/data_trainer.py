@@ -179,6 +179,10 @@ class DataTrainer:
         with self._left_intact():
             return keras.Model.predict_on_batch(self, batch[0])
 
+    def read_inputs(self, x: object) -> object:
+        """Returns inputs without paths of files, at the sampling rate of the model."""
+        return x
+
     def preprocess(self, x: object, y: object = None, sample_weight: object = None) -> tuple:
         """Returns the data as `(x, y, sample_weight)`, preprocessed if the model does that."""
         return x, y, sample_weight
@@ -232,7 +236,7 @@ class DataTrainer:
 
     def _convert(self, x, y=None, sample_weight=None, class_weight=None, purpose="fit"):
         """Preprocesses and checks one batch, or whole arrays."""
-        x = targets.as_arrays(x)
+        x = self.read_inputs(targets.as_arrays(x))
         lengths = targets.row_lengths(x, self.input_key)
         x, y, sample_weight = self.preprocess(x, y, sample_weight)
         x = self.standardize(x)
