@@ -188,7 +188,7 @@ def test_block(arguments, named):
         ({"num_layers": 0}, "num_layers=0"),
         ({"hidden_dim": -1}, "hidden_dim=-1"),
         ({"vocabulary_size": 0}, "vocabulary_size=0"),
-        ({"encoder": "conv"}, "encoder='conv'"),
+        ({"encoder": "fourier"}, "encoder='fourier'"),
         ({"encoder": "embedding"}, "vocabulary_size=None"),
         ({"encoder": None}, "input_dim=1, hidden_dim=8"),
     ],

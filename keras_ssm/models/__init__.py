@@ -5,6 +5,7 @@ from keras_ssm.models.classification.ssm_pair_classifier import SSMPairClassifie
 from keras_ssm.models.classification.ssm_pair_classifier_preprocessor import (
     SSMPairClassifierPreprocessor,
 )
+from keras_ssm.models.forecasting.forecast_stream import ForecastStream
 from keras_ssm.models.forecasting.ssm_forecaster import SSMForecaster
 from keras_ssm.models.language.generation_state import GenerationState
 from keras_ssm.models.language.generation_stream import GenerationStream
@@ -21,6 +22,7 @@ from keras_ssm.models.streaming.sequence_stream import SequenceStream
 __all__ = [
     "Detection",
     "Detector",
+    "ForecastStream",
     "GenerationState",
     "GenerationStream",
     "SSMBackbone",

@@ -4,6 +4,7 @@ import numpy as np
 from keras_ssm.checks import check_flags, check_positive
 from keras_ssm.forecasting import Backtest, Panel
 from keras_ssm.models.forecasting.fitted import Fitted
+from keras_ssm.models.forecasting.forecast_stream import ForecastStream
 from keras_ssm.models.forecasting.intervals import named_forecasts
 from keras_ssm.models.forecasting.memory import Memory
 from keras_ssm.models.forecasting.panel_rows import read_panel, rows_of
@@ -108,6 +109,22 @@ class ForecasterUse:
         reading = Reading.joined(states).rows(np.argsort(np.concatenate(order)))
         memory.put(panel, rows, reading, new_rows)
         return self._as_data(panel, rows, found, levels)
+
+    def stream(self, batch_size: int = 1, series: list | None = None) -> ForecastStream:
+        """Returns an object that reads rows as they come and forecasts after each.
+
+        Args:
+            batch_size: int. Number of series that are read side by side. Defaults to `1`.
+            series: list of names or `None`. Of each series, the one of the training whose units
+                it has. Defaults to `None`: the one that there was.
+
+        Returns:
+            A `ForecastStream`.
+
+        Raises:
+            ValueError: before `fit`, with covariates, or for series of unknown units.
+        """
+        return ForecastStream(self, batch_size, series)
 
     def reset(self) -> None:
         """Forgets what was read: `update` begins anew."""

@@ -4,6 +4,8 @@ from typing import Self
 
 import numpy as np
 
+SAMPLES, WAITING = "stream/samples", "stream/waiting"
+
 
 class Pending:
     """The samples of each row that have come and make no step yet, fewer than `stride`.
@@ -53,4 +55,11 @@ class Pending:
 
     def arrays(self) -> dict[str, np.ndarray]:
         """What there is to keep; nothing where no sample ever waits."""
-        return {} if self.stride == 1 else {"samples": self.samples, "waiting": self.count}
+        return {} if self.stride == 1 else {SAMPLES: self.samples, WAITING: self.count}
+
+    def of(self, arrays: dict) -> Self:
+        """What `arrays` returned, like this one."""
+        if self.stride == 1:
+            return self
+        samples = np.array(arrays[SAMPLES], self.samples.dtype)
+        return Pending(samples, np.array(arrays[WAITING], self.count.dtype))

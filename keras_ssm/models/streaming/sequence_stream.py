@@ -1,20 +1,16 @@
-import threading
-from collections.abc import Mapping
-from typing import Self
-
 import keras
 import numpy as np
 from keras import ops, tree
 
-from keras_ssm.checks import check_positive
 from keras_ssm.models.streaming import stream_state
 from keras_ssm.models.streaming.chunk_reader import ChunkReader
 from keras_ssm.models.streaming.pending import Pending
 from keras_ssm.models.streaming.programs import StreamPrograms
-from keras_ssm.types import PathLike, Tensor
+from keras_ssm.models.streaming.stream import Stream
+from keras_ssm.types import Tensor
 
 
-class SequenceStream:
+class SequenceStream(Stream):
     """Reads sequences as they come: chunks of any size in, the outputs after each step out.
 
     `task.stream(batch_size)` makes one. An output is what the model gives for the sequence that was
@@ -58,116 +54,52 @@ class SequenceStream:
     """
 
     def __init__(self, task: keras.Model, batch_size: int = 1):
-        (batch_size,) = check_positive(batch_size=batch_size)
         if not hasattr(task, "step"):
             raise ValueError(
                 "A stream needs a model that reads one sequence step by step, with a `step`. "
                 f"Received: {type(task).__name__}"
             )
         task.check_state(None, return_state=True)
-        self._task = task
-        self._batch_size = batch_size
-        self._lock = threading.RLock()
-        self._reader = ChunkReader(task, batch_size)
+        super().__init__(task, batch_size)
+        self._reader = ChunkReader(task, self._batch_size)
         self._programs = StreamPrograms.of(task)
-        self._stride = task.backbone.stride
-        self._start()
-
-    def _start(self):
-        self._state = self._task.get_initial_state(self._batch_size)
-        self._steps = np.zeros(self._batch_size, "int64")
-        features, floats = self._task.backbone.input_dim, keras.config.floatx()
-        floats = "float64" if floats == "float64" else "float32"
-        self._pending = Pending.none(self._batch_size, self._stride, features, floats)
-
-    @property
-    def batch_size(self) -> int:
-        """Number of sequences that are read side by side."""
-        return self._batch_size
-
-    @property
-    def steps(self) -> np.ndarray:
-        """How many samples of each sequence were read, `(batch_size,)`."""
-        return self._steps.copy()
 
     def __call__(self, chunk: Tensor | list | dict) -> np.ndarray:
-        with self._lock:
-            if not self._programs.fit():
-                self._programs = StreamPrograms.of(self._task)
-            inputs, samples = self._reader.read(chunk)
-            self._check_length(samples)
-            inputs, lengths, pending = self._pending.joined(inputs, samples)
-            outputs = self._outputs(inputs, lengths)
-            self._pending = pending
-            self._steps = self._steps + samples
-            return outputs
+        return super().__call__(chunk)
 
-    def __repr__(self):
-        return f"<SequenceStream of {self._task.name}, {self._batch_size} rows>"
+    def begin(self):
+        self._state = self._task.get_initial_state(self._batch_size)
+        features, wide = self._task.backbone.input_dim, keras.config.floatx() == "float64"
+        self._stride = self._task.backbone.stride
+        self._pending = Pending.none(
+            self._batch_size, self._stride, features, "float64" if wide else "float32"
+        )
 
-    def reset(self, rows: int | list | np.ndarray | None = None) -> None:
-        """Begins anew.
+    def begin_rows(self, rows):
+        start = self._task.get_initial_state(self._batch_size)
+        self._state = stream_state.where_rows(rows, start, self._state)
+        self._pending = self._pending.without(rows)
 
-        Args:
-            rows: int, list of ints, boolean array `(batch_size,)` or `None`. The sequences that
-                have ended, in whose places others begin. Defaults to all.
+    def another(self):
+        return SequenceStream(self._task, self._batch_size)
 
-        Raises:
-            ValueError: for rows that there are not.
-        """
-        with self._lock:
-            if rows is None:
-                self._start()
-                return
-            chosen = stream_state.chosen_rows(rows, self._batch_size)
-            start = self._task.get_initial_state(self._batch_size)
-            self._state = stream_state.where_rows(chosen, start, self._state)
-            self._steps = np.where(chosen, 0, self._steps)
-            self._pending = self._pending.without(chosen)
+    def parts(self):
+        return {**stream_state.named(self._state), **self._pending.arrays()}
 
-    def copy(self) -> Self:
-        """Returns a stream of the same model that goes its own way from where this one stands."""
-        with self._lock:
-            other = SequenceStream(self._task, self._batch_size)
-            other._state = tree.map_structure(ops.copy, self._state)
-            other._steps = self._steps
-            other._pending = self._pending
-            return other
+    def set_parts(self, parts):
+        # Copies: on JAX the state is given away to the next step.
+        self._state = stream_state.like(self._state, parts)
+        self._pending = self._pending.of(parts)
 
-    # The state as arrays
-
-    @property
-    def state(self) -> dict[str, np.ndarray]:
-        """All that the stream remembers, as a flat dict of arrays that `numpy.savez` keeps.
-
-        Its size does not depend on how much was read. Setting it goes on from there: in a stream
-        of the same model and number of rows, in any process and on any backend. The dict, or the
-        file that `numpy.load` opened, must come from a model of the same weights.
-        """
-        with self._lock:
-            return stream_state.to_arrays(
-                self._task, self._state, {"steps": self._steps, **self._pending.arrays()}
-            )
-
-    @state.setter
-    def state(self, value: Mapping):
-        with self._lock:
-            own = {"steps": self._steps, **self._pending.arrays()}
-            self._state, own = stream_state.from_arrays(self._task, value, self._state, own)
-            self._steps = own.pop("steps")
-            self._pending = Pending(own["samples"], own["waiting"]) if own else self._pending
-
-    def save(self, filepath: PathLike) -> None:
-        """Writes the state to a file `.npz`, whole or not at all."""
-        stream_state.save(self.state, filepath)
-
-    def load(self, filepath: PathLike) -> None:
-        """Goes on from the state in a file that `save` wrote.
-
-        Raises:
-            ValueError: for another file, or the state of another model or number of rows.
-        """
-        self.state = stream_state.load(filepath)
+    def read(self, chunk):
+        if not self._programs.fit():
+            self._programs = StreamPrograms.of(self._task)
+        inputs, samples = self._reader.read(chunk)
+        self._check_length(samples)
+        inputs, lengths, pending = self._pending.joined(inputs, samples)
+        outputs = self._outputs(inputs, lengths)
+        self._pending = pending
+        return outputs, samples
 
     # Outputs
 

@@ -12,8 +12,7 @@ from keras_ssm.atomic_file import writing_file
 from keras_ssm.models.saving.fingerprint import fingerprint
 
 FORMAT = 1
-OWN = "stream/"  # before the names of what is not a state of the model
-FACTS = f"{OWN}facts"
+FACTS, STEPS = "stream/facts", "stream/steps"  # beside the parts of the model's state
 
 
 def chosen_rows(rows, batch):
@@ -40,18 +39,37 @@ def where_rows(rows, new, old):
     return tree.map_structure(chosen, new, old)
 
 
-def to_arrays(task, state, own):
-    """A state, and what a stream keeps beside it, as a flat dict of arrays of NumPy."""
+def named(state):
+    """The parts of a state by their paths, a flat dict."""
+    return {"/".join(map(str, path)): part for path, part in tree.flatten_with_path(state)}
+
+
+def like(state, parts):
+    """A state of the structure and dtypes of another, of copies of its parts by name."""
+    own = named(state)
+    values = [
+        ops.copy(ops.convert_to_tensor(parts[name], part.dtype)) for name, part in own.items()
+    ]
+    return tree.pack_sequence_as(state, values)
+
+
+def to_arrays(task, parts):
+    """What a stream remembers, a flat dict, as arrays of NumPy with the model that they are of."""
     facts = {"format": FORMAT, "model": fingerprint(task)}
-    return {
-        **{_name(path): _storable(part) for path, part in tree.flatten_with_path(state)},
-        **{f"{OWN}{name}": np.array(value) for name, value in own.items()},
-        FACTS: np.array(json.dumps(facts)),
-    }
+    arrays = {name: _storable(part) for name, part in parts.items()}
+    return {**arrays, FACTS: np.array(json.dumps(facts))}
 
 
-def from_arrays(task, arrays, state, own):
-    """What `to_arrays` was given, like a state and a dict of this task.
+def from_arrays(task, arrays, parts):
+    """The arrays that `to_arrays` was given.
+
+    Args:
+        task: the model of the stream that they go to.
+        arrays: mapping from names to arrays.
+        parts: dict of what that stream remembers now.
+
+    Returns:
+        Dict of arrays, with the names of `parts`.
 
     Raises:
         ValueError: for arrays of another model, of another number of rows, or of no stream.
@@ -62,25 +80,20 @@ def from_arrays(task, arrays, state, own):
             f"Received: {type(arrays).__name__}"
         )
     given = {name: np.asarray(value) for name, value in arrays.items()}
-    parts = tree.flatten_with_path(state)
-    expected = {_name(path): part for path, part in parts}
-    expected.update({f"{OWN}{name}": value for name, value in own.items()})
     facts = _facts(given.pop(FACTS, None))
-    if facts is None or set(given) != set(expected):
+    if facts is None or set(given) != set(parts):
         raise ValueError(
-            f"`state` must have the arrays {sorted([*expected, FACTS])} of a stream of this "
+            f"`state` must have the arrays {sorted([*parts, FACTS])} of a stream of this "
             f"model. Received: {sorted(arrays)}"
         )
-    for name, part in expected.items():
+    for name, part in parts.items():
         _check(name, given[name], part)
     if facts != fingerprint(task):
         raise ValueError(
             "`state` must come from this model with the weights that it has now: after others it "
             "means nothing. Received: the state of a model with other weights"
         )
-    values = [ops.convert_to_tensor(given[_name(path)], dtype=part.dtype) for path, part in parts]
-    own = {name: given[f"{OWN}{name}"].astype(value.dtype) for name, value in own.items()}
-    return tree.pack_sequence_as(state, values), own
+    return given
 
 
 def save(arrays, filepath):
@@ -119,10 +132,6 @@ def _check(name, value, part):
             f"`state[{name!r}]` must have shape {tuple(part.shape)} and a dtype such as {dtype}. "
             f"Received: shape {value.shape}, dtype {value.dtype}"
         )
-
-
-def _name(path):
-    return "/".join(map(str, path))
 
 
 def _storable(part):

@@ -1,0 +1,131 @@
+import numpy as np
+
+from keras_ssm.models.forecasting.panel_rows import PanelRows
+from keras_ssm.models.forecasting.reading import Reading
+from keras_ssm.models.forecasting.rolling import forecasts_after
+from keras_ssm.models.streaming.chunk_shapes import ChunkShapes
+from keras_ssm.models.streaming.stream import Stream
+
+
+class ForecastStream(Stream):
+    """Reads the rows of time series as they come: chunks in, a forecast after each row out.
+
+    `SSMForecaster.stream` makes one. A forecast is what `predict` gives for all rows that were read
+    so far, and costs the same however many there were. Apart from `update`, whose rows come with an
+    index, several streams of one forecaster go their own ways, and their states go to files.
+
+    Args:
+        task: `SSMForecaster` after `fit`.
+        batch_size: int. Number of series that are read side by side. Defaults to `1`.
+        series: list of names or `None`. Of each series, the one of the training whose units it
+            has. Defaults to `None`: the one that there was.
+
+    Call arguments:
+        chunk: array `(batch_size, rows, variables)`, for one series also `(rows, variables)`, or a
+            list of `batch_size` arrays of as many rows as each has. NaN is a missing value.
+
+    Returns:
+        Array `(batch_size, rows, horizon, variables)`: after each row, the forecast of the next
+        `horizon` rows; with quantiles another axis of them. NaN before the first value of a
+        variable, and for rows that a series does not have.
+
+    Raises:
+        ValueError: for a forecaster before `fit` or with covariates, series of unknown units, and
+            chunks of another shape or with infinities.
+
+    Example:
+        ```python
+        model = keras_ssm.models.SSMForecaster(lookback=24, horizon=8)
+        rows = np.sin(np.arange(300) / 4)
+        model.fit(rows, validation=60, epochs=1, verbose=0)
+        stream = model.stream()
+        forecasts = stream(rows[:100])  # (1, 100, 8, 1)
+        forecasts = stream(rows[100:101])  # (1, 1, 8, 1)
+        ```
+    """
+
+    def __init__(self, task, batch_size: int = 1, series: list | None = None):
+        fitted = task._need_fit()
+        if task.columns.width > 1:
+            raise ValueError(
+                "A stream reads values alone: covariates come in tables, which `update` reads. "
+                f"Received: a forecaster with {task.columns.width - 1} features of covariates"
+            )
+        self._center, self._scale = fitted.center, fitted.scale
+        self._variables = fitted.center.shape[1]
+        super().__init__(task, batch_size)
+        self._series = series
+        places = _places(fitted, series, self._batch_size)
+        self._center, self._scale = self._center[places].ravel(), self._scale[places].ravel()
+
+    def begin(self):
+        self._reading = Reading(self._task, self._batch_size * self._variables)
+
+    def begin_rows(self, rows):
+        kept, fresh = self._reading, Reading(self._task, len(self._reading))
+        order = np.arange(len(kept)) + len(kept) * np.repeat(rows, self._variables)
+        self._reading = Reading.joined([kept, fresh]).rows(order)
+
+    def another(self):
+        return ForecastStream(self._task, self._batch_size, self._series)
+
+    def parts(self):
+        return self._reading.arrays()
+
+    def set_parts(self, parts):
+        self._reading = Reading(self._task, len(self._reading))
+        self._reading.load(parts)
+
+    def read(self, chunk):
+        if hasattr(chunk, "columns"):
+            raise ValueError(
+                "`chunk` must be an array: frames come with an index, which `update` reads. "
+                f"Received: {type(chunk).__name__}"
+            )
+        x, there = ChunkShapes(self._batch_size, self._variables).read(chunk)
+        if x.dtype.kind not in "fiu" or np.isinf(x).any():
+            raise ValueError(
+                "`chunk` must hold finite numbers, or NaN where a value is missing. "
+                f"Received: {'infinities' if x.dtype.kind in 'fiu' else f'dtype {x.dtype}'}"
+            )
+        lengths = there.sum(axis=1)
+        values = np.swapaxes(x.astype("float64"), 1, 2).reshape(-1, x.shape[1])
+        values = (values - self._center[:, None]) / self._scale[:, None]
+        horizon, outputs = self._task.horizon, self._task.shortcut_outputs
+        found = np.full((len(values), x.shape[1], horizon, outputs), np.nan)
+        readings, order = [], []
+        of_rows = np.repeat(lengths, self._variables)
+        for length in np.unique(of_rows):  # side by side what has as many rows
+            here = np.flatnonzero(of_rows == length)
+            reading = self._reading.rows(here)
+            if length:
+                found[here, :length] = self._forecasts(reading, values[here, :length])
+            readings.append(reading)
+            order.append(here)
+        self._reading = Reading.joined(readings).rows(np.argsort(np.concatenate(order)))
+        found = self._center[:, None, None, None] + self._scale[:, None, None, None] * found
+        found = found.reshape(self._batch_size, self._variables, *found.shape[1:])
+        found = np.moveaxis(found, 1, 3)
+        return found if self._task.quantiles is not None else found[..., 0], lengths
+
+    def _forecasts(self, reading, values):
+        """After each step `(rows, steps, horizon, outputs)`, in the units of the training."""
+        rows, steps = values.shape
+        one = np.ones(rows)
+        none = np.zeros((rows, steps, 0))
+        panel = PanelRows(values, none, None, 0 * one, one, one.astype(int), steps * one)
+        return forecasts_after(self._task, panel, np.arange(steps), reading)
+
+
+def _places(fitted, series, batch):
+    """Which series of the training each row of a stream has its units from."""
+    known = fitted.facts["series"]
+    if series is None and len(known) == 1:
+        return np.zeros(batch, int)
+    names = [series] * batch if isinstance(series, str) else series
+    if names is None or len(names) != batch or any(name not in fitted.places for name in names):
+        raise ValueError(
+            f"`series` must name, for each of {batch} rows, the series of the training whose "
+            f"units it has, of {known[:10]}. Received: series={series!r}"
+        )
+    return np.array([fitted.places[name] for name in names])
