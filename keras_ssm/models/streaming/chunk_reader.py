@@ -43,6 +43,7 @@ class ChunkReader:
                 f"`chunk` must be what comes next, or a dict with {self.key!r}. "
                 f"Received: keys {sorted(given)}"
             )
+        self._check_rate(given.pop("sampling_rate", None))
         x, mask = self._shapes().read(given.pop(self.key))
         if given.get("padding_mask") is not None:
             mask = mask & self._checked_mask(given["padding_mask"], mask.shape)
@@ -56,6 +57,27 @@ class ChunkReader:
         if not self.tokens:
             self._check_finite(inputs[self.key], mask)
         return inputs, mask.sum(axis=1)
+
+    def _check_rate(self, rate):
+        """Raises a `ValueError` for samples of a rate that the model does not read."""
+        if rate is None:
+            return
+        own = self.task.preprocessor
+        resamples = getattr(own, "resample", None) is True and own.sampling_rate is not None
+        if resamples and (to_numpy(rate) != own.sampling_rate).any():
+            raise ValueError(
+                f"`chunk` must have the sampling rate of the model, {own.sampling_rate:g}: "
+                "resampling looks at what follows. Or let the model read the other rate by its "
+                "`step_scale`, with a preprocessor of resample='step_scale'. "
+                f"Received: sampling_rate={rate}"
+            )
+        none = np.zeros((self.batch_size, 1), "float32")
+        given = self.task.read_inputs({self.key: none, "sampling_rate": rate})
+        if "sampling_rate" in given:
+            raise ValueError(
+                "'sampling_rate' needs a preprocessor that knows the rate of the model. "
+                f"Received: sampling_rate={rate}, preprocessor={own}"
+            )
 
     def _preprocessed(self, given):
         preprocessor = self.task.preprocessor
@@ -79,8 +101,8 @@ class ChunkReader:
     def _shapes(self):
         own = self.task.preprocessor
         plain = isinstance(own, SequencePreprocessor)
-        known = own is None or plain or self._reads_ids()  # or it makes features of its own
-        features = self.task.backbone.input_dim if known else None
+        known = own is None or self._reads_ids() or (plain and not own.mono)
+        features = self.task.backbone.input_dim if known else None  # or it makes its own
         return ChunkShapes(self.batch_size, features, self.tokens, self.tokens and plain)
 
     def _argument(self, value):

@@ -43,8 +43,9 @@ class ChunkShapes(NamedTuple):
         if isinstance(x, (list, tuple)) and any(isinstance(row, TEXTS) for row in x):
             if not self.texts:
                 raise ValueError(
-                    "`chunk` must hold numbers: which tokens a text has may depend on what "
-                    f"follows, so a stream takes their ids. Received: {x[0]!r}"
+                    "`chunk` must hold numbers, the samples of a sound or the ids of tokens: which "
+                    "tokens a text has may depend on what follows, so a stream takes their ids. "
+                    f"Received: {x[0]!r}"
                 )
             x = [np.frombuffer(r.encode() if isinstance(r, str) else r, np.uint8) for r in x]
         elif not isinstance(x, (list, tuple)):
@@ -81,7 +82,11 @@ class ChunkShapes(NamedTuple):
         """An array as `(batch, steps, features)`, or `(batch, steps)` for token ids."""
         batch, shape, features = self.batch_size, x.shape, self.features
         if features is None:  # a preprocessor of one's own makes them of whatever it takes
-            if x.ndim < 2 or len(x) != batch:
+            if batch == 1 and x.ndim < 2:
+                return x.reshape(1, -1)
+            if batch == 1 and x.ndim == 2 and (shape[1] == 1 or shape[0] > 1):
+                return x[None]  # (steps, channels)
+            if x.ndim < 2 or len(x) != batch or (batch == 1 and x.ndim == 2):
                 raise self._other(f"shape {shape}")
             return x
         if self.tokens or (features == 1 and x.ndim < 3):

@@ -6,7 +6,7 @@ import keras
 import numpy as np
 import pytest
 
-from keras_ssm.models import SSMBackbone, SSMCausalLM, SSMClassifier
+from keras_ssm.models import SequencePreprocessor, SSMBackbone, SSMCausalLM, SSMClassifier
 from tests.backend_tools import BACKEND, relative_error
 from tests.models.streaming.small import LENGTH, MIXERS, X, make_model, shared_model
 
@@ -176,6 +176,39 @@ def test_raw_audio_as_predict_takes_it():
     for batch, form in ((2, X[:, 0]), (1, X[0, 0]), (1, X[0, :1])):
         outputs = model.stream(batch)(form)
         assert relative_error(outputs, model.stream(batch)(X[:batch, :1])) == 0.0
+
+
+@pytest.mark.once("torch")
+def test_sampling_rates_and_channels():
+    backbone = SSMBackbone(MIXERS["s4d"], 1, hidden_dim=4)
+    preprocessor = SequencePreprocessor(sampling_rate=8000, mono=True)
+    model = SSMClassifier(backbone, 3, preprocessor)
+    stereo = np.random.default_rng(0).integers(-20000, 20000, size=(30, 2)).astype("int16")
+    expected = model.predict(stereo[None], verbose=0)
+    stream = model.stream()
+    for form in (stereo, stereo[None], [stereo], {"inputs": stereo, "sampling_rate": 8000}):
+        stream.reset()
+        assert relative_error(stream(form)[:, -1], expected) < 1e-5
+    with pytest.raises(ValueError, match=r"Received: shape \(1, 2\)"):  # channels, or steps?
+        stream(stereo[:1])
+    half = {"inputs": stereo, "sampling_rate": 4000}
+    with pytest.raises(ValueError, match="sampling rate of the model"):
+        stream(half)
+    preprocessor.resample = False
+    with pytest.raises(ValueError, match="4000 in row 0"):
+        stream(half)
+    preprocessor.resample = "step_scale"
+    with pytest.raises(ValueError, match="step_scale = 2"):
+        stream(half)
+    model.step_scale = 2.0
+    stream.reset()
+    found = stream(half)[:, -1]
+    assert relative_error(found, model.predict(half | {"inputs": stereo[None]}, verbose=0)) < 1e-5
+    preprocessor.normalize = "peak"
+    with pytest.raises(ValueError, match="normalize='peak'"):
+        stream(stereo)
+    with pytest.raises(ValueError, match="sampling_rate=None"):
+        make_model().stream(2)({"inputs": X, "sampling_rate": 8000})
 
 
 @pytest.mark.once("torch")
