@@ -21,6 +21,8 @@ def test_rows_that_begin_anew_and_copies():
     for t in range(9, 12):  # on JAX the state goes from step to step in its place
         stream(X[:, t : t + 1])
     kept, other = stream.state, stream.copy()
+    stream(X[:, 12:13])
+    stream.state = kept
     stream.reset(rows=1)
     outputs = stream(X[:, 12:13])
     assert stream.steps.tolist() == [13, 1]
