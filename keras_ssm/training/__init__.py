@@ -3,6 +3,7 @@
 from keras_ssm.training.baselines import BASELINES, cnn, lstm
 from keras_ssm.training.classification_recipe import ClassificationRecipe
 from keras_ssm.training.epoch_data import EpochData, FollowEpochs
+from keras_ssm.training.forecast_recipe import ForecastRecipe, History
 from keras_ssm.training.recipe import Recipe, Splits
 from keras_ssm.training.results import append_rows, summary, write_rows
 from keras_ssm.training.rows import Part, ShuffledRows, predict, split
@@ -15,6 +16,8 @@ __all__ = [
     "ClassificationRecipe",
     "EpochData",
     "FollowEpochs",
+    "ForecastRecipe",
+    "History",
     "Part",
     "Recipe",
     "ShuffledRows",
