@@ -3,7 +3,7 @@
 import numpy as np
 
 from keras_ssm.training import ForecastRecipe, History, Splits
-from keras_ssm.training.forecast_recipe import OF_BRANCH, OF_TRAINING
+from keras_ssm.training.forecast_recipe import NAIVE, NEURAL, SOLVED
 
 SAMPLES = 650_000  # of a record, at 360 Hz
 
@@ -39,8 +39,8 @@ class ECGAhead(ForecastRecipe):
         "hidden_dim": 64,
         "state_dim": 64,
         "dropout": 0.0,
-        "epochs": 20,
-        "steps_per_epoch": 100,
+        "epochs": 5,
+        "steps_per_epoch": 80,
         "batch_size": 16,
         "origins": 32,
         "context": 360,
@@ -51,10 +51,10 @@ class ECGAhead(ForecastRecipe):
     }
     systems = {
         **{name: {} for name in ("s4d", "s4", "s5")},
-        "ridge": dict.fromkeys((*OF_BRANCH, *OF_TRAINING)),
-        "dlinear": {**dict.fromkeys(OF_BRANCH), "epochs": 3, "batch_size": 512},
-        "naive": dict.fromkeys((*OF_BRANCH, *OF_TRAINING, "lookback")),
-        "seasonal_naive": dict.fromkeys((*OF_BRANCH, *OF_TRAINING, "lookback")),
+        "ridge": SOLVED,
+        "dlinear": {**NEURAL, "epochs": 3, "batch_size": 512},
+        "naive": NAIVE,
+        "seasonal_naive": NAIVE,
     }
 
     def read(self, directory):

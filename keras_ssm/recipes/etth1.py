@@ -5,7 +5,7 @@ import gzip
 import numpy as np
 
 from keras_ssm.training import MIXERS, ForecastRecipe, History, Splits
-from keras_ssm.training.forecast_recipe import OF_BRANCH, OF_TRAINING
+from keras_ssm.training.forecast_recipe import NAIVE, NEURAL, SOLVED
 
 TRAIN, VALIDATION, TEST = 8640, 2880, 2880  # rows: 12, 4 and 4 months of 30 days
 
@@ -56,11 +56,11 @@ class ETTh1(ForecastRecipe):
     }
     systems = {
         **{name: {} for name in SYSTEMS},
-        "ridge": dict.fromkeys((*OF_BRANCH, *OF_TRAINING)),
-        "dlinear": {**dict.fromkeys(OF_BRANCH), "epochs": 10, "batch_size": 64},
-        "lstm": {**dict.fromkeys(OF_BRANCH), "epochs": 10, "batch_size": 64, "units": 64},
-        "naive": dict.fromkeys((*OF_BRANCH, *OF_TRAINING, "lookback")),
-        "seasonal_naive": dict.fromkeys((*OF_BRANCH, *OF_TRAINING, "lookback")),
+        "ridge": SOLVED,
+        "dlinear": {**NEURAL, "epochs": 10, "batch_size": 64},
+        "lstm": {**NEURAL, "epochs": 10, "batch_size": 64, "units": 64},
+        "naive": NAIVE,
+        "seasonal_naive": NAIVE,
     }
 
     def read(self, directory):

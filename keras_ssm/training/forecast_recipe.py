@@ -15,6 +15,10 @@ OF_BRANCH = (
     *("num_layers", "hidden_dim", "state_dim", "dropout", "dt_min", "dt_max", "context"),
     *("ssm_learning_rate", "weight_decay", "steps_per_epoch", "origins"),
 )
+# What the settings of baselines lack; they have one epoch, as all have.
+NEURAL = dict.fromkeys(OF_BRANCH)
+SOLVED = {**NEURAL, **dict.fromkeys(OF_TRAINING), "epochs": 1}
+NAIVE = {**SOLVED, "lookback": None}
 OF_MIXER = ("state_dim", "dt_min", "dt_max")
 
 
@@ -60,8 +64,7 @@ class ForecastRecipe(Recipe):
 
     A subclass reads `Splits` of `History`: what is trained on, with the rows by which weights are
     chosen at its end, twice, and the same with the rows of the test behind it. Systems are those
-    of `keras_ssm.training.MIXERS`, `"shortcut"`, which is the forecaster without training, and
-    `"ridge"`, `"dlinear"`, `"lstm"`, `"naive"` and `"seasonal_naive"`.
+    of `keras_ssm.training.MIXERS` and, as baselines, `"ridge"`, `"dlinear"`, `"lstm"`, `"naive"` and `"seasonal_naive"`.
 
     Attributes:
         season: int. Rows of a season, for `"seasonal_naive"`.

@@ -46,9 +46,28 @@ def plays(directory, rng):
     (directory / "tinyshakespeare" / "input.txt.gz").write_bytes(gzip.compress(text, 1))
 
 
+def hours(directory, rng):
+    """As many hours as there are of the transformer."""
+    (directory / "ett").mkdir()
+    numbers = rng.standard_normal((14_400, 7)).round(3)
+    lines = ["date,HUFL,HULL,MUFL,MULL,LUFL,LULL,OT"]
+    lines += ["2016-07-01 00:00:00," + ",".join(map(str, row)) for row in numbers]
+    (directory / "ett" / "ETTh1.csv.gz").write_bytes(gzip.compress("\n".join(lines).encode(), 1))
+
+
+def beats(directory, rng):
+    """One record in place of ten."""
+    (directory / "mitbih_subset").mkdir()
+    signal = rng.integers(900, 1200, size=(1, 650_000, 2), dtype="int16")
+    np.savez(directory / "mitbih_subset" / "mitbih_10rec_360hz.npz", signal=signal)
+
+
 WRITERS = {"japanese_vowels": vowels, "sequential_mnist": mnist, "tinyshakespeare": plays}
+WRITERS |= {"etth1": hours, "ecg_ahead": beats}
 # Settings that make a smoke run quicker and change nothing of what it tells.
 SMALL = {"sequential_mnist": {"batch_size": 4, "hidden_dim": 8, "num_layers": 1}}
+FEW = {"lookback": 8, "horizon": 4, "context": 8, "batch_size": 2, "hidden_dim": 4, "num_layers": 1}
+SMALL |= {"etth1": FEW, "ecg_ahead": FEW}
 
 
 @pytest.fixture
@@ -84,6 +103,16 @@ def test_other_systems_and_baselines_run(tmp_path, folder, name, system):
     assert 0 <= found["scores"]["test"]["accuracy"] <= 1
     made = (tmp_path / "run" / f"{system}_{name}").exists()
     assert made == (system not in recipe.baselines)
+
+
+@pytest.mark.parametrize("system", ["ridge", "dlinear", "seasonal_naive"])
+def test_baselines_of_forecasts_run(tmp_path, folder, system):
+    recipe = recipes.get("etth1")
+    small = {"horizon": 4} if system == "seasonal_naive" else {"horizon": 4, "lookback": 8}
+    found = train(recipe, system, folder("etth1"), tmp_path / "run", 0, small, limit=1)
+    assert found["scores"]["test"]["MSE"] > 0
+    parameters = {"ridge": 32, "seasonal_naive": 0, "dlinear": found["parameters"]}
+    assert found["parameters"] == parameters[system]
 
 
 def test_the_same_pixels_in_one_order_for_all_runs(folder):

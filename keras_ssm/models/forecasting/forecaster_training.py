@@ -10,9 +10,11 @@ from keras_ssm.models.forecasting.closed_form import solve_shortcut
 from keras_ssm.models.forecasting.fitted import Fitted
 from keras_ssm.models.forecasting.intervals import residual_widths
 from keras_ssm.models.forecasting.keep_best import KeepBest
+from keras_ssm.models.forecasting.memory import Memory
 from keras_ssm.models.forecasting.panel_rows import read_panel, rows_of
 from keras_ssm.models.forecasting.quantile_loss import QuantileLoss
 from keras_ssm.models.forecasting.ranges import ranges
+from keras_ssm.models.forecasting.reading import Reading
 from keras_ssm.models.forecasting.training_windows import (
     Segments,
     TrainingWindows,
@@ -161,14 +163,18 @@ class ForecasterTraining:
             if backend.is_stateless():
                 for variable in self.trainable_variables:  # see `DataTrainer.fit`
                     variable.assign(ops.copy(variable.value))
-        widths = []
+        widths, reading = [], Reading(self, len(rows.values))
         if start is not None and self.quantiles is None:
             count = len(panel.variables)
-            widths = residual_widths(self, rows, valid, levels, validation_forecasts, count)
+            widths = residual_widths(
+                self, rows, valid, levels, validation_forecasts, count, reading
+            )
+        else:
+            reading.read(rows.values, rows.covariates, np.zeros(0, int))
         epoch = epochs if start is None else best.epoch
         fitted = fitted.with_facts(alpha=alpha, epoch=epoch, half_widths=widths)
         vars(self)["_fitted"] = fitted.facts
-        self._go_on_from(panel, rows, data, static)
+        vars(self)["_memory"] = Memory(self, panel, rows, reading, data, static)
         return history
 
     def _start_head(self, batches):

@@ -279,12 +279,6 @@ class ForecasterUse:
         scales = [fitted.seasonal_scale(series) for series in panel.series]
         return Backtest.of(panel, named, np.asarray(origins), scales)
 
-    def _go_on_from(self, panel, rows, data, static):
-        """Reads all rows, so that `update` goes on from the last."""
-        reading = Reading(self, len(rows.values))
-        reading.read(rows.values, rows.covariates, np.zeros(0, int))
-        vars(self)["_memory"] = Memory(self, panel, rows, reading, data, static)
-
 
 def check_observed(panel: Panel) -> None:
     """Raises a `ValueError` for a series of which nothing was ever seen."""

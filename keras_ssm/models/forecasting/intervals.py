@@ -6,7 +6,7 @@ from keras_ssm.forecasting.conformal import half_widths, least_errors, with_inte
 from keras_ssm.models.forecasting.rolling import forecasts_after
 
 
-def residual_widths(model, rows, valid, levels, most, variables):
+def residual_widths(model, rows, valid, levels, most, variables, reading):
     """Half widths of intervals from the errors on the validation part, for each step and variable.
 
     Args:
@@ -16,6 +16,7 @@ def residual_widths(model, rows, valid, levels, most, variables):
         levels: floats, in percent. Those for which there are too few errors are left out.
         most: int. How many forecasts are made at most.
         variables: int.
+        reading: `Reading`, which has read all rows then.
 
     Returns:
         List of pairs of a level and a list `(horizon, variables)`, in units of the training part.
@@ -23,10 +24,8 @@ def residual_widths(model, rows, valid, levels, most, variables):
     horizon = model.horizon
     last = rows.values.shape[1] - horizon - 1
     first = int(valid.first.min())
-    if last < first:
-        return []
     origins = np.arange(last, first - 1, -valid.strided(most))[::-1]
-    y = forecasts_after(model, rows, origins)[..., 0]
+    y = forecasts_after(model, rows, origins, reading)[..., 0]
     errors = rows.values[:, origins[:, None] + 1 + np.arange(horizon)] - y
     errors[origins < valid.first[:, None]] = np.nan
     errors = errors.reshape(-1, variables, len(origins), horizon)
