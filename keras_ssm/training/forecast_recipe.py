@@ -64,7 +64,8 @@ class ForecastRecipe(Recipe):
 
     A subclass reads `Splits` of `History`: what is trained on, with the rows by which weights are
     chosen at its end, twice, and the same with the rows of the test behind it. Systems are those
-    of `keras_ssm.training.MIXERS` and, as baselines, `"ridge"`, `"dlinear"`, `"lstm"`, `"naive"` and `"seasonal_naive"`.
+    of `keras_ssm.training.MIXERS` and, as baselines, `"ridge"`, `"dlinear"`, `"lstm"`, `"naive"`
+    and `"seasonal_naive"`.
 
     Attributes:
         season: int. Rows of a season, for `"seasonal_naive"`.
