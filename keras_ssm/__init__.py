@@ -23,6 +23,7 @@ __all__ = [
     "presets",
     "recipes",
     "signals",
+    "sklearn",
     "tokenizers",
     "training",
 ]

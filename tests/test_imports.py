@@ -22,7 +22,7 @@ STRATA = (
     ("tokenizers",),
     ("callbacks", "convert", "datasets", "export", "hub", "plotting"),
     ("training",),
-    ("recipes",),
+    ("recipes", "sklearn"),
     ("benchmark", "demo"),
     ("cli",),
     ("__main__",),

@@ -44,7 +44,7 @@ def regression():
     axis.plot(hertz, found, ".", markersize=5)
     error = np.abs(found - hertz).mean()
     axis.set(xlabel="frequency, Hz", ylabel="found by the model, Hz")
-    axis.set_title(f"200 waves of the test part, mean absolute error {error:.2f} Hz")
+    axis.set_title(f"200 test waves, mean absolute error {error:.2f} Hz")
     figure.tight_layout()
     return figure
 

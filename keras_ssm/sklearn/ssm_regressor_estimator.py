@@ -1,0 +1,128 @@
+import numpy as np
+from sklearn.base import RegressorMixin
+from sklearn.utils import check_array
+from sklearn.utils.validation import check_consistent_length
+
+from keras_ssm.layers import SequenceMixer
+from keras_ssm.models import SSMRegressor
+from keras_ssm.sklearn.ssm_estimator import SSMEstimator
+
+
+class SSMRegressorEstimator(RegressorMixin, SSMEstimator):
+    """Regressor of sequences with the interface of scikit-learn: one number each, or several.
+
+    Sequences are those of `SSMClassifierEstimator`. Targets may be of any size: the model brings
+    them to mean 0 and deviation 1, and answers in their units. `model_` is the `SSMRegressor`
+    behind it.
+
+    Args:
+        system: str or `SequenceMixer`. `"s4d"`, `"s4"`, `"s4ptd"`, `"dss"`, `"s5"`, `"s5ptd"`,
+            `"mamba"`, `"mamba2"`, or a layer, whose settings are taken. Defaults to `"s4d"`.
+        num_layers: int. Blocks. Defaults to `2`.
+        hidden_dim: int. Features of the hidden sequence. Defaults to `64`.
+        state_dim: int. Size of the state of each system. Defaults to `64`.
+        dt_range: tuple of two floats, or `"auto"`. Smallest and largest initial dt; 1 / dt is about
+            the memory in samples. `"auto"` takes memories up to the median length of the sequences
+            of `fit`, the shortest of 10 samples or, in short sequences, a tenth of that length.
+            `Mamba` has its own. Defaults to `"auto"`.
+        bidirectional: bool. Whether the sequence is read in both directions. Defaults to `False`.
+        pooling: str. `"mean"`, `"last"`, `"max"` or `"attention"`. Defaults to `"mean"`.
+        dropout: float. Rate in every block. Defaults to `0.1`.
+        standardize: bool. Whether each channel is brought to mean 0 and deviation 1, those of the
+            sequences of `fit`. Defaults to `True`.
+        layout: str. Axes of arrays and of the sequences in lists: `"keras"` (cases, length,
+            channels) or `"aeon"` (cases, channels, length). Defaults to `"keras"`.
+        epochs: int. Passes over the data. Defaults to `100`.
+        batch_size: int. Sequences in a step. Defaults to `32`.
+        learning_rate: float. Peak of the rate, which rises at once and falls to zero along a
+            cosine; the system's own weights have a tenth. Defaults to `0.01`.
+        weight_decay: float. Decay of the weights, but for those of the system. Defaults to `0.05`.
+        early_stopping: bool. Whether a part of the data is held out, training ends when its loss no
+            longer falls, and the best weights are kept. Defaults to `False`.
+        validation_fraction: float. Share that is held out then. Defaults to `0.1`.
+        patience: int. Epochs without a better loss until the end. Defaults to `10`.
+        random_state: int, `RandomState` or `None`. Seed of initial weights, order and dropout; an
+            int makes `fit` repeat itself on one machine. Defaults to `None`.
+        verbose: int. As in `keras.Model.fit`. Defaults to `0`.
+
+    Raises:
+        ValueError: from `fit`, for parameters, sequences or targets that are none.
+
+    Example:
+        ```python
+        from keras_ssm.sklearn import SSMRegressorEstimator
+
+        series = [np.zeros(30), np.ones(40), np.zeros(50), np.ones(35)]
+        estimator = SSMRegressorEstimator(hidden_dim=8, state_dim=8, epochs=2, random_state=0)
+        estimator.fit(series, [120.0, 310.0, 118.0, 305.0])
+        estimator.predict(series)
+        ```
+    """
+
+    def __init__(
+        self,
+        system: str | SequenceMixer = "s4d",
+        num_layers: int = 2,
+        hidden_dim: int = 64,
+        state_dim: int = 64,
+        dt_range: str | tuple[float, float] = "auto",
+        bidirectional: bool = False,
+        pooling: str = "mean",
+        dropout: float = 0.1,
+        standardize: bool = True,
+        layout: str = "keras",
+        epochs: int = 100,
+        batch_size: int = 32,
+        learning_rate: float = 1e-2,
+        weight_decay: float = 0.05,
+        early_stopping: bool = False,
+        validation_fraction: float = 0.1,
+        patience: int = 10,
+        random_state: int | np.random.RandomState | None = None,
+        verbose: int = 0,
+    ):
+        self.system = system
+        self.num_layers = num_layers
+        self.hidden_dim = hidden_dim
+        self.state_dim = state_dim
+        self.dt_range = dt_range
+        self.bidirectional = bidirectional
+        self.pooling = pooling
+        self.dropout = dropout
+        self.standardize = standardize
+        self.layout = layout
+        self.epochs = epochs
+        self.batch_size = batch_size
+        self.learning_rate = learning_rate
+        self.weight_decay = weight_decay
+        self.early_stopping = early_stopping
+        self.validation_fraction = validation_fraction
+        self.patience = patience
+        self.random_state = random_state
+        self.verbose = verbose
+
+    def __sklearn_tags__(self):
+        tags = super().__sklearn_tags__()
+        tags.target_tags.multi_output = True
+        tags.target_tags.single_output = True
+        return tags
+
+    def predict(self, X: object) -> np.ndarray:
+        """Returns the numbers of each sequence, `(cases,)` or `(cases, outputs)` as in `fit`."""
+        found = self.outputs(X).astype("float64")
+        return found if self.several_ else found[:, 0]
+
+    def read_targets(self, y, count):
+        if y is None:
+            raise ValueError("requires y to be passed, but the target y is None. Received: y=None")
+        y = check_array(y, ensure_2d=False, dtype="float64", input_name="y")
+        check_consistent_length(y, np.zeros(count))
+        if y.ndim > 2:
+            raise ValueError(
+                f"`y` must have shape (cases,) or (cases, outputs). Received: y.shape={y.shape}"
+            )
+        self.several_ = y.ndim == 2 and y.shape[1] > 1
+        return y.reshape(count, -1)
+
+    def make_task(self, backbone, y):
+        return SSMRegressor(backbone, num_outputs=y.shape[1], pooling=self.pooling)
