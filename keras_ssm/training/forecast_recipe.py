@@ -4,9 +4,11 @@ import keras
 
 from keras_ssm.forecasting import LSTM, DLinear, Naive, Ridge, SeasonalNaive
 from keras_ssm.models import SSMBackbone, SSMForecaster
+from keras_ssm.models.forecasting.keep_best import KeepBest
 from keras_ssm.optimizers import ssm_optimizer
 from keras_ssm.training.clock import Clock
 from keras_ssm.training.recipe import Recipe, Splits
+from keras_ssm.training.run_backup import RunBackup
 from keras_ssm.training.systems import cosine, make_mixer
 
 # Settings that only what trains has, and only what has a state-space model inside.
@@ -129,6 +131,9 @@ class ForecastRecipe(Recipe):
             clock.on_epoch_end(0)
             return
         steps = settings["steps_per_epoch"]
+        (backup,) = [callback for callback in callbacks if isinstance(callback, RunBackup)]
+        keep = KeepBest(backup.path.parent / "best.weights.h5")
+        backup.states["kept"] = keep
         model.fit(
             history.data,
             validation=history.rows,
@@ -137,6 +142,7 @@ class ForecastRecipe(Recipe):
             steps_per_epoch=steps if limit is None else min(steps, limit),
             origins=settings["origins"],
             context=settings["context"],
+            keep=keep,
             callbacks=callbacks,
             verbose=0,
         )

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from keras_ssm import recipes
+from keras_ssm.models.forecasting.keep_best import KeepBest
 from keras_ssm.recipes.tinyshakespeare import BYTES
 from keras_ssm.training import train
 from tests.shared_data import shared
@@ -113,6 +114,33 @@ def test_baselines_of_forecasts_run(tmp_path, folder, system):
     assert found["scores"]["test"]["MSE"] > 0
     parameters = {"ridge": 32, "seasonal_naive": 0, "dlinear": found["parameters"]}
     assert found["parameters"] == parameters[system]
+
+
+def test_a_forecaster_that_was_interrupted_ends_as_one_that_was_not(tmp_path, folder, monkeypatch):
+    recipe, data = recipes.get("etth1"), folder("etth1")
+    small = {**FEW, "epochs": 3, "steps_per_epoch": 2, "learning_rate": 0.05}
+
+    def run(out):
+        return train(recipe, "s4d", data, tmp_path / out, 0, small, limit=2)
+
+    end = KeepBest.on_epoch_end  # the first epoch shall be the best
+    best_first = lambda self, epoch, logs: end(self, epoch, {"val_loss": float(epoch)})  # noqa: E731
+    monkeypatch.setattr(KeepBest, "on_epoch_end", best_first)
+    whole, begin = run("whole"), KeepBest.on_epoch_begin
+
+    def interrupted(self, epoch, logs=None):
+        if epoch == 2:
+            raise KeyboardInterrupt
+        begin(self, epoch, logs)
+
+    monkeypatch.setattr(KeepBest, "on_epoch_begin", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        run("parts")
+    monkeypatch.setattr(KeepBest, "on_epoch_begin", begin)
+    parts = run("parts")
+    assert parts["scores"] == whole["scores"] and parts["steps"] == whole["steps"] == 6
+    logs = [(tmp_path / out / "log.csv").read_text() for out in ("whole", "parts")]
+    assert logs[0] == logs[1]
 
 
 def test_the_same_pixels_in_one_order_for_all_runs(folder):

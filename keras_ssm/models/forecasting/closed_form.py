@@ -8,6 +8,7 @@ from keras_ssm.forecasting.ridge_weights import RidgeSums
 PENALTIES = tuple(10.0 ** (exponent / 2) for exponent in range(-16, 5))
 MOST = 300_000  # windows that are summed
 BLOCK = 4096
+LARGEST = 5_000_000  # numbers in the sums of steps whose targets lack in some windows
 
 
 def solve_shortcut(segments, train, validation, penalties=PENALTIES):
@@ -16,7 +17,9 @@ def solve_shortcut(segments, train, validation, penalties=PENALTIES):
     Args:
         segments: `Segments`.
         train, validation: `Ranges`; without validation steps the last fifth of the training
-            decides, and is learned from when it has.
+            decides, and is learned from when it has. A target that is missing counts in no sum;
+            where that would take too many sums, for long windows and horizons, one between its
+            neighbours stands for it.
         penalties: floats. In units of the mean eigenvalue.
 
     Returns:
@@ -43,6 +46,7 @@ def solve_shortcut(segments, train, validation, penalties=PENALTIES):
 
 def _add(sums, segments, ranges):
     stride = ranges.strided(MOST)
+    between = segments.steps * segments.lookback**2 > LARGEST
     for row, (first, last) in enumerate(zip(ranges.first, ranges.last, strict=True)):
         origins = np.arange(last, first - 1, -stride)
         for start in range(0, len(origins), BLOCK):
@@ -50,4 +54,4 @@ def _add(sums, segments, ranges):
             lanes = np.full(len(here), row)
             windows = segments.windows(lanes, here)
             end = windows[:, -1:]
-            sums.add(windows - end, segments.following(lanes, here) - end)
+            sums.add(windows - end, segments.following(lanes, here, between) - end)

@@ -15,6 +15,7 @@ from keras_ssm.models.forecasting.panel_rows import read_panel, rows_of
 from keras_ssm.models.forecasting.quantile_loss import QuantileLoss
 from keras_ssm.models.forecasting.ranges import ranges
 from keras_ssm.models.forecasting.reading import Reading
+from keras_ssm.models.forecasting.rolling import forecasts_after
 from keras_ssm.models.forecasting.training_windows import (
     Segments,
     TrainingWindows,
@@ -79,6 +80,7 @@ class ForecasterTraining:
         context: int | None = None,
         levels: tuple = (80, 90, 95),
         validation_forecasts: int = 4096,
+        keep: KeepBest | None = None,
         **kwargs,
     ) -> keras.callbacks.History:
         """Finds the units of the data, solves the shortcut, trains the branch, keeps the best.
@@ -107,6 +109,8 @@ class ForecasterTraining:
                 Defaults to `(80, 90, 95)`.
             validation_forecasts: int. How many forecasts score the validation part at most.
                 Defaults to `4096`.
+            keep: `KeepBest` or `None`. The callback that keeps the best weights, for a training
+                that may be interrupted; see `keras_ssm.training`.
             **kwargs: `initial_epoch`, `validation_freq`.
 
         Returns:
@@ -149,13 +153,14 @@ class ForecasterTraining:
         with self._left_intact():
             if scored is not None:
                 start = keras.Model.evaluate(self, scored, verbose=0, return_dict=True)["loss"]
-            best = KeepBest(start, batches)
+            best = KeepBest() if keep is None else keep
+            best.begin(start, self.get_weights(), batches)
             history = keras.Model.fit(
                 self,
                 x=batches,
                 epochs=epochs,
                 verbose=verbose,
-                callbacks=[*(callbacks or []), best],
+                callbacks=[best, *(callbacks or [])],
                 validation_data=scored,
                 shuffle=False,
                 **kwargs,
@@ -170,7 +175,7 @@ class ForecasterTraining:
                 self, rows, valid, levels, validation_forecasts, count, reading
             )
         else:
-            reading.read(rows.values, rows.covariates, np.zeros(0, int))
+            forecasts_after(self, rows, [], reading)
         epoch = epochs if start is None else best.epoch
         fitted = fitted.with_facts(alpha=alpha, epoch=epoch, half_widths=widths)
         vars(self)["_fitted"] = fitted.facts

@@ -1,28 +1,42 @@
+from pathlib import Path
+
 import keras
 import numpy as np
+
+from keras_ssm.atomic_file import writing_file
+from keras_ssm.types import PathLike
 
 
 class KeepBest(keras.callbacks.Callback):
     """Ends a training with the weights that were best, those before it among them.
 
     Args:
-        start: float or `None`. What the model scores before the first step; `None` keeps the last
-            weights.
-        data: dataset whose attribute `epoch` follows the epochs of the training.
+        filepath: str, `Path` or `None`. Where the best weights are kept, ending in `.weights.h5`,
+            for a training that may be interrupted: with `get_state` and `set_state` they are
+            found again. Defaults to `None`: in memory.
         monitor: str. What is compared, the less the better. Defaults to `"val_loss"`.
 
     Attributes:
         epoch: int. The number of epochs after which it was best; 0 is before the first.
     """
 
-    def __init__(self, start: float | None, data, monitor: str = "val_loss"):
-        super().__init__()
-        self.data = data
-        self.monitor = monitor
-        self.best, self.epoch, self.weights = start, 0, None
+    finished = False  # a run that goes on looks whether it is to end
 
-    def on_train_begin(self, logs=None):
-        self.weights = self.model.get_weights()
+    def __init__(self, filepath: PathLike | None = None, monitor: str = "val_loss"):
+        super().__init__()
+        self.path = None if filepath is None else Path(filepath)
+        self.monitor = monitor
+        self.best, self.epoch, self.weights, self.data = None, 0, None, None
+
+    def begin(self, start: float | None, weights: list[np.ndarray], data) -> None:
+        """What there is before the first step.
+
+        Args:
+            start: float or `None`. What the model scores; `None` keeps the last weights.
+            weights: list of arrays.
+            data: dataset whose attribute `epoch` follows the epochs of the training.
+        """
+        self.best, self.epoch, self.weights, self.data = start, 0, weights, data
 
     def on_epoch_begin(self, epoch, logs=None):
         self.data.epoch = epoch
@@ -32,8 +46,25 @@ class KeepBest(keras.callbacks.Callback):
         if self.best is None or value is None or not np.isfinite(value):
             return
         if value < self.best:
-            self.best, self.epoch, self.weights = float(value), epoch + 1, self.model.get_weights()
+            self.best, self.epoch = float(value), epoch + 1
+            if self.path is None:
+                self.weights = self.model.get_weights()
+            else:
+                with writing_file(self.path) as scratch:
+                    self.model.save_weights(scratch)
 
     def on_train_end(self, logs=None):
-        if self.best is not None:
+        if self.best is None:
+            return
+        if self.epoch and self.path is not None:
+            self.model.load_weights(self.path)
+        else:
             self.model.set_weights(self.weights)
+
+    def get_state(self) -> dict:
+        """What a training that goes on must know again."""
+        return {"best": self.best, "epoch": self.epoch}
+
+    def set_state(self, state: dict) -> None:
+        """Knows it again."""
+        self.best, self.epoch = state["best"], state["epoch"]

@@ -132,6 +132,10 @@ class Reading:
         found.covariates = np.concatenate([reading.covariates for reading in readings])
         return found
 
+    def become(self, other: "Reading") -> None:
+        """Goes on from where another one stands."""
+        self.state, self.window, self.covariates = other.state, other.window, other.covariates
+
     # What is kept in a file
 
     def arrays(self) -> dict[str, np.ndarray]:

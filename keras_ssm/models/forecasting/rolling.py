@@ -24,16 +24,22 @@ def forecasts_after(model, rows, origins, reading=None):
         row has no value yet.
     """
     origins = np.asarray(origins)
+    count, found, read = len(rows.values), [], []
+    for start in range(0, count, ROWS):
+        place = slice(start, start + ROWS)
+        part = rows.part(place)
+        own = Reading(model, len(part.values)) if reading is None else reading.rows(place)
+        found.append(_forecasts(model, part, origins, own))
+        read.append(own)
     if reading is not None:
-        return _forecasts(model, rows, origins, reading)
-    found = []
-    for start in range(0, len(rows.values), ROWS):
-        part = rows.part(slice(start, start + ROWS))
-        found.append(_forecasts(model, part, origins, Reading(model, len(part.values))))
+        reading.become(Reading.joined(read))
     return np.concatenate(found)
 
 
 def _forecasts(model, rows, origins, reading):
+    if not len(origins):
+        reading.read(rows.values, rows.covariates, np.zeros(0, int))
+        return np.zeros((len(rows.values), 0, model.horizon, model.shortcut_outputs))
     if model.head == "direct":
         future = rows.future(origins, model.horizon)
         return reading.read(rows.values, rows.covariates, origins, future)

@@ -1,5 +1,7 @@
 """Batches of a forecaster: segments of rows, forecast after several of their steps."""
 
+import functools
+
 import keras
 import numpy as np
 
@@ -46,10 +48,23 @@ class Segments:
         places = origins[..., None] + 1 + np.arange(self.lookback)
         return self.filled[rows[..., None], places]
 
-    def following(self, rows, origins):
-        """The values after some steps: `(..., steps of a forecast)`, NaN where unknown."""
+    def following(self, rows, origins, between=False):
+        """The values after some steps: `(..., steps of a forecast)`, NaN where unknown.
+
+        With `between` those that are missing lie on a line between their neighbours.
+        """
         places = origins[..., None] + 1 + np.arange(self.steps)
-        return self.targets[rows[..., None], places]
+        targets = self._between if between else self.targets
+        return targets[rows[..., None], places]
+
+    @functools.cached_property
+    def _between(self):
+        found, places = self.targets.copy(), np.arange(self.targets.shape[1])
+        for row in found:
+            known = ~np.isnan(row)
+            if known.any():
+                row[:] = np.interp(places, places[known], row[known])
+        return found
 
     def batch(self, rows, origins, valid=None):
         """A batch of segments that end with the last of the steps to forecast after.

@@ -7,6 +7,7 @@ import pytest
 
 from keras_ssm.layers import S4D
 from keras_ssm.models import SSMBackbone, SSMForecaster
+from keras_ssm.models.forecasting import closed_form, rolling
 from keras_ssm.models.saving.preset_loading import load_model
 
 LOOKBACK, HORIZON = 8, 4
@@ -93,6 +94,16 @@ def test_training_moves_the_branch_and_the_best_is_kept(data):
         assert min(history["val_loss"]) == history["val_loss"][model.fitted["epoch"] - 1]
 
 
+def test_dropout_acts_in_training_alone(data):
+    backbone = SSMBackbone(S4D(state_dim=4, seed=0), num_layers=1, hidden_dim=8, dropout=0.5)
+    model = shaken(SSMForecaster(backbone, lookback=LOOKBACK, horizon=HORIZON))
+    x = data[:20, 1:][None].astype("float32")
+    plain, again, trained = (
+        keras.ops.convert_to_numpy(model(x, training=flag)) for flag in (None, False, True)
+    )
+    assert np.array_equal(plain, again) and not np.allclose(plain, trained)
+
+
 # What no backend changes
 
 
@@ -110,6 +121,40 @@ def test_step_0_is_kept_where_the_branch_does_not_help():
     alone.fit(noise, epochs=0, **settings)
     assert np.allclose(model.predict(noise), alone.predict(noise), atol=1e-6)
     assert min(history["val_loss"]) > alone.evaluate(noise, rows=60)["mse"]
+
+
+@pytest.mark.once("torch")
+def test_gaps_among_the_targets_are_no_values_of_their_own(data, monkeypatch):
+    gappy = waves(300)
+    gappy[np.random.default_rng(0).random(gappy.shape) < 0.1] = np.nan
+
+    def error():
+        model = small()
+        model.fit(gappy, validation=60, epochs=0, verbose=0)
+        return model.evaluate(waves(300, seed=1), rows=60)["mase"]
+
+    exact = error()
+    monkeypatch.setattr(closed_form, "LARGEST", 0)  # windows too many for sums of their own
+    between = error()
+    whole = small()
+    whole.fit(waves(300), validation=60, epochs=0, verbose=0)
+    wanted = whole.evaluate(waves(300, seed=1), rows=60)["mase"]
+    assert between != exact
+    assert exact < 1.3 * wanted and between < 1.3 * wanted
+
+
+@pytest.mark.once("torch")
+def test_many_series_are_read_in_blocks(monkeypatch):
+    series = [waves(40 + i, seed=i) for i in range(5)]
+    for head in ("direct", "closed_loop"):
+        model = small(head=head)
+        model.fit(series, validation=10, epochs=0, verbose=0)
+        shaken(model)
+        expected, later = model.predict(series), model.update([x[:3] for x in series])
+        monkeypatch.setattr(rolling, "ROWS", 4)
+        found, after = model.predict(series), model.update([x[:3] for x in series])
+        monkeypatch.undo()
+        assert np.allclose(found, expected, rtol=1e-5) and np.allclose(after, later, rtol=1e-5)
 
 
 @pytest.mark.once("torch")
