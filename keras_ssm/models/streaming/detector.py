@@ -6,6 +6,7 @@ import numpy as np
 from keras_ssm.checks import check_number
 from keras_ssm.models.streaming.detection import Detection
 from keras_ssm.models.streaming.stream_state import chosen_rows
+from keras_ssm.models.trainer.targets import to_numpy
 from keras_ssm.types import Tensor
 
 NONE = -1  # in place of a step: no event
@@ -144,7 +145,7 @@ class Detector:
         }
 
     def _checked(self, scores):
-        scores = np.asarray(scores)
+        scores = to_numpy(scores)
         given = scores.shape
         if scores.ndim == 1:
             scores = scores[None]
@@ -152,7 +153,7 @@ class Detector:
             scores = scores[..., None]
         known = None if self._tracks is None else self._tracks["steps"].shape
         fits = scores.ndim == 3 and known in (None, (scores.shape[0], scores.shape[2]))
-        if not fits or scores.dtype.kind not in "fiub":
+        if not fits or scores.dtype.kind in "cOSUmM":  # bfloat16 is of no kind
             labels = "" if known is None or known[1] == 1 else f", {known[1]}"
             expected = f"({'batch' if known is None else known[0]}, steps{labels})"
             raise ValueError(

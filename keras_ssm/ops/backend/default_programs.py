@@ -36,7 +36,7 @@ def step_program(function, prepare, variables, sources, eager):
     Args:
         function: maps the values of `variables` where `is_stateless`, `None` elsewhere, what
             `prepare` returned, a tensor `x` and a tree of tensors, the state, to a tuple of a
-            tree of tensors and the next state.
+            tensor and the next state.
         prepare: function without arguments. Returns a tree of tensors.
         variables: list of `keras.Variable`s. What the function reads by itself elsewhere.
         sources: list of `keras.Variable`s. Those that `prepare` reads.

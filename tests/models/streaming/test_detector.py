@@ -1,5 +1,6 @@
 """Events in scores that come in chunks."""
 
+import keras
 import numpy as np
 import pytest
 
@@ -53,7 +54,8 @@ def test_what_goes_on_is_seen_before_it_ends():
     detector([0.85, 0.95])
     assert detector.active == [Detection(0, 0, 1, None, 3, 0.95)]
     copy = detector.copy()
-    assert detector([0.3]) == [Detection(0, 0, 1, 4, 3, 0.95)] and detector.active == []
+    low = keras.ops.convert_to_tensor([0.3], dtype="bfloat16")
+    assert detector(low) == [Detection(0, 0, 1, 4, 3, 0.95)] and detector.active == []
     assert copy.active and copy.finish() == [Detection(0, 0, 1, 4, 3, 0.95)]
     assert copy.active == [] and copy([0.9] * 3) == [] and copy.active[0].start == 0
 

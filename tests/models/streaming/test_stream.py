@@ -70,6 +70,7 @@ def test_backbones_that_read_padding_get_none(pooling):
         model.stream(2)([X[0, :3], X[1, :2]])
 
 
+@pytest.mark.once("torch", "jax")
 @pytest.mark.parametrize("pooling", [pytest.param("mean", marks=pytest.mark.once("torch")), None])
 def test_encoders_that_take_several_samples_for_a_step(pooling):
     model = make_model(pooling=pooling, encoder="conv", encoder_width=6, encoder_stride=4)

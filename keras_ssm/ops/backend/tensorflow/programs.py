@@ -46,31 +46,36 @@ class _Step:
 
     def __call__(self, x, state):
         x = _tensor(x)
-        step = self.graphs.get(x.shape)
-        if step is None:
-            step = self._graph(x.shape)
+        step = self.graphs.get(x.shape) or self._graph(x, state)
+        tensors = x, *tf.nest.flatten(state)
         seen = self.digest
-        y, following, digest = step(x, state)
-        if int(digest) == seen:
-            return y, following
-        with self.lock:
-            if int(digest) != self.digest:
-                self._assign(self.prepare())
-                self.digest = int(digest)
-        return step(x, state)[:2]
+        outputs = step(*tensors)
+        digest = int(outputs[-1])
+        if digest != seen:
+            with self.lock:
+                if digest != self.digest:
+                    self._assign(self.prepare())
+                    self.digest = digest
+            outputs = step(*tensors)
+        return outputs[0], tf.nest.pack_sequence_as(state, outputs[1:-1])
 
-    def _graph(self, shape):
+    def _graph(self, x, state):
         with self.lock:
             if self.prepared is None:
                 self.prepared = tf.nest.map_structure(_variable, self.prepare())
-            if shape not in self.graphs:
-                self.graphs[shape] = tf.function(self._traced, jit_compile=True, autograph=False)
-            return self.graphs[shape]
+            if x.shape not in self.graphs:
 
-    def _traced(self, x, state):
-        prepared = tf.nest.map_structure(_value, self.prepared)
-        y, following = self.function(None, prepared, x, state)
-        return y, following, _digest(self.sources)
+                def of_tensors(x, *tensors):
+                    prepared = tf.nest.map_structure(_value, self.prepared)
+                    following = tf.nest.pack_sequence_as(state, tensors)
+                    y, following = self.function(None, prepared, x, following)
+                    return y, *tf.nest.flatten(following), _digest(self.sources)
+
+                # Without the search for the graph that fits, which takes as long as a step.
+                traced = tf.function(of_tensors, jit_compile=True, autograph=False)
+                specs = map(tf.TensorSpec.from_tensor, (x, *tf.nest.flatten(state)))
+                self.graphs[x.shape] = traced.get_concrete_function(*specs)
+            return self.graphs[x.shape]
 
     def _assign(self, values):
         for variable, value in zip(

@@ -4,6 +4,7 @@ import keras
 import torch
 from keras import tree
 
+from keras_ssm.keras_internals import value_of
 from keras_ssm.ops.backend.torch.traced import traced
 
 
@@ -29,7 +30,7 @@ def step_program(function, prepare, variables, sources, eager):
     def run(x, state):
         with torch.no_grad():
             before, prepared = kept[0]
-            now = [_version(v.value) for v in sources]
+            now = [*map(_version, map(value_of, sources))]
             if now != before:
                 prepared = prepare()
                 kept[0] = now, prepared
