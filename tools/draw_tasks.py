@@ -5,14 +5,16 @@ from pathlib import Path
 import keras
 import numpy as np
 
-from keras_ssm import layers, models
+from keras_ssm import layers, models, plotting
 from keras_ssm.plotting.figures import subplots
 
 IMAGES = Path(__file__).resolve().parents[1] / "docs" / "images"
 
 
 def main():
-    for name, figure in (("regression.png", regression()),):
+    pictures = {"regression.png": regression, "scikit_learn.png": confusion}
+    for name, draw in pictures.items():
+        figure = draw()
         figure.savefig(IMAGES / name, dpi=100)
         print(IMAGES / name)
 
@@ -47,6 +49,33 @@ def regression():
     axis.set_title(f"200 test waves, mean absolute error {error:.2f} Hz")
     figure.tight_layout()
     return figure
+
+
+def shapes(count, seed):
+    """Noisy waves of four shapes and of different lengths, and the names of the shapes."""
+    rng = np.random.default_rng(seed)
+    rows, names = [], rng.choice(["sine", "square", "saw", "triangle"], size=count)
+    for name in names:
+        turn = (np.arange(rng.integers(60, 120)) / rng.uniform(12, 24) + rng.uniform()) % 1
+        wave = {
+            "sine": np.sin(2 * np.pi * turn),
+            "square": np.sign(0.5 - turn),
+            "saw": 2 * turn - 1,
+            "triangle": 4 * np.abs(turn - 0.5) - 1,
+        }[name]
+        rows.append(wave + 0.3 * rng.normal(size=len(turn)))
+    return rows, names
+
+
+def confusion():
+    """Which shapes of waves an estimator takes for which."""
+    from keras_ssm.sklearn import SSMClassifierEstimator
+
+    x, y = shapes(400, seed=0)
+    test, names = shapes(400, seed=1)
+    settings = {"num_layers": 1, "hidden_dim": 16, "state_dim": 16, "epochs": 30}
+    estimator = SSMClassifierEstimator(**settings, random_state=0).fit(x, y)
+    return plotting.plot_confusion_matrix(names, estimator.predict(test), estimator.classes_)
 
 
 if __name__ == "__main__":

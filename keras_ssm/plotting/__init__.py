@@ -1,5 +1,6 @@
 """Pictures of systems and predictions, as matplotlib figures."""
 
+from keras_ssm.plotting.confusion import plot_confusion_matrix
 from keras_ssm.plotting.curves import plot_learning_curves
 from keras_ssm.plotting.eigenvalues import plot_eigenvalues
 from keras_ssm.plotting.forecast import plot_forecast
@@ -10,6 +11,7 @@ from keras_ssm.plotting.streaming import plot_streaming
 from keras_ssm.plotting.timescales import plot_timescales
 
 __all__ = [
+    "plot_confusion_matrix",
     "plot_eigenvalues",
     "plot_forecast",
     "plot_frequency_response",
