@@ -24,7 +24,7 @@ def main(system, out, last):
         return replace(*args, **kwargs)
 
     os.replace = dying
-    TOOL["train"](system, out, epochs=4)
+    TOOL["train"](system, out, epochs=3)
 
 
 if __name__ == "__main__":

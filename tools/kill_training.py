@@ -2,8 +2,8 @@
 
     KERAS_BACKEND=jax python tools/kill_training.py --kills 20
 
-A small model with dropout, a schedule and rows of different lengths is trained in processes of
-their own. Each is killed by SIGKILL at a random moment of its training, and the next goes on. The
+A small model with dropout, a schedule and rows of different lengths is trained in forks of this
+process. Each is killed by SIGKILL at a random moment of its training, and the next goes on. The
 epochs' losses and scores, the weights at the end and the seed generators must be those of a run
 that was not killed, bit for bit. Half of the kills are those of a run that keeps the best weights
 and stops early, the others those of a run whose optimizer averages the weights. Exit 1 if anything
@@ -15,93 +15,105 @@ import json
 import os
 import random
 import signal
-import subprocess
 import sys
 import tempfile
 import time
+import traceback
 from pathlib import Path
 
 import h5py
 import numpy as np
 
-ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from keras_ssm.optimizers import ssm_optimizer
+from keras_ssm.training import (
+    ClassificationRecipe,
+    Part,
+    Splits,
+    cosine,
+)
+from keras_ssm.training import train as run_recipe
+
 SYSTEMS = ("best", "averaged")
 
 
-def recipe():
-    """The recipe; a child imports Keras, the process that kills does not."""
-    from keras_ssm.optimizers import ssm_optimizer
-    from keras_ssm.training import ClassificationRecipe, Part, Splits, cosine
+class Killed(ClassificationRecipe):
+    """Which of two frequencies a noisy row of 6 to 12 steps has."""
 
-    class Killed(ClassificationRecipe):
-        """Which of two frequencies a noisy row of 6 to 12 steps has."""
+    name = "killed"
+    classes = ("slow", "fast")
+    settings = {
+        "epochs": 40,
+        "batch_size": 8,
+        "lengths": 2,
+        "num_layers": 1,
+        "hidden_dim": 4,
+        "state_dim": 4,
+        "dropout": 0.3,
+        "norm": "batch",
+        "learning_rate": 1e-2,
+        "ssm_learning_rate": 1e-3,
+        "weight_decay": 0.05,
+        "select": "cross-entropy",
+        "patience": 30,
+    }
+    systems = {"best": {}, "averaged": {"select": "last", "patience": 0}}
 
-        name = "killed"
-        classes = ("slow", "fast")
-        settings = {
-            "epochs": 40,
-            "batch_size": 8,
-            "lengths": 2,
-            "num_layers": 1,
-            "hidden_dim": 4,
-            "state_dim": 4,
-            "dropout": 0.3,
-            "norm": "batch",
-            "learning_rate": 1e-2,
-            "ssm_learning_rate": 1e-3,
-            "weight_decay": 0.05,
-            "select": "cross-entropy",
-            "patience": 30,
-        }
-        systems = {"best": {}, "averaged": {"select": "last", "patience": 0}}
+    def read(self, directory):
+        return Splits(*(self.rows(np.random.default_rng(i), 40) for i in range(3)))
 
-        def read(self, directory):
-            return Splits(*(self.rows(np.random.default_rng(i), 40) for i in range(3)))
+    def rows(self, rng, count):
+        y = rng.integers(2, size=count)
+        x = [np.sin(np.arange(rng.integers(6, 13)) * (1 + label)) for label in y]
+        x = [(row + rng.normal(0, 0.5, row.shape)).astype("float32")[:, None] for row in x]
+        return Part(x, y)
 
-        def rows(self, rng, count):
-            y = rng.integers(2, size=count)
-            x = [np.sin(np.arange(rng.integers(6, 13)) * (1 + label)) for label in y]
-            x = [(row + rng.normal(0, 0.5, row.shape)).astype("float32")[:, None] for row in x]
-            return Part(x, y)
+    def make_backbone(self, system, seed, settings):
+        return super().make_backbone("s4d", seed, settings)
 
-        def make_backbone(self, system, seed, settings):
-            return super().make_backbone("s4d", seed, settings)
+    def prepare(self, model, settings, steps):
+        rate = cosine(settings["learning_rate"], steps)
+        slow = cosine(settings["ssm_learning_rate"], steps)
+        averages = settings["select"] == "last"
+        model.compile(ssm_optimizer(rate, slow, use_ema=averages, ema_momentum=0.9))
 
-        def prepare(self, model, settings, steps):
-            rate = cosine(settings["learning_rate"], steps)
-            slow = cosine(settings["ssm_learning_rate"], steps)
-            averages = settings["select"] == "last"
-            model.compile(ssm_optimizer(rate, slow, use_ema=averages, ema_momentum=0.9))
-
-        def facts(self, system, settings):
-            return {"data": {"name": "sines"}}
-
-    return Killed()
+    def facts(self, system, settings):
+        return {"data": {"name": "sines"}}
 
 
 def train(system, out, epochs=40):
-    """What a child does."""
-    from keras_ssm.training import train
-
-    return train(recipe(), system, ".", out, seed=3, overrides={"epochs": epochs})
+    """A run that is not killed from here."""
+    return run_recipe(Killed(), system, ".", out, seed=3, overrides={"epochs": epochs})
 
 
 def child(system, out, stderr):
-    """Starts a child, which writes to a file what it says."""
-    paths = [str(ROOT), os.environ.get("PYTHONPATH", "")]
-    return subprocess.Popen(
-        [sys.executable, __file__, "--train", system, "--out", str(out)],
-        stderr=stderr,
-        env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, paths))},
-    )
+    """Returns the process that trains, which writes to a file what it says.
+
+    It is a fork of this one, which has imported everything and computed nothing.
+    """
+    process = os.fork()
+    if process:
+        return process
+    code = 1
+    try:
+        os.dup2(stderr.fileno(), 2)
+        train(system, out)
+        code = 0
+    except BaseException:
+        traceback.print_exc()
+    os._exit(code)
 
 
 def wait_for_epoch(process, out):
-    """Waits until a child has written an epoch, or has ended; what it says meanwhile is kept."""
+    """Waits until a child has written an epoch, or has ended; returns its status if so."""
     log, before = out / "log.csv", _written(out / "log.csv")
-    while process.poll() is None and _written(log) == before:
+    while _written(log) == before:
         time.sleep(0.002)
-    return time.monotonic()
+        ended, status = os.waitpid(process, os.WNOHANG)
+        if ended:
+            return status
+    return None
 
 
 def _written(path):
@@ -122,14 +134,15 @@ def run(system, out, kills=0, moments=None, window=1.0):
     while True:
         with tempfile.TemporaryFile("w+") as stderr:
             process = child(system, out, stderr)
-            started = wait_for_epoch(process, out)
-            if len(struck) < kills:
+            status = wait_for_epoch(process, out)
+            started = time.monotonic()
+            if status is None and len(struck) < kills:
                 time.sleep(moments.uniform(0.0, window))
-                process.send_signal(signal.SIGKILL)
-            process.wait()
-            if process.returncode == 0:
+                os.kill(process, signal.SIGKILL)
+            status = os.waitpid(process, 0)[1] if status is None else status
+            if status == 0:
                 return time.monotonic() - started, struck
-            if process.returncode != -signal.SIGKILL:
+            if not os.WIFSIGNALED(status):
                 stderr.seek(0)
                 raise SystemExit(f"a training failed:\n{stderr.read()}")
         hidden = [path.name for path in out.rglob(".*.saving.*")]
@@ -169,12 +182,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--kills", type=int, default=20)
     parser.add_argument("--seed", type=int, default=0, help="of the moments")
-    parser.add_argument("--train", choices=SYSTEMS, help=argparse.SUPPRESS)
-    parser.add_argument("--out", type=Path, help=argparse.SUPPRESS)
     args = parser.parse_args()
-    if args.train:
-        train(args.train, args.out)
-        return
     moments = random.Random(args.seed)
     failed = False
     for i, system in enumerate(SYSTEMS):

@@ -8,7 +8,7 @@ import pytest
 from keras_ssm.training import train
 from tests.training.toy import Toy
 
-pytestmark = pytest.mark.once("torch")
+pytestmark = [pytest.mark.once("torch"), pytest.mark.usefixtures("undrawn")]
 
 
 class Poison(keras.callbacks.Callback):
@@ -23,7 +23,7 @@ class Poison(keras.callbacks.Callback):
 
     def on_train_batch_end(self, batch, logs=None):
         if (self.epoch, batch) == self.at:
-            kernel = self.model.head.kernel
+            kernel = self.model.get_layer("logits").kernel
             kernel.assign(kernel * np.inf)
 
 
@@ -56,20 +56,20 @@ def good(path):
 )
 def test_the_first_weight_that_goes_is_named(tmp_path, data, at, stopped):
     with pytest.raises(ValueError, match=stopped) as caught:
-        train(Poisoned(*at), "s4d", data, tmp_path / "run")
+        train(Poisoned(*at), "plain", data, tmp_path / "run")
     message = str(caught.value)
     assert f"first weight to go was 'logits/kernel', at step {at[1] + 1} of epoch 2" in message
     assert good(tmp_path / "run" / "last_good.weights.h5")
     assert good(tmp_path / "run" / "backup" / "latest.weights.h5")
-    model = Toy().make_model("s4d", 0, Toy.settings)
+    model = Toy().make_model("plain", 0, Toy().settings_of("plain"))
     model.load_weights(tmp_path / "run" / "last_good.weights.h5")
 
 
 def test_the_last_good_weights_are_those_before_the_step(tmp_path, data):
     with pytest.raises(ValueError, match="must stay finite"):
-        train(Poisoned(1, 0), "s4d", data, tmp_path / "run")
-    train(Toy(), "s4d", data, tmp_path / "one", overrides={"epochs": 1})
-    models = [Toy().make_model("s4d", 0, Toy.settings) for _ in range(2)]
+        train(Poisoned(1, 0), "plain", data, tmp_path / "run")
+    train(Toy(), "plain", data, tmp_path / "one", overrides={"epochs": 1})
+    models = [Toy().make_model("plain", 0, Toy().settings_of("plain")) for _ in range(2)]
     models[0].load_weights(tmp_path / "run" / "last_good.weights.h5")
     models[1].load_weights(tmp_path / "one" / "backup" / "latest.weights.h5")
     for mine, expected in zip(models[0].weights, models[1].weights, strict=True):
@@ -78,6 +78,6 @@ def test_the_last_good_weights_are_those_before_the_step(tmp_path, data):
 
 def test_a_rate_that_is_too_high_ends_the_run(tmp_path, data):
     with pytest.raises(ValueError, match="before it the largest number was") as caught:
-        train(Toy(), "s4d", data, tmp_path / "run", overrides={"learning_rate": 1e38})
+        train(Toy(), "plain", data, tmp_path / "run", overrides={"learning_rate": 1e38})
     assert "Received: loss=" in str(caught.value)
     assert good(tmp_path / "run" / "last_good.weights.h5")

@@ -10,7 +10,7 @@ from keras_ssm.training import append_rows, train
 from keras_ssm.training.results import commit
 from tests.training.toy import Toy
 
-pytestmark = pytest.mark.once("torch")
+pytestmark = [pytest.mark.once("torch"), pytest.mark.usefixtures("undrawn")]
 
 RESULTS = {
     "recipe": "toy",
@@ -29,7 +29,7 @@ def read(path):
 
 
 def test_results_say_by_what_they_were_made(tmp_path, data):
-    found = train(Toy(), "s4d", data, tmp_path / "run", command="keras-ssm train toy")
+    found = train(Toy(), "plain", data, tmp_path / "run", command="keras-ssm train toy")
     assert found["versions"]["keras"] and found["versions"]["python"]
     assert found["backend"] == "torch" and found["machine"] and found["parameters"] > 0
     assert found["processor_seconds"] >= 0 and found["command"] and "commit" in found

@@ -10,9 +10,9 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 TOOL = runpy.run_path(str(ROOT / "tools" / "kill_training.py"))
-EPOCHS = 4
+EPOCHS = 3
 
-pytestmark = pytest.mark.once("torch")
+pytestmark = [pytest.mark.once("torch"), pytest.mark.usefixtures("undrawn")]
 
 
 @pytest.fixture(scope="module")
@@ -53,7 +53,7 @@ def test_interrupted_runs_go_on_bit_for_bit(tmp_path, peace, monkeypatch):
 
 
 def test_averages_of_weights_go_on_bit_for_bit(tmp_path, peace, monkeypatch):
-    for last in (1, 3, 6):  # the very first, before any backup, and later ones
+    for last in (1, 5):  # the very first, before any backup, and a later one
         interrupted("averaged", tmp_path / "run", monkeypatch, last)
     TOOL["train"]("averaged", tmp_path / "run", EPOCHS)
     assert TOOL["differences"](peace("averaged"), tmp_path / "run") == []

@@ -10,7 +10,7 @@ from keras_ssm.training import train
 from keras_ssm.training.best_weights import BestWeights
 from tests.training.toy import Toy
 
-pytestmark = pytest.mark.once("torch")
+pytestmark = [pytest.mark.once("torch"), pytest.mark.usefixtures("undrawn")]
 
 
 class Scripted(Toy):
@@ -42,7 +42,7 @@ def epochs(directory):
 )
 def test_the_best_weights_are_those_of_the_result(tmp_path, data, settings, best, ran):
     recipe = Scripted()
-    results = train(recipe, "s4d", data, tmp_path / "run", overrides=settings)
+    results = train(recipe, "plain", data, tmp_path / "run", overrides=settings)
     assert epochs(tmp_path / "run") == list(Scripted.values[:ran])
     assert results["steps"] == ran * 2
     for found, expected in zip(recipe.last, recipe.seen[best], strict=True):
@@ -56,8 +56,8 @@ def test_a_run_that_had_stopped_does_not_go_on(tmp_path, data, monkeypatch):
     recipe = Scripted()
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
         patch.setattr(BestWeights, "on_train_end", killed)
-        train(recipe, "s4d", data, tmp_path / "run")
-    assert train(recipe, "s4d", data, tmp_path / "run")["steps"] == 8
+        train(recipe, "plain", data, tmp_path / "run")
+    assert train(recipe, "plain", data, tmp_path / "run")["steps"] == 8
     assert epochs(tmp_path / "run") == list(Scripted.values[:4])
     for found, expected in zip(recipe.last, recipe.seen[1], strict=True):
         np.testing.assert_array_equal(found, expected)
@@ -68,7 +68,7 @@ def test_less_is_better_unless_the_recipe_says_otherwise(tmp_path, data):
         rising = ()
 
     recipe = Falling()
-    train(recipe, "s4d", data, tmp_path / "run")
+    train(recipe, "plain", data, tmp_path / "run")
     for found, expected in zip(recipe.last, recipe.seen[0], strict=True):
         np.testing.assert_array_equal(found, expected)
 
@@ -91,4 +91,4 @@ def test_what_cannot_be_selected_is_refused(tmp_path, data):
         (Averaged(), {}, "use_ema"),
     ):
         with pytest.raises(ValueError, match=message):
-            train(recipe, "s4d", data, tmp_path / message[:5], overrides=settings)
+            train(recipe, "plain", data, tmp_path / message[:5], overrides=settings)
