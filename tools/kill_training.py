@@ -191,7 +191,7 @@ def main():
             peace, war = Path(folder) / "peace", Path(folder) / "war"
             seconds, _ = run(system, peace)
             # Each child does at least an epoch; half of a training is left to the last one.
-            window = max(0.05, seconds / max(1, kills))
+            window = max(0.05, 0.6 * seconds / max(1, kills))
             _, struck = run(system, war, kills, moments, window)
             found = differences(peace, war)
             writing = sum(bool(hidden) for _, hidden in struck)

@@ -27,42 +27,43 @@ def peace(tmp_path_factory):
     return run
 
 
-def interrupted(system, out, patch, last):
-    """Runs until a file is to be put into its place for the time `last`."""
+def interrupted(system, out, patch, name, time):
+    """Runs until a file of this name is put into its place for the time `time`."""
     replace, count = os.replace, 0
 
-    def ending(*args, **kwargs):
+    def ending(source, destination, **kwargs):
         nonlocal count
-        count += 1
-        if count == last:
+        count += str(destination).endswith(f"run/{name}")
+        if count == time:
             raise KeyboardInterrupt
-        return replace(*args, **kwargs)
+        return replace(source, destination, **kwargs)
 
     with patch.context() as patched, pytest.raises(KeyboardInterrupt):
         patched.setattr(os, "replace", ending)
         TOOL["train"](system, out, EPOCHS)
-    return count
 
 
 @pytest.mark.everywhere
 def test_interrupted_runs_go_on_bit_for_bit(tmp_path, peace, monkeypatch):
-    # Of an epoch: its row, the best weights if they are, the backup.
-    interrupted("best", tmp_path / "run", monkeypatch, last=6)
-    TOOL["train"]("best", tmp_path / "run", EPOCHS)
-    assert TOOL["differences"](peace("best"), tmp_path / "run") == []
+    out = tmp_path / "run"
+    interrupted("best", out, monkeypatch, "backup/latest.weights.h5", time=2)
+    assert len((out / "log.csv").read_text().splitlines()) == 3  # one more than is in the backup
+    TOOL["train"]("best", out, EPOCHS)
+    assert TOOL["differences"](peace("best"), out) == []
 
 
 def test_averages_of_weights_go_on_bit_for_bit(tmp_path, peace, monkeypatch):
-    for last in (1, 5):  # the very first, before any backup, and a later one
-        interrupted("averaged", tmp_path / "run", monkeypatch, last)
-    TOOL["train"]("averaged", tmp_path / "run", EPOCHS)
-    assert TOOL["differences"](peace("averaged"), tmp_path / "run") == []
+    out = tmp_path / "run"
+    interrupted("averaged", out, monkeypatch, "run.json", time=1)  # the very first file
+    interrupted("averaged", out, monkeypatch, "log.csv", time=2)
+    TOOL["train"]("averaged", out, EPOCHS)
+    assert TOOL["differences"](peace("averaged"), out) == []
 
 
 def test_a_killed_process_leaves_what_the_next_goes_on_from(tmp_path, peace):
     out = tmp_path / "run"
     done = subprocess.run(
-        [sys.executable, "-m", "tests.killed_training", "best", out, "7"],
+        [sys.executable, "-m", "tests.killed_training", "best", out],
         cwd=ROOT,
         capture_output=True,
         text=True,
