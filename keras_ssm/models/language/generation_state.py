@@ -11,6 +11,11 @@ from keras_ssm.models.saving.fingerprint import fingerprint
 from keras_ssm.types import PathLike, State
 
 FORMAT = 1
+# What NumPy raises for files that it did not write.
+UNREADABLE = (
+    *(ValueError, TypeError, AttributeError, EOFError, MemoryError),
+    *(zipfile.BadZipFile, zlib.error),
+)
 
 
 class GenerationState:
@@ -176,7 +181,7 @@ class GenerationState:
         try:
             with np.load(filepath, allow_pickle=False) as file:
                 arrays = dict(file)
-        except (ValueError, TypeError, AttributeError, EOFError, zipfile.BadZipFile) as error:
+        except UNREADABLE as error:
             raise ValueError(
                 "`filepath` must be a file that `GenerationState.save` wrote. "
                 f"Received: filepath={str(filepath)!r}, of which NumPy says: {error}"

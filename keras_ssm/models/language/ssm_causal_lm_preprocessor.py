@@ -244,6 +244,12 @@ class SSMCausalLMPreprocessor(Attributes, CausalLMPreprocessor):
     def _add_missing_kwargs(cls, loader, kwargs):
         """Takes the tokenizer of a preset whose task has another preprocessor."""
         if "tokenizer" not in kwargs:
+            if loader.config.get("config", {}).get("vocabulary_size") is None:
+                raise ValueError(
+                    f"Preset '{loader.preset}' must read token ids to be a language model: load "
+                    "it as what it was saved as, such as `SSMClassifier.from_preset`. "
+                    "Received: a model of floats"
+                )
             if tokenizer_of(loader.preset) is None:
                 raise ValueError(
                     f"Preset '{loader.preset}' holds no tokenizer: pass `tokenizer`, or to a model "

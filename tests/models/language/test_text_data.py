@@ -171,6 +171,8 @@ def test_other_tasks_and_preprocessors_of_a_preset(file, tmp_path):
     for name, given in (("neox", {"preprocessor": None}), ("backbone", {})):
         classifier = SSMClassifier.from_preset(tmp_path / name, num_classes=2, **given)
         assert classifier.predict(ids, verbose=0).shape == (1, 2)
+    with pytest.raises(ValueError, match="must read token ids to be a language model"):
+        SSMCausalLM.from_preset("s4d_digits")
     with pytest.raises(ValueError, match="holds no tokenizer: pass `tokenizer`"):
         SSMCausalLMPreprocessor.from_preset(tmp_path / "backbone")
     given = SSMCausalLMPreprocessor.from_preset(tmp_path / "backbone", tokenizer=ByteTokenizer())
