@@ -5,7 +5,7 @@ from keras import ops
 
 from keras_ssm.ops import backend
 from keras_ssm.ops.backend import exact_einsum
-from keras_ssm.ops.exporting import known, longest
+from keras_ssm.ops.exporting import known, longest, loops_allowed
 
 # Work within a chunk grows with its length, what passes between chunks with their number; measured.
 CHUNK_SIZE = 64
@@ -43,28 +43,89 @@ def ssd(x, dt, A, B, C, D=None, initial_state=None, chunk_size=None):
     T = chunk_size or CHUNK_SIZE
     T = T if length is None else min(T, length)
     by_group = (groups, heads // groups)
-    driven = chunks_of(x * dt[..., None], T, (*by_group, head_dim))  # (batch, chunks, T, g, r, p)
-    sums = backend.cumsum(chunks_of(dt * A, T, by_group), axis=2)
-    sums = ops.transpose(sums, (0, 1, 3, 4, 2))  # (batch, chunks, g, r, T)
-    B, C = (chunks_of(z, T, (groups, state_dim)) for z in (B, C))
-
-    total = sums[..., -1]
-    to_end = driven * ops.transpose(ops.exp(total[..., None] - sums), (0, 1, 4, 2, 3))[..., None]
-    added = exact_einsum("bkjgrp,bkjgn->bkgrpn", to_end, B)
-    start = ops.zeros_like(added[:, 0])
-    if initial_state is not None:
-        start = ops.reshape(initial_state, (-1, *added.shape[2:]))
-    before, last = pass_states(total, added, start)
-
-    weights = backend.einsum("bktgn,bkjgn->bkgtj", C, B)[:, :, :, None] * decays(sums)
-    y = backend.einsum("bkgrtj,bkjgrp->bktgrp", weights, driven)
-    read = exact_einsum("bktgn,bkgrpn->bktgrp", C, before)
-    y = y + read * ops.transpose(ops.exp(sums), (0, 1, 4, 2, 3))[..., None]
     lead = known(x.shape[0]) or ops.shape(x)[0]
+    driven = chunks_of(x * dt[..., None], T, (*by_group, head_dim))
+    sums = backend.cumsum(chunks_of(dt * A, T, by_group), axis=2)
+    B, C = (chunks_of(z, T, (groups, state_dim)) for z in (B, C))
+    start = ops.zeros_like(driven[:, 0, 0, :, :, :, None] * B[:, 0, 0, :, None, None])
+    if initial_state is not None:
+        start = ops.reshape(initial_state, (-1, *start.shape[1:]))
+    run = lambda *tensors: _outputs(*tensors)[0]  # noqa: E731
+    if backend.compiles_gradients() and loops_allowed() and length is not None:
+        run = backend.with_gradient(_outputs, _gradients)
+    B, C = (_by_head(z, heads=False) for z in (B, C))
+    y, last, _ = run(_by_head(driven), _by_head(sums), B, C, start)
+    y = ops.transpose(y, (0, 3, 1, 2, 4))
     y = ops.reshape(y, (lead, -1, heads, head_dim))[:, : length or ops.shape(x)[1]]
     if D is not None:
         y = y + x * D
     return y, ops.reshape(last, (-1, heads, head_dim, state_dim))
+
+
+def _by_head(z, heads=True):
+    """`(batch, chunks, T, groups, [heads], [size])` to `(chunks, groups, [heads], T, [size])`.
+
+    The chunks of all rows, one row after another: what is multiplied for each head lies together.
+    """
+    z = ops.reshape(z, (-1, *z.shape[2:]))
+    axes = (0, 2, 1, 3) if len(z.shape) == 4 and not heads else (0, 2, 3, 1, 4)[: len(z.shape)]
+    return ops.transpose(z, axes)
+
+
+def _outputs(driven, sums, B, C, start):
+    """The outputs, the last state and those before the chunks, and what the gradient needs.
+
+    The states before the chunks are outputs too, as second derivatives pass through them.
+    """
+    total = sums[..., -1]
+    to_end = driven * ops.exp(total[..., None] - sums)[..., None]
+    added = exact_einsum("sgrjp,sgjn->sgrpn", to_end, B)
+    before, last = _passed(total, added, start)
+    weights = backend.einsum("sgtn,sgjn->sgtj", C, B)[:, :, None] * decays(sums)
+    read = exact_einsum("sgtn,sgrpn->sgrtp", C, before)
+    y = backend.einsum("sgrtj,sgrjp->sgrtp", weights, driven) + read * ops.exp(sums)[..., None]
+    return (y, last, before), (driven, sums, B, C, before, y)
+
+
+def _passed(total, added, start, reverse=False):
+    """`pass_states` of chunks that lie one behind the other in the first axis, in either order."""
+    turned = lambda z: ops.flip(z, axis=1) if reverse else z  # noqa: E731
+    lead = known(start.shape[0])
+    of_rows = lambda z: ops.reshape(z, (lead or ops.shape(start)[0], -1, *z.shape[1:]))  # noqa: E731
+    before, last = pass_states(turned(of_rows(total)), turned(of_rows(added)), start)
+    return ops.reshape(turned(before), (-1, *added.shape[1:])), last
+
+
+def _gradients(kept, cotangents):
+    """The adjoint states pass from the last chunk to the first.
+
+    A sum s_t multiplies what step t reads and divides what it writes. Its gradient is therefore
+    d_y_t y_t less d_u_t u_t, with the driven input u, and no matrix of T x T is summed for it.
+    """
+    driven, sums, B, C, before, y = kept
+    d_y, d_last, d_before = cotangents
+    total = sums[..., -1]
+    from_start = d_y * ops.exp(sums)[..., None]
+    to_end = ops.exp(total[..., None] - sums)[..., None]
+    d_read = exact_einsum("sgrtp,sgtn->sgrpn", from_start, C) + d_before
+    later, d_start = _passed(total, d_read, d_last, reverse=True)  # adjoints after the chunks
+
+    d_driven = exact_einsum("sgrpn,sgjn->sgrjp", later, B) * to_end
+    d_total = backend.sum_of_products(driven, d_driven, axis=(3, 4))
+    met = backend.sum_of_products(later, before, axis=(3, 4))
+    d_total = d_total + ops.exp(total) * met
+    decay = decays(sums)
+    weights = backend.einsum("sgtn,sgjn->sgtj", C, B)[:, :, None] * decay
+    d_driven = d_driven + backend.einsum("sgrtj,sgrtp->sgrjp", weights, d_y)
+    d_scores = backend.einsum("sgrtp,sgrjp->sgrtj", d_y, driven)
+    d_scores = backend.sum_of_products(d_scores, decay, axis=2)
+    d_C = backend.einsum("sgtj,sgjn->sgtn", d_scores, B)
+    d_C = d_C + exact_einsum("sgrtp,sgrpn->sgtn", from_start, before)
+    d_B = backend.einsum("sgtj,sgtn->sgjn", d_scores, C)
+    d_B = d_B + exact_einsum("sgrjp,sgrpn->sgjn", driven * to_end, later)
+    d_sums = ops.sum(d_y * y - driven * d_driven, axis=-1)
+    at_end = [(0, 0)] * 3 + [(sums.shape[-1] - 1, 0)]
+    return d_driven, d_sums + backend.pad(d_total[..., None], at_end), d_B, d_C, d_start
 
 
 def decays(sums):

@@ -1,5 +1,6 @@
 import json
 import zipfile
+import zlib
 from typing import Self
 
 import keras

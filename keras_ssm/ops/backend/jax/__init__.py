@@ -22,9 +22,11 @@ from keras_ssm.ops.backend.jax.numbers import (
     mean,
     minimum,
     sin,
+    sum_of_products,
     tanh,
 )
 from keras_ssm.ops.backend.jax.programs import program, step_program, were_given_away
+from keras_ssm.ops.backend.jax.selective import selective_outputs
 from keras_ssm.ops.exporting import loops_allowed
 
 __all__ = [
@@ -39,6 +41,7 @@ __all__ = [
     "export_arguments",
     "exports_erf",
     "fused_scan",
+    "fused_selective",
     "is_stateless",
     "map_blocks",
     "matmul",
@@ -53,6 +56,7 @@ __all__ = [
     "sin",
     "static_value",
     "step_program",
+    "sum_of_products",
     "tanh",
     "were_given_away",
     "with_gradient",
@@ -151,6 +155,13 @@ def fused_scan(dA, inputs, initial, reverse, portable):
         return xla.scan_gradients(*kept, upstream, reverse)
 
     return with_gradient(evaluate, gradient)(dA, inputs, initial)
+
+
+def fused_selective(x, dt, A, B, C, D, initial, portable):
+    """`ops.selective_scan` with a gradient of its own, on a CPU and for a known length."""
+    if not runs_in_blocks() or not isinstance(x.shape[1], int):
+        return None
+    return selective_outputs(x, dt, A, B, C, D, initial)
 
 
 def exports_erf():

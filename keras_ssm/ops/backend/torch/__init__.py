@@ -36,6 +36,7 @@ __all__ = [
     "arctan2",
     "argsort",
     "assign_part",
+    "compiles_gradients",
     "complex_of",
     "contiguous",
     "cos",
@@ -144,6 +145,11 @@ def unrolled(advance, state, steps, reverse=False):
 def without_gradients():
     """A context in which no operation is recorded; programs that are traced have none anyway."""
     return contextlib.nullcontext() if torch.compiler.is_compiling() else torch.no_grad()
+
+
+def compiles_gradients():
+    """PyTorch runs op by op."""
+    return False
 
 
 def with_gradient(forward, backward):
