@@ -271,7 +271,7 @@ def test_new_weights_hold_from_the_next_chunk_on(tmp_path):
             before = after
 
 
-@pytest.mark.once("torch", "jax")
+@pytest.mark.once("torch")
 def test_layers_that_change_their_form():
     model = make_model(hidden_dim=8)
     stream = model.stream(2)
