@@ -78,6 +78,11 @@ def test_what_sets_the_units(x):
     assert abs(float(steps.scaling.scale[0]) - every.std()) < 1e-5
     steps.adapt_targets([np.full(n, n) for n in LENGTHS], [np.arange(n) < 3 for n in LENGTHS])
     assert abs(float(steps.scaling.mean[0]) - LENGTHS.mean()) < 1e-5
+    conv = {"encoder": "conv", "encoder_width": 4, "encoder_stride": 2}
+    backbone = SSMBackbone(S4D(state_dim=4), num_layers=1, hidden_dim=4, input_dim=2, **conv)
+    strided = SSMRegressor(backbone, pooling=None)
+    strided.fit(cut(x), [np.full(n // 2, n) for n in LENGTHS], verbose=0)
+    assert abs(float(strided.scaling.mean[0]) - np.average(LENGTHS, weights=LENGTHS // 2)) < 1e-5
     half = make_model(dtype="mixed_bfloat16")
     half.adapt_targets([1e6 - 1, 1e6 + 1])
     assert np.abs(half.predict(x, verbose=0) - 1e6).max() < 100

@@ -200,7 +200,8 @@ class SSMRegressor(PooledStream, HeadedTask):
         rows = slice(0, int(len(y) * (1.0 - (validation_split or 0.0))))
         counts = np.ones(y.shape[:1], bool)
         if self.has_step_outputs:
-            counts = np.asarray(targets.to_numpy(x["padding_mask"]), bool)
+            mask = self.backbone.output_mask(x["padding_mask"])
+            counts = np.asarray(targets.to_numpy(mask), bool)
         if sample_weight is not None:
             counts = counts & (targets.to_numpy(sample_weight) > 0)
         values = self._in_rows(y[rows])[counts[rows].reshape(-1)]
