@@ -47,6 +47,7 @@ class ECGAhead(ForecastRecipe):
         "learning_rate": 4e-3,
         "ssm_learning_rate": 1e-3,
         "weight_decay": 0.05,
+        "margin": 0.01,
         "stride": 10,
     }
     systems = {

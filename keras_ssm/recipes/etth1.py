@@ -52,6 +52,7 @@ class ETTh1(ForecastRecipe):
         "learning_rate": 1e-3,
         "ssm_learning_rate": 5e-4,
         "weight_decay": 0.05,
+        "margin": 0.01,
         "stride": 1,
     }
     systems = {

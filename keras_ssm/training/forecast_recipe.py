@@ -15,7 +15,7 @@ from keras_ssm.training.systems import cosine, make_mixer
 OF_TRAINING = ("epochs", "batch_size", "learning_rate")
 OF_BRANCH = (
     *("num_layers", "hidden_dim", "state_dim", "dropout", "dt_min", "dt_max", "context"),
-    *("ssm_learning_rate", "weight_decay", "steps_per_epoch", "origins"),
+    *("ssm_learning_rate", "weight_decay", "steps_per_epoch", "origins", "margin"),
 )
 # What the settings of baselines lack; they have one epoch, as all have.
 NEURAL = dict.fromkeys(OF_BRANCH)
@@ -132,7 +132,7 @@ class ForecastRecipe(Recipe):
             return
         steps = settings["steps_per_epoch"]
         (backup,) = [callback for callback in callbacks if isinstance(callback, RunBackup)]
-        keep = KeepBest(backup.path.parent / "best.weights.h5")
+        keep = KeepBest(settings["margin"], backup.path.parent / "best.weights.h5")
         backup.states["kept"] = keep
         model.fit(
             history.data,

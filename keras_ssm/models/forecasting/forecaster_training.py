@@ -109,8 +109,8 @@ class ForecasterTraining:
                 Defaults to `(80, 90, 95)`.
             validation_forecasts: int. How many forecasts score the validation part at most.
                 Defaults to `4096`.
-            keep: `KeepBest` or `None`. The callback that keeps the best weights, for a training
-                that may be interrupted; see `keras_ssm.training`.
+            keep: `KeepBest` or `None`. The callback that keeps the best weights. Defaults to one
+                that prefers trained weights to the shortcut alone where they are better by 1 %.
             **kwargs: `initial_epoch`, `validation_freq`.
 
         Returns:

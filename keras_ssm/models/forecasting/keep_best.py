@@ -4,13 +4,19 @@ import keras
 import numpy as np
 
 from keras_ssm.atomic_file import writing_file
+from keras_ssm.checks import check_number
 from keras_ssm.types import PathLike
 
 
 class KeepBest(keras.callbacks.Callback):
     """Ends a training with the weights that were best, those before it among them.
 
+    Forecasts of a validation part overlap, so that small gains say little: trained weights must be
+    better than those before the training by a margin.
+
     Args:
+        margin: float. Share of the first score by which trained weights must be better.
+            Defaults to `0.01`.
         filepath: str, `Path` or `None`. Where the best weights are kept, ending in `.weights.h5`,
             for a training that may be interrupted: with `get_state` and `set_state` they are
             found again. Defaults to `None`: in memory.
@@ -22,8 +28,15 @@ class KeepBest(keras.callbacks.Callback):
 
     finished = False  # a run that goes on looks whether it is to end
 
-    def __init__(self, filepath: PathLike | None = None, monitor: str = "val_loss"):
+    def __init__(
+        self,
+        margin: float = 0.01,
+        filepath: PathLike | None = None,
+        monitor: str = "val_loss",
+    ):
         super().__init__()
+        check_number("margin", margin, low=0, high=1)
+        self.margin = margin
         self.path = None if filepath is None else Path(filepath)
         self.monitor = monitor
         self.best, self.epoch, self.weights, self.data = None, 0, None, None
@@ -45,7 +58,7 @@ class KeepBest(keras.callbacks.Callback):
         value = (logs or {}).get(self.monitor)
         if self.best is None or value is None or not np.isfinite(value):
             return
-        if value < self.best:
+        if value < (self.best if self.epoch else self.best * (1.0 - self.margin)):
             self.best, self.epoch = float(value), epoch + 1
             if self.path is None:
                 self.weights = self.model.get_weights()

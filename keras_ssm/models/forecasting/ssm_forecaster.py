@@ -32,7 +32,8 @@ class SSMForecaster(ForecasterUse, ForecasterTraining, SSMTask):
     it in closed form (ridge regression). The branch reads the whole history, normalised by a
     running mean and deviation, and adds to that forecast what it has learned to add: nothing at
     first. Of all states of the weights, the one before training among them, `fit` keeps the one
-    that is best on the validation part. So the forecaster is never worse there than ridge.
+    that is best on the validation part, and the shortcut alone unless training gains 1 % there. So
+    the forecaster is never worse there than ridge.
 
     Every variable of every series is a row of its own, with the same weights. A value that is NaN
     is a masked step: the branch passes it by, and the shortcut reads the value seen last in its
