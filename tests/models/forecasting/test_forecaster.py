@@ -8,6 +8,7 @@ import pytest
 from keras_ssm.layers import S4D
 from keras_ssm.models import SSMBackbone, SSMForecaster
 from keras_ssm.models.forecasting import closed_form, rolling
+from keras_ssm.models.forecasting.keep_best import KeepBest
 from keras_ssm.models.saving.preset_loading import load_model
 
 LOOKBACK, HORIZON = 8, 4
@@ -65,18 +66,25 @@ def test_update_is_a_forecast_of_the_whole_history(model, data):
     assert np.allclose(model.update(data), expected, rtol=1e-5, atol=1e-5)
 
 
-def test_saved_is_loaded(model, data, tmp_path):
-    expected = model.predict(data, levels=80)
-    model.save(tmp_path / "model.keras")
-    model.save_to_preset(tmp_path / "preset")
-    clone = keras.models.clone_model(model)
-    clone.set_weights(model.get_weights())
-    loaded = keras.models.load_model(tmp_path / "model.keras")
-    for found in (loaded, load_model(tmp_path / "preset"), clone):
-        assert isinstance(found, SSMForecaster)
-        again = found.predict(data, levels=80)
-        for name in ("mean", "lo-80", "hi-80"):
-            assert np.allclose(again[name], expected[name], rtol=1e-5, atol=1e-5)
+@pytest.mark.eager
+@pytest.mark.parametrize(
+    "kind",
+    ["file", *(pytest.param(k, marks=pytest.mark.once("torch")) for k in ("preset", "clone"))],
+)
+def test_saved_is_loaded(model, data, tmp_path, kind):
+    if kind == "file":
+        model.save(tmp_path / "model.keras")
+        found = keras.models.load_model(tmp_path / "model.keras")
+    elif kind == "preset":
+        model.save_to_preset(tmp_path / "preset")
+        found = load_model(tmp_path / "preset")
+    else:
+        found = keras.models.clone_model(model)
+        found.set_weights(model.get_weights())
+    assert isinstance(found, SSMForecaster)
+    again, expected = (forecaster.predict(data, levels=80) for forecaster in (found, model))
+    for name in ("mean", "lo-80", "hi-80"):
+        assert np.allclose(again[name], expected[name], rtol=1e-5, atol=1e-5)
     assert (expected["lo-80"] < expected["mean"]).all()
 
 
@@ -94,6 +102,7 @@ def test_training_moves_the_branch_and_the_best_is_kept(data):
         assert min(history["val_loss"]) == history["val_loss"][model.fitted["epoch"] - 1]
 
 
+@pytest.mark.once("torch")
 def test_dropout_acts_in_training_alone(data):
     backbone = SSMBackbone(S4D(state_dim=4, seed=0), num_layers=1, hidden_dim=8, dropout=0.5)
     model = shaken(SSMForecaster(backbone, lookback=LOOKBACK, horizon=HORIZON))
@@ -121,6 +130,18 @@ def test_step_0_is_kept_where_the_branch_does_not_help():
     alone.fit(noise, epochs=0, **settings)
     assert np.allclose(model.predict(noise), alone.predict(noise), atol=1e-6)
     assert min(history["val_loss"]) > alone.evaluate(noise, rows=60)["mse"]
+
+
+@pytest.mark.once("torch")
+def test_gains_that_say_little_do_not_count(model):
+    best = KeepBest(margin=0.1)
+    best.set_model(model)
+    best.begin(1.0, model.get_weights(), None)
+    kept = []
+    for epoch, loss in enumerate((0.95, 0.85, 0.84, 0.9)):
+        best.on_epoch_end(epoch, {"val_loss": loss})
+        kept.append(best.epoch)
+    assert kept == [0, 2, 3, 3]
 
 
 @pytest.mark.once("torch")
