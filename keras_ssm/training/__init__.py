@@ -8,6 +8,7 @@ from keras_ssm.training.recipe import Recipe, Splits
 from keras_ssm.training.results import append_rows, summary, write_rows
 from keras_ssm.training.rows import Part, ShuffledRows, predict, split
 from keras_ssm.training.run import train
+from keras_ssm.training.sound_baselines import LogMel, log_mel_cnn, waveform_cnn
 from keras_ssm.training.systems import MIXERS, cosine, make_mixer
 
 __all__ = [
@@ -18,6 +19,7 @@ __all__ = [
     "FollowEpochs",
     "ForecastRecipe",
     "History",
+    "LogMel",
     "Part",
     "Recipe",
     "ShuffledRows",
@@ -25,11 +27,13 @@ __all__ = [
     "append_rows",
     "cnn",
     "cosine",
+    "log_mel_cnn",
     "lstm",
     "make_mixer",
     "predict",
     "split",
     "summary",
     "train",
+    "waveform_cnn",
     "write_rows",
 ]

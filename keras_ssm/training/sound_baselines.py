@@ -1,0 +1,122 @@
+"""Classifiers of sound of other kinds: convolutions on the waveform, and on its log-mel bands."""
+
+import keras
+import numpy as np
+from keras import ops
+from keras.layers import BatchNormalization, Conv1D, Dense, Dropout, GlobalAveragePooling1D
+
+RATE, FRAME, HOP, BANDS = 8000, 200, 80, 40
+
+
+@keras.saving.register_keras_serializable(package="keras_ssm")
+class LogMel(keras.layers.Layer):
+    """Logarithms of the power in 40 mel bands, in frames of 25 ms every 10 ms, at 8,000 Hz.
+
+    Call arguments:
+        x: float tensor `(batch, length, 1)` from -1 to 1.
+
+    Returns:
+        Tensor `(batch, frames, 40)`.
+
+    Example:
+        ```python
+        y = keras_ssm.training.LogMel()(np.zeros((1, 8000, 1), "float32"))  # (1, 98, 40)
+        ```
+    """
+
+    def build(self, input_shape):
+        hertz = np.fft.rfftfreq(FRAME, 1 / RATE)
+        angles = 2 * np.pi * np.outer(np.arange(FRAME), hertz / RATE)
+        window = np.hanning(FRAME)[:, None]
+        self.waves = np.concatenate([window * np.cos(angles), window * np.sin(angles)], axis=1)
+        mel = 2595 * np.log10(1 + hertz / 700)
+        edges = np.linspace(0, mel[-1], BANDS + 2)
+        up = (mel[:, None] - edges[:-2]) / (edges[1:-1] - edges[:-2])
+        down = (edges[2:] - mel[:, None]) / (edges[2:] - edges[1:-1])
+        self.filters = np.clip(np.minimum(up, down), 0, None).astype("float32")
+        self.waves = self.waves[:, None].astype("float32")
+        self.built = True
+
+    def call(self, x):
+        parts = ops.conv(x, ops.convert_to_tensor(self.waves), strides=HOP, padding="valid")
+        real, imaginary = ops.split(parts, 2, axis=-1)
+        return ops.log(ops.matmul(real**2 + imaginary**2, self.filters) + 1e-4)
+
+    def compute_output_shape(self, input_shape):
+        length = input_shape[1]
+        return (input_shape[0], None if length is None else (length - FRAME) // HOP + 1, BANDS)
+
+
+def waveform_cnn(num_classes: int, settings: dict, scale: float = 1.0) -> keras.Model:
+    """Returns a convolutional network on the waveform: M5, with a mean over the valid steps.
+
+    Args:
+        num_classes: int. Number of logits.
+        settings: dict of `num_layers`, `hidden_dim` and `dropout`.
+        scale: float. Factor on the inputs. Defaults to `1.0`.
+
+    Returns:
+        A `keras.Model`, not compiled, of a dict of `inputs` and `padding_mask`.
+
+    Example:
+        ```python
+        settings = {"num_layers": 4, "hidden_dim": 32, "dropout": 0.1}
+        model = keras_ssm.training.waveform_cnn(10, settings)
+        ```
+
+    Reference:
+        [M5](https://arxiv.org/abs/1610.00087), table 1.
+    """
+    inputs, x, valid = _inputs(scale)
+    x, valid = _layer(x, valid, settings, width=80, stride=4)
+    for _ in range(settings["num_layers"] - 1):
+        x = keras.layers.MaxPooling1D(4, padding="same")(x)
+        valid = keras.layers.MaxPooling1D(4, padding="same")(valid)
+        x, valid = _layer(x * valid, valid, settings, width=3)
+    return _classifier(inputs, x, valid, num_classes, "waveform_cnn")
+
+
+def log_mel_cnn(num_classes: int, settings: dict, scale: float = 1.0) -> keras.Model:
+    """Returns a convolutional network on `LogMel`, with a mean over the valid frames.
+
+    Args:
+        num_classes: int. Number of logits.
+        settings: dict of `num_layers`, `hidden_dim` and `dropout`.
+        scale: float. Factor on the inputs. Defaults to `1.0`.
+
+    Returns:
+        A `keras.Model`, not compiled, of a dict of `inputs` and `padding_mask`.
+
+    Example:
+        ```python
+        settings = {"num_layers": 4, "hidden_dim": 32, "dropout": 0.1}
+        model = keras_ssm.training.log_mel_cnn(10, settings)
+        ```
+    """
+    inputs, x, valid = _inputs(scale)
+    x = ops.pad(x, [[0, 0], [0, FRAME - 1], [0, 0]])  # a short row has a frame as well
+    x, valid = BatchNormalization()(LogMel()(x)), valid[:, ::HOP]
+    for _ in range(settings["num_layers"]):
+        x, valid = _layer(x * valid, valid, settings, width=5)
+    return _classifier(inputs, x, valid, num_classes, "log_mel_cnn")
+
+
+def _inputs(scale):
+    inputs = {
+        "inputs": keras.Input((None, 1), name="inputs"),
+        "padding_mask": keras.Input((None,), dtype="bool", name="padding_mask"),
+    }
+    valid = ops.expand_dims(ops.cast(inputs["padding_mask"], "float32"), -1)
+    return inputs, keras.layers.Rescaling(scale)(inputs["inputs"]) * valid, valid
+
+
+def _layer(x, valid, settings, width, stride=1):
+    x = Conv1D(settings["hidden_dim"], width, strides=stride, padding="same")(x)
+    valid = valid[:, ::stride]
+    x = BatchNormalization()(x, mask=valid[..., 0] > 0)
+    return Dropout(settings["dropout"])(ops.relu(x)), valid
+
+
+def _classifier(inputs, x, valid, num_classes, name):
+    x = GlobalAveragePooling1D()(x, mask=valid[..., 0] > 0)
+    return keras.Model(inputs, Dense(num_classes, name="logits")(x), name=name)
