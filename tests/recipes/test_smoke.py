@@ -56,22 +56,54 @@ def hours(directory, rng):
     (directory / "ett" / "ETTh1.csv.gz").write_bytes(gzip.compress("\n".join(lines).encode(), 1))
 
 
-def beats(directory, rng):
+def one_record(directory, rng):
     """One record in place of ten."""
     (directory / "mitbih_subset").mkdir()
     signal = rng.integers(900, 1200, size=(1, 650_000, 2), dtype="int16")
     np.savez(directory / "mitbih_subset" / "mitbih_10rec_360hz.npz", signal=signal)
 
 
+def digits(directory, rng):
+    """Noise of different lengths as recordings of the spoken digits."""
+    lengths = np.tile(rng.integers(300, 500, 20), 12)
+    label, index = np.repeat(np.arange(10), 24), np.tile(np.arange(12), 20)
+    (directory / "fsdd").mkdir()
+    np.savez(
+        directory / "fsdd" / "fsdd_8khz_int16.npz",
+        audio=rng.integers(-9999, 9999, lengths.sum()).astype("int16"),
+        offsets=np.concatenate([[0], np.cumsum(lengths)]),
+        label=label.astype("uint8"),
+        speaker=(np.arange(240) // 12 % 2).astype("uint8"),
+        index=index.astype("uint8"),
+    )
+
+
+def beats(directory, rng):
+    """Noise as records of hearts, a beat in each second."""
+    places = np.arange(1, 60) * 360
+    (directory / "mitbih_subset").mkdir()
+    np.savez(
+        directory / "mitbih_subset" / "mitbih_10rec_360hz.npz",
+        signal=rng.integers(900, 1100, (3, 61 * 360, 2)).astype("int16"),
+        record=np.int16([106, 100, 104]),
+        ann_record=np.repeat(np.uint8([0, 1, 2]), len(places)),
+        ann_sample=np.tile(places, 3).astype("int32"),
+        ann_symbol=np.tile(np.array(list("NNAVNNNAV+"))[np.arange(len(places)) % 10], 3),
+    )
+
+
 WRITERS = {"japanese_vowels": vowels, "sequential_mnist": mnist, "tinyshakespeare": plays}
-WRITERS |= {"etth1": hours, "ecg_ahead": beats}
+WRITERS |= {"etth1": hours, "ecg_ahead": one_record, "mitbih": beats, "spoken_digits": digits}
 # Settings that make a smoke run quicker and change nothing of what it tells.
+FEW_ROWS = {"batch_size": 4, "hidden_dim": 8, "num_layers": 1}
 FEW = {"lookback": 8, "horizon": 4, "context": 8, "batch_size": 2, "hidden_dim": 4, "num_layers": 1}
 SMALL = {
     "ecg_ahead": FEW,
     "etth1": FEW,
     "japanese_vowels": {"hidden_dim": 8, "num_layers": 1},
-    "sequential_mnist": {"batch_size": 4, "hidden_dim": 8, "num_layers": 1},
+    "mitbih": FEW_ROWS,
+    "sequential_mnist": FEW_ROWS,
+    "spoken_digits": FEW_ROWS,
     "tinyshakespeare": {"rows": 2, "hidden_dim": 32, "num_layers": 1, "window": 64},
 }
 
@@ -109,6 +141,34 @@ def test_other_systems_and_baselines_run(tmp_path, folder, name, system):
     assert 0 <= found["scores"]["test"]["accuracy"] <= 1
     made = (tmp_path / "run" / f"{system}_{name}").exists()
     assert made == (system not in recipe.baselines)
+
+
+@pytest.mark.parametrize(
+    ("name", "system"),
+    [("spoken_digits", "waveform_cnn"), ("spoken_digits", "log_mel_cnn"), ("mitbih", "beat_cnn")],
+)
+def test_baselines_of_signals_run(tmp_path, folder, name, system):
+    found = train(recipes.get(name), system, folder(name), tmp_path / "run", 0, FEW_ROWS, limit=1)
+    metric = "macro-F1" if name == "mitbih" else "accuracy at half rate, low-pass"
+    assert 0 <= found["scores"]["test"][metric] <= 1
+
+
+def test_splits_of_signals(folder):
+    recipe = recipes.get("spoken_digits")
+    data = recipe.read(folder("spoken_digits"))
+    official = recipe.arrange(data, recipe.settings_of("s4d"))
+    assert [part.size for part in official] == [40, 100, 100]
+    alone = recipe.arrange(data, recipe.settings_of("s4d", {"held_out": "george"}))
+    assert [part.size for part in alone] == [70, 50, 120]
+    recipe = recipes.get("mitbih")
+    data = recipe.read(folder("mitbih"))
+    counts = {}
+    for split in ("time", "patients"):
+        parts = recipe.arrange(data, recipe.settings_of("s4d", {"split": split}))
+        counts[split] = [part.size for part in parts]
+        assert parts.train.x.shape[1:] == (936, 2)
+    assert sum(counts["time"]) == sum(counts["patients"]) == 108  # the paced record is out
+    assert counts["patients"][2] == 54
 
 
 @pytest.mark.parametrize("system", ["ridge", "dlinear", "seasonal_naive"])

@@ -1,4 +1,4 @@
-"""Classifiers of sound of other kinds: convolutions on the waveform, and on its log-mel bands."""
+"""Convolutional classifiers of signals: of a waveform, of its log-mel bands, of heart beats."""
 
 import keras
 import numpy as np
@@ -101,9 +101,38 @@ def log_mel_cnn(num_classes: int, settings: dict, scale: float = 1.0) -> keras.M
     return _classifier(inputs, x, valid, num_classes, "log_mel_cnn")
 
 
-def _inputs(scale):
+def beat_cnn(input_dim: int, num_classes: int, settings: dict, scale: float = 1.0) -> keras.Model:
+    """Returns a convolutional network on a heart beat that is told the times between beats.
+
+    Args:
+        input_dim: int. Leads. Rows have two features more, which are the same at every sample:
+            seconds since the beat before, and their share of the mean, both over `scale`.
+        num_classes: int. Number of logits.
+        settings: dict of `num_layers`, `hidden_dim` and `dropout`.
+        scale: float. Factor on the inputs. Defaults to `1.0`.
+
+    Returns:
+        A `keras.Model`, not compiled, of a dict of `inputs` and `padding_mask`.
+
+    Example:
+        ```python
+        settings = {"num_layers": 4, "hidden_dim": 32, "dropout": 0.1}
+        model = keras_ssm.training.beat_cnn(2, 4, settings)
+        ```
+    """
+    inputs, x, valid = _inputs(scale, input_dim + 2)
+    told, x = x[:, 0, input_dim:], x[..., :input_dim]
+    for i in range(settings["num_layers"]):
+        x, valid = _layer(x * valid, valid, settings, width=7, stride=1 if i == 0 else 2)
+    x = GlobalAveragePooling1D()(x, mask=valid[..., 0] > 0)
+    x = ops.concatenate([x, BatchNormalization()(told)], axis=-1)
+    x = Dropout(settings["dropout"])(Dense(settings["hidden_dim"], activation="relu")(x))
+    return keras.Model(inputs, Dense(num_classes, name="logits")(x), name="beat_cnn")
+
+
+def _inputs(scale, features=1):
     inputs = {
-        "inputs": keras.Input((None, 1), name="inputs"),
+        "inputs": keras.Input((None, features), name="inputs"),
         "padding_mask": keras.Input((None,), dtype="bool", name="padding_mask"),
     }
     valid = ops.expand_dims(ops.cast(inputs["padding_mask"], "float32"), -1)

@@ -1,0 +1,237 @@
+"""Classes of heart beats, each read with the two seconds before it, in two leads."""
+
+import keras
+import numpy as np
+
+from keras_ssm.checks import check_choice
+from keras_ssm.models import SequencePreprocessor, SSMBackbone
+from keras_ssm.signals import aami_class
+from keras_ssm.training import (
+    ClassificationRecipe,
+    Part,
+    ShuffledRows,
+    Splits,
+    beat_cnn,
+    make_mixer,
+)
+
+RATE, BASELINE = 360, 1024
+SCORED = 3  # N, S and V: there is one F in the test part
+PACED = (102, 104, 107, 217)
+# P. de Chazal et al. (2004), of the records that are here.
+LEARNED = (101, 106, 108, 109, 112, 114, 115, 116, 118, 119, 122)
+LEARNED += (124, 201, 203, 205, 207, 208, 209, 215, 220, 223, 230)
+
+DESCRIPTION = (
+    "A classifier of heart beats that reads the signal of two leads. It sees whether a beat comes "
+    "too early by the beats before it, and shows biosignals, streaming and unequal classes."
+)
+
+EXAMPLE = """\
+import numpy as np
+
+# In units of 5 microvolts: two seconds before the peak of the beat, and 0.6 s after it.
+beats = np.zeros((2, 936, 2), "int16")
+print(model.predict(beats, verbose=0).argmax(axis=-1))"""
+
+LIMITS = (
+    "Not a medical device. It has learned from a few records and is tested on {what}. The beats "
+    "must have been found before, and the leads must be those of the records."
+)
+
+DATA_LICENCE = (
+    "MIT-BIH Arrhythmia Database, G. Moody and R. Mark (2001), PhysioNet, A. Goldberger et al. "
+    "(2000), ODC-By 1.0"
+)
+
+# Settings that a baseline has not.
+OF_SYSTEMS = ("state_dim", "ssm_learning_rate", "encoder_width", "encoder_stride", "pooling")
+
+
+class Weighted(ShuffledRows):
+    """Rows weighed by their class: by its frequency to the power of `-balance`."""
+
+    balance = 0.5
+
+    def augment(self, x, y, rng):
+        frequent = np.bincount(self.part.y, minlength=int(self.part.y.max()) + 1) / self.part.size
+        weights = np.clip(frequent, 1e-3, None) ** -self.balance
+        weights /= (weights * frequent).sum()
+        return x, y, weights[y].astype("float32")
+
+
+class MITBIH(ClassificationRecipe):
+    """`split=time`: of each record the first 60 % for training, 20 % validation, 20 % test.
+
+    `split=patients`: records of 2004 for training, of which the last fifth is validation, and the
+    other records for the test: patients that the model has not seen. The score is the mean F1 of
+    the classes N, S and V, with sensitivity and positive predictivity of each. There is no
+    accuracy, since most beats are N.
+    """
+
+    name = "mitbih"
+    classes = ("N", "S", "V", "F")
+    input_dim = 2
+    scale = 1 / 200  # of units to millivolts
+    rising = ("macro-F1",)
+    settings = {
+        "split": "time",
+        "before": 2.0,
+        "after": 0.6,
+        "num_layers": 4,
+        "hidden_dim": 64,
+        "state_dim": 64,
+        "encoder_width": 16,
+        "encoder_stride": 4,
+        "pooling": "last",
+        "dropout": 0.1,
+        "epochs": 30,
+        "batch_size": 64,
+        "balance": 0.5,
+        "learning_rate": 4e-3,
+        "ssm_learning_rate": 1e-3,
+        "weight_decay": 0.05,
+        "warmup": 0.1,
+        "select": "macro-F1",
+        "patience": 0,
+    }
+    systems = {
+        "s4d": {},
+        "s5": {},
+        "s4ptd": {},
+        "beat_cnn": {"learning_rate": 2e-3, **dict.fromkeys(OF_SYSTEMS)},
+    }
+    baselines = ("beat_cnn",)
+
+    def read(self, directory):
+        path = directory / "mitbih_subset" / "mitbih_10rec_360hz.npz"
+        if not path.is_file():
+            raise ValueError(
+                f"The data must lie in '{path}': records of the MIT-BIH Arrhythmia Database as "
+                "arrays `signal`, `record`, `ann_record`, `ann_sample` and `ann_symbol`. "
+                "Received: no such file"
+            )
+        with np.load(path) as file:
+            return Splits({name: file[name] for name in file.files}, None, None)
+
+    def arrange(self, splits, settings):
+        check_choice("split", settings["split"], ("time", "patients"))
+        data = splits.train
+        signal = data["signal"].astype("int16") - np.int16(BASELINE)
+        names = np.array([aami_class(symbol) or "-" for symbol in data["ann_symbol"]])
+        row, place = data["ann_record"].astype(int), data["ann_sample"].astype(int)
+        record = data["record"][row]
+        # The times between all beats, of every class, then those beats that are learned.
+        beats = np.flatnonzero((names != "-") & ~np.isin(record, PACED))
+        intervals = _intervals(row[beats], place[beats])
+        kept = np.isin(names[beats], self.classes)
+        beats, intervals = beats[kept], intervals[kept]
+        before, after = (round(settings[key] * RATE) for key in ("before", "after"))
+        edges = [(0, 0), (before, after), (0, 0)]
+        signal = np.pad(signal, edges, mode="edge")
+        x = np.stack([signal[row[i], place[i] : place[i] + before + after] for i in beats])
+        if "state_dim" not in settings:  # the baseline, which is told the times
+            x = _with_intervals(x, intervals, before)
+        y = np.array([self.classes.index(name) for name in names[beats]])
+        share = place[beats] / data["signal"].shape[1]
+        if settings["split"] == "time":
+            third = np.digitize(share, [0.6, 0.8])
+        else:
+            learned = np.isin(record[beats], LEARNED)
+            third = np.where(learned, (share >= 0.8).astype(int), 2)
+        return Splits(*(Part(x[third == i], y[third == i]) for i in range(3)))
+
+    def make_model(self, system, seed, settings):
+        if system in self.baselines:
+            keras.utils.set_random_seed(seed)
+            return beat_cnn(self.input_dim, len(self.classes), settings, self.scale)
+        return super().make_model(system, seed, settings)
+
+    def make_backbone(self, system, seed, settings):
+        return SSMBackbone(
+            make_mixer(system, seed=seed, state_dim=settings["state_dim"]),
+            num_layers=settings["num_layers"],
+            hidden_dim=settings["hidden_dim"],
+            input_dim=self.input_dim,
+            encoder="conv",
+            encoder_width=settings["encoder_width"],
+            encoder_stride=settings["encoder_stride"],
+            prenorm=True,
+            final_norm="layer",
+            dropout=settings["dropout"],
+        )
+
+    def make_preprocessor(self, settings):
+        return SequencePreprocessor(scale=self.scale, sampling_rate=RATE)
+
+    def training_data(self, splits, seed, settings):
+        data = Weighted(splits.train, settings["batch_size"], seed)
+        data.balance = settings["balance"]
+        return data
+
+    def prepare(self, model, settings, steps):
+        super().prepare(model, settings, steps)
+        loss, optimizer = model.loss, model.optimizer
+        model.compile(optimizer=optimizer, loss=loss, metrics=[])  # an accuracy would mislead
+
+    def score(self, model, part, settings):
+        found = self.logits(model, part, settings).argmax(axis=1)
+        scores, all_f1 = {}, []
+        for i, name in enumerate(self.classes[:SCORED]):
+            right = float(((found == i) & (part.y == i)).sum())
+            sensitivity = right / max(1, int((part.y == i).sum()))
+            predictivity = right / max(1, int((found == i).sum()))
+            total = sensitivity + predictivity
+            all_f1.append(2 * sensitivity * predictivity / total if total else 0.0)
+            scores[f"sensitivity of {name}"] = sensitivity
+            scores[f"positive predictivity of {name}"] = predictivity
+        return {"macro-F1": float(np.mean(all_f1)), **scores}
+
+    def count(self, metric, part):
+        if metric.startswith("sensitivity"):
+            return int((part.y == self.classes.index(metric[-1])).sum()) or None
+        return None
+
+    def facts(self, system, settings):
+        patients = settings["split"] == "patients"
+        what = "six patients of whom it has heard nothing" if patients else "the same patients"
+        return {
+            "description": DESCRIPTION,
+            "pipeline_tag": "other",
+            "tags": ["ecg", "sequence-classification"],
+            "example": EXAMPLE,
+            "limits": LIMITS.format(what=what),
+            "data": {
+                "name": "MIT-BIH Arrhythmia Database, 10 records",
+                "source": "mengst/PQRST, PhysioNet",
+                "split": (
+                    "by patients, as de Chazal et al. (2004)"
+                    if patients
+                    else "in time: of each record the last 20 % are the test part"
+                ),
+            },
+            "licences": {"weights": "Apache-2.0", "data": DATA_LICENCE},
+        }
+
+
+def _intervals(row, place):
+    """Seconds from the beat before, and their share of the mean over the last ten, of each beat."""
+    found = np.zeros((len(place), 2))
+    for record in np.unique(row):
+        own = np.flatnonzero(row == record)
+        seconds = np.diff(place[own], prepend=place[own][0] - RATE) / RATE
+        sums = np.cumsum(seconds)
+        counts = np.minimum(np.arange(1, len(own) + 1), 10)
+        means = (sums - np.concatenate([np.zeros(10), sums])[: len(own)]) / counts
+        found[own] = np.stack([seconds, seconds / means], axis=1)
+    return found
+
+
+def _with_intervals(x, intervals, before):
+    """Half a second around each peak, with two features more that say the times, in units."""
+    around = x[:, max(0, before - RATE // 4) : before + RATE // 4].astype("float32")
+    told = np.repeat(200 * intervals[:, None].astype("float32"), around.shape[1], axis=1)
+    return np.concatenate([around, told], axis=2)
+
+
+RECIPE = MITBIH()
