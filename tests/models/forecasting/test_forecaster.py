@@ -88,6 +88,7 @@ def test_saved_is_loaded(model, data, tmp_path, kind):
     assert (expected["lo-80"] < expected["mean"]).all()
 
 
+@pytest.mark.eager
 def test_training_moves_the_branch_and_the_best_is_kept(data):
     keras.utils.set_random_seed(0)
     model = small()
