@@ -17,7 +17,15 @@ from tests.small_preset import make_model
 
 ROOT = Path(__file__).resolve().parents[2]
 GOLDEN = ROOT / "tests" / "golden"
-EXAMPLES = ("converting", "custom_model", "microphone", "own_data", "publishing", "streaming")
+EXAMPLES = (
+    "converting",
+    "custom_model",
+    "forecasting",
+    "microphone",
+    "own_data",
+    "publishing",
+    "streaming",
+)
 
 
 @pytest.fixture
@@ -155,6 +163,30 @@ def test_streaming_of_digits(run):
     assert max(numbers(r"differs from one pass by (\S+) of", printed)) < 1e-4
     ((said, truth),) = re.findall(r"one pass over 64 samples: class (\d), in truth (\d)", printed)
     assert said == truth and f"after 64 samples: class {said}" in printed
+
+
+@pytest.mark.once("torch")
+def test_forecasting(run):
+    pytest.importorskip("pandas")
+    small = ["--horizon", 6, "--lookback", 24, "--epochs", 1, "--steps", 2]
+    printed = run("forecasting", "--rows", 300, *small)
+    assert "1 series of ['load', 'price'], every h, season 24" in printed
+    scores = numbers(r": MASE ([\d.]+)", printed)
+    assert len(scores) == 4 and scores[3] < scores[1] and "on 30 rows" in printed
+    assert "the same forecast: True" in printed
+    lines = Path("out/forecast/forecast.csv").read_text().splitlines()
+    assert len(lines) == 7 and lines[1].startswith("2024-01-13 12:00:00")
+    assert Path("out/forecast/forecast.png").stat().st_size > 1000
+    rows = [
+        f"{name},2024-{month:02d}-{day:02d},{day + month}"
+        for name in "ab"
+        for month in (1, 2, 3)
+        for day in range(1, 29)
+    ]
+    Path("own.csv").write_text("\n".join(["unique_id,day,y", *rows]))
+    printed = run("forecasting", "--data", "own.csv", "--time", "day", "--out", "own", *small)
+    assert "2 series of ['y'], every D, season 7" in printed
+    assert len(Path("own/forecast.csv").read_text().splitlines()) == 1 + 2 * 6
 
 
 CHECKPOINTS = {

@@ -1,4 +1,5 @@
-from collections.abc import Sequence
+import itertools
+from collections.abc import Iterator
 
 import keras
 import numpy as np
@@ -12,15 +13,15 @@ from keras_ssm.forecasting.baselines.window_batches import WindowBatches
 class NeuralBaseline(Baseline):
     """Base of the baselines that a Keras model makes of a window: one for all variables.
 
-    It trains on the square error by Adam and keeps the weights of the epoch that was best on the
-    validation part.
+    It trains on the square error by Adam, in steps that halve from epoch to epoch, and keeps the
+    weights of the epoch that was best on the validation part.
 
     Args:
         lookback: int. Rows that a forecast reads. Defaults to `96`.
         horizon: int. Rows of a forecast. Defaults to `24`.
         epochs: int. Most epochs; three without an improvement end the training. Defaults to `10`.
         batch_size: int. Windows of a step. Defaults to `64`.
-        learning_rate: float. Step size. Defaults to `1e-3`.
+        learning_rate: float. Step size of the first epoch. Defaults to `5e-3`.
         seed: int. Of the first weights and the order of the windows. Defaults to `0`.
 
     Raises:
@@ -33,7 +34,7 @@ class NeuralBaseline(Baseline):
         horizon: int = 24,
         epochs: int = 10,
         batch_size: int = 64,
-        learning_rate: float = 1e-3,
+        learning_rate: float = 5e-3,
         seed: int = 0,
     ):
         super().__init__(horizon)
@@ -62,12 +63,11 @@ class NeuralBaseline(Baseline):
         """
         raise NotImplementedError(f"{type(self).__name__} must have `layers`")
 
-    def initializers(self) -> Sequence[keras.initializers.Initializer]:
-        """Endless first weights: each of the seed and its place."""
-        number = self.seed
-        while True:
-            yield keras.initializers.GlorotUniform(seed=number)
-            number += 1_000_003
+    def initializers(self) -> Iterator[keras.initializers.Initializer]:
+        """First weights without an end, each of the seed and its place: those of PyTorch."""
+        for place in itertools.count():
+            seed = self.seed + 1_000_003 * place
+            yield keras.initializers.VarianceScaling(1 / 3, "fan_in", "uniform", seed=seed)
 
     def learn(self, verbose: int | str) -> None:
         x = keras.Input((self.lookback,))
@@ -75,11 +75,12 @@ class NeuralBaseline(Baseline):
         optimizer = keras.optimizers.Adam(self.learning_rate)
         self.model.compile(optimizer=optimizer, loss="mse")
         best = keras.callbacks.EarlyStopping(patience=3, restore_best_weights=True)
+        halved = keras.callbacks.LearningRateScheduler(lambda n: self.learning_rate * 0.5**n)
         self.history = self.model.fit(
             WindowBatches(self.pairs("train"), self.batch_size, self.seed),
             validation_data=WindowBatches(self.pairs("validation"), 4 * self.batch_size),
             epochs=self.epochs,
-            callbacks=[best],
+            callbacks=[best, halved],
             shuffle=False,  # the batches are shuffled already, by the seed
             verbose=verbose,
         )
