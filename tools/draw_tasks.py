@@ -12,7 +12,11 @@ IMAGES = Path(__file__).resolve().parents[1] / "docs" / "images"
 
 
 def main():
-    pictures = {"regression.png": regression, "scikit_learn.png": confusion}
+    pictures = {
+        "regression.png": regression,
+        "forecast.png": forecast,
+        "scikit_learn.png": confusion,
+    }
     for name, draw in pictures.items():
         figure = draw()
         figure.savefig(IMAGES / name, dpi=100)
@@ -47,6 +51,21 @@ def regression():
     error = np.abs(found - hertz).mean()
     axis.set(xlabel="frequency, Hz", ylabel="found by the model, Hz")
     axis.set_title(f"200 test waves, mean absolute error {error:.2f} Hz")
+    figure.tight_layout()
+    return figure
+
+
+def forecast():
+    """Two years of carbon dioxide with their intervals, and what came."""
+    from statsmodels.datasets import co2
+
+    keras.utils.set_random_seed(0)
+    data = co2.load_pandas().data
+    train = data[:-228]
+    model = models.SSMForecaster(lookback=104, horizon=104)
+    model.fit(train, epochs=10, verbose=0)
+    figure = plotting.plot_forecast(train, model.predict(levels=(80, 95)), data)
+    figure.axes[0].set_ylabel("CO2, parts per million")
     figure.tight_layout()
     return figure
 
