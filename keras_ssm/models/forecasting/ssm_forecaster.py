@@ -89,7 +89,7 @@ class SSMForecaster(ForecasterUse, ForecasterTraining, SSMTask):
         rng = np.random.default_rng(0)
         series = np.sin(np.arange(300) / 4)[:, None] + 0.1 * rng.normal(size=(300, 2))
         model = keras_ssm.models.SSMForecaster(lookback=24, horizon=8)
-        model.fit(series, validation=60, epochs=2, verbose=0)
+        model.fit(series, validation=60, epochs=1, steps_per_epoch=5, verbose=0)
         forecast = model.predict(series)  # (8, 2)
         later = model.update(series[-1:])  # after one more row
         ```
