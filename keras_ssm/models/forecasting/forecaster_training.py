@@ -11,6 +11,7 @@ from keras_ssm.models.forecasting.fitted import Fitted
 from keras_ssm.models.forecasting.intervals import residual_widths
 from keras_ssm.models.forecasting.keep_best import KeepBest
 from keras_ssm.models.forecasting.memory import Memory
+from keras_ssm.models.forecasting.paired_gain import paired_gain
 from keras_ssm.models.forecasting.panel_rows import read_panel, rows_of
 from keras_ssm.models.forecasting.quantile_loss import QuantileLoss
 from keras_ssm.models.forecasting.ranges import ranges
@@ -110,7 +111,8 @@ class ForecasterTraining:
             validation_forecasts: int. How many forecasts score the validation part at most.
                 Defaults to `4096`.
             keep: `KeepBest` or `None`. The callback that keeps the best weights. Defaults to one
-                that prefers trained weights to the shortcut alone where they are better by 1 %.
+                that prefers trained weights to the shortcut alone where they are better by 1 % and
+                by more than the standard error of the gain.
             **kwargs: `initial_epoch`, `validation_freq`.
 
         Returns:
@@ -154,7 +156,8 @@ class ForecasterTraining:
             if scored is not None:
                 start = keras.Model.evaluate(self, scored, verbose=0, return_dict=True)["loss"]
             best = KeepBest() if keep is None else keep
-            best.begin(start, self.get_weights(), batches)
+            before = self.get_weights()
+            best.begin(start, before, batches)
             history = keras.Model.fit(
                 self,
                 x=batches,
@@ -168,6 +171,11 @@ class ForecasterTraining:
             if backend.is_stateless():
                 for variable in self.trainable_variables:  # see `DataTrainer.fit`
                     variable.assign(ops.copy(variable.value))
+            if start is not None and best.epoch:
+                gain, error = paired_gain(self, scored, before)
+                if gain <= best.standard_errors * error:
+                    best.epoch = 0
+                    self.set_weights(before)
         widths, reading = [], Reading(self, len(rows.values))
         if start is not None and self.quantiles is None:
             count = len(panel.variables)

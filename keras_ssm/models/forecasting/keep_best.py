@@ -12,7 +12,8 @@ class KeepBest(keras.callbacks.Callback):
     """Ends a training with the weights that were best, those before it among them.
 
     Forecasts of a validation part overlap, so that small gains say little: trained weights must be
-    better than those before the training by a margin.
+    better than those before the training by a margin, and `SSMForecaster.fit` asks in the end
+    whether the gain exceeds its standard error.
 
     Args:
         margin: float. Share of the first score by which trained weights must be better.
@@ -21,6 +22,8 @@ class KeepBest(keras.callbacks.Callback):
             for a training that may be interrupted: with `get_state` and `set_state` they are
             found again. Defaults to `None`: in memory.
         monitor: str. What is compared, the less the better. Defaults to `"val_loss"`.
+        standard_errors: float. How many standard errors the gain of the best weights must exceed,
+            over stretches of the validation part as long as a horizon. Defaults to `1.0`.
 
     Attributes:
         epoch: int. The number of epochs after which it was best; 0 is before the first.
@@ -33,10 +36,12 @@ class KeepBest(keras.callbacks.Callback):
         margin: float = 0.01,
         filepath: PathLike | None = None,
         monitor: str = "val_loss",
+        standard_errors: float = 1.0,
     ):
         super().__init__()
         check_number("margin", margin, low=0, high=1)
-        self.margin = margin
+        check_number("standard_errors", standard_errors, low=0)
+        self.margin, self.standard_errors = margin, standard_errors
         self.path = None if filepath is None else Path(filepath)
         self.monitor = monitor
         self.best, self.epoch, self.weights, self.data = None, 0, None, None

@@ -9,6 +9,7 @@ from keras_ssm.layers import S4D
 from keras_ssm.models import SSMBackbone, SSMForecaster
 from keras_ssm.models.forecasting import closed_form, rolling
 from keras_ssm.models.forecasting.keep_best import KeepBest
+from keras_ssm.models.forecasting.paired_gain import paired_gain
 from keras_ssm.models.saving.preset_loading import load_model
 
 LOOKBACK, HORIZON = 8, 4
@@ -143,6 +144,55 @@ def test_gains_that_say_little_do_not_count(model):
         best.on_epoch_end(epoch, {"val_loss": loss})
         kept.append(best.epoch)
     assert kept == [0, 2, 3, 3]
+
+
+@pytest.mark.once("torch")
+@pytest.mark.parametrize("errors", [0.0, 1e9])
+def test_a_gain_within_its_standard_error_does_not_count(errors):
+    keras.utils.set_random_seed(0)
+    model = small()
+    keep = KeepBest(margin=0.0, standard_errors=errors)
+    settings = {"validation": 60, "steps_per_epoch": 4, "batch_size": 8, "verbose": 0}
+    model.compile(keras.optimizers.Adam(0.01))
+    series = np.abs(waves(200))  # of which a linear map leaves something
+    history = model.fit(series, epochs=4, keep=keep, **settings).history
+    alone = small()
+    alone.fit(series, epochs=0, **settings)
+    gained = not np.allclose(model.predict(series), alone.predict(series), atol=1e-6)
+    assert min(history["val_loss"]) < keep.best * 1.0001 and gained == (errors == 0.0)
+    assert (model.fitted["epoch"] > 0) == gained
+
+
+@pytest.mark.once("torch")
+def test_the_gain_of_weights_is_that_of_stretches_of_a_horizon():
+    class Windows:
+        origins, batch_size = np.array([[0, 1], [2, 3], [4, 4]]), 2
+
+        def __len__(self):
+            return 2
+
+        def __getitem__(self, index):
+            part = self.origins[2 * index : 2 * index + 2]
+            weight = np.ones((len(part), 2, 3))
+            weight[part == 4] = 0.0
+            return part, np.zeros((len(part), 2, 3, 1)), weight
+
+    class Model:
+        horizon, loss, weights = 2, keras.losses.MeanSquaredError(), [np.ones(1)]
+
+        def get_weights(self):
+            return self.weights
+
+        def set_weights(self, weights):
+            self.weights = weights
+
+        def predict_on_batch(self, origins):
+            return np.zeros((*origins.shape, 3, 1)) + self.weights[0] * origins[..., None, None]
+
+    # Squares: 0, 1 in the first stretch and 4, 9 in the second, four times as large before.
+    gain, error = paired_gain(Model(), Windows(), [np.full(1, 2.0)])
+    gains = 3 * np.array([0.5, 6.5])
+    assert np.isclose(gain, gains.mean()) and np.isclose(error, gains.std(ddof=1) / 2**0.5)
 
 
 @pytest.mark.once("torch")
