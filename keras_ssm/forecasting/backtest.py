@@ -63,17 +63,29 @@ class Backtest(NamedTuple):
     @classmethod
     def joined(cls, parts, panel):
         """Backtests of one window each, of forecasters of their own, as one."""
-        names = parts[0].forecasts
-        together = [range(len(panel.series))] * 2
-        forecasts = {
-            name: [np.concatenate([part.forecasts[name][i] for part in parts]) for i in together[0]]
-            for name in names
-        }
-        actual = [np.concatenate([part.actual[i] for part in parts]) for i in together[1]]
-        origins = [np.concatenate([part.origins[i] for part in parts]) for i in together[1]]
-        found = {
-            name: float(np.mean([part.scores[name] for part in parts])) for name in parts[0].scores
-        }
+        length = max(len(series.values) for series in panel.series)
+        origins = [[] for _ in panel.series]
+        actual = [[] for _ in panel.series]
+        forecasts = {name: [[] for _ in panel.series] for name in parts[0].forecasts}
+        for part in parts:
+            left_out = length - max(len(series.values) for series in part.panel.series)
+            place = 0
+            for i, series in enumerate(panel.series):
+                rows = len(series.values) - left_out
+                nothing = np.full_like(part.actual[0], np.nan)
+                begun = rows > 0  # or the part does not have the series at all
+                origins[i].append(
+                    part.origins[place] if begun else rows - 1 - np.full(1, nothing.shape[1])
+                )
+                actual[i].append(part.actual[place] if begun else nothing)
+                for name, found in part.forecasts.items():
+                    forecasts[name][i].append(found[place] if begun else nothing)
+                place += begun
+        origins, actual = list(map(np.concatenate, origins)), list(map(np.concatenate, actual))
+        forecasts = {name: list(map(np.concatenate, found)) for name, found in forecasts.items()}
+        scaled = [part.scores["mase"] for part in parts if np.isfinite(part.scores["mase"])]
+        found = scores(forecasts, actual, scales=[])  # each part has scales of its own
+        found["mase"] = float(np.mean(scaled)) if scaled else float("nan")
         return cls(origins, forecasts, actual, found, panel)
 
     def frame(self) -> Any:

@@ -84,7 +84,8 @@ class ForecasterUse:
             The forecast, as `predict` returns it, of the series that have new rows.
 
         Raises:
-            ValueError: as `predict`, or for rows that were read already.
+            ValueError: as `predict`, for rows that were read already, or for rows of another
+                kind, or of another number of series without names.
         """
         fitted = self._need_fit()
         memory = vars(self).get("_memory")
@@ -92,6 +93,7 @@ class ForecasterUse:
             return self.predict(new_rows, future, static=static, levels=levels)
         static = memory.static if static is None else static
         panel = read_panel(self, new_rows, static, future, like=fitted.roles)
+        memory.check(panel)
         panel.check_future(self.horizon)
         gaps = np.repeat(memory.gaps(panel), len(panel.variables))
         rows = rows_of(self, panel, fitted, before=memory.before(panel))

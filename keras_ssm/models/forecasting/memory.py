@@ -25,6 +25,7 @@ class Memory:
         self.reading = reading
         self.data, self.static = data, static
         self.center, self.scale = rows.center, rows.scale
+        self.kind = panel.kind
         self.names = [series.name for series in panel.series]
         self.ends = {s.name: None if s.index is None else s.index[-1:] for s in panel.series}
 
@@ -38,6 +39,19 @@ class Memory:
             known = self.names.index(series.name) if series.name in self.names else -1
             found += [known * count + v if known >= 0 else -1 for v in range(count)]
         return np.array(found)
+
+    def check(self, panel):
+        """Raises a `ValueError` for rows that cannot be those that follow: another kind or count.
+
+        Series without names are known by their places alone.
+        """
+        unnamed = all(name is None for name in self.names)
+        if panel.kind != self.kind or (unnamed and len(panel.series) != len(self.names)):
+            raise ValueError(
+                "`new_rows` must be of the kind of the rows that were read before, "
+                f"{self.kind!r} with {len(self.names)} series; `reset` begins anew. "
+                f"Received: {panel.kind!r} with {len(panel.series)} series"
+            )
 
     def before(self, panel):
         """The covariates of the last step of each row of a panel, zero for a new series."""

@@ -411,3 +411,33 @@ def test_covariates_that_end_early_are_refused():
     for future in (None, x[: HORIZON - 1, 1:]):
         with pytest.raises(ValueError, match="`future` must have the known covariates"):
             model.predict(x, future=future)
+
+
+def test_rows_that_cannot_follow_are_refused(model, data):
+    model.predict([data[:60], data[:50]])
+    for rows in (data[60:61], [data[60:61]], [data[60:61]] * 3):  # of which series?
+        with pytest.raises(ValueError, match="`new_rows` must be of the kind"):
+            model.update(rows)
+    index = pd.date_range("2024-01-01", periods=1, freq="h")
+    with pytest.raises(ValueError, match="`new_rows` must be of the kind"):
+        model.update(pd.DataFrame(data[60:61], index=index, columns=[0, 1]))
+    expected = model.predict([data[:61], data[:51]])
+    model.predict([data[:60], data[:50]])
+    found = model.update([data[60:61], data[50:51]])
+    assert all(np.allclose(a, b, atol=1e-5) for a, b in zip(found, expected, strict=True))
+
+
+def test_a_backtest_with_refit_scores_all_windows_of_series_that_begin_late():
+    values, dates = waves(60)[:, 1], pd.date_range("2024-01-01", periods=60, freq="D")
+    late = pd.DataFrame({"unique_id": "a", "ds": dates[-7:], "y": values[-7:]})
+    long = pd.DataFrame({"unique_id": "b", "ds": dates, "y": values})
+    table = pd.concat([late, long])
+    found = small().backtest(table, windows=3, refit=True, epochs=0, verbose=0)
+    assert [part.shape for part in found.actual] == [(3, HORIZON, 1)] * 2
+    assert [part.tolist() for part in found.origins] == [[-6, -2, 2], [47, 51, 55]]
+    frame = found.frame()
+    assert frame.groupby("unique_id").size().to_dict() == {"a": HORIZON, "b": 3 * HORIZON}
+    both = frame.merge(table, on=["unique_id", "ds"])
+    assert np.array_equal(both.y_x, both.y_y)
+    assert found.scores["mse"] == pytest.approx(((frame.y - frame.forecast) ** 2).mean())
+    assert found.scores["rmse"] == pytest.approx(found.scores["mse"] ** 0.5)
