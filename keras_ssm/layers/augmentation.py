@@ -39,10 +39,15 @@ class Augmentation(Attributes, keras.layers.Layer):
         if not training:
             return x
         x = ops.convert_to_tensor(x)
+        dtype = keras.backend.standardize_dtype(x.dtype)
+        if "float" not in dtype:
+            raise ValueError(f"`x` must hold floats. Received: dtype {dtype}")
+        if dtype != "float64":  # half precision counts neither steps nor squares
+            x = ops.cast(x, "float32")
         if mask is None:
             mask = ops.ones_like(x[..., 0], dtype="bool")
         mask = ops.cast(ops.convert_to_tensor(mask), "bool")
-        return masked(self.augment(masked(x, mask), mask), mask)
+        return ops.cast(masked(self.augment(masked(x, mask), mask), mask), dtype)
 
     def uniform(self, x, low=0.0, high=1.0):
         """One draw for each row of x, `(batch, 1, 1)`."""

@@ -49,6 +49,19 @@ def test_rows_change_in_training_and_masks_hold(series, layer):
     assert (to_numpy(other(x, mask=mask, training=True)) != first).any()
 
 
+@pytest.mark.parametrize("layer", LAYERS, ids=lambda layer: layer.name)
+def test_half_precision_changes_as_full_precision_does(layer):
+    x = np.where(np.arange(2000) % 2, 300.0, -280.0).astype("float32")
+    x = np.stack([x, 0.5 * x])[..., None]
+    exact, half = (
+        to_numpy(keras.ops.cast(again(layer)(keras.ops.cast(x, dtype), training=True), "float32"))
+        for dtype in ("float32", "float16")
+    )
+    np.testing.assert_allclose(half, exact, rtol=2e-3, atol=0.5)
+    with pytest.raises(ValueError, match="must hold floats. Received: dtype int16"):
+        layer(x.astype("int16"), training=True)
+
+
 def test_what_each_of_them_does(rng):
     x = rng.uniform(1.0, 2.0, (200, 20, 1)).astype("float32")
     gain = to_numpy(RandomGain(0.5, 2.0, seed=0)(x, training=True)) / x
