@@ -159,10 +159,11 @@ class SequenceStream(Stream):
 
     def _check_length(self, lengths):
         longest = self._programs.longest
-        if longest is not None and (self._steps + lengths > longest).any():
+        steps = (self._steps + lengths) // self._stride
+        if longest is not None and (steps > longest).any():
             raise ValueError(
                 "`chunk` must end within the length over which the softmax of the model is taken; "
-                f"`reset` begins anew. Received: {int((self._steps + lengths).max())} steps in "
+                f"`reset` begins anew. Received: {int(steps.max())} steps in "
                 f"all, softmax_length={longest}"
             )
 

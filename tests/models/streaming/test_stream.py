@@ -97,6 +97,17 @@ def test_encoders_that_take_several_samples_for_a_step(pooling):
 
 
 @pytest.mark.once("torch")
+def test_the_length_of_a_softmax_counts_steps_and_not_samples():
+    model = make_model("dss_fixed", encoder="conv", encoder_width=4, encoder_stride=2)
+    x = np.tile(X, (1, 2, 1))
+    stream = model.stream(2)
+    outputs = np.concatenate([stream(x[:, :51]), stream(x[:, 51:])], axis=1)
+    assert relative_error(outputs[:, -1], model.predict(x, verbose=0)) < 1e-5
+    with pytest.raises(ValueError, match=f"Received: 41 steps in all, softmax_length={LENGTH}"):
+        stream(x[:, :2])
+
+
+@pytest.mark.once("torch")
 def test_a_language_model_streams_token_ids():
     model = SSMCausalLM(SSMBackbone(MIXERS["mamba"], 1, hidden_dim=4, vocabulary_size=9))
     ids = np.random.default_rng(0).integers(9, size=20)
