@@ -1,3 +1,4 @@
+import keras
 import numpy as np
 
 from keras_ssm.models.forecasting.panel_rows import PanelRows
@@ -31,7 +32,7 @@ class ForecastStream(Stream):
 
     Raises:
         ValueError: for a forecaster before `fit` or with covariates, series of unknown units, and
-            chunks of another shape or with infinities.
+            chunks of another shape, with infinities, or after another `fit`.
 
     Example:
         ```python
@@ -44,19 +45,19 @@ class ForecastStream(Stream):
         ```
     """
 
-    def __init__(self, task, batch_size: int = 1, series: list | None = None):
+    def __init__(self, task: keras.Model, batch_size: int = 1, series: list | None = None):
         fitted = task._need_fit()
         if task.columns.width > 1:
             raise ValueError(
                 "A stream reads values alone: covariates come in tables, which `update` reads. "
                 f"Received: a forecaster with {task.columns.width - 1} features of covariates"
             )
-        self._center, self._scale = fitted.center, fitted.scale
+        self._fitted = fitted.facts
         self._variables = fitted.center.shape[1]
         super().__init__(task, batch_size)
         self._series = series
         places = _places(fitted, series, self._batch_size)
-        self._center, self._scale = self._center[places].ravel(), self._scale[places].ravel()
+        self._center, self._scale = fitted.center[places].ravel(), fitted.scale[places].ravel()
 
     def begin(self):
         self._reading = Reading(self._task, self._batch_size * self._variables)
@@ -77,6 +78,11 @@ class ForecastStream(Stream):
         self._reading.load(parts)
 
     def read(self, chunk):
+        if self._task._need_fit().facts is not self._fitted:
+            raise ValueError(
+                "A stream reads in the units of the `fit` that was before it: make another one "
+                "with `stream`. Received: a chunk after a new `fit`"
+            )
         if hasattr(chunk, "columns"):
             raise ValueError(
                 "`chunk` must be an array: frames come with an index, which `update` reads. "

@@ -71,6 +71,16 @@ def test_other_heads(model, arguments):
     assert relative_error(outputs, expected) < 1e-5
 
 
+def test_units_of_another_fit_are_no_longer_those_of_a_stream(model):
+    model = other(model, compile=True)
+    stream = model.stream()
+    stream(ROWS[:4])
+    model.fit(1000 * ROWS, epochs=0, verbose=0)
+    with pytest.raises(ValueError, match="make another one"):
+        stream(1000 * ROWS[4:8])
+    assert stream.steps.tolist() == [4] and model.stream()(1000 * ROWS[:2]).shape == (1, 2, 3, 2)
+
+
 def test_refusals(model):
     with pytest.raises(ValueError, match="trained first"):
         SSMForecaster(lookback=4, horizon=2).stream()
