@@ -58,7 +58,7 @@ def test_half_precision_changes_as_full_precision_does(layer):
         for dtype in ("float32", "float16")
     )
     np.testing.assert_allclose(half, exact, rtol=2e-3, atol=0.5)
-    with pytest.raises(ValueError, match="must hold floats. Received: dtype int16"):
+    with pytest.raises(ValueError, match="must hold floats"):
         layer(x.astype("int16"), training=True)
 
 
