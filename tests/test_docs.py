@@ -1,5 +1,6 @@
 """What the documentation shows runs."""
 
+import ast
 import functools
 import importlib
 import inspect
@@ -218,3 +219,22 @@ def test_every_page_and_public_class_has_its_place_on_the_site():
     for name in set(keras_ssm.__all__) - {"__version__", "layers", "list_presets", "models"}:
         page = ROOT / "docs" / "reference" / f"{name}.md"
         assert f"::: keras_ssm.{name}\n" in page.read_text()
+
+
+@pytest.mark.once("torch")
+def test_reference_pages_name_what_their_modules_bind():
+    """The site reads the source and runs none of it: names that a module makes late are none."""
+    for page in (ROOT / "docs" / "reference").rglob("*.md"):
+        for name in re.findall(r"^::: (\S+)$", page.read_text(), re.MULTILINE):
+            module, _, member = name.rpartition(".")
+            source = ROOT / name.replace(".", "/")
+            if source.is_dir() or source.with_suffix(".py").is_file():
+                continue
+            source = ROOT / module.replace(".", "/")
+            source = source / "__init__.py" if source.is_dir() else source.with_suffix(".py")
+            bound = set()
+            for node in ast.parse(source.read_text()).body:
+                bound |= {getattr(node, "name", None)}
+                bound |= {alias.asname or alias.name for alias in getattr(node, "names", ())}
+                bound |= {target.id for target in getattr(node, "targets", ()) if target}
+            assert member in bound, f"{page.name}: {name}"
