@@ -162,9 +162,7 @@ class SampledInputs:
                     "A row that is resampled must have shape (length,) or (length, features). "
                     f"Received: shape {row.shape} in row {i}"
                 )
-            if self.allow_nan and row.dtype.kind == "f":
-                row = np.where(np.isnan(row), np.zeros((), row.dtype), row)
-            found.append(resample(row, rate, own))
+            found.append(resample(self._filled(row), rate, own))
         return found
 
     def _check_scale(self, rates, step_scale):
@@ -187,8 +185,12 @@ class SampledInputs:
         if self.normalize == "peak":
             return row / _or_one(np.abs(row).max())
         if self.normalize == "standard":
-            row = row - row.mean(axis=0, keepdims=True)
-            return row / _or_one(row.std(axis=0, keepdims=True))
+            known = ~np.isnan(row) if self.allow_nan else np.ones(row.shape, bool)
+            row = np.where(known, row, np.zeros((), row.dtype))
+            counted = known | ~known.any(axis=0)  # a feature of which nothing is known is zero
+            row = row - row.mean(axis=0, keepdims=True, where=counted)
+            row = row / _or_one(row.std(axis=0, keepdims=True, where=counted))
+            return np.where(known, row, np.zeros((), row.dtype))
         return row
 
     def _sized_batch(self, padded, mask):
@@ -202,7 +204,11 @@ class SampledInputs:
             for row, valid in zip(padded, mask, strict=True):
                 if valid.any():
                     row[valid] = self._sized(row[valid])
-        return padded
+        return self._filled(padded)
+
+    def _filled(self, x):
+        """Zeros in the place of missing values."""
+        return np.where(np.isnan(x), np.zeros((), x.dtype), x) if self.allow_nan else x
 
     def sampling_config(self):
         """What the configuration says of all this, where it is not the default."""

@@ -45,7 +45,7 @@ class SequencePreprocessor(SampledInputs, TensorFlowInputs, Attributes, Preproce
             `step_scale` fits, which a task checks. Defaults to `True`.
         normalize: str or `None`. `"peak"` divides each row by its largest size, `"standard"` takes
             the mean of each feature away and divides by its standard deviation, both over the
-            valid steps of the row. Defaults to `None`.
+            valid steps of the row; missing values count in neither. Defaults to `None`.
         mono: bool. Whether the features of a row, such as the channels of a stereo file, are
             averaged into one. Defaults to `False`.
         **kwargs: Arguments of `keras.layers.Layer`.
@@ -322,7 +322,7 @@ class SequencePreprocessor(SampledInputs, TensorFlowInputs, Attributes, Preproce
             x = full_scale(x)
         with np.errstate(over="ignore", invalid="ignore"):  # it may be padding
             x = x.astype(self._float_dtype()) * np.asarray(self.scale, self._float_dtype())
-        return np.where(np.isnan(x), np.zeros((), x.dtype), x) if self.allow_nan else x
+        return x if self.normalize == "standard" else self._filled(x)
 
     def _float_dtype(self):
         return "float64" if keras.config.floatx() == "float64" else "float32"

@@ -22,7 +22,7 @@ class TensorFlowInputs:
         x = tf.cast(x, tf.int32 if self.tokens else self._float_dtype())
         if not self.tokens:
             x = x * tf.cast(self.scale, x.dtype)
-            if self.allow_nan:
+            if self.allow_nan and self.normalize != "standard":
                 x = tf.where(tf.math.is_nan(x), tf.zeros_like(x), x)
         if isinstance(x, tf.RaggedTensor):
             lengths = x.row_lengths()
@@ -41,7 +41,7 @@ class TensorFlowInputs:
             x = x[..., None]
         mask = tf.ones(tf.shape(x)[:2], tf.bool) if mask is None else tf.cast(mask, tf.bool)
         if not self.tokens:
-            x = sized_tensor(x, mask, self.normalize, self.mono)
+            x = sized_tensor(x, mask, self.normalize, self.mono, self.allow_nan)
         if self.sequence_length is not None:
             missing = tf.maximum(0, self.sequence_length - tf.shape(x)[1])
             edges = [[0, 0], [0, missing]] + [[0, 0]] * (len(x.shape) - 2)
@@ -67,7 +67,7 @@ def full_scale_tensor(x):
     return tf.cast(tf.cast(x, tf.float64) / -float(x.dtype.min), tf.float32)
 
 
-def sized_tensor(x, mask, normalize, mono):
+def sized_tensor(x, mask, normalize, mono, allow_nan=False):
     """A padded batch `(batch, length, features)`, each row brought to one size."""
     import tensorflow as tf
 
@@ -80,6 +80,10 @@ def sized_tensor(x, mask, normalize, mono):
     if normalize == "peak":
         size = tf.reduce_max(tf.abs(read), axis=[1, 2], keepdims=True)
         return tf.where(valid, x / tf.where(size > 0, size, one), x)
+    if allow_nan:  # missing values count nowhere, and are zero in the end
+        known = ~tf.math.is_nan(x)
+        x, valid = tf.where(known, x, tf.zeros_like(x)), valid & known
+        read = tf.where(valid, x, tf.zeros_like(x))
     count = tf.maximum(tf.reduce_sum(tf.cast(valid, x.dtype), axis=1, keepdims=True), one)
     mean = tf.reduce_sum(read, axis=1, keepdims=True) / count
     apart = tf.where(valid, x - mean, tf.zeros_like(x))

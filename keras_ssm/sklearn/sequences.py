@@ -11,7 +11,7 @@ LAYOUTS = ("keras", "aeon")
 
 
 def read_sequences(estimator, X, fitting):
-    """Returns a list or array of sequences as arrays `(length, channels)`, float32.
+    """Returns a list or array of sequences as arrays `(length, channels)` of real numbers.
 
     A table, of two axes, holds a sequence of one channel in each row. Its columns are counted, and
     by name where they have names, as scikit-learn does.
@@ -27,6 +27,8 @@ def read_sequences(estimator, X, fitting):
         ValueError: for NaN, empty or unlike sequences, or other numbers of columns or channels.
     """
     check_choice("layout", estimator.layout, LAYOUTS)
+    if isinstance(X, np.ndarray) and X.dtype == object and X.ndim == 1:
+        X = list(X)  # an array of arrays
     rows = X if _are_sequences(X) else None
     if rows is None:
         # Whatever scikit-learn says of sparse matrices, text, NaN and shapes.
@@ -82,7 +84,7 @@ def _table(estimator, X, fitting):
     if fitting:
         estimator.n_channels_, estimator.reads_tables_ = 1, True
     _check_channels(estimator, 1)
-    return list(array.astype("float32")[..., None])
+    return list(array[..., None])
 
 
 def _sequence(i, row, layout):
@@ -95,7 +97,7 @@ def _sequence(i, row, layout):
     if not np.isfinite(row.astype("float64")).all():
         raise ValueError(f"`X` must be finite. Received: NaN or infinity in case {i}")
     row = row[:, None] if row.ndim == 1 else row.T if layout == "aeon" else row
-    return row.astype("float32")
+    return row  # float32 only where a large mean was taken away
 
 
 def _check_channels(estimator, channels):

@@ -20,7 +20,8 @@ class SSMClassifierEstimator(ClassifierMixin, SSMEstimator):
 
     Args:
         system: str or `SequenceMixer`. `"s4d"`, `"s4"`, `"s4ptd"`, `"dss"`, `"s5"`, `"s5ptd"`,
-            `"mamba"`, `"mamba2"`, or a layer, whose settings are taken. Defaults to `"s4d"`.
+            `"mamba"`, `"mamba2"`, or a layer with settings of its own: `state_dim`,
+            `dt_range` and `bidirectional` are those of a system that is named. Defaults to `"s4d"`.
         num_layers: int. Blocks. Defaults to `2`.
         hidden_dim: int. Features of the hidden sequence. Defaults to `64`.
         state_dim: int. Size of the state of each system. Defaults to `64`.

@@ -60,12 +60,12 @@ class SSMEstimator(BaseEstimator):
         weights = self._weights(rows, y, sample_weight)
         seed = int(check_random_state(self.random_state).randint(2**31 - 1))
         everything = np.concatenate(rows)
-        self.input_mean_ = np.zeros(self.n_channels_, "float32")
-        self.input_scale_ = np.ones(self.n_channels_, "float32")
+        self.input_mean_ = np.zeros(self.n_channels_)
+        self.input_scale_ = np.ones(self.n_channels_)
         if self.standardize:
             deviation = everything.std(axis=0, dtype="float64")
-            self.input_mean_ = everything.mean(axis=0, dtype="float64").astype("float32")
-            self.input_scale_ = np.where(deviation > 0, deviation, 1.0).astype("float32")
+            self.input_mean_ = everything.mean(axis=0, dtype="float64")
+            self.input_scale_ = np.where(deviation > 0, deviation, 1.0)
         with _own_seed(seed):
             self.model_ = self._new_model(rows, y, seed)
             self._train(self._inputs(rows), y, weights, seed)
@@ -139,7 +139,7 @@ class SSMEstimator(BaseEstimator):
         return self.model_.predict(inputs, batch_size=self.batch_size, verbose=0)
 
     def _inputs(self, rows):
-        return [(row - self.input_mean_) / self.input_scale_ for row in rows]
+        return [((row - self.input_mean_) / self.input_scale_).astype("float32") for row in rows]
 
     def _check_parameters(self):
         check_positive(
@@ -158,6 +158,12 @@ class SSMEstimator(BaseEstimator):
             standardize=self.standardize,
             early_stopping=self.early_stopping,
         )
+        if not isinstance(self.system, str) and (self.bidirectional or self.dt_range != "auto"):
+            raise ValueError(
+                "`bidirectional` and `dt_range` are settings of a system that is named: a layer "
+                f"has its own. Received: bidirectional={self.bidirectional}, "
+                f"dt_range={self.dt_range!r} with the layer {self.system!r}"
+            )
         pair = isinstance(self.dt_range, (tuple, list)) and len(self.dt_range) == 2
         if not pair and not (isinstance(self.dt_range, str) and self.dt_range == "auto"):
             raise ValueError(

@@ -159,6 +159,24 @@ def test_rows_are_brought_to_one_size(rng, normalize):
     assert "normalize" in reason and SequencePreprocessor().unstreamable_because() is None
 
 
+def test_missing_values_do_not_count_in_the_size_of_a_row(rng):
+    import tensorflow as tf
+
+    x = (1000 + rng.standard_normal((2, 30, 2))).astype("float32")
+    x[:, ::2, 0] = np.nan
+    x[1, :, 1] = np.nan  # a feature of which nothing is known
+    known = np.ma.masked_invalid(x)
+    expected = (known - known.mean(axis=1, keepdims=True)) / known.std(axis=1, keepdims=True)
+    expected = expected.filled(0.0)
+    preprocessor = SequencePreprocessor(normalize="standard", allow_nan=True)
+    for given in (x, list(x)):
+        np.testing.assert_allclose(preprocessor(given)["inputs"], expected, atol=1e-3)
+    (found,) = tf.data.Dataset.from_tensors(x).map(preprocessor)
+    np.testing.assert_allclose(found["inputs"], expected, atol=1e-3)
+    (row,) = SequencePreprocessor(normalize="peak", allow_nan=True)(x[:1])["inputs"]
+    np.testing.assert_allclose(row, np.nan_to_num(x[0] / np.nanmax(x[0])), atol=1e-6)
+
+
 def test_tensorflow_data_are_treated_alike(rng):
     import tensorflow as tf
 

@@ -145,6 +145,14 @@ def test_scikit_learn_must_be_there(monkeypatch):
         keras_ssm.sklearn.Estimate  # noqa: B018
 
 
+def test_a_large_mean_takes_no_digits_away(waves):
+    rows, labels, _ = waves
+    far = np.empty(len(rows), object)  # an array of arrays is a list of them
+    far[:] = [row + 1e9 for row in rows]
+    expected = make().fit(rows, labels).predict_proba(rows)
+    np.testing.assert_allclose(make().fit(far, labels).predict_proba(far), expected, atol=1e-5)
+
+
 def test_what_is_refused(waves):
     rows, labels, hertz = waves
     fitted = make().fit(rows, labels)
@@ -165,6 +173,8 @@ def test_what_is_refused(waves):
         (lambda: make(pooling=None).fit(rows, labels), "pooling=None"),
         (lambda: make(layout="sktime").fit(rows, labels), "layout='sktime'"),
         (lambda: make(dt_range="long").fit(rows, labels), "dt_range='long'"),
+        (lambda: make(system=S5(), bidirectional=True).fit(rows, labels), "bidirectional=True"),
+        (lambda: make(system=S5(), dt_range=(0.1, 0.2)).fit(rows, labels), "dt_range=.0.1, 0.2"),
         (lambda: make(epochs=0).fit(rows, labels), "epochs=0"),
         (lambda: make(learning_rate=-1).fit(rows, labels), "learning_rate"),
         (lambda: make(early_stopping=True, validation_fraction=1.0).fit(rows, labels), "between"),
