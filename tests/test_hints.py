@@ -14,11 +14,15 @@ from keras_ssm import (
     optimizers,
     plotting,
     presets,
+    signals,
+    sklearn,
+    training,
 )
 
 pytestmark = pytest.mark.once("torch")
 
 MODULES = (callbacks, convert, forecasting, hub, layers, models, optimizers, plotting, presets)
+MODULES += (signals, sklearn, training)
 METHODS = ("__init__", "call", "step", "get_initial_state", "fit", "predict", "from_preset")
 
 

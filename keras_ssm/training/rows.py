@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from typing import NamedTuple
 
+import keras
 import numpy as np
 
 from keras_ssm.checks import check_positive
@@ -172,7 +173,9 @@ class ShuffledRows(EpochData):
         return [batches[i] for i in rng.permutation(len(batches))]
 
 
-def predict(model, x: object, batch_size: int, lengths: int = 4, key: str = "inputs") -> np.ndarray:
+def predict(
+    model: keras.Model, x: object, batch_size: int, lengths: int = 4, key: str = "inputs"
+) -> np.ndarray:
     """Returns the outputs of a model for rows of equal or of different lengths, in their order.
 
     Args:

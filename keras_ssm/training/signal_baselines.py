@@ -5,6 +5,8 @@ import numpy as np
 from keras import ops
 from keras.layers import BatchNormalization, Conv1D, Dense, Dropout, GlobalAveragePooling1D
 
+from keras_ssm.types import Tensor
+
 RATE, FRAME, HOP, BANDS = 8000, 200, 80, 40
 
 
@@ -37,7 +39,7 @@ class LogMel(keras.layers.Layer):
         self.waves = self.waves[:, None].astype("float32")
         self.built = True
 
-    def call(self, x):
+    def call(self, x: Tensor) -> Tensor:
         parts = ops.conv(x, ops.convert_to_tensor(self.waves), strides=HOP, padding="valid")
         real, imaginary = ops.split(parts, 2, axis=-1)
         return ops.log(ops.matmul(real**2 + imaginary**2, self.filters) + 1e-4)
