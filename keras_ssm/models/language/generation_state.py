@@ -1,22 +1,15 @@
 import json
-import zipfile
-import zlib
 from typing import Self
 
 import keras
 import numpy as np
 from keras import ops, tree
 
-from keras_ssm.atomic_file import writing_file
+from keras_ssm.models.saving import state_files
 from keras_ssm.models.saving.fingerprint import fingerprint
 from keras_ssm.types import PathLike, State
 
 FORMAT = 1
-# What NumPy raises for files that it did not write.
-UNREADABLE = (
-    *(ValueError, TypeError, AttributeError, EOFError, MemoryError),
-    *(zipfile.BadZipFile, zlib.error),
-)
 
 
 class GenerationState:
@@ -84,7 +77,9 @@ class GenerationState:
         form: tuple[str, bool],
     ) -> Self:
         """The state of a model, from the tree of its layers' states."""
-        named = {_name(path): _storable(part) for path, part in tree.flatten_with_path(layers)}
+        named = {
+            _name(path): state_files.storable(part) for path, part in tree.flatten_with_path(layers)
+        }
         seeds = [np.asarray(seed, "int64") for seed in seeds]
         return cls(named, np.asarray(tokens), windows, seeds, form, fingerprint(model))
 
@@ -169,8 +164,7 @@ class GenerationState:
 
     def save(self, filepath: PathLike) -> None:
         """Writes the state to a file `.npz`, whole or not at all."""
-        with writing_file(filepath) as scratch, scratch.open("wb") as file:
-            np.savez(file, **self.to_dict())
+        state_files.save(self.to_dict(), filepath)
 
     @classmethod
     def load(cls, filepath: PathLike) -> Self:
@@ -179,21 +173,8 @@ class GenerationState:
         Raises:
             ValueError: for a file that `save` did not write.
         """
-        try:
-            with np.load(filepath, allow_pickle=False) as file:
-                arrays = dict(file)
-        except UNREADABLE as error:
-            raise ValueError(
-                "`filepath` must be a file that `GenerationState.save` wrote. "
-                f"Received: filepath={str(filepath)!r}, of which NumPy says: {error}"
-            ) from error
-        return cls.from_dict(arrays)
+        return cls.from_dict(state_files.load(filepath, "GenerationState.save"))
 
 
 def _name(path):
     return "/".join(map(str, path))
-
-
-def _storable(part):
-    part = np.asarray(part)
-    return part if part.dtype.kind in "iufb" and part.dtype.isbuiltin else part.astype("float32")

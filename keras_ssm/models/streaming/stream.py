@@ -5,6 +5,7 @@ from typing import Self
 import numpy as np
 
 from keras_ssm.checks import check_positive
+from keras_ssm.models.saving import state_files
 from keras_ssm.models.streaming import stream_state
 from keras_ssm.types import PathLike
 
@@ -93,7 +94,7 @@ class Stream:
 
     def save(self, filepath: PathLike) -> None:
         """Writes the state to a file `.npz`, whole or not at all."""
-        stream_state.save(self.state, filepath)
+        state_files.save(self.state, filepath)
 
     def load(self, filepath: PathLike) -> None:
         """Goes on from the state in a file that `save` wrote.
@@ -101,7 +102,7 @@ class Stream:
         Raises:
             ValueError: for another file, or the state of another model or number of rows.
         """
-        self.state = stream_state.load(filepath)
+        self.state = state_files.load(filepath, f"{type(self).__name__}.save")
 
     def _all_parts(self):
         return {**self.parts(), stream_state.STEPS: self._steps}

@@ -1,14 +1,13 @@
 """The state of a stream: its rows, its arrays, its files."""
 
 import json
-import zipfile
 from collections.abc import Mapping
 
 import keras
 import numpy as np
 from keras import ops, tree
 
-from keras_ssm.atomic_file import writing_file
+from keras_ssm.models.saving import state_files
 from keras_ssm.models.saving.fingerprint import fingerprint
 
 FORMAT = 1
@@ -56,7 +55,10 @@ def like(state, parts):
 def to_arrays(task, parts):
     """What a stream remembers, a flat dict, as arrays of NumPy with the model that they are of."""
     facts = {"format": FORMAT, "model": fingerprint(task)}
-    arrays = {name: _storable(part) for name, part in parts.items()}
+    arrays = {  # copies: on JAX the buffers are given away
+        name: state_files.storable(np.array(ops.convert_to_numpy(part)))
+        for name, part in parts.items()
+    }
     return {**arrays, FACTS: np.array(json.dumps(facts))}
 
 
@@ -96,24 +98,6 @@ def from_arrays(task, arrays, parts):
     return given
 
 
-def save(arrays, filepath):
-    """Writes arrays to a file `.npz`, whole or not at all."""
-    with writing_file(filepath) as scratch, scratch.open("wb") as file:
-        np.savez(file, **arrays)
-
-
-def load(filepath):
-    """Reads what `save` wrote."""
-    try:
-        with np.load(filepath, allow_pickle=False) as file:
-            return dict(file)
-    except (ValueError, TypeError, AttributeError, EOFError, zipfile.BadZipFile) as error:
-        raise ValueError(
-            "`filepath` must be a file that `SequenceStream.save` wrote. "
-            f"Received: filepath={str(filepath)!r}, of which NumPy says: {error}"
-        ) from error
-
-
 def _facts(text):
     """The model that arrays say they come from, or `None` for what is no stream's."""
     try:
@@ -132,8 +116,3 @@ def _check(name, value, part):
             f"`state[{name!r}]` must have shape {tuple(part.shape)} and a dtype such as {dtype}. "
             f"Received: shape {value.shape}, dtype {value.dtype}"
         )
-
-
-def _storable(part):
-    part = np.array(ops.convert_to_numpy(part))  # a copy: on JAX the buffer is given away
-    return part if part.dtype.kind in "iufb" and part.dtype.isbuiltin else part.astype("float32")

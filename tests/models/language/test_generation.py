@@ -1,7 +1,6 @@
 """Generation on token ids: exact rows, samplers, seeds, limits, states, and what is refused."""
 
 import json
-import zipfile
 
 import keras
 import keras_hub
@@ -17,6 +16,7 @@ from tests.backend_tools import BACKEND, to_numpy
 from tests.mamba_recordings import CASES, model_of, recorded
 from tests.models.language.generating import language_model
 from tests.recordings import slow_but
+from tests.unreadable import unreadable_arrays
 
 MIXERS = {
     "mamba": Mamba(state_dim=2, seed=0),
@@ -312,16 +312,7 @@ def test_states_of_others_are_refused(tmp_path):
     np.savez(tmp_path / "other.npz", tokens=np.zeros(3))
     with pytest.raises(ValueError, match="of this version"):
         GenerationState.load(tmp_path / "other.npz")
-    header = "{'descr': '<f8', 'fortran_order': False, 'shape': (1000000000000,), }"
-    header = b"\x93NUMPY\x01\x00" + len(header).to_bytes(2, "little") + header.encode()
-    with zipfile.ZipFile(tmp_path / "large.npz", "w") as file:
-        file.writestr("tokens.npy", header)
-    np.savez_compressed(tmp_path / "damaged.npz", tokens=np.arange(100))
-    damaged = bytearray((tmp_path / "damaged.npz").read_bytes())
-    at = damaged.find(b"tokens.npy") + len(b"tokens.npy") + 20
-    damaged[at : at + 8] = b"\xff" * 8
-    large = (tmp_path / "large.npz").read_bytes()
-    for content in (b"", b"text", b"PK\x03\x04", large, bytes(damaged)):
+    for content in unreadable_arrays(tmp_path):
         (tmp_path / "other.npz").write_bytes(content)
         with pytest.raises(ValueError, match="`filepath` must be a file that"):
             GenerationState.load(tmp_path / "other.npz")
