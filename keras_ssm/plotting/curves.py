@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 COLUMNS = 3  # pictures beside each other
+MISSING = ("", "NA")  # what a file has for an epoch without validation
 
 
 def plot_learning_curves(
@@ -28,7 +29,7 @@ def plot_learning_curves(
         the validation part has a mark: the lowest loss, the highest accuracy.
 
     Raises:
-        ValueError: if there is no epoch or no metric.
+        ValueError: if there is no epoch or no metric, or lists of unlike lengths.
         ImportError: if matplotlib is not installed.
 
     Example:
@@ -39,12 +40,11 @@ def plot_learning_curves(
         keras_ssm.plotting.plot_learning_curves(history).savefig("curve.png")
         ```
     """
-    epochs, curves = _read(history)
+    curves = _read(history)
     names = list(dict.fromkeys(name.removeprefix("val_") for name in curves))
-    if not names or not len(epochs):
+    if not names:
         raise ValueError(
-            "`history` must hold at least one epoch of one metric. "
-            f"Received: {len(epochs)} epochs of {names}"
+            "`history` must hold at least one epoch of one metric. Received: none of any"
         )
     across = min(COLUMNS, len(names))
     down = -(-len(names) // across)
@@ -52,9 +52,10 @@ def plot_learning_curves(
     for name, axis in zip(names, axes.flat, strict=False):
         for key, label in ((name, "training"), (f"val_{name}", "validation")):
             if key in curves:
-                axis.plot(epochs, curves[key], label=label, marker="." * (len(epochs) == 1))
-        values = curves.get(f"val_{name}")
-        if values is not None and np.isfinite(values).any():
+                epochs, values = curves[key]
+                axis.plot(epochs, values, label=label, marker="." * (len(values) == 1))
+        epochs, values = curves.get(f"val_{name}", ((), ()))
+        if np.isfinite(values).any():
             best = np.nanargmax(values) if _rises(name) else np.nanargmin(values)
             axis.plot(epochs[best], values[best], "o", color="C1", fillstyle="none")
         axis.set(title=name, xlabel="epoch")
@@ -68,11 +69,19 @@ def plot_learning_curves(
 
 
 def _read(history):
-    """The epochs, and the curve of each metric, as float arrays."""
-    if isinstance(history, keras.callbacks.History):
-        epochs, curves = history.epoch, history.history
-    elif isinstance(history, dict):
-        epochs, curves = None, history
+    """The epochs of each metric that has values, and these."""
+    if isinstance(history, (keras.callbacks.History, dict)):
+        curves = history if isinstance(history, dict) else history.history
+        count = max(map(len, curves.values()), default=0)
+        epochs = range(count) if isinstance(history, dict) else history.epoch
+        for name, values in curves.items():
+            if len(values) != len(epochs):
+                raise ValueError(
+                    "`history` must have a value of each metric for each epoch; the file of a "
+                    "`keras.callbacks.CSVLogger` says which epochs a `validation_freq` left out. "
+                    f"Received: {len(values)} values of {name!r} in {len(epochs)} epochs"
+                )
+        columns = {name: list(zip(epochs, values, strict=True)) for name, values in curves.items()}
     else:
         with open(Path(history).expanduser(), newline="", encoding="utf-8") as file:
             rows = list(csv.DictReader(file))
@@ -81,13 +90,13 @@ def _read(history):
                 "`history` must be a CSV file with a column `epoch`. "
                 f"Received: '{history}' with {', '.join(rows[0])}"
             )
-        epochs = [int(row["epoch"]) for row in rows]
         names = [name for name in (rows[0] if rows else ()) if name != "epoch"]
-        curves = {name: [float(row[name] or "nan") for row in rows] for name in names}
-    curves = {name: np.asarray(values, "float64") for name, values in curves.items()}
-    if epochs is None:
-        epochs = range(max(map(len, curves.values()), default=0))
-    return np.asarray(epochs) + 1, curves
+        columns = {
+            name: [(int(row["epoch"]), row[name]) for row in rows if row[name] not in MISSING]
+            for name in names
+        }
+    found = {name: np.array(pairs, "float64").T for name, pairs in columns.items() if pairs}
+    return {name: (epochs + 1, values) for name, (epochs, values) in found.items()}
 
 
 def _rises(name):

@@ -47,3 +47,16 @@ def test_files_without_epochs_are_refused(tmp_path):
             plot_learning_curves(tmp_path / "log.csv")
     with pytest.raises(ValueError, match="at least one epoch"):
         plot_learning_curves({})
+
+
+def test_epochs_without_validation_are_left_out(tmp_path):
+    path = tmp_path / "log.csv"
+    path.write_text("epoch,loss,val_loss\n0,3.0,NA\n1,2.0,2.5\n2,1.5,\n3,1.0,2.0\n")
+    training, validation, best = plot_learning_curves(path).axes[0].lines
+    assert training.get_xydata().tolist() == [[1, 3], [2, 2], [3, 1.5], [4, 1]]
+    assert validation.get_xydata().tolist() == [[2, 2.5], [4, 2]]
+    assert best.get_xydata().tolist() == [[4, 2]]
+    path.write_text("epoch,loss,val_loss\n0,3.0,NA\n")  # as Keras writes it without validation
+    assert len(plot_learning_curves(path).axes[0].lines) == 1
+    with pytest.raises(ValueError, match="Received: 1 values of 'val_loss' in 2 epochs"):
+        plot_learning_curves({"loss": [2.0, 1.0], "val_loss": [1.5]})
