@@ -26,7 +26,14 @@ class Curve(NamedTuple):
 def forecast_curves(history, forecast, actual=None):
     """List of `Curve`; see `plot_forecast`."""
     if hasattr(forecast, "index") and hasattr(history, "index") and not isinstance(history, list):
-        return _of_frames(history, forecast, actual)
+        curves = _of_frames(history, forecast, actual)
+        if actual is not None and all(np.isnan(curve.actual).all() for curve in curves):
+            steps = curves[0].steps
+            raise ValueError(
+                f"`actual` must have values in rows of the forecast, {steps[0]} to {steps[-1]}. "
+                f"Received: {len(actual)} rows without one"
+            )
+        return curves
     panel = Panel.read(history)
     form = _form(history)
     tables = _tables(forecast, form, len(panel.series))

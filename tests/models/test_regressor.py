@@ -128,6 +128,20 @@ def test_streams_of_batches_have_targets_of_one_axis_less(x, rng):
     np.testing.assert_allclose(model.train_on_batch(inputs, y), expected, rtol=1e-5)
 
 
+@pytest.mark.once("torch")
+def test_batches_of_targets_without_units_warn(recwarn):
+    def batches():
+        yield np.ones((4, 8, 2), "float32"), np.full(4, 3e5)
+
+    model = make_model()
+    model.fit(batches(), verbose=0)
+    assert [str(w.message) for w in recwarn if "adapt_targets" in str(w.message)]
+    recwarn.clear()
+    model.adapt_targets([2e5, 4e5])
+    model.fit(batches(), verbose=0)
+    assert not [str(w.message) for w in recwarn if "adapt_targets" in str(w.message)]
+
+
 @pytest.fixture(scope="module")
 def trained():
     rng = np.random.default_rng(0)

@@ -74,12 +74,14 @@ def test_frames(tmp_path):
 
 
 def test_what_does_not_fit_is_refused():
+    frames = pd.DataFrame(X[:9]), pd.DataFrame(X[9:12], range(9, 12))
     forecast = Naive(3).fit(X, validation=30).predict(levels=(50,))
     for arguments, message in [
         ((X, forecast, None, [90]), "among those of the forecast, \\[50.0\\]"),
         ((X[:, :1], forecast), "the 1 variables of `history`"),
         (([X, X], [forecast]), "the 2 series of `history`"),
         ((pd.DataFrame(X), pd.DataFrame(X, columns=["a", "b"])), "columns of `history`"),
+        ((*frames, frames[0]), "9 to 11"),
     ]:
         with pytest.raises(ValueError, match=message) as error:
             plot_forecast(*arguments)

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from keras_ssm.forecasting.time_index import regular
+from keras_ssm.forecasting.time_index import regular, same_kind
 from keras_ssm.models.forecasting.reading import Reading
 
 
@@ -64,7 +64,7 @@ class Memory:
         """How many rows are missing between the end of each series and the rows of a panel.
 
         Raises:
-            ValueError: if rows were read already.
+            ValueError: if rows were read already, or dates are of another kind.
         """
         found = []
         for series in panel.series:
@@ -73,12 +73,19 @@ class Memory:
                 found.append(0)
                 continue
             what = "The new rows" if series.name is None else f"The new rows of {series.name!r}"
-            if series.index[0] <= end[0]:
+            first = series.index[:1]
+            if not same_kind(first, end):
                 raise ValueError(
-                    f"{what} must follow the last one that was read, {end[0]}. "
-                    f"Received: {series.index[0]}"
+                    f"{what} must have dates of the time zone and kind of those before. "
+                    f"Received: {first.dtype} after {end.dtype}"
                 )
-            both = end.append(series.index[:1])
+            if getattr(end, "tz", None) is not None:
+                first = first.tz_convert(end.tz)
+            if first[0] <= end[0]:
+                raise ValueError(
+                    f"{what} must follow the last one that was read, {end[0]}. Received: {first[0]}"
+                )
+            both = end.append(first)
             found.append(len(regular(both, panel.frequency, what)) - 2)
         return np.array(found)
 

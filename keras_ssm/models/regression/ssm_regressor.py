@@ -1,3 +1,4 @@
+import warnings
 from collections.abc import Callable
 
 import keras
@@ -192,9 +193,18 @@ class SSMRegressor(PooledStream, HeadedTask):
 
     def before_fit(self, x, y, sample_weight, validation_split):
         """Takes mean and deviation of the targets that train, the first time."""
-        if not self.normalize_targets or not isinstance(y, np.ndarray):
+        if not self.normalize_targets:
             return
         adapted = float(keras.ops.convert_to_numpy(self.scaling.count)) > 0
+        if y is None and not adapted:
+            warnings.warn(
+                "Targets that come in batches are not read in advance, so the outputs begin at the "
+                "size of one: call `adapt_targets` with some of them, or pass "
+                "`normalize_targets=False` if that is their size.",
+                stacklevel=4,
+            )
+        if not isinstance(y, np.ndarray):
+            return
         if adapted or not targets.is_like_outputs(self, y):
             return
         rows = slice(0, int(len(y) * (1.0 - (validation_split or 0.0))))

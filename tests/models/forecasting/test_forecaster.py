@@ -427,6 +427,18 @@ def test_rows_that_cannot_follow_are_refused(model, data):
     assert all(np.allclose(a, b, atol=1e-5) for a, b in zip(found, expected, strict=True))
 
 
+def test_rows_of_another_time_zone_follow_and_those_of_none_do_not(model, data):
+    index = pd.date_range("2024-03-30", periods=len(data), freq="h", tz="Europe/Berlin")
+    frame = pd.DataFrame(data, index=index, columns=[0, 1])
+    expected = model.predict(frame)
+    model.predict(frame[:60])
+    with pytest.raises(ValueError, match="time zone and kind"):
+        model.update(frame[60:].tz_localize(None))
+    found = model.update(frame[60:].tz_convert("UTC"))
+    assert (found.index == expected.index).all()
+    assert np.allclose(found, expected, atol=1e-5)
+
+
 def test_a_backtest_with_refit_scores_all_windows_of_series_that_begin_late():
     values, dates = waves(60)[:, 1], pd.date_range("2024-01-01", periods=60, freq="D")
     late = pd.DataFrame({"unique_id": "a", "ds": dates[-7:], "y": values[-7:]})
