@@ -4,7 +4,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from keras_ssm.checks import check_positive
+from keras_ssm.checks import check_number, check_positive
 from keras_ssm.forecasting.split import validation_rows
 from keras_ssm.models.forecasting.closed_form import solve_shortcut
 from keras_ssm.models.forecasting.fitted import Fitted
@@ -79,7 +79,7 @@ class ForecasterTraining:
         steps_per_epoch: int = 50,
         origins: int = 8,
         context: int | None = None,
-        levels: tuple = (80, 90, 95),
+        levels: tuple | float = (80, 90, 95),
         validation_forecasts: int = 4096,
         keep: KeepBest | None = None,
         **kwargs,
@@ -106,7 +106,7 @@ class ForecasterTraining:
                 Defaults to `8`.
             context: int or `None`. Steps that the branch has read before the first of these
                 forecasts. Defaults to `lookback`.
-            levels: tuple of int. Levels of the intervals that `predict` gives, in percent.
+            levels: int or tuple of int. Levels of the intervals that `predict` gives, in percent.
                 Defaults to `(80, 90, 95)`.
             validation_forecasts: int. How many forecasts score the validation part at most.
                 Defaults to `4096`.
@@ -125,6 +125,9 @@ class ForecasterTraining:
         check_positive(batch_size=batch_size, steps_per_epoch=steps_per_epoch, origins=origins)
         context = self.lookback if context is None else context
         check_positive(context=context, season=season or 1)
+        levels = np.atleast_1d(levels).tolist()
+        for level in levels:
+            check_number("levels", level, low=0, high=100)
         panel = read_panel(self, data, static=static, freq=freq)
         held_out = validation_rows(panel, validation, self.horizon)
         kept = [len(s.values) - rows for s, rows in zip(panel.series, held_out, strict=True)]

@@ -377,6 +377,7 @@ BAD = {
     "all NaN": (lambda m, x: m.predict(x * np.nan), "`history` must hold a value of every"),
     "another width": (lambda m, x: m.predict(x[:, :1]), "must have the columns"),
     "a level": (lambda m, x: m.predict(x, levels=99), "`levels` must be some for which"),
+    "levels of fit": (lambda m, x: m.fit(x, levels="90"), "`levels` must be a number"),
     "few rows": (lambda m, x: m.evaluate(x, rows=2), "`rows` must be at least the horizon, 4"),
     "before fit": (lambda m, x: small().predict(x), "must be trained first"),
     "nothing read": (lambda m, x: (m.reset(), m.predict()), "`history` must be given"),
@@ -407,7 +408,7 @@ def test_what_would_forecast_nonsense_is_refused(model, data, case):
 def test_covariates_that_end_early_are_refused():
     x = waves()
     model = small(width=2, known=[1])
-    model.fit(x, epochs=0, verbose=0)
+    model.fit(x, epochs=0, verbose=0, levels=80)
     for future in (None, x[: HORIZON - 1, 1:]):
         with pytest.raises(ValueError, match="`future` must have the known covariates"):
             model.predict(x, future=future)
