@@ -114,7 +114,7 @@ ARGUMENTS = {
 
 # What acts: each has a test of its own below.
 ACTING = {"step_scale", "method", "chunk_size"}
-ACTING |= {"preprocessor", "tokens", "scale", "sequence_length", "allow_nan"}
+ACTING |= {"preprocessor", "tokens", "scale", "sequence_length", "allow_nan", "sampling_rate"}
 OF_KERAS = frozenset(dir(keras.layers.Dense(1)) + dir(keras.Model(*[keras.Input((1,))] * 2)))
 OF_KERAS |= {"optimizer", "stop_training", "config_file"}
 
