@@ -107,9 +107,17 @@ def series(rng):
 
 
 def same_state(a, b):
+    a, b = rounded(a), rounded(b)
     tree.assert_same_structure(tree.map_structure(to_numpy, a), tree.map_structure(to_numpy, b))
     pairs = zip(tree.flatten(a), tree.flatten(b), strict=True)
     return all(relative_error(ops.cast(p, "float32"), to_numpy(q)) < 1e-5 for p, q in pairs)
+
+
+def rounded(state):
+    """A state whose mean has its sum without the rounding errors, which depend on the pieces."""
+    if not isinstance(state, dict) or "rest" not in state:
+        return state
+    return {name: part for name, part in state.items() if name != "rest"}
 
 
 @pytest.mark.everywhere
