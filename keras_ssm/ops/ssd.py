@@ -53,8 +53,9 @@ def ssd(x, dt, A, B, C, D=None, initial_state=None, chunk_size=None):
     run = lambda *tensors: _outputs(*tensors)[0]  # noqa: E731
     if backend.compiles_gradients() and loops_allowed() and length is not None:
         run = backend.with_gradient(_outputs, _gradients)
-    B, C = (_by_head(z, heads=False) for z in (B, C))
-    y, last, _ = run(_by_head(driven), _by_head(sums), B, C, start)
+    driven, sums = _by_head(driven, (0, 2, 3, 1, 4)), _by_head(sums, (0, 2, 3, 1))
+    B, C = (_by_head(z, (0, 2, 1, 3)) for z in (B, C))
+    y, last, _ = run(driven, sums, B, C, start)
     y = ops.transpose(y, (0, 3, 1, 2, 4))
     y = ops.reshape(y, (lead, -1, heads, head_dim))[:, : length or ops.shape(x)[1]]
     if D is not None:
@@ -62,14 +63,12 @@ def ssd(x, dt, A, B, C, D=None, initial_state=None, chunk_size=None):
     return y, ops.reshape(last, (-1, heads, head_dim, state_dim))
 
 
-def _by_head(z, heads=True):
-    """`(batch, chunks, T, groups, [heads], [size])` to `(chunks, groups, [heads], T, [size])`.
+def _by_head(z, axes):
+    """`(batch, chunks, T, groups, ...)` with the chunks of all rows in one axis, transposed.
 
-    The chunks of all rows, one row after another: what is multiplied for each head lies together.
+    What is multiplied for each head lies together.
     """
-    z = ops.reshape(z, (-1, *z.shape[2:]))
-    axes = (0, 2, 1, 3) if len(z.shape) == 4 and not heads else (0, 2, 3, 1, 4)[: len(z.shape)]
-    return ops.transpose(z, axes)
+    return ops.transpose(ops.reshape(z, (-1, *z.shape[2:])), axes)
 
 
 def _outputs(driven, sums, B, C, start):

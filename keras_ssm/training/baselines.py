@@ -31,7 +31,7 @@ def lstm(input_dim: int, num_classes: int, settings: dict, scale: float = 1.0) -
         model = keras_ssm.training.lstm(12, 9, settings)
         ```
     """
-    inputs = _inputs(input_dim)
+    inputs = masked_inputs(input_dim)
     x, mask = Rescaling(scale)(inputs["inputs"]), inputs["padding_mask"]
     for i in range(settings["num_layers"]):
         layer = LSTM(settings["hidden_dim"], return_sequences=i < settings["num_layers"] - 1)
@@ -60,7 +60,7 @@ def cnn(input_dim: int, num_classes: int, settings: dict, scale: float = 1.0) ->
         model = keras_ssm.training.cnn(12, 9, settings)
         ```
     """
-    inputs = _inputs(input_dim)
+    inputs = masked_inputs(input_dim)
     x, mask = Rescaling(scale)(inputs["inputs"]), inputs["padding_mask"]
     valid = keras.ops.expand_dims(keras.ops.cast(mask, "float32"), -1)
     for i in range(settings["num_layers"]):
@@ -72,7 +72,8 @@ def cnn(input_dim: int, num_classes: int, settings: dict, scale: float = 1.0) ->
     return keras.Model(inputs, Dense(num_classes, name="logits")(x), name="cnn")
 
 
-def _inputs(input_dim):
+def masked_inputs(input_dim):
+    """The inputs that a `SequencePreprocessor` makes, as those of a functional model."""
     return {
         "inputs": keras.Input((None, input_dim), name="inputs"),
         "padding_mask": keras.Input((None,), dtype="bool", name="padding_mask"),

@@ -5,6 +5,7 @@ import numpy as np
 from keras import ops
 from keras.layers import BatchNormalization, Conv1D, Dense, Dropout, GlobalAveragePooling1D
 
+from keras_ssm.training.baselines import masked_inputs
 from keras_ssm.types import Tensor
 
 RATE, FRAME, HOP, BANDS = 8000, 200, 80, 40
@@ -133,10 +134,7 @@ def beat_cnn(input_dim: int, num_classes: int, settings: dict, scale: float = 1.
 
 
 def _inputs(scale, features=1):
-    inputs = {
-        "inputs": keras.Input((None, features), name="inputs"),
-        "padding_mask": keras.Input((None,), dtype="bool", name="padding_mask"),
-    }
+    inputs = masked_inputs(features)
     valid = ops.expand_dims(ops.cast(inputs["padding_mask"], "float32"), -1)
     return inputs, keras.layers.Rescaling(scale)(inputs["inputs"]) * valid, valid
 

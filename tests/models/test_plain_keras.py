@@ -4,6 +4,8 @@ import keras
 import numpy as np
 import pytest
 
+from keras_ssm.layers import S4D
+from keras_ssm.models import SSMBackbone, SSMRegressor
 from keras_ssm.optimizers import ssm_optimizer
 from tests.backend_tools import BACKEND, relative_error, to_numpy
 from tests.models.test_training_mode import make_model
@@ -159,3 +161,32 @@ def test_the_norm_of_all_gradients_is_clipped_as_by_one_optimizer(rng):
     for wrong in ({"gradient_accumulation_steps": 2}, {"clipnorm": 1.0}):
         with pytest.raises(ValueError, match=r"global_clipnorm.*Received"):
             ssm_optimizer(global_clipnorm=1.0, **wrong)
+
+
+def test_numbers_are_learned_as_by_a_plain_model(rng, tmp_path):
+    def made():
+        keras.utils.set_random_seed(0)
+        backbone = SSMBackbone(S4D(state_dim=4, seed=0), num_layers=1, hidden_dim=4, input_dim=2)
+        return SSMRegressor(backbone, num_outputs=2, normalize_targets=False)
+
+    task, twin = made(), made()
+    plain = plain_model(twin)
+    twin.set_weights(task.get_weights())
+    x = {"inputs": rng.standard_normal((8, 10, 2)) * MASK[..., None], "padding_mask": MASK}
+    x["inputs"] = x["inputs"].astype("float32")
+    y = rng.standard_normal((8, 2)).astype("float32")
+    weight = np.linspace(0, 2, 8)
+    seen = []
+    for model in (task, plain):
+        eager = BACKEND == "tensorflow"
+        model.compile(keras.optimizers.Adam(0.01), "mse", metrics=["mae"], run_eagerly=eager)
+        fit = model.fit(x, y, 4, 3, 0, sample_weight=weight, shuffle=False, validation_data=(x, y))
+        seen.append([*fit.history.values(), model.evaluate(x, y, verbose=0)])
+    for ours, theirs in zip(*seen, strict=True):
+        assert np.allclose(ours, theirs, rtol=1e-5)
+    assert fit.history["loss"][-1] < fit.history["loss"][0]
+    expected = plain.predict(x, verbose=0)
+    assert relative_error(task.predict(x, verbose=0), expected) < 1e-5
+    task.save(tmp_path / "numbers.keras")
+    again = keras.saving.load_model(tmp_path / "numbers.keras")
+    assert relative_error(again.predict(x, verbose=0), expected) < 1e-5

@@ -17,6 +17,7 @@ from keras_ssm.ops.backend.jax.numbers import (
     cos,
     cumsum,
     einsum,
+    exact_einsum,
     matmul,
     maximum,
     mean,
@@ -64,11 +65,6 @@ __all__ = [
 
 # Steps from which blocks side by side are faster than one loop.
 SHORTEST_IN_BLOCKS = 128
-
-
-def exact_einsum(equation, *operands):
-    """Einsum that never drops to TF32 or bfloat16 passes."""
-    return jnp.einsum(equation, *operands, precision=lax.Precision.HIGHEST)
 
 
 def static_value(x):

@@ -23,6 +23,11 @@ def einsum(equation, *operands):
     return jnp.einsum(equation, *operands, precision=precision())
 
 
+def exact_einsum(equation, *operands):
+    """Einsum that never drops to TF32 or bfloat16 passes."""
+    return jnp.einsum(equation, *operands, precision=lax.Precision.HIGHEST)
+
+
 def precision():
     """The precision of large products: the highest where the user has chosen none.
 
@@ -51,4 +56,4 @@ def sum_of_products(a, b, axis):
     axes = {axis % a.ndim} if isinstance(axis, int) else {i % a.ndim for i in axis}
     letters = "abcdefgh"[: a.ndim]
     left = "".join(letter for i, letter in enumerate(letters) if i not in axes)
-    return jnp.einsum(f"{letters},{letters}->{left}", a, b, precision=lax.Precision.HIGHEST)
+    return exact_einsum(f"{letters},{letters}->{left}", a, b)

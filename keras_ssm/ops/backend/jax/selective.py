@@ -9,6 +9,8 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from keras_ssm.ops.backend.jax.numbers import exact_einsum
+
 # Steps of a segment, whose states fit the caches; measured.
 STEPS = 32
 
@@ -55,7 +57,7 @@ def _forward(x, dt, A, B, C, start):
     def segment(state, samples):
         x, dt, B, C = samples
         _, after = _states(state, x, dt, A, B)
-        return after[-1], (_einsum("tbnd,tbn->tbd", after, C), state)
+        return after[-1], (exact_einsum("tbnd,tbn->tbd", after, C), state)
 
     last, (y, starts) = lax.scan(segment, start, (x, dt, B, C))
     return (y, last), (x, dt, A, B, C, starts)
@@ -92,14 +94,14 @@ def _backward(kept, cotangents):
         read = d_y[:, :, None] * C[..., None]
         earlier, adjoints = lax.scan(step, later, (gains, read), reverse=True)
         through = gains * adjoints * before  # the gradient of dt A
-        d_driven = _einsum("tbnd,tbn->tbd", adjoints, B)
+        d_driven = exact_einsum("tbnd,tbn->tbd", adjoints, B)
         slopes = (
             d_driven * dt,
-            d_driven * x + _einsum("tbnd,nd->tbd", through, A),
-            _einsum("tbnd,tbd->tbn", adjoints, dt * x),
-            _einsum("tbnd,tbd->tbn", after, d_y),
+            d_driven * x + exact_einsum("tbnd,nd->tbd", through, A),
+            exact_einsum("tbnd,tbd->tbn", adjoints, dt * x),
+            exact_einsum("tbnd,tbd->tbn", after, d_y),
         )
-        return (earlier, d_A + _einsum("tbnd,tbd->nd", through, dt)), slopes
+        return (earlier, d_A + exact_einsum("tbnd,tbd->nd", through, dt)), slopes
 
     carry = d_last, jnp.zeros_like(A)
     (d_start, d_A), slopes = lax.scan(segment, carry, (x, dt, B, C, d_y, starts), reverse=True)
@@ -108,7 +110,3 @@ def _backward(kept, cotangents):
 
 
 _scan.defvjp(_forward, _backward)
-
-
-def _einsum(equation, *operands):
-    return jnp.einsum(equation, *operands, precision=lax.Precision.HIGHEST)
