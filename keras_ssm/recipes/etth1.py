@@ -77,6 +77,10 @@ class ETTh1(ForecastRecipe):
         known = History([rows[: TRAIN + VALIDATION]], VALIDATION)
         return Splits(known, known, History([rows[: TRAIN + VALIDATION + TEST]], TEST))
 
+    def preset_name(self, system, settings):
+        horizon = settings["horizon"]
+        return f"{system}_{self.name}" + (f"_{horizon}" if horizon != 96 else "")
+
     def facts(self, system, settings):
         return {
             "description": DESCRIPTION,
@@ -84,7 +88,7 @@ class ETTh1(ForecastRecipe):
             "example": EXAMPLE,
             "limits": LIMITS,
             "data": {
-                "name": "ETTh1",
+                "name": f"ETTh1, {settings['horizon']} hours ahead",
                 "source": "zhouhaoyi/ETDataset",
                 "split": "12 / 4 / 4 months of 30 days; all windows of the test part, none dropped",
             },

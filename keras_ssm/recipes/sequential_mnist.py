@@ -19,16 +19,25 @@ print(model.predict(images, verbose=0).argmax(axis=-1))"""
 
 LIMITS = "Inputs are 784 pixels from 0 to 255, light on dark as MNIST has them. It knows no others."
 
+STRIDED = (
+    " A step of the model reads {stride} new pixels at once, which makes training so much quicker: "
+    "it answers after every {stride} pixels."
+)
+
 PERMUTED = " They come in the order `np.random.RandomState(92916).permutation(784)`."
 
 DATA_LICENCE = "MNIST, Y. LeCun and C. Cortes, CC BY-SA 3.0"
 
 # Settings that a baseline has not.
 OF_SYSTEMS = ("state_dim", "pooling", "ssm_learning_rate")
+OF_SYSTEMS += ("encoder", "encoder_width", "encoder_stride")
 
 
 class SequentialMNIST(ClassificationRecipe):
     """`permuted=true` shuffles the pixels, and `bidirectional=true` then helps.
+
+    `encoder=conv encoder_width=8 encoder_stride=4` reads four new pixels in each step, which makes
+    training on a CPU about four times as quick. A step reads one pixel by default.
 
     The defaults are for two cores and an hour. On a GPU take `num_layers=4 hidden_dim=128
     batch_size=64 epochs=30`: S4D then had 99.6 % of the test images in five minutes, and with
@@ -44,6 +53,9 @@ class SequentialMNIST(ClassificationRecipe):
         "hidden_dim": 64,
         "state_dim": 64,
         "bidirectional": False,
+        "encoder": "linear",
+        "encoder_width": 1,
+        "encoder_stride": 1,
         "dropout": 0.1,
         "pooling": "mean",
         "epochs": 15,
@@ -61,6 +73,8 @@ class SequentialMNIST(ClassificationRecipe):
         "s4": {},
         "s4ptd": {},
         "s5": {},
+        "s5ptd": {},
+        "dss": {"variant": "exp"},
         "lstm": {"num_layers": 1, "learning_rate": 1e-3, **dict.fromkeys(OF_SYSTEMS)},
         "cnn": {"bidirectional": None, "learning_rate": 1e-3, **dict.fromkeys(OF_SYSTEMS)},
     }
@@ -76,13 +90,19 @@ class SequentialMNIST(ClassificationRecipe):
         order = np.random.RandomState(92916).permutation(784)  # one for all runs
         return Splits(*(part and Part(part.x[:, order], part.y) for part in splits))
 
+    def preset_name(self, system, settings):
+        return f"{system}_permuted_mnist" if settings["permuted"] else f"{system}_{self.name}"
+
     def facts(self, system, settings):
+        stride = settings.get("encoder_stride", 1)
         return {
             "description": DESCRIPTION,
             "pipeline_tag": "image-classification",
             "tags": ["sequence-classification"],
             "example": EXAMPLE,
-            "limits": LIMITS + PERMUTED * settings["permuted"],
+            "limits": LIMITS
+            + PERMUTED * settings["permuted"]
+            + STRIDED.format(stride=stride) * (stride > 1),
             "data": {
                 "name": "permuted MNIST" if settings["permuted"] else "sequential MNIST",
                 "source": "rasbt/mnist-pngs",

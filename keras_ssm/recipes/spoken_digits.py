@@ -8,13 +8,13 @@ import numpy as np
 from keras_ssm import signals
 from keras_ssm.checks import check_choice
 from keras_ssm.layers import RandomGain, RandomNoise, RandomShift
-from keras_ssm.models import SequencePreprocessor, SSMBackbone, SSMClassifier
+from keras_ssm.models import SequencePreprocessor, SSMClassifier
 from keras_ssm.training import (
     ClassificationRecipe,
     Part,
     Splits,
     log_mel_cnn,
-    make_mixer,
+    log_mel_lstm,
     waveform_cnn,
 )
 
@@ -98,10 +98,15 @@ class SpokenDigits(ClassificationRecipe):
         "s4d": {},
         "s5": {},
         "s4ptd": {},
+        "s4": {},
+        "s5ptd": {},
+        "dss": {"variant": "exp"},
         "waveform_cnn": {"learning_rate": 2e-3, **dict.fromkeys(OF_SYSTEMS)},
         "log_mel_cnn": {"learning_rate": 2e-3, **dict.fromkeys(OF_SYSTEMS)},
+        "lstm": {"num_layers": 1, "learning_rate": 2e-3, **dict.fromkeys(OF_SYSTEMS)},
     }
-    baselines = ("waveform_cnn", "log_mel_cnn")
+    baselines = ("waveform_cnn", "log_mel_cnn", "lstm")
+    of_backbone = {"encoder": "conv", "prenorm": True, "final_norm": "layer"}
 
     def read(self, directory):
         path = directory / "fsdd" / "fsdd_8khz_int16.npz"
@@ -131,30 +136,18 @@ class SpokenDigits(ClassificationRecipe):
     def make_model(self, system, seed, settings):
         if system in self.baselines:
             keras.utils.set_random_seed(seed)
-            make = {"waveform_cnn": waveform_cnn, "log_mel_cnn": log_mel_cnn}[system]
-            return make(len(self.classes), settings, self.scale)
+            kinds = {"waveform_cnn": waveform_cnn, "log_mel_cnn": log_mel_cnn, "lstm": log_mel_lstm}
+            return kinds[system](len(self.classes), settings, self.scale)
         return super().make_model(system, seed, settings)
 
-    def make_backbone(self, system, seed, settings):
-        augmentation = None
-        if settings["augment"]:
-            augmentation = [
-                RandomGain(0.3, 3.0, seed=seed),
-                RandomShift(RATE // 20, seed=seed + 1),
-                RandomNoise(0.05, seed=seed + 2),
-            ]
-        return SSMBackbone(
-            make_mixer(system, seed=seed, state_dim=settings["state_dim"]),
-            num_layers=settings["num_layers"],
-            hidden_dim=settings["hidden_dim"],
-            encoder="conv",
-            encoder_width=settings["encoder_width"],
-            encoder_stride=settings["encoder_stride"],
-            prenorm=True,
-            final_norm="layer",
-            dropout=settings["dropout"],
-            augmentation=augmentation,
-        )
+    def augmentation(self, seed, settings):
+        if not settings["augment"]:
+            return None
+        return [
+            RandomGain(0.3, 3.0, seed=seed),
+            RandomShift(RATE // 20, seed=seed + 1),
+            RandomNoise(0.05, seed=seed + 2),
+        ]
 
     def make_preprocessor(self, settings):
         return SequencePreprocessor(scale=self.scale, sampling_rate=RATE, mono=True)
@@ -180,6 +173,10 @@ class SpokenDigits(ClassificationRecipe):
 
     def count(self, metric, part):
         return part.size if metric.startswith("accuracy") else None
+
+    def preset_name(self, system, settings):
+        voice = settings["held_out"]
+        return f"{system}_{self.name}" + (f"_{voice}" if voice != "nobody" else "")
 
     def facts(self, system, settings):
         voice = settings["held_out"]

@@ -8,7 +8,13 @@ from keras_ssm.training.recipe import Recipe, Splits
 from keras_ssm.training.results import append_rows, summary, write_rows
 from keras_ssm.training.rows import Part, ShuffledRows, predict, split
 from keras_ssm.training.run import train
-from keras_ssm.training.signal_baselines import LogMel, beat_cnn, log_mel_cnn, waveform_cnn
+from keras_ssm.training.signal_baselines import (
+    LogMel,
+    beat_cnn,
+    log_mel_cnn,
+    log_mel_lstm,
+    waveform_cnn,
+)
 from keras_ssm.training.systems import MIXERS, cosine, make_mixer
 
 __all__ = [
@@ -29,6 +35,7 @@ __all__ = [
     "cnn",
     "cosine",
     "log_mel_cnn",
+    "log_mel_lstm",
     "lstm",
     "make_mixer",
     "predict",

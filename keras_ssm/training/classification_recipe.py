@@ -10,7 +10,11 @@ from keras_ssm.training.systems import cosine, make_mixer
 
 # Settings that go to a mixer and to the backbone by their own names.
 OF_MIXER = ("state_dim", "bidirectional", "dt_min", "dt_max", "variant")
-OF_BACKBONE = ("num_layers", "hidden_dim", "dropout", "prenorm", "norm", "final_norm", "encoder")
+OF_ENCODER = ("encoder_width", "encoder_stride")
+OF_BACKBONE = (
+    *("num_layers", "hidden_dim", "dropout", "prenorm", "norm", "final_norm", "encoder"),
+    *OF_ENCODER,
+)
 
 
 class ClassificationRecipe(Recipe):
@@ -25,6 +29,8 @@ class ClassificationRecipe(Recipe):
 
     - `state_dim`, `bidirectional`, `dt_min`, `dt_max`, `variant` (of `DSS`): of the mixer.
     - `prenorm`, `norm`, `final_norm`: of the backbone.
+    - `encoder`, `encoder_width`, `encoder_stride`: of the backbone. A width and a stride of 1 go
+      with every encoder: a step for each sample.
     - `pooling`: of the classifier. `"mean"` without it.
     - `warmup`: share of the steps in which the rate rises before it falls with a cosine.
     - `lengths`: to how many lengths rows of different lengths are padded.
@@ -36,11 +42,13 @@ class ClassificationRecipe(Recipe):
         classes: tuple of str. Names of the labels 0, 1, ...
         input_dim: int. Features of a sample. Defaults to `1`.
         scale: float. Factor on the inputs, by the preprocessor. Defaults to `1.0`.
+        of_backbone: dict. Arguments of the backbone that are no settings. Defaults to none.
     """
 
     classes: tuple[str, ...]
     input_dim: int = 1
     scale: float = 1.0
+    of_backbone: dict = {}
 
     def arrange(self, splits: Splits, settings: dict) -> Splits:
         share = settings.get("validation", 0.0)
@@ -63,7 +71,16 @@ class ClassificationRecipe(Recipe):
     def make_backbone(self, system: str, seed: int, settings: dict) -> SSMBackbone:
         """Returns the backbone of a system of `MIXERS`."""
         mixer = make_mixer(system, seed=seed, **chosen(settings, OF_MIXER))
-        return SSMBackbone(mixer, input_dim=self.input_dim, **chosen(settings, OF_BACKBONE))
+        arguments = {"input_dim": self.input_dim, **self.of_backbone}
+        arguments |= chosen(settings, OF_BACKBONE)
+        if arguments.get("encoder") != "conv":  # which alone has a width and a stride
+            single = [name for name in OF_ENCODER if arguments.get(name) == 1]
+            arguments = {name: arguments[name] for name in arguments if name not in single}
+        return SSMBackbone(mixer, **arguments, augmentation=self.augmentation(seed, settings))
+
+    def augmentation(self, seed: int, settings: dict) -> list | None:
+        """Returns the layers that change the inputs in training, or `None`."""
+        return None
 
     def make_preprocessor(self, settings: dict) -> SequencePreprocessor:
         """Returns the preprocessor of the classifier."""

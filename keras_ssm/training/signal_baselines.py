@@ -1,9 +1,9 @@
-"""Convolutional classifiers of signals: of a waveform, of its log-mel bands, of heart beats."""
+"""Classifiers of signals of other kinds: of a waveform, of its log-mel bands, of heart beats."""
 
 import keras
 import numpy as np
 from keras import ops
-from keras.layers import BatchNormalization, Conv1D, Dense, Dropout, GlobalAveragePooling1D
+from keras.layers import LSTM, BatchNormalization, Conv1D, Dense, Dropout, GlobalAveragePooling1D
 
 from keras_ssm.training.baselines import masked_inputs
 from keras_ssm.types import Tensor
@@ -96,12 +96,34 @@ def log_mel_cnn(num_classes: int, settings: dict, scale: float = 1.0) -> keras.M
         model = keras_ssm.training.log_mel_cnn(10, settings)
         ```
     """
-    inputs, x, valid = _inputs(scale)
-    x = ops.pad(x, [[0, 0], [0, FRAME - 1], [0, 0]])  # a short row has a frame as well
-    x, valid = BatchNormalization()(LogMel()(x)), valid[:, ::HOP]
+    inputs, x, valid = _log_mel(scale)
     for _ in range(settings["num_layers"]):
         x, valid = _layer(x * valid, valid, settings, width=5)
     return _classifier(inputs, x, valid, num_classes, "log_mel_cnn")
+
+
+def log_mel_lstm(num_classes: int, settings: dict, scale: float = 1.0) -> keras.Model:
+    """Returns an LSTM on `LogMel`; the state after the last valid frame gives the logits.
+
+    Args:
+        num_classes: int. Number of logits.
+        settings: dict of `num_layers`, `hidden_dim` and `dropout`.
+        scale: float. Factor on the inputs. Defaults to `1.0`.
+
+    Returns:
+        A `keras.Model`, not compiled, of a dict of `inputs` and `padding_mask`.
+
+    Example:
+        ```python
+        settings = {"num_layers": 1, "hidden_dim": 32, "dropout": 0.1}
+        model = keras_ssm.training.log_mel_lstm(10, settings)
+        ```
+    """
+    inputs, x, valid = _log_mel(scale)
+    for i in range(settings["num_layers"]):
+        layer = LSTM(settings["hidden_dim"], return_sequences=i < settings["num_layers"] - 1)
+        x = Dropout(settings["dropout"])(layer(x, mask=valid[..., 0] > 0))
+    return keras.Model(inputs, Dense(num_classes, name="logits")(x), name="log_mel_lstm")
 
 
 def beat_cnn(input_dim: int, num_classes: int, settings: dict, scale: float = 1.0) -> keras.Model:
@@ -111,7 +133,8 @@ def beat_cnn(input_dim: int, num_classes: int, settings: dict, scale: float = 1.
         input_dim: int. Leads. Rows have two features more, which are the same at every sample:
             seconds since the beat before, and their share of the mean, both over `scale`.
         num_classes: int. Number of logits.
-        settings: dict of `num_layers`, `hidden_dim` and `dropout`.
+        settings: dict of `num_layers`, `hidden_dim`, `dropout` and, if any, `intervals`: whether
+            rows have these two features. `True` without it.
         scale: float. Factor on the inputs. Defaults to `1.0`.
 
     Returns:
@@ -123,12 +146,14 @@ def beat_cnn(input_dim: int, num_classes: int, settings: dict, scale: float = 1.
         model = keras_ssm.training.beat_cnn(2, 4, settings)
         ```
     """
-    inputs, x, valid = _inputs(scale, input_dim + 2)
+    intervals = settings.get("intervals", True)
+    inputs, x, valid = _inputs(scale, input_dim + 2 * intervals)
     told, x = x[:, 0, input_dim:], x[..., :input_dim]
     for i in range(settings["num_layers"]):
         x, valid = _layer(x * valid, valid, settings, width=7, stride=1 if i == 0 else 2)
     x = GlobalAveragePooling1D()(x, mask=valid[..., 0] > 0)
-    x = ops.concatenate([x, BatchNormalization()(told)], axis=-1)
+    if intervals:
+        x = ops.concatenate([x, BatchNormalization()(told)], axis=-1)
     x = Dropout(settings["dropout"])(Dense(settings["hidden_dim"], activation="relu")(x))
     return keras.Model(inputs, Dense(num_classes, name="logits")(x), name="beat_cnn")
 
@@ -137,6 +162,12 @@ def _inputs(scale, features=1):
     inputs = masked_inputs(features)
     valid = ops.expand_dims(ops.cast(inputs["padding_mask"], "float32"), -1)
     return inputs, keras.layers.Rescaling(scale)(inputs["inputs"]) * valid, valid
+
+
+def _log_mel(scale):
+    inputs, x, valid = _inputs(scale)
+    x = ops.pad(x, [[0, 0], [0, FRAME - 1], [0, 0]])  # a short row has a frame as well
+    return inputs, BatchNormalization()(LogMel()(x)), valid[:, ::HOP]
 
 
 def _layer(x, valid, settings, width, stride=1):

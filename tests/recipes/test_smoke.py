@@ -132,12 +132,17 @@ def test_a_recipe_runs(tmp_path, folder, name):
 
 @pytest.mark.parametrize(
     ("name", "system"),
-    [("japanese_vowels", "lstm"), ("japanese_vowels", "dss"), ("sequential_mnist", "cnn")],
+    [
+        *(("japanese_vowels", "lstm"), ("japanese_vowels", "dss")),
+        *(("sequential_mnist", "cnn"), ("sequential_mnist", "dss")),
+    ],
 )
 def test_other_systems_and_baselines_run(tmp_path, folder, name, system):
     recipe, small = recipes.get(name), {"hidden_dim": 4, "batch_size": 4}
     if name == "sequential_mnist":
         small |= {"permuted": True, "num_layers": 1}
+    if (name, system) == ("sequential_mnist", "dss"):
+        small |= {"encoder": "conv", "encoder_width": 16, "encoder_stride": 8}
     found = train(recipe, system, folder(name), tmp_path / "run", 0, small, limit=1)
     assert 0 <= found["scores"]["test"]["accuracy"] <= 1
     made = (tmp_path / "run" / f"{system}_{name}").exists()
@@ -146,12 +151,46 @@ def test_other_systems_and_baselines_run(tmp_path, folder, name, system):
 
 @pytest.mark.parametrize(
     ("name", "system"),
-    [("spoken_digits", "waveform_cnn"), ("spoken_digits", "log_mel_cnn"), ("mitbih", "beat_cnn")],
+    [
+        *(("spoken_digits", "waveform_cnn"), ("spoken_digits", "log_mel_cnn")),
+        *(("spoken_digits", "lstm"), ("mitbih", "beat_cnn"), ("mitbih", "cnn")),
+    ],
 )
 def test_baselines_of_signals_run(tmp_path, folder, name, system):
     found = train(recipes.get(name), system, folder(name), tmp_path / "run", 0, FEW_ROWS, limit=1)
     metric = "macro-F1" if name == "mitbih" else "accuracy at half rate, low-pass"
     assert 0 <= found["scores"]["test"][metric] <= 1
+
+
+def test_what_the_settings_are_is_in_the_name_of_a_preset_and_on_its_card():
+    for name, settings, expected in (
+        ("sequential_mnist", {}, "s5_sequential_mnist"),
+        ("sequential_mnist", {"permuted": True}, "s5_permuted_mnist"),
+        ("etth1", {}, "s5_etth1"),
+        ("etth1", {"horizon": 192}, "s5_etth1_192"),
+        ("mitbih", {"split": "patients"}, "s5_mitbih_patients"),
+        ("spoken_digits", {"held_out": "theo"}, "s5_spoken_digits_theo"),
+    ):
+        recipe = recipes.get(name)
+        assert recipe.preset_name("s5", recipe.settings_of("s5", settings)) == expected
+    recipe = recipes.get("sequential_mnist")
+    strided = {"encoder": "conv", "encoder_width": 8, "encoder_stride": 4}
+    limits = recipe.facts("s5", recipe.settings_of("s5", strided))["limits"]
+    assert "after every 4 pixels" in limits
+    backbone = recipe.make_backbone("s5", 0, recipe.settings_of("s5", strided))
+    assert (backbone.encoder_width, backbone.stride) == (8, 4)
+    with pytest.raises(ValueError, match="encoder_stride"):
+        recipe.make_backbone("s5", 0, recipe.settings_of("s5", {"encoder_stride": 4}))
+
+
+@pytest.mark.parametrize("name", ["mitbih", "sequential_mnist", "spoken_digits", "japanese_vowels"])
+def test_every_system_of_the_family_is_there_and_builds(name):
+    recipe = recipes.get(name)
+    assert {"s4", "s4d", "s4ptd", "dss", "s5", "s5ptd"} <= set(recipe.systems)
+    for system in recipe.systems:
+        settings = recipe.settings_of(system, {"hidden_dim": 4, "num_layers": 1})
+        settings |= {"state_dim": 16} if "state_dim" in settings else {}
+        assert recipe.make_model(system, 0, settings).count_params() > 0
 
 
 def test_splits_of_signals(folder):
