@@ -45,7 +45,8 @@ class SequencePreprocessor(SampledInputs, TensorFlowInputs, Attributes, Preproce
             `step_scale` fits, which a task checks. Defaults to `True`.
         normalize: str or `None`. `"peak"` divides each row by its largest size, `"standard"` takes
             the mean of each feature away and divides by its standard deviation, both over the
-            valid steps of the row; missing values count in neither. Defaults to `None`.
+            valid steps of the row that `sequence_length` leaves; missing values count in neither.
+            Defaults to `None`.
         mono: bool. Whether the features of a row, such as the channels of a stereo file, are
             averaged into one. Defaults to `False`.
         **kwargs: Arguments of `keras.layers.Layer`.
@@ -271,13 +272,12 @@ class SequencePreprocessor(SampledInputs, TensorFlowInputs, Attributes, Preproce
                     f"Received: padding_mask.shape={mask.shape}"
                 )
             given = given & mask  # the rows of a list end where they end
-        padded = padded if self.tokens else self._sized_batch(padded, given)
         if self.sequence_length is not None:
             missing = max(0, self.sequence_length - padded.shape[1])
             edges = [(0, 0), (0, missing)] + [(0, 0)] * (padded.ndim - 2)
             padded = np.pad(padded, edges)[:, : self.sequence_length]
             given = np.pad(given, edges[:2])[:, : self.sequence_length]
-        return padded, given
+        return padded if self.tokens else self._sized_batch(padded, given), given
 
     def _padded_mask(self, rows, given):
         """The masks of a list of rows, as long as these, as one array."""

@@ -40,14 +40,14 @@ class TensorFlowInputs:
         if len(x.shape) == 2 and not self.tokens:
             x = x[..., None]
         mask = tf.ones(tf.shape(x)[:2], tf.bool) if mask is None else tf.cast(mask, tf.bool)
-        if not self.tokens:
-            x = sized_tensor(x, mask, self.normalize, self.mono, self.allow_nan)
         if self.sequence_length is not None:
             missing = tf.maximum(0, self.sequence_length - tf.shape(x)[1])
             edges = [[0, 0], [0, missing]] + [[0, 0]] * (len(x.shape) - 2)
             x = tf.pad(x, edges)[:, : self.sequence_length]
             mask = tf.pad(mask, edges[:2])[:, : self.sequence_length]
             x = tf.ensure_shape(x, [None, self.sequence_length, *x.shape[2:]])
+        if not self.tokens:
+            x = sized_tensor(x, mask, self.normalize, self.mono, self.allow_nan)
         return x, mask
 
 

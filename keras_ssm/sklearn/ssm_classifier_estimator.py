@@ -28,7 +28,7 @@ class SSMClassifierEstimator(ClassifierMixin, SSMEstimator):
         dt_range: tuple of two floats, or `"auto"`. Smallest and largest initial dt; 1 / dt is about
             the memory in samples. `"auto"` takes memories up to the median length of the sequences
             of `fit`, the shortest of 10 samples or, in short sequences, a tenth of that length.
-            `Mamba` has its own. Defaults to `"auto"`.
+            `Mamba`, whose dt depends on the inputs, has its own then. Defaults to `"auto"`.
         bidirectional: bool. Whether the sequence is read in both directions. Defaults to `False`.
         pooling: str. `"mean"`, `"last"`, `"max"` or `"attention"`. Defaults to `"mean"`.
         dropout: float. Rate in every block. Defaults to `0.1`.

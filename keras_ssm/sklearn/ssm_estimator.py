@@ -1,4 +1,5 @@
 import contextlib
+import inspect
 import random
 
 import keras
@@ -14,6 +15,8 @@ from keras_ssm.models import SSMBackbone
 from keras_ssm.optimizers import ssm_optimizer
 from keras_ssm.sklearn.sequences import read_sequences
 from keras_ssm.training import cosine, make_mixer
+
+OF_NAMED_SYSTEMS = ("state_dim", "dt_range", "bidirectional")
 
 
 class SSMEstimator(BaseEstimator):
@@ -82,7 +85,7 @@ class SSMEstimator(BaseEstimator):
             given = {"state_dim": self.state_dim, "seed": seed % 2**16}
             if self.bidirectional:
                 given["bidirectional"] = True
-            if not mixer.startswith("mamba"):  # whose dt depends on the inputs
+            if self.dt_range != "auto" or not mixer.startswith("mamba"):  # whose dt the inputs say
                 given["dt_min"], given["dt_max"] = self._dt_range(rows)
             mixer = make_mixer(mixer, **given)
         backbone = SSMBackbone(
@@ -158,11 +161,13 @@ class SSMEstimator(BaseEstimator):
             standardize=self.standardize,
             early_stopping=self.early_stopping,
         )
-        if not isinstance(self.system, str) and (self.bidirectional or self.dt_range != "auto"):
+        defaults = inspect.signature(type(self)).parameters
+        given = {name: getattr(self, name) for name in OF_NAMED_SYSTEMS}
+        given = {name: value for name, value in given.items() if value != defaults[name].default}
+        if given and not isinstance(self.system, str):
             raise ValueError(
-                "`bidirectional` and `dt_range` are settings of a system that is named: a layer "
-                f"has its own. Received: bidirectional={self.bidirectional}, "
-                f"dt_range={self.dt_range!r} with the layer {self.system!r}"
+                f"{', '.join(map(repr, OF_NAMED_SYSTEMS))} are settings of a system that is named: "
+                f"a layer has its own. Received: {given} with the layer {self.system!r}"
             )
         pair = isinstance(self.dt_range, (tuple, list)) and len(self.dt_range) == 2
         if not pair and not (isinstance(self.dt_range, str) and self.dt_range == "auto"):

@@ -49,6 +49,39 @@ def test_labels_by_name_train_as_those_by_number_do(x):
         model.fit(x, names, class_weight={"fly": 2.0}, verbose=0)
 
 
+def test_labels_by_name_in_datasets(x):
+    import tensorflow as tf
+
+    names = [NAMES[n] for n in (0, 1, 2, 0, 1, 2)]
+    model, weights = make_model(), {"rest": 3.0}
+
+    def loss(data, y=None):
+        model.set_weights(before)
+        return model.fit(data, y, verbose=0, class_weight=weights).history["loss"]
+
+    def batches(y):
+        return tf.data.Dataset.from_tensors((x, y))
+
+    before = model.get_weights()
+    expected = loss(x, names)
+    for data in (batches(names), batches(np.array(names, "S"))):
+        np.testing.assert_allclose(loss(data), expected, rtol=1e-6)
+    np.testing.assert_allclose(loss(x, tf.constant(names)), expected, rtol=1e-6)
+    with pytest.raises(ValueError, match=r"names of \['rest', 'walk', 'run'\]. Received: 'fly'"):
+        loss(batches(["fly"] * 6))
+    model, weights = make_model(pooling=None), None
+    before = model.get_weights()
+    rows, labels = [x[0], x[1, :5]], [["run"] * 8, ["rest"] * 5]
+    expected = loss(rows, labels)
+    ragged = tf.ragged.constant([row.tolist() for row in rows])
+    for y in (tf.ragged.constant(labels), tf.ragged.constant(labels).to_tensor()):
+        np.testing.assert_allclose(
+            loss(tf.data.Dataset.from_tensors((ragged, y))), expected, rtol=1e-6
+        )
+    with pytest.raises(ValueError, match=r"`y` must be numbers; .* `class_names`"):
+        make_model(names=None).fit(batches(names), verbose=0)
+
+
 def test_answers_have_names_and_padding_has_none(x):
     model = make_model()
     expected = model.predict(x, verbose=0).argmax(-1)

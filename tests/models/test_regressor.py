@@ -118,7 +118,7 @@ def test_streams_of_batches_have_targets_of_one_axis_less(x, rng):
     import tensorflow as tf
 
     x, y, mask = x[:, :4], rng.standard_normal((4, 4)).astype("float32"), MASK[:, :4]
-    model = make_model(pooling=None)
+    model = make_model(pooling=None, normalize_targets=False)
     inputs = {"inputs": x, "padding_mask": mask}
     error = (model.predict(inputs, verbose=0)[..., 0] - y)[mask]
     expected = [(error**2).mean(), np.abs(error).mean()]
@@ -139,6 +139,21 @@ def test_batches_of_targets_without_units_warn(recwarn):
     recwarn.clear()
     model.adapt_targets([2e5, 4e5])
     model.fit(batches(), verbose=0)
+    assert not [str(w.message) for w in recwarn if "adapt_targets" in str(w.message)]
+
+
+@ONCE
+def test_the_first_batch_of_a_loop_sets_the_units(x, recwarn):
+    model = make_model(pooling=None)
+    model.train_on_batch(x[:1, :1], np.array([[7.0]]))  # which tells no deviation
+    assert [str(w.message) for w in recwarn if "adapt_targets" in str(w.message)]
+    recwarn.clear()
+    model.train_on_batch({"inputs": x, "padding_mask": MASK}, np.where(MASK, LENGTHS[:, None], 1e9))
+    every = np.repeat(LENGTHS, LENGTHS)
+    assert abs(float(model.scaling.mean[0]) - every.mean()) < 1e-5
+    assert abs(float(model.scaling.scale[0]) - every.std()) < 1e-5
+    model.train_on_batch(x, np.full((4, 8), 1e6))
+    assert abs(float(model.scaling.mean[0]) - every.mean()) < 1e-5
     assert not [str(w.message) for w in recwarn if "adapt_targets" in str(w.message)]
 
 

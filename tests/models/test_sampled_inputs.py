@@ -139,6 +139,18 @@ def test_channels_are_features_or_one(files):
     np.testing.assert_array_equal(mono(array)["inputs"][0], x[1])
 
 
+def test_what_is_cut_away_counts_in_no_size(rng):
+    import tensorflow as tf
+
+    x = rng.standard_normal((2, 9, 2)).astype("float32")
+    x[:, 5:] *= 100.0
+    for normalize in ("peak", "standard"):
+        whole = SequencePreprocessor(normalize=normalize)(x[:, :5])["inputs"]
+        preprocessor = SequencePreprocessor(normalize=normalize, sequence_length=5)
+        for rows in (x, [x[0], x[1]], tf.constant(x)):
+            np.testing.assert_allclose(preprocessor(rows)["inputs"], whole, atol=1e-6)
+
+
 @pytest.mark.parametrize("normalize", ["peak", "standard"])
 def test_rows_are_brought_to_one_size(rng, normalize):
     rows = [3.0 + 5.0 * rng.standard_normal((n, 2)) for n in (30, 20)] + [np.zeros((10, 2))]

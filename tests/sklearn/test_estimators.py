@@ -1,5 +1,6 @@
 """The estimators: in the tools of scikit-learn, with sequences of every kind."""
 
+import functools
 import importlib.util
 import pickle
 import random
@@ -133,6 +134,8 @@ def test_the_memory_fits_the_length_of_the_sequences():
         dt = np.exp(np.array(fitted.model_.backbone.blocks[0].mixer.log_dt.numpy()))
         assert low * 0.9 < dt.min() < low * 1.5 and high / 1.5 < dt.max() < high * 1.1
     make(system="mamba").fit(x, y)
+    mixer = make(system="mamba", dt_range=(0.2, 0.3)).fit(x, y).model_.backbone.blocks[0].mixer
+    assert (mixer.dt_min, mixer.dt_max) == (0.2, 0.3)
 
 
 def test_scikit_learn_must_be_there(monkeypatch):
@@ -157,6 +160,7 @@ def test_what_is_refused(waves):
     rows, labels, hertz = waves
     fitted = make().fit(rows, labels)
     table = make().fit(np.zeros((4, 6)), [0, 1, 0, 1])
+    of_layer = functools.partial(SSMClassifierEstimator, system=S5())
     nan = [*rows[:3], np.where(rows[3] > 5000, np.nan, rows[3]), *rows[4:]]
     for run, match in (
         (lambda: fitted.predict([row[:, :1] for row in rows]), "2 channels.*Received: 1"),
@@ -173,8 +177,9 @@ def test_what_is_refused(waves):
         (lambda: make(pooling=None).fit(rows, labels), "pooling=None"),
         (lambda: make(layout="sktime").fit(rows, labels), "layout='sktime'"),
         (lambda: make(dt_range="long").fit(rows, labels), "dt_range='long'"),
-        (lambda: make(system=S5(), bidirectional=True).fit(rows, labels), "bidirectional=True"),
-        (lambda: make(system=S5(), dt_range=(0.1, 0.2)).fit(rows, labels), "dt_range=.0.1, 0.2"),
+        (lambda: make(system=S5()).fit(rows, labels), "Received: {'state_dim': 4}"),
+        (lambda: of_layer(bidirectional=True).fit(rows, labels), "{'bidirectional': True}"),
+        (lambda: of_layer(dt_range=(0.1, 0.2)).fit(rows, labels), "'dt_range': .0.1, 0.2"),
         (lambda: make(epochs=0).fit(rows, labels), "epochs=0"),
         (lambda: make(learning_rate=-1).fit(rows, labels), "learning_rate"),
         (lambda: make(early_stopping=True, validation_fraction=1.0).fit(rows, labels), "between"),

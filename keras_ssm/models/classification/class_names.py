@@ -88,26 +88,36 @@ class ClassNames:
         return classes if self.class_names is None else np.array([*self.class_names, ""])[classes]
 
     def preprocess(self, x: object, y: object = None, sample_weight: object = None) -> tuple:
-        if self.class_names is not None and y is not None:
-            y = self._numbers(y)
+        y = y if y is None else self.label_numbers(y)
         return super().preprocess(x, y, sample_weight)
 
-    def _numbers(self, y):
-        """Labels as numbers, where they are names."""
+    def label_numbers(self, y: object) -> object:
+        """Labels as numbers, where they are names.
+
+        What covers a step without a label is -1, as `predict_classes` gives it: `""`, with which
+        TensorFlow pads. Symbolic tensors stay as they are.
+        """
+        if self.class_names is None:
+            return y
+        y = targets.as_arrays(y)
         if isinstance(y, (list, tuple)) and any(np.ndim(row) for row in y):
-            return [self._numbers(row) for row in y]
+            return [self.label_numbers(row) for row in y]
         labels = y.to_numpy() if hasattr(y, "to_numpy") else y  # of pandas
         labels = np.asarray(labels) if isinstance(labels, (list, tuple)) else labels
         kind = labels.dtype.kind if isinstance(labels, np.ndarray) else ""
-        if kind not in ("U", "O"):
+        if kind not in ("U", "S", "O"):
             return y
-        names, where = np.unique(labels.astype(str), return_inverse=True)
-        unknown = [str(name) for name in names if name not in self.label2id]
+        if kind == "O":
+            labels = np.frompyfunc(_text, 1, 1)(labels)
+        texts = np.char.decode(labels, "utf-8") if kind == "S" else labels.astype(str)
+        names, where = np.unique(texts, return_inverse=True)
+        numbers = {**self.label2id, **({"": -1} if self.has_step_outputs else {})}
+        unknown = [str(name) for name in names if name not in numbers]
         if unknown:
             raise ValueError(
                 f"`y` must hold names of {list(self.class_names)}. Received: {unknown[0]!r}"
             )
-        return np.array([self.label2id[name] for name in names])[where].reshape(labels.shape)
+        return np.array([numbers[name] for name in names], int)[where].reshape(labels.shape)
 
     def task_facts(self):
         """What `preset.json` says of the classes."""
@@ -118,3 +128,8 @@ class ClassNames:
     def get_config(self):
         names = None if self.class_names is None else list(self.class_names)
         return {**super().get_config(), "class_names": names}
+
+
+def _text(name):
+    """A name, which TensorFlow gives as bytes."""
+    return name.decode() if isinstance(name, bytes) else str(name)

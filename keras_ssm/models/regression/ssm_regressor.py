@@ -27,8 +27,8 @@ class SSMRegressor(PooledStream, HeadedTask):
     Targets of any size train as well as small ones: the first `fit` of arrays or lists takes their
     mean and deviation, and the head gives numbers of the size of one, which a last layer brings
     there. That layer is part of the model: outputs, streams and files are in the units of the
-    targets. Later ones leave it as it is. Before data that comes as a stream, or a loop of
-    your own, call `adapt_targets`.
+    targets. Later ones leave it as it is. A first `train_on_batch` takes those of its batch. Before
+    data that comes as a stream, or a loop of your own, call `adapt_targets`.
 
     Args:
         backbone: `keras_ssm.models.SSMBackbone`.
@@ -193,30 +193,52 @@ class SSMRegressor(PooledStream, HeadedTask):
 
     def before_fit(self, x, y, sample_weight, validation_split):
         """Takes mean and deviation of the targets that train, the first time."""
-        if not self.normalize_targets:
+        if not self.normalize_targets or self._is_adapted():
             return
-        adapted = float(keras.ops.convert_to_numpy(self.scaling.count)) > 0
-        if y is None and not adapted:
+        if y is None:
             warnings.warn(
                 "Targets that come in batches are not read in advance, so the outputs begin at the "
                 "size of one: call `adapt_targets` with some of them, or pass "
                 "`normalize_targets=False` if that is their size.",
                 stacklevel=4,
             )
-        if not isinstance(y, np.ndarray):
             return
-        if adapted or not targets.is_like_outputs(self, y):
+        share = 1.0 - (validation_split or 0.0)
+        rows = int(len(y) * share) if isinstance(y, np.ndarray) else 0
+        values = self._counted(x, y, sample_weight, rows)
+        if len(values):
+            self.scaling.adapt(values)
+
+    def before_batch(self, x, y, sample_weight):
+        """Takes mean and deviation of the first batch, unless it has too few targets to tell."""
+        if not self.normalize_targets or self._is_adapted():
             return
-        rows = slice(0, int(len(y) * (1.0 - (validation_split or 0.0))))
+        values = self._counted(x, y, sample_weight)
+        if len(values) > 1:
+            self.scaling.adapt(values)
+            return
+        warnings.warn(
+            "One batch of too few targets does not tell their size, so the outputs begin at the "
+            "size of one: call `adapt_targets` with some of them, or pass "
+            "`normalize_targets=False` if that is their size.",
+            stacklevel=4,
+        )
+
+    def _is_adapted(self):
+        return float(keras.ops.convert_to_numpy(self.scaling.count)) > 0
+
+    def _counted(self, x, y, sample_weight, rows=None):
+        """Those targets of the first rows that count, `(targets, num_outputs)`; none if unknown."""
+        if not isinstance(y, np.ndarray) or not targets.is_like_outputs(self, y):
+            return np.zeros((0, self.num_outputs))
         counts = np.ones(y.shape[:1], bool)
         if self.has_step_outputs:
             mask = self.backbone.output_mask(x["padding_mask"])
             counts = np.asarray(targets.to_numpy(mask), bool)
         if sample_weight is not None:
             counts = counts & (targets.to_numpy(sample_weight) > 0)
-        values = self._in_rows(y[rows])[counts[rows].reshape(-1)]
-        if len(values) and np.isfinite(values).all():
-            self.scaling.adapt(values)
+        values = self._in_rows(y[:rows])[counts[:rows].reshape(-1)]
+        return values if np.isfinite(values).all() else values[:0]
 
     def check_targets(self, y):
         if targets.reads_every_target(self):  # a loss of one's own knows its targets

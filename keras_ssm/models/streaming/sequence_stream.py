@@ -34,9 +34,9 @@ class SequenceStream(Stream):
             `"token_ids"` with a `padding_mask` that pads on the right, or `timesteps`.
 
     Returns:
-        Array `(batch_size, steps, ...)`: the outputs after each step. A row that has fewer steps
-        than others keeps its answer behind them; where every step has an answer of its own, there
-        is NaN. A model whose encoder takes several samples for a step answers when it has them.
+        Array `(batch_size, steps, ...)`: the outputs after each step, and NaN behind them in a row
+        that has fewer steps than others. A model whose encoder takes several samples for a step
+        answers when it has them.
 
     Raises:
         ValueError: for a model that cannot stream, and for a chunk of another shape or kind, or
@@ -132,7 +132,7 @@ class SequenceStream(Stream):
             start += size
         outputs = np.concatenate(found, axis=1) if len(found) > 1 else found[0]
         outputs = outputs[:, :total]
-        if task.has_step_outputs and not whole:
+        if not whole:  # an answer that stays would pass for further steps
             outputs = np.array(outputs)
             outputs[np.arange(total) >= lengths[:, None]] = np.nan
         return outputs

@@ -187,12 +187,19 @@ class DataTrainer:
         """Returns the data as `(x, y, sample_weight)`, preprocessed if the model does that."""
         return x, y, sample_weight
 
+    def label_numbers(self, y: object) -> object:
+        """Returns labels as numbers, where the model knows them by name."""
+        return y
+
     def check_targets(self, y):
         """Raises a `ValueError` for targets, a NumPy array, that the loss would misread."""
         targets.check_like_outputs(self, y, self.loss)
 
     def before_fit(self, x, y, sample_weight, validation_split):
         """What a model takes from its data before it trains; `y` is `None` for streams."""
+
+    def before_batch(self, x, y, sample_weight):
+        """What a model takes from a single batch before it trains on it."""
 
     makes_targets = False  # where there are none, `make_targets` finds them in the inputs
 
@@ -258,9 +265,11 @@ class DataTrainer:
 
     def _batch(self, purpose, x, y=None, sample_weight=None, class_weight=None):
         """One batch, converted as `fit` does, as tensors."""
+        parts = self._convert(x, y, sample_weight, class_weight, purpose)
+        if purpose == "fit":
+            self.before_batch(*parts)
         return keras.tree.map_structure(
-            lambda part: None if part is None else ops.convert_to_tensor(part),
-            self._convert(x, y, sample_weight, class_weight, purpose),
+            lambda part: None if part is None else ops.convert_to_tensor(part), parts
         )
 
     def _prepare(self, x, y, sample_weight, road):

@@ -205,7 +205,10 @@ def _rows(name, value, mask, lengths, steps, fill):
     if value.dtype.kind not in "fiub":
         hint = f"`{name}` must be numbers"
         if value.dtype.kind in "OSU":
-            hint += f"; `classes, {name} = np.unique(names, return_inverse=True)` makes them"
+            hint += (
+                f"; `classes, {name} = np.unique(names, return_inverse=True)` makes them, and a "
+                "classifier with `class_names` reads names"
+            )
         raise ValueError(f"{hint}. Received: {name}.dtype={value.dtype}")
     if value.ndim == 0 or len(value) != count:
         raise ValueError(

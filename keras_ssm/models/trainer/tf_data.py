@@ -66,7 +66,7 @@ def _targets(model, road, x, y, sample_weight, lengths):
         if value is not None:
             parts[name] = value
     weighs = sample_weight is not None or road.class_weight is not None
-    dtypes = [y.dtype] + [tf.as_dtype(float_dtype)] * weighs
+    dtypes = [tf.int64 if y.dtype == tf.string else y.dtype] + [tf.as_dtype(float_dtype)] * weighs
 
     def check(*values):
         with road.remembering():
@@ -74,6 +74,7 @@ def _targets(model, road, x, y, sample_weight, lengths):
             inputs = {key: given["inputs"], "padding_mask": given["mask"]}
             check_finite(inputs, key, getattr(model, "backbone", model).mask_inputs)
             y, weights = (_rows(given, name) for name in ("y", "sample_weight"))
+            y = model.label_numbers(y)
             lengths = given.get("lengths")
             lengths = None if lengths is None else [int(n) for n in lengths]
             y, weights = targets.checked(model, inputs, y, weights, lengths)
