@@ -23,7 +23,7 @@ STRATA = (
     ("callbacks", "convert", "datasets", "export", "hub", "plotting"),
     ("training",),
     ("recipes", "sklearn"),
-    ("benchmark", "demo"),
+    ("benchmark", "demo", "experiments"),
     ("cli",),
     ("__main__",),
 )

@@ -17,6 +17,7 @@ from keras_ssm.cli.command_group import (
     setting,
 )
 from keras_ssm.cli.console import BACKENDS, console
+from keras_ssm.cli.experiments import experiment
 from keras_ssm.cli.training import evaluate, train
 from keras_ssm.version import __version__
 
@@ -30,6 +31,7 @@ def main():
 main.add_command(benchmark)
 main.add_command(train)
 main.add_command(evaluate)
+main.add_command(experiment)
 
 
 @main.command("list")

@@ -49,7 +49,7 @@ def _listed():
     return "\n".join(f"  {name:{width}}  {text}" for name, text in known.items())
 
 
-def _seeds(context, parameter, value):
+def read_seeds(context, parameter, value):
     try:
         seeds = [int(word) for word in value.split()] if value is not None else None
     except ValueError:
@@ -72,7 +72,7 @@ def _seeds(context, parameter, value):
 @click.option("--seed", type=int, help="Of initial values, batches, dropout.  [default: 0]")
 @click.option(
     "--seeds",
-    callback=_seeds,
+    callback=read_seeds,
     metavar="SEED...",
     help="One run for each of these seeds, and the mean and the spread of their scores.",
 )

@@ -1,0 +1,28 @@
+"""Claims of papers, repeated: trainings, scores, and the pictures of what came out."""
+
+from keras_ssm.experiments.direct_block import DirectBlock
+from keras_ssm.experiments.fourier_noise import (
+    NoisyMixer,
+    set_fourier_noise,
+    time_steps,
+    with_fourier_noise,
+)
+from keras_ssm.experiments.pictures import plot_heard_waves, plot_ptd_noise
+from keras_ssm.experiments.ptd_experiment import frequencies, ptd_noise, summary
+from keras_ssm.experiments.ptd_recipe import PTDNoise
+from keras_ssm.experiments.untrained import heard_waves
+
+__all__ = [
+    "DirectBlock",
+    "NoisyMixer",
+    "PTDNoise",
+    "frequencies",
+    "heard_waves",
+    "plot_heard_waves",
+    "plot_ptd_noise",
+    "ptd_noise",
+    "set_fourier_noise",
+    "summary",
+    "time_steps",
+    "with_fourier_noise",
+]
