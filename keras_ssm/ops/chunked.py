@@ -146,10 +146,10 @@ def _final_state(u_chunks, boundaries, bank, E_in, lengths, dynamic_length):
     lengths = ops.cast(lengths, "int32")
     whole, rest = lengths // T, lengths % T
     chunks = ops.shape(u_chunks)[2]
-    here = ops.arange(0, chunks + 1)[None] == whole[:, None]  # (batch, chunks + 1)
-    state = ops.sum(ops.where(here[None, ..., None], boundaries, 0.0), axis=2)
-    last = ops.sum(ops.where(here[None, :, :chunks, None], u_chunks, 0.0), axis=2)
-    # The remaining inputs, moved to the end of a chunk: E_in then weighs them as the last ones.
+    at_length = ops.arange(0, chunks + 1)[None] == whole[:, None]  # (batch, chunks + 1)
+    state = ops.sum(ops.where(at_length[None, ..., None], boundaries, 0.0), axis=2)
+    last = ops.sum(ops.where(at_length[None, :, :chunks, None], u_chunks, 0.0), axis=2)
+    # The remaining inputs are moved to the end of a chunk, where E_in weighs them as the last.
     lag = ops.convert_to_tensor(np.arange(T)[:, None] - np.arange(T)[None] - T, dtype="int32")
     shift = ops.cast(lag[None] + rest[:, None, None] == 0, last.dtype)  # (batch, T, T)
     added = exact_einsum("hbs,bts,htn->hbn", last, shift, E_in)

@@ -86,7 +86,7 @@ class DiagonalBank:
         row = pair.conjugate(pair.split(rows))
         if first:
             row = pair.multiply(row, self._power(first))
-        single = rows.shape[0] == 1  # XLA is slower on an axis that is not needed
+        single = rows.shape[0] == 1  # XLA is slower with a spare axis
         row = tuple((part[0] if single else part)[..., None] for part in row)
         result = ops.concatenate(pair.conjugate(pair.multiply(row, table)), axis=-2)
         return result[None] if single else result

@@ -122,13 +122,13 @@ def _within(dA, inputs, state, reverse=False):
 
 def _rolled(dA, inputs, state, reverse=False):
     """`_within` as a loop of the backend."""
-    same = None if dA.shape[-2] != 1 else dA[..., 0, :]
+    fixed_dA = None if dA.shape[-2] != 1 else dA[..., 0, :]
 
     def one(state, sample):
-        state = _advance(same if len(sample) == 1 else sample[1], state, sample[0])
+        state = _advance(fixed_dA if len(sample) == 1 else sample[1], state, sample[0])
         return state, state
 
-    samples = [steps_first(inputs)] + ([steps_first(dA)] if same is None else [])
+    samples = [steps_first(inputs)] + ([steps_first(dA)] if fixed_dA is None else [])
     _, states = backend.sequential(one, state, samples, reverse=reverse)
     return steps_last(states)
 

@@ -54,8 +54,8 @@ def states(a, added, initial, times, squared, axis, reverse=False, steps=1):
         x = x + times(a, move(x))
         a = squared(a, move)
     if count is None:
-        # The graph would lose what is further away, and nobody would know.
-        # Counted, since PyTorch takes a comparison of its sizes for settled when it exports.
+        # A longer sequence would lose early inputs without a word, so its output is made NaN. The
+        # steps are counted: PyTorch would settle a comparison of sizes when it exports.
         line = x[tuple(slice(None) if i == axis else slice(1) for i in range(len(x.shape)))]
         covered = ops.sum(ops.ones_like(line, dtype="int32")) <= 2 ** most.bit_length()
         x = ops.where(covered, x, np.nan)
@@ -64,8 +64,8 @@ def states(a, added, initial, times, squared, axis, reverse=False, steps=1):
 
 def _mover(steps, size, axis, reverse):
     """The function that moves a tensor by `steps` along `axis`; zeros come in."""
-    kept = slice(steps, None) if reverse else slice(0, size)
-    return lambda x: ops.pad(x, _widths(x, axis, steps, reverse))[(*[slice(None)] * axis, kept)]
+    window = slice(steps, None) if reverse else slice(0, size)
+    return lambda x: ops.pad(x, _widths(x, axis, steps, reverse))[(*[slice(None)] * axis, window)]
 
 
 def _widths(x, axis, steps, reverse):

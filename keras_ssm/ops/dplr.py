@@ -145,7 +145,7 @@ def dplr_kernel(
     solved = _solve(pair.scale(k11, weight), k10)
     update = pair.multiply(k01, solved)
     update = tuple(weight * ops.sum(part, axis=1) for part in update)
-    phase = cosine, sine  # the node's own half angle, taken out above
+    phase = cosine, sine  # the half angle of the node, which was taken out above
     re, im = pair.multiply((k00[0] - update[0], k00[1] - update[1]), phase)
     K = ops.irfft((re, im), fft_length=length)
     return ops.reshape(K, (*C[0].shape[:2], -1 if not isinstance(length, int) else length))

@@ -3,7 +3,7 @@
 import contextlib
 import contextvars
 
-# `None` outside an export, else its longest sequence, and whether the graph may hold loops.
+# `None` outside an export; else the longest sequence, and whether the graph may hold loops.
 _EXPORT = contextvars.ContextVar("export", default=None)
 
 DEFAULT_LONGEST = 2**16

@@ -25,8 +25,8 @@ def block_size(u) -> int:
     samples = (known(batch) or USUAL_BATCH) * length
     if samples * features < SMALLEST_IN_BLOCKS:
         return 0
-    wanted = max(1, BLOCK_SAMPLES // samples)
-    size = max(n for n in range(1, features + 1) if features % n == 0 and n <= wanted)
+    largest = max(1, BLOCK_SAMPLES // samples)
+    size = max(n for n in range(1, features + 1) if features % n == 0 and n <= largest)
     return 0 if size == features else size
 
 
@@ -46,7 +46,7 @@ def in_blocks(u, bank, T, bidirectional, D, initial, size) -> tuple:
         Tuple `(y, last)`: `(batch, length, channels * features)` and `(features, batch, states)`.
     """
     length, features = u.shape[1:]
-    # A transposition that is fused with nothing else is several times as fast.
+    # A transposition is several times as fast where XLA does not fuse it with other operations.
     tensors = {"u": ops.transpose(u, (2, 0, 1)), "initial": initial}
     by_feature, fixed, rebuild = bank.by_feature(T), None, None
     if by_feature is None:

@@ -38,7 +38,7 @@ def fft_conv(u: Tensor, kernel: Tensor, bidirectional: bool = False, D: Tensor =
     if D is not None:
         kernel = with_skip(kernel, D)
     if bidirectional:
-        # Negative lags stand at the end of the circle.
+        # Negative lags are the last entries of a circular convolution.
         room = size - steps
         kernel = backend.pad(kernel, [(0, 0), (0, 0), (0, room)])
         kernel = kernel + backend.pad(ops.flip(later, axis=-1), [(0, 0), (0, 0), (room, 0)])

@@ -76,6 +76,6 @@ def read_out(
     if C.shape[0] == 2:
         later = scan(driven, ops.zeros_like(initial), True)
         y = y + backend.project(later, ops.transpose(C[1]))
-    # In rows: XLA takes 100 times as long over the gradient of D where the batch is one.
+    # In rows: for a batch of one, XLA takes 100 times as long for the gradient of D.
     direct = ops.reshape(u, (-1, u.shape[-1])) * D
     return y + ops.reshape(direct, ops.shape(u)), states

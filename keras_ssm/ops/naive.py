@@ -103,8 +103,8 @@ def naive_dense(
     channels = C.shape[0] // 2 if bidirectional else C.shape[0]
 
     def advance(state, sample):
-        moved = ops.sum(E * state[:, :, None, :], axis=-1)
-        return state + (moved + dB * sample[..., None])
+        change = ops.sum(E * state[:, :, None, :], axis=-1)
+        return state + (change + dB * sample[..., None])
 
     def read(rows, state):
         y = ops.sum(rows * state[:, None], axis=-1)

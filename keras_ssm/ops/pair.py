@@ -78,7 +78,7 @@ def multiplier(a, conjugate=False):
 
 def product(a, b):
     """Returns a b for two joined tensors `(..., 2 modes)`, of which a broadcasts against b."""
-    # Six times as long by `multiplier` on PyTorch; LiteRT slices no tensors of its rank.
+    # `multiplier` takes six times as long on PyTorch, and LiteRT slices no tensor of that rank.
     if not backend.uses_xla() or not loops_allowed():
         return join(multiply(split(a), split(b)))
     return from_rows(multiplier(rows(a))(rows(b)))
@@ -100,7 +100,7 @@ def sum_to(x, shape):
         ```
     """
     extra = len(x.shape) - len(shape)
-    # All axes at once: XLA takes up to 100 times as long over the steps of a single row.
+    # All axes at once: XLA sums the steps of a single row up to 100 times as slowly.
     axes = (*range(extra), *(extra + i for i, n in enumerate(shape) if n == 1))
     x = ops.sum(x, axis=axes, keepdims=True) if axes else x
     return ops.squeeze(x, axis=tuple(range(extra))) if extra else x

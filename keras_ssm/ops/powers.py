@@ -76,9 +76,9 @@ def _powers(real, imag, exponents):
     return (re, im), (re, im, exponents)
 
 
-def _gradient_of_powers(kept, cotangents):
+def _gradient_of_powers(residuals, cotangents):
     """By the powers themselves: autodiff would compute sines and cosines once more."""
-    re, im, exponents = kept
+    re, im, exponents = residuals
     d_re, d_im = cotangents
     real = ops.sum(exponents * (d_re * re + d_im * im), axis=-1)
     imag = ops.sum(exponents * (d_im * re - d_re * im), axis=-1)

@@ -116,8 +116,8 @@ def _recurrence(kind, a, inputs, initial, reverse, steps=1):
         states = kind.states(a, inputs, initial, reverse, steps)
         return states, (a, states, initial)
 
-    def backward(kept, upstream):
-        a, states, initial = kept
+    def backward(residuals, upstream):
+        a, states, initial = residuals
         adjoint = kind.adjoint(a)
         zero = ops.zeros_like(initial)
         d_inputs = kind.states(kind.of_next(adjoint, reverse), upstream, zero, not reverse, steps)
@@ -152,11 +152,11 @@ def _slope(dA, states, d_inputs, initial, reverse):
     if dA.shape[-2] != 1:
         before = pair.conjugate(pair.split(_before(states, initial, reverse)))
         return pair.sum_to(pair.join(pair.multiply(before, pair.split(d_inputs))), dA.shape)
-    first, inner, others = 0, slice(None, -1), slice(1, None)
+    first, earlier, later = 0, slice(None, -1), slice(1, None)
     if reverse:
-        first, inner, others = -1, others, inner
+        first, earlier, later = -1, later, earlier
     edge = pair.product(_conjugate(initial), d_inputs[..., first, :])
-    x, d = pair.split(states[..., inner, :]), pair.split(d_inputs[..., others, :])
+    x, d = pair.split(states[..., earlier, :]), pair.split(d_inputs[..., later, :])
 
     def product(a, b):
         return pair.sum_to(a * b, dA.shape)

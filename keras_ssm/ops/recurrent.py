@@ -59,7 +59,7 @@ def _by_parts(u, state, dA, dB, C, in_pairs):
     re, im = re + dB_re * u, im + dB_im * u
     C_re, C_im = pair.split(C)
     terms = re[:, None] * C_re - im[:, None] * C_im
-    # XLA adds a long sum number by number: that was half of a step with 64 modes.
+    # XLA adds the terms of a long sum one by one: half the time of a step with 64 modes.
     while in_pairs and terms.shape[-1] > VECTOR and terms.shape[-1] % 2 == 0:
         half = terms.shape[-1] // 2
         terms = terms[..., :half] + terms[..., half:]
@@ -133,8 +133,8 @@ def recurrent(
     def one(carry, sample):
         state, last = carry
         y, state = advance(sample[..., 1:], state)
-        here = ops.reshape(sample[..., 0] > 0, (-1, *extra))
-        return (state, ops.where(here, state, last)), y
+        is_valid = ops.reshape(sample[..., 0] > 0, (-1, *extra))
+        return (state, ops.where(is_valid, state, last)), y
 
     samples = ops.concatenate([valid, samples], axis=-1)  # (length, batch, 1 + features)
     (_, state), y = sequential(one, (initial_state, initial_state), samples)

@@ -7,7 +7,7 @@ from keras_ssm.ops.backend import exact_einsum
 from keras_ssm.ops.exporting import known, loops_allowed
 from keras_ssm.ops.ssd import chunks_of
 
-# Steps in a block, of which only the first state is kept for the gradient; measured.
+# Steps in a block. Only the first state of a block is stored for the gradient. Measured.
 STEPS = 32
 
 
@@ -142,9 +142,9 @@ def _starts(x, dt, A, B, state):
     return _over_blocks(decay, ends, state)
 
 
-def _gradients(kept, cotangents):
+def _gradients(residuals, cotangents):
     """The adjoint recurrence l_t = C_t dy_t + exp(dt_(t+1) A) l_(t+1), block by block."""
-    x, dt, A, B, C, starts = kept
+    x, dt, A, B, C, starts = residuals
     d_y, d_state, d_starts = cotangents
 
     def one(carry, sample):

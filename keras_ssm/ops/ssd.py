@@ -7,7 +7,7 @@ from keras_ssm.ops import backend
 from keras_ssm.ops.backend import exact_einsum
 from keras_ssm.ops.exporting import known, longest, loops_allowed
 
-# Work within a chunk grows with its length, what passes between chunks with their number; measured.
+# The work in a chunk grows with its length, the work between chunks with their number. Measured.
 CHUNK_SIZE = 64
 
 
@@ -95,13 +95,13 @@ def _passed(total, added, start, reverse=False):
     return ops.reshape(turned(before), (-1, *added.shape[1:])), last
 
 
-def _gradients(kept, cotangents):
+def _gradients(residuals, cotangents):
     """The adjoint states pass from the last chunk to the first.
 
     A sum s_t multiplies what step t reads and divides what it writes. Its gradient is therefore
     d_y_t y_t less d_u_t u_t, with the driven input u, and no matrix of T x T is summed for it.
     """
-    driven, sums, B, C, before, y = kept
+    driven, sums, B, C, before, y = residuals
     d_y, d_last, d_before = cotangents
     total = sums[..., -1]
     from_start = d_y * ops.exp(sums)[..., None]
@@ -203,8 +203,8 @@ def chunks_of(x, T, sizes):
 
 def ssd_step(x, dt, A, B, C, D, state):
     """`ssd` of one sample: `(batch, heads, head_dim)`, and B, C `(batch, groups, state_dim)`."""
-    each = x.shape[1] // B.shape[1]
-    B, C = (ops.repeat(z, each, axis=1)[:, :, None] for z in (B, C))
+    heads_a_group = x.shape[1] // B.shape[1]
+    B, C = (ops.repeat(z, heads_a_group, axis=1)[:, :, None] for z in (B, C))
     decay = ops.exp(dt * A)[..., None, None]
     state = decay * state + (dt[..., None] * x)[..., None] * B
     return ops.sum(state * C, axis=-1) + x * D, state

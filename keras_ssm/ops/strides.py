@@ -58,10 +58,10 @@ def strided_mask(mask, stride):
     steps = length // stride
     padded = ops.pad(ops.cast(mask, "int32"), [[0, 0], [0, stride - 1]])
     start = from_first_valid(mask, stride)
-    found = windows(ops.expand_dims(padded, -1), start, steps, stride, stride)
+    mask_windows = windows(ops.expand_dims(padded, -1), start, steps, stride, stride)
     # After each step some sample must be valid, or the last of its own: it is then complete.
     places = ops.arange(0, length, dtype="int32")
     last = ops.max(ops.where(mask, places, -ops.ones_like(places)), axis=1) - start
     ends = stride * (ops.arange(0, steps, dtype="int32") + 1)
     complete = ends <= ops.expand_dims(last, 1) + 1
-    return ops.logical_and(ops.max(found, axis=-1) > 0, complete)
+    return ops.logical_and(ops.max(mask_windows, axis=-1) > 0, complete)

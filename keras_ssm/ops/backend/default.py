@@ -76,7 +76,7 @@ __all__ = [
     "writes_saved_models",
 ]
 
-# Numbers: as keras.ops have them, but in the dtype of their arguments.
+# Functions of numbers: those of keras.ops, in the dtype of their arguments.
 
 arctan2 = ops.arctan2
 cos = ops.cos
@@ -159,8 +159,8 @@ def with_gradient(forward, backward):
     """A function of tensors, which returns outputs, with its own gradient.
 
     Args:
-        forward: maps the tensors to `(outputs, kept)`.
-        backward: maps `(kept, cotangents)` to the gradient of each tensor.
+        forward: maps the tensors to `(outputs, residuals)`.
+        backward: maps `(residuals, cotangents)` to the gradient of each tensor.
     """
     raise NotImplementedError
 
@@ -282,7 +282,7 @@ def map_blocks(function, tensors, fixed, size, **static):
     raise NotImplementedError
 
 
-# What the rest of the package asks a backend.
+# Questions that the rest of the package asks a backend.
 
 
 def uses_xla():

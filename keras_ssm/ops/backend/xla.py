@@ -36,7 +36,7 @@ def scan_in_blocks(dA, inputs, initial, reverse):
         reverse: bool. Whether the recurrence runs from the last step to the first.
 
     Returns:
-        Tuple `(states, kept)`: tensor `(..., steps, 2 modes)`, and the same states in blocks, for
+        Tuple `(states, blocks)`: tensor `(..., steps, 2 modes)`, and the same states in blocks, for
         the gradient.
     """
     a = pair.rows(dA[..., 0, :])
@@ -54,7 +54,7 @@ def scan_gradients(dA, states, initial, upstream, reverse):
     times_a = pair.multiplier(a[..., None, :, :])
 
     def one(t, x, later, total):
-        # The adjoint of the step after meets the state before it.
+        # The adjoint of a step multiplies the state of the step before it.
         total = total + pair.multiplier(at_step(states, t), conjugate=True)(later)
         later = times_a(later) + at_step(x, t)
         return with_step(x, later, t), later, total
@@ -86,7 +86,7 @@ def _before_blocks(a, x, initial, reverse):
 def _in_blocks(x, reverse):
     """`(..., steps, 2 modes)` to `(..., blocks, steps in a block, 2, modes)`, zeros at the end."""
     steps = x.shape[-2]
-    # A quarter of the square root: measured, but half or twice as much is hardly slower.
+    # A quarter of the square root was measured; half or twice as much is hardly slower.
     T = 2 ** max(0, round(math.log2(steps) / 2) - 2)
     blocks = -(-steps // T)
     rest = blocks * T - steps
@@ -103,11 +103,11 @@ def _joined(x, steps, reverse):
     return x[..., blocks * T - steps :, :] if reverse else x[..., :steps, :]
 
 
-def over_steps(one, steps, reverse, *carry):
+def over_steps(body, steps, reverse, *carry):
     """Runs `carry = one(t, *carry)` from the first step to the last, or the other way round."""
 
     def step(i, carry):
-        return one(steps - 1 - i if reverse else i, *carry)
+        return body(steps - 1 - i if reverse else i, *carry)
 
     return ops.fori_loop(0, steps, step, carry)
 

@@ -80,7 +80,7 @@ def sequential(advance, carry, samples, reverse=False):
 def with_gradient(forward, backward):
     """A function of tensors with its own gradient."""
     function = jax.custom_vjp(lambda *tensors: forward(*tensors)[0])
-    function.defvjp(forward, lambda kept, cotangents: tuple(backward(kept, cotangents)))
+    function.defvjp(forward, lambda residuals, cotangents: tuple(backward(residuals, cotangents)))
     return function
 
 
@@ -98,8 +98,8 @@ def _project(x, matrix):
     return matmul(x, matrix)
 
 
-def _gradient_of_project(kept, upstream):
-    x, matrix = kept
+def _gradient_of_project(residuals, upstream):
+    x, matrix = residuals
     small, large = (x, upstream) if x.shape[-1] <= upstream.shape[-1] else (upstream, x)
     slope = jnp.sum(einsum("blm,bln->bmn", small, large), axis=0)
     return matmul(upstream, matrix.T), slope if small is x else slope.T
@@ -144,11 +144,11 @@ def fused_scan(dA, inputs, initial, reverse, portable):
         return None
 
     def evaluate(dA, inputs, initial):
-        states, kept = xla.scan_in_blocks(dA, inputs, initial, reverse)
-        return states, (dA, kept, initial)
+        states, stored_states = xla.scan_in_blocks(dA, inputs, initial, reverse)
+        return states, (dA, stored_states, initial)
 
-    def gradient(kept, upstream):
-        return xla.scan_gradients(*kept, upstream, reverse)
+    def gradient(residuals, upstream):
+        return xla.scan_gradients(*residuals, upstream, reverse)
 
     return with_gradient(evaluate, gradient)(dA, inputs, initial)
 

@@ -20,26 +20,27 @@ def map_blocks(function, tensors, fixed, size, **static):
     See `backend.default` for the arguments. What is `fixed` saves the function work: from `None`
     it computes it of the tensors itself.
     """
-    one = functools.partial(function, **static)
+    block_function = functools.partial(function, **static)
 
     @jax.custom_vjp
     def mapped(tensors, fixed):
-        return _each(one, size, tensors, fixed)
+        return _each(block_function, size, tensors, fixed)
 
-    def backward(kept, cotangents):
-        tensors, fixed = kept
+    def backward(residuals, cotangents):
+        tensors, fixed = residuals
         return slopes(tensors, fixed, cotangents), jax.tree.map(jnp.zeros_like, fixed)
 
     def slope(tensors, fixed, cotangents):
-        return jax.vjp(lambda tensors: one(tensors, fixed), tensors)[1](cotangents)[0]
+        return jax.vjp(lambda tensors: block_function(tensors, fixed), tensors)[1](cotangents)[0]
 
     @jax.custom_vjp
     def slopes(tensors, fixed, cotangents):
         return _each(slope, size, tensors, fixed, cotangents)
 
-    def backward_of_slopes(kept, upstream):
-        # Rarely asked for: all rows at once, and without what is fixed, which hides derivatives.
-        tensors, fixed, cotangents = kept
+    def backward_of_slopes(residuals, upstream):
+        # Second derivatives are rare: they take all rows at once. The fixed tensors are left out,
+        # since they would hide derivatives.
+        tensors, fixed, cotangents = residuals
 
         def whole(tensors, cotangents):
             return slope(tensors, None, cotangents)
@@ -47,8 +48,8 @@ def map_blocks(function, tensors, fixed, size, **static):
         d_tensors, d_cotangents = jax.vjp(whole, tensors, cotangents)[1](upstream)
         return d_tensors, jax.tree.map(jnp.zeros_like, fixed), d_cotangents
 
-    mapped.defvjp(lambda *kept: (mapped(*kept), kept), backward)
-    slopes.defvjp(lambda *kept: (slopes(*kept), kept), backward_of_slopes)
+    mapped.defvjp(lambda *operands: (mapped(*operands), operands), backward)
+    slopes.defvjp(lambda *operands: (slopes(*operands), operands), backward_of_slopes)
     return mapped(tensors, fixed)
 
 

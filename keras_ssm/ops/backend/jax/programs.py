@@ -16,14 +16,14 @@ def program(function, variables, xla, eager):
 def step_program(function, prepare, variables, sources, eager):
     """One whose state is donated; new weights are new arrays."""
     step = function if eager else jax.jit(function, donate_argnums=3)
-    kept = [([], None)]
+    last_weights = [([], None)]
 
     def run(x, state):
-        values, prepared = kept[0]
+        values, prepared = last_weights[0]
         now = [*map(value_of, variables)]
         if len(values) != len(now) or not all(map(operator.is_, values, now)):
             prepared = prepare()
-            kept[0] = now, prepared
+            last_weights[0] = now, prepared
         return step(now, prepared, x, state)
 
     return run

@@ -75,9 +75,9 @@ def _states(state, x, dt, A, B):
     return gains, lax.scan(step, state, (gains, (dt * x)[:, :, None] * B[..., None]))[1]
 
 
-def _backward(kept, cotangents):
+def _backward(residuals, cotangents):
     """The adjoint recurrence l_t = C_t dy_t + exp(dt_(t+1) A) l_(t+1), from the last segment."""
-    x, dt, A, B, C, starts = kept
+    x, dt, A, B, C, starts = residuals
     d_y, d_last = cotangents
 
     def segment(carry, samples):

@@ -36,7 +36,7 @@ def _same(a, x, reverse):
     steps = x.shape[-2]
     if steps == 1:
         return x
-    # In the order of the recurrence each odd step follows an even one.
+    # In the order of the recurrence, each odd step follows an even step.
     spare = (steps % 2) if reverse else 0
     whole = x[..., spare : spare + steps // 2 * 2, :]
     pairs = whole.reshape(*x.shape[:-2], steps // 2, 2, x.shape[-1])
@@ -47,8 +47,8 @@ def _same(a, x, reverse):
     else:
         before = jnp.concatenate([jnp.zeros_like(ends[..., :1, :]), ends[..., :-1, :]], axis=-2)
     middle = a * before + pairs[..., sooner, :]
-    both = [ends, middle] if reverse else [middle, ends]
-    states = jnp.stack(both, axis=-2).reshape(whole.shape)
+    halves = [ends, middle] if reverse else [middle, ends]
+    states = jnp.stack(halves, axis=-2).reshape(whole.shape)
     if steps % 2 == 0:
         return states
     edge = 0 if reverse else -1

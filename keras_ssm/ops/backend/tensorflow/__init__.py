@@ -44,9 +44,9 @@ __all__ = [
     "with_gradient",
 ]
 
-exact_einsum = einsum  # no fast mode is chosen by name
+exact_einsum = einsum  # TensorFlow chooses no fast mode by name
 
-# Whether what is traced is a program of XLA, for operations that nothing else has.
+# Whether a program of XLA is being traced: it has operations that a plain graph lacks.
 _IN_XLA = contextvars.ContextVar("in_xla", default=False)
 
 # Steps of a recurrence that are written out one after another.
@@ -110,11 +110,11 @@ def with_gradient(forward, backward):
 
     @tf.custom_gradient
     def function(*tensors):
-        outputs, kept = forward(*tensors)
+        outputs, residuals = forward(*tensors)
 
         def gradient(*cotangents):
             single = cotangents[0] if len(cotangents) == 1 else cotangents
-            return list(backward(kept, single))
+            return list(backward(residuals, single))
 
         return outputs, gradient
 
@@ -186,8 +186,10 @@ def map_blocks(function, tensors, fixed, size, **static):
 
     @tf.custom_gradient
     def mapped(*given):
-        kept = _packed(tensors, _unwatched(given))
-        return forward(kept, fixed), lambda *upstream: backward(kept, fixed, _unwatched(upstream))
+        sources = _packed(tensors, _unwatched(given))
+        return forward(sources, fixed), lambda *upstream: backward(
+            sources, fixed, _unwatched(upstream)
+        )
 
     return mapped(*_present(tensors))
 
@@ -197,11 +199,11 @@ def _compiled_blocks(function, size, static):
     """One pair of compiled functions for each kind of block, whoever calls it."""
     static = dict(static)
 
-    def in_turn(one, nests, count):
+    def in_turn(block_function, nests, count):
         tensors = _present(nests)
         blocks = [tf.reshape(x, (-1, size, *_static_or_dynamic(x)[1:])) for x in tensors]
         results = tf.map_fn(
-            lambda slices: one(*_packed(nests, slices)),
+            lambda slices: block_function(*_packed(nests, slices)),
             blocks,
             fn_output_signature=(tensors[0].dtype,) * count,
             parallel_iterations=1,
@@ -252,8 +254,8 @@ def fused_scan(dA, inputs, initial, reverse, portable):
     @tf.custom_gradient
     def states(*tensors):
         dA, inputs, initial = _unwatched(tensors)
-        states, kept = forward(dA, inputs, initial)
-        return states, lambda upstream: backward(dA, kept, initial, _unwatched(upstream))
+        states, stored_states = forward(dA, inputs, initial)
+        return states, lambda upstream: backward(dA, stored_states, initial, _unwatched(upstream))
 
     return states(dA, inputs, initial)
 

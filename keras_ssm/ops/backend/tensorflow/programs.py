@@ -15,7 +15,7 @@ def program(function, variables, xla, eager):
         arguments = keras.tree.map_structure(_tensor, arguments)
         if eager:
             return function(None, *arguments)
-        # One for all shapes, or of one and the same function, would warn of each new one.
+        # A single traced function for all shapes would warn of each new shape.
         key = tuple((*x.shape, x.dtype) for x in tf.nest.flatten(arguments) if x is not None)
         if key not in graphs:
             without_values = functools.partial(function, None)
@@ -41,7 +41,7 @@ class _Step:
         self.function, self.prepare = function, prepare
         self.sources = [v.value for v in sources]
         self.graphs, self.prepared = {}, None
-        self.digest = None  # of the weights that were read for what is prepared
+        self.digest = None  # of the weights from which the prepared tensors were computed
         self.lock = threading.Lock()
 
     def __call__(self, x, state):
@@ -71,7 +71,7 @@ class _Step:
                     y, following = self.function(None, prepared, x, following)
                     return y, *tf.nest.flatten(following), _digest(self.sources)
 
-                # Without the search for the graph that fits, which takes as long as a step.
+                # The concrete function: to search for it takes as long as a step.
                 traced = tf.function(of_tensors, jit_compile=True, autograph=False)
                 specs = map(tf.TensorSpec.from_tensor, (x, *tf.nest.flatten(state)))
                 self.graphs[x.shape] = traced.get_concrete_function(*specs)

@@ -81,7 +81,7 @@ __all__ = [
     "writes_saved_models",
 ]
 
-LONGEST_UNROLLED = 10**9  # without a compiler a loop is a loop
+LONGEST_UNROLLED = 10**9  # nothing is compiled: a loop costs nothing extra
 
 
 def exact_einsum(equation, *operands):
@@ -158,8 +158,8 @@ def with_gradient(forward, backward):
     class Function(torch.autograd.Function):
         @staticmethod
         def forward(ctx, *tensors):
-            outputs, kept = forward(*tensors)
-            ctx.save_for_backward(*kept)
+            outputs, residuals = forward(*tensors)
+            ctx.save_for_backward(*residuals)
             return outputs
 
         @staticmethod

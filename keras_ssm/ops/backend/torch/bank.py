@@ -101,10 +101,10 @@ def has_fused_scan(x):
     return (x.is_cuda or simulated()) and _usable(x, "scan")
 
 
-def _usable(x, what):
+def _usable(x, kernel):
     if not fast_paths_enabled() or torch.compiler.is_compiling():
         return False
-    return _known_right(x.device, torch.float32, what)
+    return _known_right(x.device, torch.float32, kernel)
 
 
 def _applies(u, bank, initial, D):
@@ -132,10 +132,10 @@ def ready(device, dtype, modes):
     return _known_right(device, dtype, min(_kernels("bank").MOST_MODES, padded(modes)))
 
 
-def _known_right(device, dtype, what):
+def _known_right(device, dtype, kernel):
     if not _has_kernels(device):
         return False
-    known = device, dtype, what
+    known = device, dtype, kernel
     if known not in _RIGHT:
         if device.type == "cuda" and torch.cuda.is_current_stream_capturing():
             return False  # nothing can be compared while a graph is captured
@@ -157,17 +157,17 @@ def _has_kernels(device):
     return (device.type == "cpu") == _kernels("walk").INTERPRETED
 
 
-def _is_right(device, dtype, what):
+def _is_right(device, dtype, kernel):
     from keras_ssm.ops.backend.torch.triton import check as triton_check
 
     try:
         with torch.inference_mode(False), torch.enable_grad():
-            if what == "scan":
+            if kernel == "scan":
                 error = triton_check.error_of_scan(device)
-            elif what == "zoh":
+            elif kernel == "zoh":
                 error = triton_check.error_of_zoh(device)
             else:
-                error = triton_check.error_of_bank(device, dtype, what)
+                error = triton_check.error_of_bank(device, dtype, kernel)
     except Exception as failure:  # whatever a compiler or driver may raise
         error = f"{type(failure).__name__}: {failure}"
     if isinstance(error, float) and error <= TOLERANCE[dtype]:

@@ -77,8 +77,8 @@ class _ChunkOutputs(torch.autograd.Function):
             before, last[block] = _pass_states(work, "x", m.transition, x, m.E_in, start)
             out += work.product("read", before, m.E_out)
             if m.later_E_in is not None:
-                way = m.transition, x, m.later_E_in, None
-                before, _ = _pass_states(work, "x", *way, reverse=True)
+                operands = m.transition, x, m.later_E_in, None
+                before, _ = _pass_states(work, "x", *operands, reverse=True)
                 out += work.product("read", before, m.later_E_out)
             work.write(y, out, block)
         return work.finished(y), last
@@ -99,15 +99,17 @@ class _ChunkOutputs(torch.autograd.Function):
             x, dy = work.read("x", u, block), work.read("dy", d_y, block)
             dx = None if d_u is None else work.product("y", dy, m.toeplitz.mT)
             torch.bmm(x.mT, dy, out=d.toeplitz)
-            way = m.transition, m.E_in, m.E_out, start, d_last[block]
-            *found, d_start = _direction(work, x, dy, dx, *way)
-            for target, value in zip((d.transition, d.E_in, d.E_out), found, strict=True):
+            operands = m.transition, m.E_in, m.E_out, start, d_last[block]
+            *d_matrices, d_start = _direction(work, x, dy, dx, *operands)
+            for target, value in zip((d.transition, d.E_in, d.E_out), d_matrices, strict=True):
                 target.copy_(value)
             if start is not None:
                 d_initial[block] = d_start
             if m.later_E_in is not None:
-                way = m.transition, m.later_E_in, m.later_E_out, None, None
-                d_transition, d_E_in, d_E_out, _ = _direction(work, x, dy, dx, *way, reverse=True)
+                operands = m.transition, m.later_E_in, m.later_E_out, None, None
+                d_transition, d_E_in, d_E_out, _ = _direction(
+                    work, x, dy, dx, *operands, reverse=True
+                )
                 d.transition.add_(d_transition)
                 d.later_E_in.copy_(d_E_in)
                 d.later_E_out.copy_(d_E_out)
@@ -152,10 +154,10 @@ def _pass_states(work, name, transition, x, E_in, initial, reverse=False):
 
 def _states_before(a, inputs, states, initial, reverse):
     """Fills in the states before each of the inputs; returns the one after the last."""
-    first, others, sooner = 0, slice(1, None), slice(None, -1)
+    first, later, earlier = 0, slice(1, None), slice(None, -1)
     if reverse:
-        first, others, sooner = -1, sooner, others
-    states[:, :, others] = inputs[:, :, sooner]
+        first, later, earlier = -1, earlier, later
+    states[:, :, later] = inputs[:, :, earlier]
     states[:, :, first] = initial
     end = -1 - first
     if a.is_complex():

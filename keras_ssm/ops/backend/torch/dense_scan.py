@@ -50,7 +50,7 @@ def dense_scan_in_place(E, x, reverse):
 def _one_by_one(E, samples, state):
     """Replaces inputs `(features, ..., states)` by states; returns the last one."""
     for sample in samples:
-        # A state of its own: rows far apart in memory make a product slow.
+        # A copy of the state: a product of rows far apart in memory is slow.
         state = _advance(E, state).add_(sample)
         sample.copy_(state)
     return state

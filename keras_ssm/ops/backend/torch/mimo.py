@@ -41,33 +41,33 @@ class _Mimo(torch.autograd.Function):
     """`mimo`, whose states lie in memory as complex numbers do."""
 
     @staticmethod
-    def forward(ctx, portable, u, *others):
+    def forward(ctx, portable, u, *matrices):
         ctx.portable = portable
         u = u.contiguous()
-        a, dB, C, D, start = _in_pairs(*others)
+        a, dB, C, D, start = _in_pairs(*matrices)
         driven = project(u, dB)
-        y, kept = None, []
+        y, states_of_direction = None, []
         for i, rows in enumerate(C):
             reverse = i == 1
             states = as_complex(driven.clone() if i + 1 < len(C) else driven)
             scan_in_place(a, states, torch.zeros_like(start) if reverse else start, reverse)
-            kept.append(as_pairs(states))
-            read = project(kept[-1], rows.mT)
+            states_of_direction.append(as_pairs(states))
+            read = project(states_of_direction[-1], rows.mT)
             y = read if y is None else y.add_(read)
         y.addcmul_(u, D)
-        ctx.save_for_backward(u, *others, *kept)
-        return y, in_halves(kept[0][:, -1])
+        ctx.save_for_backward(u, *matrices, *states_of_direction)
+        return y, in_halves(states_of_direction[0][:, -1])
 
     @staticmethod
     def backward(ctx, d_y, d_last):
-        arguments, kept = ctx.saved_tensors[:6], ctx.saved_tensors[6:]
+        arguments, states_of_direction = ctx.saved_tensors[:6], ctx.saved_tensors[6:]
         if torch.is_grad_enabled():
             return None, *by_autograd(ctx.portable, arguments, (d_y, d_last))
-        u, *others = arguments
-        a, dB, C, D, start = _in_pairs(*others)
+        u, *matrices = arguments
+        a, dB, C, D, start = _in_pairs(*matrices)
         d_y, adjoint = d_y.contiguous(), a.conj().resolve_conj()
         d_driven, d_a, d_start, d_C = None, 0.0, None, torch.empty_like(C)
-        for i, (rows, states) in enumerate(zip(C, kept, strict=True)):
+        for i, (rows, states) in enumerate(zip(C, states_of_direction, strict=True)):
             reverse = i == 1
             d_C[i] = sum_of_outer_products(d_y, states)
             d_states = project(d_y, rows)
@@ -94,10 +94,10 @@ def _in_pairs(dA, dB, C, D, initial):
 
 def _sum_over_steps(states, added, reverse):
     """The gradient of dA: conj of the state before a step, times the adjoint of the step."""
-    before, here = slice(None, -1), slice(1, None)
+    previous, current = slice(None, -1), slice(1, None)
     if reverse:
-        before, here = here, before
-    return _sum_of_products(states[:, before].conj(), added[:, here])
+        previous, current = current, previous
+    return _sum_of_products(states[:, previous].conj(), added[:, current])
 
 
 def _sum_of_products(a, b):

@@ -6,8 +6,8 @@ import threading
 
 import torch
 
-# PyTorch has one switch for the whole process. Our products take turns at it, so that none puts
-# back what another had set; those of other threads' own code are exact meanwhile.
+# PyTorch has one switch for the whole process. Exact products take turns at it, so that no thread
+# restores the setting of another. Products of other code are exact in the meantime.
 _TURN = threading.RLock()
 
 
@@ -18,7 +18,7 @@ def exact(product, *operands):
     """
     if not _rounds(operands[0]):
         return product(*operands)
-    if torch.compiler.is_compiling():  # a graph holds no switch
+    if torch.compiler.is_compiling():  # a compiled graph cannot hold the switch
         return product(*(v.double() for v in operands)).float()
     return _Exact.apply(product, *operands)
 
@@ -42,8 +42,8 @@ class _Exact(torch.autograd.Function):
     def backward(ctx, *upstream):
         needed = ctx.needs_input_grad[1:]
         gradients = functools.partial(_gradients, ctx.product, needed, len(upstream))
-        found = iter(_Exact.apply(gradients, *upstream, *ctx.saved_tensors))
-        return None, *(next(found) if wanted else None for wanted in needed)
+        results = iter(_Exact.apply(gradients, *upstream, *ctx.saved_tensors))
+        return None, *(next(results) if is_needed else None for is_needed in needed)
 
 
 def _gradients(product, needed, count, *tensors):

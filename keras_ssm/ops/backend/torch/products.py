@@ -7,7 +7,7 @@ times as fast on an AMD processor: a convolution of width 1 is the same product.
 import torch
 from torch.nn import functional
 
-# Float32 numbers in the widest register of a CPU, of which the groups of a convolution are made.
+# Float32 numbers in the widest register of a CPU: the size of the groups of a convolution.
 VECTOR = 16
 
 # Multiplications from which a convolution is faster, measured: see docs/performance.md.
@@ -43,8 +43,8 @@ def sum_of_outer_products(a, b):
     if not _convolves(a, b.shape[2]):
         return a.flatten(0, 1).mT @ b.flatten(0, 1)
     shape = (b.shape[2], a.shape[2], 1, 1)
-    found = torch.nn.grad.conv2d_weight(_as_image(a), shape, _as_image(b))
-    return found[:, :, 0, 0].mT
+    product = torch.nn.grad.conv2d_weight(_as_image(a), shape, _as_image(b))
+    return product[:, :, 0, 0].mT
 
 
 def product_by_feature(a, b, out):

@@ -25,22 +25,22 @@ def step_program(function, prepare, variables, sources, eager):
         return function(None, prepared, x, state)
 
     step = of_tensors if eager else traced(of_tensors)
-    kept = [(None, None)]
+    last_weights = [(None, None)]
 
     def run(x, state):
         with torch.no_grad():
-            before, prepared = kept[0]
+            before, prepared = last_weights[0]
             now = [*map(_version, map(value_of, sources))]
             if now != before:
                 prepared = prepare()
-                kept[0] = now, prepared
+                last_weights[0] = now, prepared
             return step(_on_device(x), prepared, state)
 
     return run
 
 
 def _version(tensor):
-    # The address as well: a tensor that takes the place of another counts from zero.
+    # The address too: the version of a new tensor in the same place starts at zero again.
     return tensor.data_ptr(), tensor._version
 
 

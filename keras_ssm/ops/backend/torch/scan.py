@@ -93,8 +93,8 @@ def scan_in_place(a, x, state, reverse):
 def _blocks(a, x, state, reverse):
     """Replaces inputs `(..., blocks, T, modes)` by states; returns the last one."""
     samples = _in_order(x.unbind(-2), reverse)
-    for before, here in itertools.pairwise(samples):
-        here.addcmul_(a, before)
+    for previous, current in itertools.pairwise(samples):
+        current.addcmul_(a, previous)
     powers = a.expand(*a.shape[:-2], x.shape[-2], -1).cumprod(-2)  # (..., T, modes)
     over_block = powers[..., -1, :]
     starts = torch.empty_like(samples[-1])
@@ -111,8 +111,8 @@ def _blocks(a, x, state, reverse):
 
 def _one_by_one(a, x, state, reverse):
     """Replaces inputs `(..., steps, modes)` by states; returns the last one."""
-    for here in _in_order(x.unbind(-2), reverse):
-        state = here.addcmul_(a[..., 0, :], state)
+    for current in _in_order(x.unbind(-2), reverse):
+        state = current.addcmul_(a[..., 0, :], state)
     return state
 
 

@@ -8,8 +8,8 @@ import torch
 
 from keras_ssm.ops.backend.torch.tensors import by_autograd
 
-# Steps between the states that are kept for the gradient, and numbers in the states of one step of
-# the features that are computed together; measured.
+# Steps between stored states. And the numbers in the states of one step, for the features that are
+# computed together. Both were measured.
 STEPS = 32
 TOGETHER = 2**13
 
@@ -121,9 +121,9 @@ class _Workspace:
 
     def states(self, before, dt, driven, transition, B):
         """exp(dt A) of each step, and the state before the first step and after each."""
-        steps, *others = dt.shape
-        gains = self._buffer("gains", steps, *others)
-        states = self._buffer("states", steps + 1, *others)
+        steps, *sizes = dt.shape
+        gains = self._buffer("gains", steps, *sizes)
+        states = self._buffer("states", steps + 1, *sizes)
         torch.mul(dt[:, :, None], transition, out=gains).exp_()
         torch.mul(driven[:, :, None], B[..., None], out=states[1:])
         states[0] = before

@@ -32,8 +32,8 @@ def by_autograd(function, tensors, cotangents):
     """The gradients of each tensor, some `None`, as functions that have gradients again."""
     needed = [t for t in tensors if t is not None and t.requires_grad]
     with torch.enable_grad():
-        found = torch.autograd.grad(
+        gradients = torch.autograd.grad(
             function(*tensors), needed, cotangents, create_graph=True, allow_unused=True
         )
-    found = iter(found)
-    return [next(found) if t is not None and t.requires_grad else None for t in tensors]
+    gradients = iter(gradients)
+    return [next(gradients) if t is not None and t.requires_grad else None for t in tensors]

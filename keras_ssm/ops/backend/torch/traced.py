@@ -13,15 +13,17 @@ def traced(function):
     operations alone, and reads the weights where they lie. A function that looks into its tensors,
     or of which the next call tells another result, runs as it is.
     """
-    calls, found = {}, {}
+    calls, graphs = {}, {}
 
     def run(*arguments):
         key = (*arguments[0].shape, arguments[0].device)
-        if key in found:
-            return found[key](*arguments)
+        if key in graphs:
+            return graphs[key](*arguments)
         calls[key] = calls.get(key, 0) + 1
         if calls[key] == CALLS_BEFORE:
-            found[key] = _compared(function, arguments, lambda kept: found.update({key: kept}))
+            graphs[key] = _compared(
+                function, arguments, lambda program: graphs.update({key: program})
+            )
         return function(*arguments)
 
     return run
@@ -31,7 +33,7 @@ def _compared(function, arguments, keep):
     """What is called next: it runs both forms and keeps the traced one if they agree."""
     from torch.fx.experimental.proxy_tensor import make_fx
 
-    # Of fake tensors, which have no numbers: a function that asks for one fails.
+    # Fake tensors have no values: a function that reads a value fails here.
     make = make_fx(lambda *x: function(*x), tracing_mode="fake", _allow_non_fake_inputs=True)
     try:
         graph = make(*arguments)
@@ -43,8 +45,8 @@ def _compared(function, arguments, keep):
     def both(*arguments):
         outputs = function(*arguments)
         pairs = zip(tree.flatten(outputs), tree.flatten(graph(*arguments)), strict=True)
-        same = all(torch.allclose(a, b, equal_nan=True) for a, b in pairs)
-        keep(graph if same else function)
+        agrees = all(torch.allclose(a, b, equal_nan=True) for a, b in pairs)
+        keep(graph if agrees else function)
         return outputs
 
     return both

@@ -26,8 +26,8 @@ class Workspace:
 
     def blocks(self):
         """Slices of the features."""
-        wanted = max(1, BLOCK_SAMPLES // (self.batch * self.chunks * self.T))
-        size = wanted if self._like.device.type == "cpu" else self.features
+        features = max(1, BLOCK_SAMPLES // (self.batch * self.chunks * self.T))
+        size = features if self._like.device.type == "cpu" else self.features
         for start in range(0, self.features, size):
             yield slice(start, min(start + size, self.features))
 

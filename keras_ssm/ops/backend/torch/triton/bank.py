@@ -21,12 +21,12 @@ TILES = {
 MANY_MODES = 32  # more take lanes of as many
 WIDTH = 16
 
-# Programs that fill a card: sequences are cut into segments until there are as many, but not where
-# half as many do without, which saves a pass.
+# Programs that fill a card: sequences are cut into segments until there are so many. They stay
+# whole, which saves a pass, where there are half as many without.
 PROGRAMS = 128
 SHORTEST_SEGMENT = 4 * T
 
-# Numbers of a sequence that 32 bits can count.
+# The longest sequence, in numbers, that 32-bit offsets can address.
 LARGEST = 2**31 - 2**20
 
 
@@ -249,7 +249,7 @@ class Walk:
             size = max(self.size, min(size, self.size * self.parts))
             options.update(NM=size, SIZE=self.size, PARTS=self.size * self.parts // size)
         if self.size == MANY_MODES and options["EXACT"]:
-            lanes = min(lanes, 8)  # or the registers would not do
+            lanes = min(lanes, 8)  # more would not fit the registers
         features = max(1, min(features, lanes // options["PARTS"]))
         grid = self.width // features, triton.cdiv(self.rows, ROWS)
         return grid, {**options, "BH": features, "num_warps": features * options["PARTS"]}

@@ -65,12 +65,12 @@ def _zoh(A_re, A_im, B_re, B_im, dt):
 
 def _largest_error(kernels, exact, tensors):
     tensors = [t.requires_grad_() for t in tensors]
-    mine, theirs = kernels(*tensors), exact(*(t.double() for t in tensors))
-    upstream = torch.cos(torch.arange(mine.numel(), device=mine.device)).view_as(mine)
-    upstream = upstream.to(mine.dtype)
-    found = [mine, *torch.autograd.grad(mine, tensors, upstream)]
-    expected = [theirs, *torch.autograd.grad(theirs, tensors, upstream.double())]
-    pairs = zip(found, expected, strict=True)
+    outputs, exact_outputs = kernels(*tensors), exact(*(t.double() for t in tensors))
+    upstream = torch.cos(torch.arange(outputs.numel(), device=outputs.device)).view_as(outputs)
+    upstream = upstream.to(outputs.dtype)
+    results = [outputs, *torch.autograd.grad(outputs, tensors, upstream)]
+    expected = [exact_outputs, *torch.autograd.grad(exact_outputs, tensors, upstream.double())]
+    pairs = zip(results, expected, strict=True)
     errors = [(a.double() - b.double()).abs().max() / b.double().abs().max() for a, b in pairs]
     worst = torch.stack(errors).max().item()
     return worst if worst == worst else float("inf")

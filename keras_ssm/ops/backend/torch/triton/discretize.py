@@ -119,9 +119,9 @@ class Hold(torch.autograd.Function):
         ctx.portable = portable
         ctx.save_for_backward(*tensors)
         tensors = [t.contiguous() for t in tensors]
-        found = [torch.empty_like(tensors[0]) for _ in range(4)]
-        hold[(len(tensors[0]),)](*tensors, *found, **_sizes(tensors))
-        return tuple(found)
+        outputs = [torch.empty_like(tensors[0]) for _ in range(4)]
+        hold[(len(tensors[0]),)](*tensors, *outputs, **_sizes(tensors))
+        return tuple(outputs)
 
     @staticmethod
     def backward(ctx, *upstream):

@@ -35,11 +35,11 @@ class Outputs(torch.autograd.Function):
                 for c in range(channels):
                     row = [part[direction * channels + c] for part in C]
                     skip = D[c] if first and D is not None else None
-                    made = walk.matrices(row, dB, skip, normal=initial is None)
+                    matrices = walk.matrices(row, dB, skip, normal=initial is None)
                     if start is None:
-                        start, _ = walk.starts(u, made, way, initial=given)
+                        start, _ = walk.starts(u, matrices, way, initial=given)
                     to = _channel(y, c, channels)
-                    walk.outputs(u, to, start, made, way, direction, add=not first)
+                    walk.outputs(u, to, start, matrices, way, direction, add=not first)
         return y
 
     @staticmethod
@@ -61,13 +61,13 @@ class Outputs(torch.autograd.Function):
                 direction, c = divmod(at, channels)
                 first, way = direction == group.start == 0, 2 * direction - 1
                 row = [part[at] for part in C]
-                made = walk.matrices(row, dB, D[c] if first and D is not None else None, True)
+                matrices = walk.matrices(row, dB, D[c] if first and D is not None else None, True)
                 given, stays = _channel(dy, c, channels), initial is not None
                 start, last = walk.starts(
-                    given, made, way, direction, moment=True, ends=True, last=stays
+                    given, matrices, way, direction, moment=True, ends=True, last=stays
                 )
                 add = group.start + at > 0
-                sums = walk.slopes(u, given, du, start, made, way, direction, add)
+                sums = walk.slopes(u, given, du, start, matrices, way, direction, add)
                 d_row = [part[at] for part in slopes[1]]
                 skip = d_D[c] if first and D is not None else None
                 walk.gather(sums, row, dB, slopes[0], d_row, slopes[2], skip, add=at > 0)
@@ -78,9 +78,9 @@ class Outputs(torch.autograd.Function):
                     real += d_x.real
                     imag += d_x.imag
             parts.append([part for pair in slopes for part in pair])
-        found = [torch.cat(p, -1) for p in zip(*parts, strict=True)]
-        found += [None] * (6 - len(found))
-        return None, du, *found, d_D, d_initial
+        gradients = [torch.cat(p, -1) for p in zip(*parts, strict=True)]
+        gradients += [None] * (6 - len(gradients))
+        return None, du, *gradients, d_D, d_initial
 
 
 def _of_initial(walk, last, C, initial, d_log_dA, d_C):
@@ -144,14 +144,14 @@ class LastState(torch.autograd.Function):
 
 def _sums(log_dA, u, lengths, moment):
     """Complex sums over t of a^(n - 1 - t) u[t], n the steps of a row; and times n - 1 - t."""
-    found = []
+    sums = []
     for group in _groups(log_dA[0].shape[1]):
         way = "back" if moment else "forward"
         walk = Walk(u, [part[..., group].contiguous() for part in log_dA], way=way)
-        made = walk.matrices(walk.log_dA, None, None, True)
-        _, last = walk.starts(u, made, 1, lengths=lengths, moment=moment, ends=True, last=True)
-        found.append(walk.numbers(last))
-    return [torch.cat(parts, -1) for parts in zip(*found, strict=True)]
+        matrices = walk.matrices(walk.log_dA, None, None, True)
+        _, last = walk.starts(u, matrices, 1, lengths=lengths, moment=moment, ends=True, last=True)
+        sums.append(walk.numbers(last))
+    return [torch.cat(parts, -1) for parts in zip(*sums, strict=True)]
 
 
 def _free(log_dA, state, y, lengths):
@@ -160,10 +160,10 @@ def _free(log_dA, state, y, lengths):
     for group in _groups(log_dA[0].shape[1]):
         walk = Walk(y, [part[..., group].contiguous() for part in log_dA])
         half = torch.full_like(walk.log_dA[0], 0.5)
-        made = walk.matrices((half, torch.zeros_like(half)), None, None, False, first=0)
+        matrices = walk.matrices((half, torch.zeros_like(half)), None, None, False, first=0)
         x = state[..., group]
-        start, _ = walk.starts(None, made, -1, initial=torch.cat([x.real, x.imag], -1))
-        walk.outputs(nothing, y, start, made, -1, lengths=lengths, add=True)
+        start, _ = walk.starts(None, matrices, -1, initial=torch.cat([x.real, x.imag], -1))
+        walk.outputs(nothing, y, start, matrices, -1, lengths=lengths, add=True)
 
 
 def _whole(x):

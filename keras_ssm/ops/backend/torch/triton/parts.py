@@ -221,7 +221,7 @@ def gather(
         sr += tl.load(at + 2 * NM)
         si += tl.load(at + 3 * NM)
         products += tl.load(lags + (program * (lanes // PARTS) + h) * (T * T) + k)
-    # Entry (i, j) of the products is of lag i + j - T + 1; negative ones have no meaning.
+    # Entry (i, j) of the products has lag i + j - T + 1; negative lags have no meaning.
     lag = k // T + k % T - (T - 1)
     r = total_of(tl.where(lag[:, None] == lags_of[None, :], products[:, None], 0.0), 0)
     used = n < modes

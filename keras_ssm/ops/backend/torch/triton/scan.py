@@ -37,8 +37,8 @@ def _add(a, b):
 
 
 @triton.jit
-def _picked(x, here):
-    return tl.reduce(tl.where(here, x, 0.0), 0, _add)[None, :]
+def _picked(x, chosen):
+    return tl.reduce(tl.where(chosen, x, 0.0), 0, _add)[None, :]
 
 
 @triton.jit(do_not_specialize=["steps", "G", "S"])
@@ -80,7 +80,7 @@ def _scan_kernel(
     dA += tl.load(dA_rows + row) * size * (steps if VARIES else 1)
     first_re = tl.load(initial + row * size + n, mask=in_n, other=0.0)[None, :]
     first_im = tl.load(initial + row * size + modes + n, mask=in_n, other=0.0)[None, :]
-    # The step at which the recurrence leaves the initial state, and that of the transition there.
+    # The first step of the recurrence, and its transition.
     edge = steps - 1 if REVERSE != ADJOINT else 0
     sign = -1.0 if ADJOINT else 1.0
     one_re = tl.load(dA + (edge if VARIES else 0) * size + n, mask=in_n, other=0.0)[None, :]
@@ -208,10 +208,10 @@ def _starts_kernel(
 
 def _dA_rows(dA, lead):
     """The row of dA that each row of the inputs uses, `(rows,)`."""
-    own = dA.shape[:-2]
-    if own.numel() == 1:
+    batch_shape = dA.shape[:-2]
+    if batch_shape.numel() == 1:
         return torch.zeros(lead.numel(), dtype=torch.int64, device=dA.device)
-    rows = torch.arange(own.numel(), device=dA.device).reshape(own)
+    rows = torch.arange(batch_shape.numel(), device=dA.device).reshape(batch_shape)
     return rows.expand(lead).reshape(-1).contiguous()  # one row expanded stays a view
 
 

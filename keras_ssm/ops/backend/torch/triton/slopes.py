@@ -81,12 +81,12 @@ def slopes(
     at = place(b, h, p, way, length, length, dy_row, LONG)
     at_u = place(b, h, q, way, length, length, u_row, LONG)
     to = place(b, h, q, way, length, length, du_row, LONG)
-    kept = (r < rows)[None, :, None]
+    in_range = (r < rows)[None, :, None]
     x0 = state_at(start, r, f, n, lanes, 4 * NM)
-    xr = tl.load(x0, mask=kept, other=0.0)
-    xi = tl.load(x0 + NM, mask=kept, other=0.0)
-    wr = tl.load(x0 + 2 * NM, mask=kept, other=0.0)
-    wi = tl.load(x0 + 3 * NM, mask=kept, other=0.0)
+    xr = tl.load(x0, mask=in_range, other=0.0)
+    xi = tl.load(x0 + NM, mask=in_range, other=0.0)
+    wr = tl.load(x0 + 2 * NM, mask=in_range, other=0.0)
+    wi = tl.load(x0 + 3 * NM, mask=in_range, other=0.0)
     pr = tl.full([BH * PARTS, M // 2, NM], 0.0, tl.float32)
     pi = tl.full([BH * PARTS, M // 2, NM], 0.0, tl.float32)
     sr = tl.full([BH * PARTS, M // 2, NM], 0.0, tl.float32)
@@ -94,21 +94,21 @@ def slopes(
     within = tl.full([BH * PARTS, T, T], 0.0, tl.float32)
     zero = tl.full([BH * PARTS, M, T], 0.0, tl.float32)
     nothing = tl.full([BH * PARTS, M, NM], 0.0, tl.float32)
-    coming = read(dy, at, p, length, inside)
-    coming_u = read(u, at_u, q, length, inside)
-    # A sum with a product takes its layout: numbers are moved before they are halved.
-    level = 0.0 * plus_product(zero, for_parts(coming, PARTS), R, R_lo, False, False)
+    next_chunk = read(dy, at, p, length, inside)
+    next_u = read(u, at_u, q, length, inside)
+    # A sum takes the layout of the product in it, so numbers are moved before they are halved.
+    level = 0.0 * plus_product(zero, for_parts(next_chunk, PARTS), R, R_lo, False, False)
     for _ in range(S // T):
-        d = for_parts(coming, PARTS) + level
-        v = for_parts(coming_u, PARTS) + level
-        v_turned = tl.permute(for_parts(coming_u, PARTS), (0, 2, 1))
+        d = for_parts(next_chunk, PARTS) + level
+        v = for_parts(next_u, PARTS) + level
+        v_turned = tl.permute(for_parts(next_u, PARTS), (0, 2, 1))
         valid = ((q >= 0) & (q < length))[:, :, None] & inside
         p += T
         q += T
         at += way * T * dy_row
         at_u += way * T * u_row
-        coming = read(dy, at, p, length, inside)
-        coming_u = read(u, at_u, q, length, inside)
+        next_chunk = read(dy, at, p, length, inside)
+        next_u = read(u, at_u, q, length, inside)
         if INPUT:
             out = plus_product(zero, d, R, R_lo, EXACT, HALF)
             out = plus_product(out, xr, reads, reads_lo, EXACT, False)

@@ -22,12 +22,12 @@ import os
 import triton
 import triton.language as tl
 
-# Whether Triton made interpreted functions of the kernels below: it decides as they are defined.
+# Whether the kernels below run in Triton's interpreter: this is decided when they are defined.
 INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
 
 AS_FLOAT32 = tl.constexpr(INTERPRETED)  # the interpreter has no products of bfloat16
 
-# Numbers of which the compiler shall not make a case of its own.
+# Arguments for whose values the compiler must not specialise.
 CHANGING = ["length", "G", "S", "rows", "origin", "way", "lag"]
 
 
@@ -150,8 +150,8 @@ def of_parts(x, PARTS: tl.constexpr):
     else:
         M: tl.constexpr = x.shape[0]
         T: tl.constexpr = x.shape[1]
-        one, other = tl.split(tl.reshape(x, [M, T, x.shape[2] // 2, 2]))
-        return of_parts(tl.permute(one + other, (2, 0, 1)), PARTS // 2)
+        left, right = tl.split(tl.reshape(x, [M, T, x.shape[2] // 2, 2]))
+        return of_parts(tl.permute(left + right, (2, 0, 1)), PARTS // 2)
 
 
 @triton.jit
@@ -217,12 +217,12 @@ def ends(
     xi = tl.full([BH * PARTS, M, NM], 0.0, tl.float32)
     wr = tl.full([BH * PARTS, M, NM], 0.0, tl.float32)
     wi = tl.full([BH * PARTS, M, NM], 0.0, tl.float32)
-    coming = read(x, at, p, steps, inside)
+    next_chunk = read(x, at, p, steps, inside)
     for _ in range(S // T):
-        v = for_parts(coming, PARTS)
+        v = for_parts(next_chunk, PARTS)
         p += T
         at += way * T * x_row
-        coming = read(x, at, p, steps, inside)
+        next_chunk = read(x, at, p, steps, inside)
         if MOMENT:
             weighed = v * j[None, None, :].to(tl.float32)
             mr, mi = turned(ar, ai, wr + T * xr, wi + T * xi)
@@ -232,12 +232,12 @@ def ends(
         xr = plus_product(mr, v, fr, fr_lo, EXACT, HALF)
         xi = plus_product(mi, v, fi, fi_lo, EXACT, HALF)
     to = end + (r[None, :, None].to(tl.int64) * lanes + lane) * (NS * SIZE) + k
-    kept = (r < rows)[None, :, None]
-    tl.store(to, xr, mask=kept)
-    tl.store(to + SIZE, xi, mask=kept)
+    in_range = (r < rows)[None, :, None]
+    tl.store(to, xr, mask=in_range)
+    tl.store(to + SIZE, xi, mask=in_range)
     if MOMENT:
-        tl.store(to + 2 * SIZE, wr, mask=kept)
-        tl.store(to + 3 * SIZE, wi, mask=kept)
+        tl.store(to + 2 * SIZE, wr, mask=in_range)
+        tl.store(to + 3 * SIZE, wi, mask=in_range)
 
 
 @triton.jit(do_not_specialize=CHANGING)
@@ -292,18 +292,18 @@ def outputs(
     inside = (r < rows)[:, None, None] & (h < features)[None, None, :]
     at = place(b, h, p, way, length, steps, x_row, LONG)
     to = place(b, h, q, way, length, steps, y_row, LONG)
-    kept = (r < rows)[None, :, None]
-    xr = tl.load(state_at(start, r, f, n, lanes, 2 * NM), mask=kept, other=0.0)
-    xi = tl.load(state_at(start, r, f, n, lanes, 2 * NM) + NM, mask=kept, other=0.0)
+    in_range = (r < rows)[None, :, None]
+    xr = tl.load(state_at(start, r, f, n, lanes, 2 * NM), mask=in_range, other=0.0)
+    xi = tl.load(state_at(start, r, f, n, lanes, 2 * NM) + NM, mask=in_range, other=0.0)
     zero = tl.full([BH * PARTS, M, T], 0.0, tl.float32)
-    coming = read(x, at, p, steps, inside)
-    # A sum with a product takes its layout: numbers are moved before they are halved.
-    level = 0.0 * plus_product(zero, for_parts(coming, PARTS), R, R_lo, False, False)
+    next_chunk = read(x, at, p, steps, inside)
+    # A sum takes the layout of the product in it, so numbers are moved before they are halved.
+    level = 0.0 * plus_product(zero, for_parts(next_chunk, PARTS), R, R_lo, False, False)
     for _ in range(S // T):
-        v = for_parts(coming, PARTS) + level
+        v = for_parts(next_chunk, PARTS) + level
         p += T
         at += way * T * x_row
-        coming = read(x, at, p, steps, inside)
+        next_chunk = read(x, at, p, steps, inside)
         out = plus_product(zero, v, R, R_lo, EXACT, HALF)
         out = plus_product(out, xr, reads, reads_lo, EXACT, False)
         out = plus_product(out, xi, readi, readi_lo, EXACT, False)
