@@ -33,8 +33,8 @@ def _gelu(x):
     if is_exporting() and not backend.exports_erf():
         wide = ops.cast(x, "float64" if dtype == "float64" else "float32")
         return ops.cast(0.5 * wide * (1.0 + _plain_erf(wide * 0.5**0.5)), dtype)
-    # Keras takes erfc on JAX, in more passes, and on TensorFlow, for which ONNX has no operation.
-    # In half precision 1 + erf would lose digits.
+    # Keras takes erfc: on JAX it needs more passes, and ONNX has no such operation for TensorFlow.
+    # In half precision, 1 + erf would lose digits.
     if dtype == "float64" or (dtype == "float32" and backend.takes_erfc()):
         return 0.5 * x * (1.0 + ops.erf(x * 0.5**0.5))
     return keras.activations.gelu(x, approximate=False)

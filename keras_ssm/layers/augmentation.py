@@ -42,7 +42,7 @@ class Augmentation(Attributes, keras.layers.Layer):
         dtype = keras.backend.standardize_dtype(x.dtype)
         if "float" not in dtype:
             raise ValueError(f"`x` must hold floats. Received: dtype {dtype}")
-        if dtype != "float64":  # half precision counts neither steps nor squares
+        if dtype != "float64":  # half precision is too coarse to count steps or add squares
             x = ops.cast(x, "float32")
         if mask is None:
             mask = ops.ones_like(x[..., 0], dtype="bool")

@@ -106,7 +106,7 @@ class ConvEncoder(Attributes, keras.layers.Layer):
         self.check_pads_right(mask)
         before = ops.cast(ops.convert_to_tensor(state["samples"]), x.dtype)
         count = ops.cast(ops.convert_to_tensor(state["count"]), "int32")
-        kept = self.width - 1
+        context = self.width - 1
         samples = ops.concatenate([before, x], axis=1)
         steps = self.steps_of_piece(x)
         padded = ops.pad(samples, [[0, 0], [0, self.stride - 1], [0, 0]])
@@ -114,7 +114,7 @@ class ConvEncoder(Attributes, keras.layers.Layer):
         y = self.dense(windows(padded, start, steps, self.width, self.stride))
         given = ops.sum(ops.cast(mask, "int32"), axis=1)
         mask = self.mask_of_piece(mask, state)
-        places = ops.expand_dims(given, 1) + ops.arange(0, kept, dtype="int32")
+        places = ops.expand_dims(given, 1) + ops.arange(0, context, dtype="int32")
         state = {
             "count": ops.mod(count + given, self.stride),
             "samples": ops.cast(backend.take_steps(samples, places), self.state_dtype),

@@ -197,11 +197,11 @@ class DSS(SISOLayer):
             return DiagonalBank(z, dB, pair.scale(C, 0.5))
         length = ops.cast(self._normalised_over(length), z[0].dtype)
         growing, decaying, weights = self._softmax(A, z, length)
-        # A growing mode reaches e^(z (L - 1)): half of that is taken from each side, and, as
+        # A growing mode reaches e^(z (L - 1)). Half of that factor is taken from each side. As
         # published, no gradient flows through it.
         still = tuple(map(ops.stop_gradient, decaying))
-        half = pair.exp(pair.scale(still, 0.5 * (length - 1.0)))
-        scale = ops.where(growing, half[0], 1.0), ops.where(growing, half[1], 0.0)
+        half_decay = pair.exp(pair.scale(still, 0.5 * (length - 1.0)))
+        scale = ops.where(growing, half_decay[0], 1.0), ops.where(growing, half_decay[1], 0.0)
         dB, C = pair.multiply(weights, scale), pair.scale(pair.multiply(C, scale), 0.5)
         return DiagonalBank(z, dB, C, normal=False)
 

@@ -104,7 +104,7 @@ class MambaMixer(SequenceMixer):
             **{f"{key}_initializer": _constant(value) for key, value in values.items()},
         )
         dense.build((None, inputs))
-        # Or the layer would keep its initial values, twice as large as its weights.
+        # Else the layer would hold its initial values in memory, twice as large as its weights.
         dense.kernel_initializer = keras.initializers.GlorotUniform()
         dense.bias_initializer = keras.initializers.Zeros()
         if use_bias:
@@ -117,7 +117,7 @@ class MambaMixer(SequenceMixer):
     def evaluate(self, x, mask=None, initial_state=None, return_state=False):
         gate, u, rest = self.split(self.in_proj(x))
         if mask is not None:
-            u = masked(u, mask)  # a bias of the projection reaches covered steps
+            u = masked(u, mask)  # the bias of the projection acts on masked steps too
         before = None if initial_state is None else initial_state["conv"]
         before = None if before is None else ops.cast(before, u.dtype)
         u, last = causal_conv(u, *self._convolution(), before, mask)

@@ -53,9 +53,9 @@ class MixerChecks:
                 f"Received: x.shape={shape}"
             )
         if shape[-1] is None or (self.built and shape[-1] != self.features):
-            wanted = self.features if self.built else "a known number of"
+            features = self.features if self.built else "a known number of"
             raise ValueError(
-                f"`x` of {self.name} must have {wanted} features on its last axis. "
+                f"`x` of {self.name} must have {features} features on its last axis. "
                 f"Received: x.shape={shape}"
             )
         if 0 in shape[1:]:

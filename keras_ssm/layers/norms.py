@@ -21,7 +21,7 @@ def make_norm(kind, epsilon, momentum, **kwargs):
     """
     check_choice("norm", kind, NORMS)
     if kind == "rms":
-        kwargs.pop("autocast", None)  # which never does
+        kwargs.pop("autocast", None)  # always off here
     if kind == "layer":
         return LayerNormalization(epsilon=epsilon, **kwargs)
     if kind == "rms":
@@ -44,17 +44,17 @@ class _BatchNormalization(keras.layers.BatchNormalization):
         return mean, backend.mean(centered * centered, axis=self._reduction_axes)
 
     def call(self, inputs, training=None, mask=None):
-        if self.compute_dtype != "float64":  # of which Keras makes float32
+        if self.compute_dtype != "float64":  # Keras casts float64 to float32
             return super().call(inputs, training=training, mask=mask)
         gamma, beta, mean, variance = map(
             ops.convert_to_tensor, (self.gamma, self.beta, self.moving_mean, self.moving_variance)
         )
         if training and self.trainable:
-            kept, new = self.momentum, 1.0 - self.momentum
+            old_share, new_share = self.momentum, 1.0 - self.momentum
             old_mean, old_variance = mean, variance
             mean, variance = self._moments(inputs, mask)
-            self.moving_mean.assign(kept * old_mean + new * mean)
-            self.moving_variance.assign(kept * old_variance + new * variance)
+            self.moving_mean.assign(old_share * old_mean + new_share * mean)
+            self.moving_variance.assign(old_share * old_variance + new_share * variance)
         return (inputs - mean) * ops.rsqrt(variance + self.epsilon) * gamma + beta
 
 

@@ -140,7 +140,7 @@ def _count(mask):
 
 
 def _larger(a, b):
-    # `ops.maximum` drops to float32 on PyTorch. NaN stays.
+    # Not `ops.maximum`, which drops to float32 on PyTorch. NaN stays NaN.
     return ops.where((a >= b) | (a != a), a, b)
 
 

@@ -39,10 +39,10 @@ class RandomShift(Augmentation):
         (self.max_shift,) = check_positive(max_shift=max_shift)
 
     def augment(self, x, mask):
-        most = self.max_shift
-        draws = ops.floor(self.uniform(x)[..., 0] * (2 * most + 1))
-        draws = ops.minimum(ops.cast(draws, "int32"), 2 * most)  # rounding reaches the end
-        edges = [[0, 0], [most, most], [0, 0]]
+        max_shift = self.max_shift
+        draws = ops.floor(self.uniform(x)[..., 0] * (2 * max_shift + 1))
+        draws = ops.minimum(ops.cast(draws, "int32"), 2 * max_shift)  # rounding reaches the end
+        edges = [[0, 0], [max_shift, max_shift], [0, 0]]
         places = ops.arange(0, x.shape[1] or ops.shape(x)[1], dtype="int32")
         return backend.take_steps(ops.pad(x, edges), draws + ops.expand_dims(places, 0))
 

@@ -51,7 +51,7 @@ class RunningNormalization(Attributes, keras.layers.Layer):
     """
 
     def __init__(self, span: float, epsilon: float = 1e-5, **kwargs):
-        super().__init__(autocast=False, **kwargs)  # statistics of half precision say little
+        super().__init__(autocast=False, **kwargs)  # statistics need more than half precision
         check_number("span", span, low=1)
         check_number("epsilon", epsilon, low=0)
         self.span = span
@@ -82,7 +82,7 @@ class RunningNormalization(Attributes, keras.layers.Layer):
             name: ops.cast(ops.convert_to_tensor(value), x.dtype)
             for name, value in initial_state.items()
         }
-        # A step that is covered keeps everything: its factor is one, and it adds nothing.
+        # A masked step changes nothing: its factor is one, and it adds zero.
         keep = 1.0 - valid * (1.0 - self.decay)
         weight, total = self._sums(
             keep, valid, x, ops.concatenate([before["weight"], before["total"]], axis=-1)
@@ -92,7 +92,7 @@ class RunningNormalization(Attributes, keras.layers.Layer):
         mean = total / _positive(weight)
         change = x - total_before / _positive(weight_before)
         change = ops.where(weight_before > 0, change, ops.zeros_like(change))
-        # The squares about the mean grow by a product of two deviations: nothing cancels.
+        # The sum of squares about the mean grows by a product of two deviations: nothing cancels.
         grown = valid * change * change * (self.decay * weight_before / _positive(weight))
         squares, _ = self._sums(
             keep,
@@ -115,7 +115,7 @@ class RunningNormalization(Attributes, keras.layers.Layer):
     def deviation(self, weight: Tensor, squares: Tensor) -> Tensor:
         """The standard deviation of these sums, which are two of the three parts of the state."""
         variance = squares / _positive(weight) + self.epsilon
-        root = ops.sqrt(_positive(variance))  # whose slope at 0 has no end
+        root = ops.sqrt(_positive(variance))  # the slope of a root at 0 is infinite
         return ops.where(variance > 0, root, ops.zeros_like(root))
 
     def get_initial_state(self, batch_size: int | Tensor, features: int = 1) -> dict:

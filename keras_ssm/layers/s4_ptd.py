@@ -75,8 +75,8 @@ class S4PTD(S4D):
         return self.state_dim // 2 if self._paired else self.state_dim
 
     def initial_system(self, features, copies, rng):
-        kept = slice(self.modes)
-        A, B, V = self._perturbed.A[kept], self._perturbed.B[kept], self._perturbed.V[:, kept]
+        modes = slice(self.modes)
+        A, B, V = self._perturbed.A[modes], self._perturbed.B[modes], self._perturbed.V[:, modes]
         directions = 2 if self.bidirectional else 1
         C = rng.standard_normal((directions * self.channels, features, self.state_dim)) @ V
         # The layer adds the conjugate of every mode: where all are kept, each counts half.

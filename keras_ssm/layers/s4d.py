@@ -186,8 +186,8 @@ class S4D(SISOLayer):
             dt = ops.softplus(tensor(self.inv_dt))
         if self.bandlimit is not None:
             # Relative to the samples the layer was trained on: step_scale does not enter.
-            heard = dt * ops.abs(A[1]) / (2 * np.pi) < 0.5 * self.bandlimit
-            C = tuple(ops.where(heard, part, ops.zeros_like(part)) for part in C)
+            in_band = dt * ops.abs(A[1]) / (2 * np.pi) < 0.5 * self.bandlimit
+            C = tuple(ops.where(in_band, part, ops.zeros_like(part)) for part in C)
         return dt * tensor(self.step_scale), A, B, C
 
     def tiled(self, p):

@@ -163,7 +163,7 @@ class S5(SSMLayer):
     def draw_real_C(self, shape, rng):
         """Output weights before the rotation, of the variance that `c_init` asks for."""
         H, N = shape[-2:]
-        # The published draws count all axes but the output's as inputs.
+        # The published draws count all axes except that of the outputs as inputs.
         fan_in = N * H if self.c_init == "lecun_normal" else N
         return initializers.lecun_normal(shape, fan_in, rng)
 

@@ -77,11 +77,11 @@ class S5PTD(S5):
     def initial_system(self, features, rng):
         N, H, paired = self.state_dim, features, self._perturbed.paired
         size = N // self.blocks
-        kept = size // 2 if paired else size
+        modes = size // 2 if paired else size
         repeat = np.eye(self.blocks)
-        Lambda = np.tile(self._perturbed.A[:kept], self.blocks)
-        V = np.kron(repeat, self._perturbed.V[:, :kept])
-        V_inv = np.kron(repeat, self._perturbed.V_inv[:kept])
+        Lambda = np.tile(self._perturbed.A[:modes], self.blocks)
+        V = np.kron(repeat, self._perturbed.V[:, :modes])
+        V_inv = np.kron(repeat, self._perturbed.V_inv[:modes])
         log_dt = initializers.log_uniform_step((len(Lambda),), self.dt_min, self.dt_max, rng)
         B = V_inv @ initializers.lecun_normal((N, H), N, rng)
         directions = 2 if self.bidirectional else 1

@@ -139,7 +139,7 @@ class SequenceMixer(Attributes, MixerChecks, OneDirection, keras.layers.Layer):
         dtype = self.system_dtype
 
         def spec(shape):
-            # With a name, since Keras takes long to make one, in every step.
+            # The name is given: Keras would take long to make one, in every step.
             return keras.KerasTensor((batch, *shape), dtype=dtype, name="state")
 
         return map_shapes(spec, self.state_shape(features))

@@ -146,11 +146,11 @@ class SequencePooling(Attributes, keras.layers.Layer):
     def check_state(self, state):
         """Raises a `ValueError` for a state that is not of this pooling."""
         keys = list(self.state_keys)
-        found = sorted(state) if isinstance(state, dict) else type(state).__name__
-        if found != keys:
+        received = sorted(state) if isinstance(state, dict) else type(state).__name__
+        if received != keys:
             raise ValueError(
                 f"`state` of the pooling {self.pooling!r} must be a dict of {keys}. "
-                f"Received: {found}"
+                f"Received: {received}"
             )
 
     @property

@@ -65,7 +65,8 @@ class SISOLayer(SSMLayer):
 
     def check_method(self, method):
         super().check_method(method)
-        truncated = getattr(self, "max_kernel_length", None) is not None  # or not known yet
+        # The attribute is missing while the constructor of the base class runs.
+        truncated = getattr(self, "max_kernel_length", None) is not None
         if truncated and method not in ("auto", "fft"):
             raise ValueError(
                 "A layer with `max_kernel_length` is evaluated by method='fft'. "
@@ -76,7 +77,7 @@ class SISOLayer(SSMLayer):
         return "fft" if self.max_kernel_length is not None else super().chosen_method(length)
 
     def sequence_dtype(self, x: Tensor) -> str:
-        known_whole = known(x.shape[1]) is not None and loops_allowed()  # else no kernel runs
+        known_whole = known(x.shape[1]) is not None and loops_allowed()  # kernels need both
         if known_whole and self.chosen_method(x.shape[1]) == "chunked" and backend.reads_short(x):
             return x.dtype
         return super().sequence_dtype(x)

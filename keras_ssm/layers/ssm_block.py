@@ -128,7 +128,7 @@ class SSMBlock(Attributes, OneDirection, keras.layers.Layer):
         check_choice("residual_dtype", residual_dtype, RESIDUAL_DTYPES)
         self.residual_dtype = residual_dtype
         self.supports_masking = True
-        self.zero_covered = True  # a backbone does so once: batch norm counts what follows
+        self.zero_covered = True  # a backbone does this once for all its blocks
         # Sublayers follow the block's policy (a map of them if quantised), or they do not load.
         policy = self.dtype_policy
         self.mixer = clone_mixer(mixer, dtype=policy)
@@ -175,7 +175,7 @@ class SSMBlock(Attributes, OneDirection, keras.layers.Layer):
         x = ops.convert_to_tensor(x)
         self.mixer.check_inputs(x.shape, x.dtype)
         if mask is not None and self.zero_covered:
-            x = masked(x, mask)  # behind a norm or the residual a gradient is 0 * NaN
+            x = masked(x, mask)  # else the gradient of a norm or residual would be 0 * NaN
         x = ops.cast(x, self.stream_dtype)
         apply = applied(training)
         y = normalize(self.norm, x, apply) if self.prenorm else x

@@ -25,7 +25,9 @@ class StepMask(keras.layers.Layer):
     """
 
     def __init__(self, **kwargs):
-        super().__init__(autocast=False, **kwargs)  # the default policy is not the model's
+        super().__init__(
+            autocast=False, **kwargs
+        )  # the default policy may not be that of the model
         self.supports_masking = True
 
     def call(self, inputs: list[Tensor]) -> Tensor:
