@@ -79,11 +79,11 @@ def _of_frames(y, forecasts):
     if keys is None:
         return [_wide(y, forecasts)]
     frame = y.set_index(keys)
-    others = [part.set_index(keys) if _keys(part) == keys else part for part in forecasts]
-    parts = _wide(frame, others)
+    indexed = [part.set_index(keys) if _keys(part) == keys else part for part in forecasts]
+    parts = _wide(frame, indexed)
     if len(keys) == 1:
         return [parts]
-    names = others[0].index.get_level_values(0)
+    names = indexed[0].index.get_level_values(0)
     return [tuple(p[names == name] for p in parts) for name in names.unique()]
 
 
@@ -97,7 +97,7 @@ def _wide(y, forecasts):
     forecasts = [part.to_frame() if part.ndim == 1 else part for part in forecasts]
     first = forecasts[0]
     names = [name for name in first.columns if name in y.columns]
-    if not names and len(first.columns) == 1:  # a bound, which has a name of its own
+    if not names and len(first.columns) == 1:  # a bound, whose column has another name
         names = ["y"] if "y" in y.columns else list(y.columns)[: 2 - len(y.columns)]
     for part in forecasts:
         if not names or (len(part.columns) < len(names)) or len(part) == 0:

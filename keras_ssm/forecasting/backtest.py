@@ -48,7 +48,7 @@ class Backtest(NamedTuple):
         """
         horizon = forecasts["mean"][0].shape[1]
         longest = max(len(series.values) for series in panel.series)
-        own, actual = [], []
+        known_origins, actual = [], []
         for i, series in enumerate(panel.series):
             missing = longest - len(series.values)
             values = np.concatenate(
@@ -56,9 +56,9 @@ class Backtest(NamedTuple):
             )
             came = values[origins[:, None] + 1 + np.arange(horizon)]
             actual.append(np.where(np.isnan(forecasts["mean"][i]), np.nan, came))
-            own.append(origins - missing)
-        found = scores(forecasts, actual, scales)
-        return cls(own, forecasts, actual, found, panel)
+            known_origins.append(origins - missing)
+        metric_values = scores(forecasts, actual, scales)
+        return cls(known_origins, forecasts, actual, metric_values, panel)
 
     @classmethod
     def joined(cls, parts, panel):
@@ -73,20 +73,20 @@ class Backtest(NamedTuple):
             for i, series in enumerate(panel.series):
                 rows = len(series.values) - left_out
                 nothing = np.full_like(part.actual[0], np.nan)
-                begun = rows > 0  # or the part does not have the series at all
+                has_series = rows > 0  # else the part lacks the series
                 origins[i].append(
-                    part.origins[place] if begun else rows - 1 - np.full(1, nothing.shape[1])
+                    part.origins[place] if has_series else rows - 1 - np.full(1, nothing.shape[1])
                 )
-                actual[i].append(part.actual[place] if begun else nothing)
-                for name, found in part.forecasts.items():
-                    forecasts[name][i].append(found[place] if begun else nothing)
-                place += begun
+                actual[i].append(part.actual[place] if has_series else nothing)
+                for name, values in part.forecasts.items():
+                    forecasts[name][i].append(values[place] if has_series else nothing)
+                place += has_series
         origins, actual = list(map(np.concatenate, origins)), list(map(np.concatenate, actual))
-        forecasts = {name: list(map(np.concatenate, found)) for name, found in forecasts.items()}
+        forecasts = {name: list(map(np.concatenate, values)) for name, values in forecasts.items()}
         scaled = [part.scores["mase"] for part in parts if np.isfinite(part.scores["mase"])]
-        found = scores(forecasts, actual, scales=[])  # each part has scales of its own
-        found["mase"] = float(np.mean(scaled)) if scaled else float("nan")
-        return cls(origins, forecasts, actual, found, panel)
+        values = scores(forecasts, actual, scales=[])  # the scales differ from part to part
+        values["mase"] = float(np.mean(scaled)) if scaled else float("nan")
+        return cls(origins, forecasts, actual, values, panel)
 
     def frame(self) -> Any:
         """The windows as a long data frame.
@@ -102,22 +102,22 @@ class Backtest(NamedTuple):
             index = series.index if series.index is not None else np.arange(len(series.values))
             horizon, variables = self.actual[i].shape[1:]
             rows = self.origins[i][:, None] + 1 + np.arange(horizon)
-            kept = self.origins[i] >= 0
-            for v in range(variables):
+            scored = self.origins[i] >= 0
+            for variable in range(variables):
                 columns = {
-                    "cutoff": np.repeat(np.asarray(index[self.origins[i][kept]]), horizon),
-                    "ds": np.asarray(index[rows[kept].ravel()]),
-                    "y": self.actual[i][kept, :, v].ravel(),
-                    "forecast": self.forecasts["mean"][i][kept, :, v].ravel(),
+                    "cutoff": np.repeat(np.asarray(index[self.origins[i][scored]]), horizon),
+                    "ds": np.asarray(index[rows[scored].ravel()]),
+                    "y": self.actual[i][scored, :, variable].ravel(),
+                    "forecast": self.forecasts["mean"][i][scored, :, variable].ravel(),
                 }
-                for name, found in self.forecasts.items():
+                for name, arrays in self.forecasts.items():
                     if name != "mean":
-                        columns[name] = found[i][kept, :, v].ravel()
+                        columns[name] = arrays[i][scored, :, variable].ravel()
                 head = {}
                 if len(self.panel.series) > 1:
                     head["unique_id"] = i if series.name is None else series.name
                 if variables > 1:
-                    head["variable"] = self.panel.variables[v]
+                    head["variable"] = self.panel.variables[variable]
                 parts.append(pd.DataFrame({**head, **columns}))
         return pd.concat(parts, ignore_index=True)
 
@@ -125,8 +125,8 @@ class Backtest(NamedTuple):
 def scores(forecasts, actual, scales):
     """The scores of forecasts, as of `Backtest`."""
     mean = forecasts["mean"]
-    filled = [np.nan_to_num(part) for part in mean]  # what came is NaN there too
-    found = {
+    filled = [np.nan_to_num(part) for part in mean]  # the true values are NaN there too
+    values = {
         "mse": metrics.mse(actual, filled),
         "mae": metrics.mae(actual, filled),
         "rmse": metrics.rmse(actual, filled),
@@ -139,14 +139,14 @@ def scores(forecasts, actual, scales):
             [np.nan_to_num(part) for part in forecasts[f"{end}-{level:g}"]] for end in ("lo", "hi")
         ]
         bounds[level] = ends
-        found[f"coverage_{level:g}"] = metrics.coverage(actual, *ends)
+        values[f"coverage_{level:g}"] = metrics.coverage(actual, *ends)
     if levels:
         by_quantile = {0.5: filled}
         for level, (low, high) in bounds.items():
             by_quantile[0.5 - level / 200] = low
             by_quantile[0.5 + level / 200] = high
-        found["weighted_quantile_loss"] = metrics.weighted_quantile_loss(actual, by_quantile)
-    return found
+        values["weighted_quantile_loss"] = metrics.weighted_quantile_loss(actual, by_quantile)
+    return values
 
 
 def seasonal_scale(values, season):
@@ -162,8 +162,8 @@ def scaled_error(actual, forecast, scales):
     ratios = []
     for i, scale in enumerate(scales):
         error = np.abs(actual[i] - forecast[i])
-        for v in range(error.shape[-1]):
-            known = error[..., v][~np.isnan(error[..., v])]
-            if known.size and scale[v] > 0:
-                ratios.append(known.mean() / scale[v])
+        for variable in range(error.shape[-1]):
+            known = error[..., variable][~np.isnan(error[..., variable])]
+            if known.size and scale[variable] > 0:
+                ratios.append(known.mean() / scale[variable])
     return float(np.mean(ratios)) if ratios else float("nan")

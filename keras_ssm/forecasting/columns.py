@@ -3,7 +3,7 @@
 import numpy as np
 
 
-def numbers(values, what):
+def numbers(values, owner):
     """Numbers of a column or array as float64, NaN where missing.
 
     Args:
@@ -27,10 +27,10 @@ def numbers(values, what):
     try:
         array = np.asarray(values)
     except (TypeError, ValueError) as error:
-        raise ValueError(f"{what} must have real numbers. Received: {type(values)}") from error
+        raise ValueError(f"{owner} must have real numbers. Received: {type(values)}") from error
     if array.dtype.kind not in "iufb":
         raise ValueError(
-            f"{what} must have real numbers; `categorical` names covariates that are categories. "
+            f"{owner} must have real numbers; `categorical` names covariates that are categories. "
             f"Received: dtype={array.dtype}{_first(array)}"
         )
     array = array.astype("float64")  # a copy: the caller's array stays as it is
@@ -38,7 +38,7 @@ def numbers(values, what):
         array[missing] = np.nan
     if np.isinf(array).any():
         raise ValueError(
-            f"{what} must be finite, or NaN where missing. "
+            f"{owner} must be finite, or NaN where missing. "
             f"Received: {int(np.isinf(array).sum())} infinite values"
         )
     return array
@@ -48,7 +48,7 @@ def _first(array):
     return f", {array.ravel()[0]!r}" if array.size else ""
 
 
-def category_names(columns, what):
+def category_names(columns, owner):
     """The categories of columns, sorted: text before numbers. Missing ones are none.
 
     Args:
@@ -58,30 +58,30 @@ def category_names(columns, what):
     Returns:
         List of str and int.
     """
-    found = {value for column in columns for value in _plain(column, what)} - {None}
-    return sorted(found, key=lambda value: (isinstance(value, int), value))
+    categories = {value for column in columns for value in _plain(column, owner)} - {None}
+    return sorted(categories, key=lambda value: (isinstance(value, int), value))
 
 
-def category_ids(column, names, what):
+def category_ids(column, names, owner):
     """Ids of a column's categories, as float64: 1 is the first, 0 a missing value.
 
     Raises:
         ValueError: for a category that is not among the names.
     """
     ids = {None: 0} | {name: number for number, name in enumerate(names, start=1)}
-    values = _plain(column, what)
+    values = _plain(column, owner)
     unknown = sorted({str(value) for value in values if value not in ids})
     if unknown:
         raise ValueError(
-            f"{what} must have categories that `fit` has seen: {', '.join(map(str, names))}. "
+            f"{owner} must have categories that `fit` has seen: {', '.join(map(str, names))}. "
             f"Received: {', '.join(unknown[:5])}"
         )
     return np.array([ids[value] for value in values], "float64")
 
 
-def _plain(column, what):
+def _plain(column, owner):
     """Values as str, int or, where missing, `None`."""
-    found = []
+    plain_values = []
     for value in np.asarray(column, dtype=object).ravel().tolist():
         if isinstance(value, np.generic):
             value = value.item()
@@ -93,7 +93,7 @@ def _plain(column, what):
             value = int(value)
         elif not isinstance(value, (str, int)):
             raise ValueError(
-                f"{what} must have text or whole numbers as categories. Received: {value!r}"
+                f"{owner} must have text or whole numbers as categories. Received: {value!r}"
             )
-        found.append(value)
-    return found
+        plain_values.append(value)
+    return plain_values

@@ -41,7 +41,7 @@ def half_widths(residuals: np.ndarray, level: float) -> np.ndarray:
             "`residuals` must be an array `(n, horizon, V)`. "
             f"Received: residuals.shape={residuals.shape}"
         )
-    sizes = np.sort(np.abs(residuals), axis=0)  # NaN last
+    sizes = np.sort(np.abs(residuals), axis=0)  # NaN are sorted last
     count = np.sum(~np.isnan(sizes), axis=0)
     rank = np.ceil((count + 1) * (level / 100.0) - 1e-9).astype(int)
     if not count.size or (rank > count).any():
@@ -99,13 +99,13 @@ def with_intervals(
 
     Example:
         ```python
-        found = with_intervals([np.zeros((2, 1))], {90: [np.ones((2, 1))]})
-        assert list(found) == ["mean", "lo-90", "hi-90"]
+        forecasts = with_intervals([np.zeros((2, 1))], {90: [np.ones((2, 1))]})
+        assert list(forecasts) == ["mean", "lo-90", "hi-90"]
         ```
     """
-    found = {"mean": list(forecasts)}
+    named = {"mean": list(forecasts)}
     for level in sorted(widths):
         pairs = [*zip(forecasts, widths[level], strict=True)]
-        found[f"lo-{level:g}"] = [forecast - width for forecast, width in pairs]
-        found[f"hi-{level:g}"] = [forecast + width for forecast, width in pairs]
-    return found
+        named[f"lo-{level:g}"] = [forecast - width for forecast, width in pairs]
+        named[f"hi-{level:g}"] = [forecast + width for forecast, width in pairs]
+    return named

@@ -34,6 +34,6 @@ def filled_by_season(values, season):
     folded = padded.reshape(-1, season * values.shape[1])
     known = ~np.isnan(folded)
     place = np.maximum.accumulate(np.where(known, np.arange(len(folded))[:, None], -1), axis=0)
-    found = np.take_along_axis(folded, np.maximum(place, 0), axis=0)
-    found = np.where(place < 0, np.nan, found).reshape(padded.shape)[: len(values)]
-    return np.where(np.isnan(found), filled_forward(values), found)
+    filled = np.take_along_axis(folded, np.maximum(place, 0), axis=0)
+    filled = np.where(place < 0, np.nan, filled).reshape(padded.shape)[: len(values)]
+    return np.where(np.isnan(filled), filled_forward(values), filled)

@@ -27,31 +27,31 @@ def read_future(future, tables, roles, layout, freq):
         )
     if layout.form in ("vector", "matrix"):
         future = np.asarray(future)
-    found, form = read_tables(future, "future", roles.id_column, roles.time_column)
+    future_tables, form = read_tables(future, "future", roles.id_column, roles.time_column)
     if layout.kind == "numpy":
-        return _of_arrays(found, tables, roles)
+        return _of_arrays(future_tables, tables, roles)
     if form.kind != layout.kind:
         raise ValueError(f"`future` must be {layout.kind}, as `data` is. Received: {form.kind}")
-    by_name = {table.name: table for table in found}
+    by_name = {table.name: table for table in future_tables}
     missing = [table.name for table in tables if table.name not in by_name]
     if missing:
         raise ValueError(
             f"`future` must have rows of every series of `data`. Received: none of {missing[:5]}"
         )
     read = {*roles.known, *roles.target, *roles.historic, *roles.static, *roles.ignored}
-    unknown = [name for name in found[0].columns if name not in read]
+    unknown = [name for name in future_tables[0].columns if name not in read]
     if unknown:
         raise ValueError(f"`future` must have the columns {roles.known}. Received: also {unknown}")
     return [_later(by_name[table.name], table, roles, freq) for table in tables]
 
 
-def _of_arrays(found, tables, roles):
-    if len(found) != len(tables) or any(len(t.columns) != len(roles.known) for t in found):
+def _of_arrays(arrays, tables, roles):
+    if len(arrays) != len(tables) or any(len(t.columns) != len(roles.known) for t in arrays):
         raise ValueError(
             f"`future` must be an array `(rows, {len(roles.known)})` for each of {len(tables)} "
-            f"series. Received: {len(found)} of {len(found[0].columns) if found else 0} columns"
+            f"series. Received: {len(arrays)} of {len(arrays[0].columns) if arrays else 0} columns"
         )
-    return [dict(zip(roles.known, table.columns.values(), strict=True)) for table in found]
+    return [dict(zip(roles.known, table.columns.values(), strict=True)) for table in arrays]
 
 
 def _later(table, history, roles, freq):

@@ -201,8 +201,8 @@ def coverage(y: Any, low: Any, high: Any) -> float:
         ```
     """
     pairs = aligned(y, low, high)
-    below = np.concatenate([_known(actual, least) for actual, least, _ in pairs])
-    above = np.concatenate([_known(actual, most) for actual, _, most in pairs])
+    below = np.concatenate([_known(actual, lower) for actual, lower, _ in pairs])
+    above = np.concatenate([_known(actual, upper) for actual, _, upper in pairs])
     _some(below)
     return float(np.mean((below >= 0) & (above <= 0)))
 

@@ -7,7 +7,7 @@ from keras_ssm.forecasting.time_index import continued, pandas
 
 def forecast_like(panel, layout, freq, forecasts, horizon=None):
     """See `Panel.frame`."""
-    arrays = {name: [np.asarray(a) for a in found] for name, found in forecasts.items()}
+    arrays = {name: [np.asarray(a) for a in lists] for name, lists in forecasts.items()}
     _check(panel, arrays, horizon)
     if layout.kind == "numpy":
         return _arrays(layout.form, arrays)
@@ -21,18 +21,18 @@ def forecast_like(panel, layout, freq, forecasts, horizon=None):
             head = {} if layout.id_column is None else {layout.id_column: [series.name] * rows}
             parts.append(pd.DataFrame({**head, layout.time_column: dates, **columns}))
         return pd.concat(parts, ignore_index=True)
-    columns = _columns(panel.variables, {name: found[0] for name, found in arrays.items()})
+    columns = _columns(panel.variables, {name: lists[0] for name, lists in arrays.items()})
     index = continued(panel.series[0].index, len(arrays["mean"][0]), freq)
     frame = pandas().DataFrame(columns, index=index)
     return frame[panel.variables[0]] if layout.form == "series" and len(arrays) == 1 else frame
 
 
 def _check(panel, arrays, horizon):
-    for name, found in arrays.items():
+    for name, parts in arrays.items():
         rows = horizon if horizon is not None else len(arrays["mean"][0])
         shape = (rows, len(panel.variables))
-        shapes = [array.shape for array in found]
-        if len(found) != len(panel.series) or any(other != shape for other in shapes):
+        shapes = [array.shape for array in parts]
+        if len(parts) != len(panel.series) or any(other != shape for other in shapes):
             raise ValueError(
                 f"`forecasts` must have an array of shape {shape} for each of "
                 f"{len(panel.series)} series. Received: {name!r} of shapes {shapes[:5]}"
@@ -41,24 +41,24 @@ def _check(panel, arrays, horizon):
 
 def _columns(variables, arrays):
     """Columns by name: the forecast of all variables, then what else there is of each."""
-    columns = {variable: arrays["mean"][:, v] for v, variable in enumerate(variables)}
-    for v, variable in enumerate(variables):
+    columns = {variable: arrays["mean"][:, index] for index, variable in enumerate(variables)}
+    for index, variable in enumerate(variables):
         for name, array in arrays.items():
             if name != "mean":
-                columns[name if len(variables) == 1 else f"{variable}-{name}"] = array[:, v]
+                columns[name if len(variables) == 1 else f"{variable}-{name}"] = array[:, index]
     return columns
 
 
 def _arrays(form, arrays):
     if form == "vector":
-        found = {name: parts[0][:, 0] for name, parts in arrays.items()}
+        stacked = {name: parts[0][:, 0] for name, parts in arrays.items()}
     elif form == "matrix":
-        found = {name: parts[0] for name, parts in arrays.items()}
+        stacked = {name: parts[0] for name, parts in arrays.items()}
     elif form == "batch":
-        found = {name: np.stack(parts) for name, parts in arrays.items()}
+        stacked = {name: np.stack(parts) for name, parts in arrays.items()}
     else:
-        one = form == "vectors"
-        cut = {name: [p[:, 0] if one else p for p in parts] for name, parts in arrays.items()}
+        single = form == "vectors"
+        cut = {name: [p[:, 0] if single else p for p in parts] for name, parts in arrays.items()}
         rows = zip(*cut.values(), strict=True)
         return cut["mean"] if len(cut) == 1 else [dict(zip(cut, r, strict=True)) for r in rows]
-    return found["mean"] if len(found) == 1 else found
+    return stacked["mean"] if len(stacked) == 1 else stacked

@@ -105,23 +105,23 @@ class Panel:
                 "`data` must have rows. Received: "
                 + ("no series" if not tables else _empty(tables))
             )
-        asked = Roles(target, historic, known, static, categorical, id_column, time_column)
+        given_roles = Roles(target, historic, known, static, categorical, id_column, time_column)
         if like is not None:
             freq = like["freq"] if layout.kind != "numpy" else None
-            roles, tables = asked.matched(like, tables, layout)
+            roles, tables = given_roles.matched(like, tables, layout)
         else:
-            roles = asked.resolved(tables, layout)
+            roles = given_roles.resolved(tables, layout)
         fixed = read_static(roles, tables, static)
         tables, freq = regular_tables(tables, "data", freq)
         ahead = read_future(future, tables, roles, layout, freq)
         if like is None:
             for name in roles.categorical:
-                found = [
+                category_columns = [
                     source[name]
                     for source in [t.columns for t in tables] + ahead + fixed
                     if name in source
                 ]
-                roles.categories[name] = category_names(found, f"The column {name!r}")
+                roles.categories[name] = category_names(category_columns, f"The column {name!r}")
         series = [
             _series(*parts, roles, may_lack=like is not None)
             for parts in zip(tables, ahead, fixed, strict=True)
@@ -176,14 +176,14 @@ class Panel:
         Returns:
             `Panel`.
         """
-        kept = []
+        shortened = []
         for series in self.series:
             count = len(series.values) - rows
             if count > 0:
                 index = None if series.index is None else series.index[:count]
                 values, historic = series.values[:count], series.historic[:count]
-                kept.append(series._replace(values=values, historic=historic, index=index))
-        return Panel(kept, self._roles, self._layout, self._freq)
+                shortened.append(series._replace(values=values, historic=historic, index=index))
+        return Panel(shortened, self._roles, self._layout, self._freq)
 
     def season(self) -> int | None:
         """The rows of one season, from the frequency of the index.
@@ -242,14 +242,14 @@ def _series(table, ahead, fixed, roles, may_lack=False):
     of = "" if table.name is None else f" of the series {table.name!r}"
 
     def column(source, name):
-        what = f"The column {name!r}{of}"
+        owner = f"The column {name!r}{of}"
         if name in roles.categories:
-            return category_ids(source[name], roles.categories[name], what)
-        return numbers(source[name], what)
+            return category_ids(source[name], roles.categories[name], owner)
+        return numbers(source[name], owner)
 
     def stack(names, source, rows):
-        found = [column(source, name) for name in names]
-        return np.stack(found, axis=-1) if found else np.zeros((rows, 0))
+        columns = [column(source, name) for name in names]
+        return np.stack(columns, axis=-1) if columns else np.zeros((rows, 0))
 
     values = stack(roles.target, table.columns, table.rows)
     historic = stack(roles.historic, table.columns, table.rows)

@@ -9,7 +9,7 @@ from keras_ssm.checks import check_number
 # Penalties among which validation chooses, times the sum of squares of an average column.
 ALPHAS = tuple(
     10.0 ** (exponent / 2) for exponent in range(-16, 5)
-)  # those of smooth signals fall steeply
+)  # the best penalty of a smooth signal is tiny
 
 
 def ridge_weights(windows: np.ndarray, targets: np.ndarray, alpha: float = 1.0) -> np.ndarray:
@@ -73,15 +73,15 @@ def best_ridge(
         assert weights.shape == (3, 1) and alpha > 0
         ```
     """
-    fitted, held = RidgeSums(), RidgeSums()
-    for pairs, sums in ((train, fitted), (validation, held)):
+    fitted, held_out = RidgeSums(), RidgeSums()
+    for pairs, sums in ((train, fitted), (validation, held_out)):
         for windows, targets in pairs:
             sums.add(windows, targets)
     if alphas is None:
         scale = fitted.scale()
         alphas = [alpha * scale for alpha in ALPHAS]
-    tried = [(float(alpha), fitted.solve(alpha)) for alpha in alphas]
-    alpha, weights = min(tried, key=lambda pair: held.error(pair[1]))
+    solutions = [(float(alpha), fitted.solve(alpha)) for alpha in alphas]
+    alpha, weights = min(solutions, key=lambda pair: held_out.error(pair[1]))
     return weights, alpha
 
 
@@ -141,11 +141,11 @@ class RidgeSums:
         """The weights `(lookback, horizon)` of a penalty."""
         self._check()
         if self._factors is None:
-            own = {step: np.linalg.eigh(self._inputs(step)) for step in self.lacking}
-            self._factors = np.linalg.eigh(self.inputs), own
-        shared, own = self._factors
+            factors_of_step = {step: np.linalg.eigh(self._inputs(step)) for step in self.lacking}
+            self._factors = np.linalg.eigh(self.inputs), factors_of_step
+        shared, factors_of_step = self._factors
         weights = _solve(*shared, self.products, alpha)
-        for step, factors in own.items():
+        for step, factors in factors_of_step.items():
             weights[:, step] = _solve(*factors, self.products[:, step], alpha)
         return weights
 
@@ -154,8 +154,10 @@ class RidgeSums:
         self._check()
         explained = np.sum(weights * (self.inputs @ weights - 2.0 * self.products), axis=0)
         for step in self.lacking:
-            w = weights[:, step]
-            explained[step] = w @ (self._inputs(step) @ w - 2.0 * self.products[:, step])
+            step_weights = weights[:, step]
+            explained[step] = step_weights @ (
+                self._inputs(step) @ step_weights - 2.0 * self.products[:, step]
+            )
         return float(np.sum(self.squares + explained) / np.sum(self.count))
 
     def _inputs(self, step):

@@ -24,10 +24,10 @@ class Roles:
 
     def config(self):
         """A dict that JSON can hold, with which `matched` finds the same roles again."""
-        found = dataclasses.asdict(self)
+        fields = dataclasses.asdict(self)
         # JSON has no numbers as keys.
-        found["categories"] = [list(pair) for pair in self.categories.items()]
-        return found
+        fields["categories"] = [list(pair) for pair in self.categories.items()]
+        return fields
 
     def resolved(self, tables, layout):
         """The roles of the columns that are there."""
@@ -44,8 +44,8 @@ class Roles:
             categorical=_names("categorical", self.categorical),
             kind=layout.kind,
         )
-        taken = [*roles.historic, *roles.known, *from_data]
-        rest = [name for name in have if name not in taken]
+        with_role = [*roles.historic, *roles.known, *from_data]
+        rest = [name for name in have if name not in with_role]
         if self.target is not None:
             roles.target = _names("target", self.target)
         elif layout.kind == "long":
@@ -62,9 +62,9 @@ class Roles:
             roles.historic += rest
         else:
             roles.ignored = rest
-        wanted = [*roles.target, *roles.historic, *roles.known, *from_data]
-        _check_there(wanted, tables)
-        twice = [name for name in wanted if wanted.count(name) > 1]
+        named = [*roles.target, *roles.historic, *roles.known, *from_data]
+        _check_there(named, tables)
+        twice = [name for name in named if named.count(name) > 1]
         if twice:
             raise ValueError(
                 "`target`, `historic`, `known` and `static` must name each column once. "
@@ -93,12 +93,12 @@ class Roles:
         if {roles.kind, layout.kind} & {"numpy"} and roles.kind != layout.kind:
             tables = [_renamed(table, roles) for table in tables]
         from_data = [] if is_table(self.static) else roles.static
-        wanted = [*roles.target, *roles.historic, *roles.known, *from_data]
-        _check_there(wanted, tables, " that `fit` has seen:")
-        unknown = [name for name in _all_columns(tables) if name not in [*wanted, *roles.ignored]]
+        named = [*roles.target, *roles.historic, *roles.known, *from_data]
+        _check_there(named, tables, " that `fit` has seen:")
+        unknown = [name for name in _all_columns(tables) if name not in [*named, *roles.ignored]]
         if unknown:
             raise ValueError(
-                f"`data` must have the columns that `fit` has seen: {wanted}. "
+                f"`data` must have the columns that `fit` has seen: {named}. "
                 f"Received: also {unknown}"
             )
         return roles, tables
@@ -124,12 +124,12 @@ def _names(argument, names):
     return names
 
 
-def _check_there(wanted, tables, seen=""):
+def _check_there(required, tables, seen=""):
     for table in tables:
-        missing = [name for name in wanted if name not in table.columns]
+        missing = [name for name in required if name not in table.columns]
         if missing:
             raise ValueError(
-                f"`data` must have the columns{seen} {wanted}. Received: columns="
+                f"`data` must have the columns{seen} {required}. Received: columns="
                 f"{list(table.columns)}, without {missing}"
             )
 

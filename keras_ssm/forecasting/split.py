@@ -32,7 +32,7 @@ def validation_rows(panel, validation, horizon, reads=2):
         )
     if validation is None:
         wanted = [max(horizon, n // 5) for n in lengths]
-        return [v if n - v >= least else 0 for n, v in zip(lengths, wanted, strict=True)]
+        return [held if n - held >= least else 0 for n, held in zip(lengths, wanted, strict=True)]
     count = isinstance(validation, (int, np.integer)) and not isinstance(validation, bool)
     share = isinstance(validation, (float, np.floating)) and 0 < validation < 1
     if not (share or (count and (validation == 0 or validation >= horizon))):
@@ -44,10 +44,10 @@ def validation_rows(panel, validation, horizon, reads=2):
     if count and validation == 0:
         return [0] * len(lengths)
     wanted = [max(horizon, round(n * validation)) if share else int(validation) for n in lengths]
-    kept = [v if n - v >= least else 0 for n, v in zip(lengths, wanted, strict=True)]
-    if not any(kept):
+    rows = [held if n - held >= least else 0 for n, held in zip(lengths, wanted, strict=True)]
+    if not any(rows):
         raise ValueError(
             f"`validation` must leave {least} rows of some series to learn from, {reads} more "
             f"than the horizon. Received: validation={validation}, at most {max(lengths)} rows"
         )
-    return kept
+    return rows

@@ -136,8 +136,8 @@ def regular_tables(tables, argument, freq):
         return tables, None
     tables = [_sorted(table, argument) for table in tables]
     longest = max(tables, key=lambda table: len(table.index))
-    found = frequency(longest.index, freq, _what(longest))
-    return [_filled(table, regular(table.index, found, _what(table))) for table in tables], found
+    step = frequency(longest.index, freq, _what(longest))
+    return [_filled(table, regular(table.index, step, _what(table))) for table in tables], step
 
 
 def _what(table):

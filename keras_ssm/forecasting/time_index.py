@@ -2,7 +2,7 @@
 
 import numpy as np
 
-# Rows that may be missing for each row that is there, before a frequency is called wrong.
+# Missing rows for each row that exists, up to which a frequency is accepted.
 MOST_GAPS = 100
 
 MONTHS = ("JAN", "FEB", "MAR", "APR", "MAY", "JUN", "JUL", "AUG", "SEP", "OCT", "NOV", "DEC")
@@ -75,7 +75,7 @@ def _zone(value):
     return None if zone is None else str(zone)
 
 
-def frequency(index, freq, what):
+def frequency(index, freq, owner):
     """The frequency of a sorted index, as what `regular` takes: an offset, or a number.
 
     Args:
@@ -92,21 +92,21 @@ def frequency(index, freq, what):
             )
         return index.freq
     if isinstance(index, pd.DatetimeIndex):
-        found = _offset(freq) if freq is not None else _inferred(index)
-        if found is None:
+        step = _offset(freq) if freq is not None else _inferred(index)
+        if step is None:
             raise ValueError(
-                f"{what} must have dates of a regular frequency, of which some may be missing; "
+                f"{owner} must have dates of a regular frequency, of which some may be missing; "
                 "`freq=` names it where there are too few to tell, and periods "
                 "(`.to_period('M')`) count months of any day. "
                 f"Received: {len(index)} dates, {', '.join(map(str, index[:4]))}"
             )
-        return found
+        return step
     if freq is None:
         return _most_common(np.diff(index.to_numpy())) if len(index) > 1 else 1
     real = isinstance(freq, (int, float, np.integer, np.floating)) and not isinstance(freq, bool)
     if not real or not 0 < freq < np.inf:
         raise ValueError(
-            f"`freq` must be a positive number for {what}, whose index has numbers. "
+            f"`freq` must be a positive number for {owner}, whose index has numbers. "
             f"Received: freq={freq!r}"
         )
     return freq
@@ -146,7 +146,7 @@ def _inferred(index):
 def _candidates(index):
     """Frequencies that a sorted index may have, the coarsest first."""
     pd = pandas()
-    wall = index.tz_localize(None)  # days are those of the clock on the wall
+    wall = index.tz_localize(None)  # days of local time
     day = 86_400 * 10**9
     step = _most_common((wall[1:] - wall[:-1]).as_unit("ns").asi8)
     month, weekday = MONTHS[index[0].month - 1], DAYS[index[0].weekday()]
@@ -163,12 +163,12 @@ def _candidates(index):
         names += [f"{step // (7 * day)}W-{weekday}"]
     if step == day:
         names += ["B"]
-    found = [pd.tseries.frequencies.to_offset(name) for name in names]
+    offsets = [pd.tseries.frequencies.to_offset(name) for name in names]
     if step % day == 0:
-        return [*found, pd.offsets.Day(step // day)]
+        return [*offsets, pd.offsets.Day(step // day)]
     real = index if index.tz is None else index.tz_convert("UTC")
     step = _most_common((real[1:] - real[:-1]).as_unit("ns").asi8)
-    return [*found, pd.tseries.frequencies.to_offset(pd.Timedelta(step, "ns"))]
+    return [*offsets, pd.tseries.frequencies.to_offset(pd.Timedelta(step, "ns"))]
 
 
 def lies_on(index, freq):
@@ -197,7 +197,7 @@ def _grid(index, freq):
     return pd.Index(index[0] + freq * np.arange(count)).astype(index.dtype)
 
 
-def regular(index, freq, what):
+def regular(index, freq, owner):
     """A sorted index with its gaps filled.
 
     Args:
@@ -216,17 +216,17 @@ def regular(index, freq, what):
     if isinstance(index, pd.DatetimeIndex) and isinstance(freq, pd.offsets.Tick):
         rows = (index[-1] - index[0]) / pd.Timedelta(freq.nanos, "ns")
     elif isinstance(index, (pd.DatetimeIndex, pd.PeriodIndex)):
-        rows = 0  # days and longer: never too many
+        rows = 0  # of days and longer there are never too many
     else:
         rows = (index[-1] - index[0]) / freq
     if rows > MOST_GAPS * (len(index) + 100):
         raise ValueError(
-            f"{what} must have most of its rows at the frequency {name}: `freq=` names another. "
+            f"{owner} must have most of its rows at the frequency {name}: `freq=` names another. "
             f"Received: {len(index)} rows of {rows:.0f}"
         )
     if not lies_on(index, freq):
         raise ValueError(
-            f"{what} must have rows at the frequency {name} alone: `freq=` names another. "
+            f"{owner} must have rows at the frequency {name} alone: `freq=` names another. "
             f"Received: {', '.join(map(str, index[:4]))} ... {index[-1]}"
         )
     return _grid(index, freq).rename(index.name)

@@ -43,7 +43,7 @@ class Baseline:
         (self.horizon,) = check_positive(horizon=horizon)
         self.panel = None
 
-    # What a subclass is
+    # What a subclass defines
 
     def prepare(self, panel: Panel) -> None:
         """Settles what depends on the data's frequency, before `learn`.
@@ -83,7 +83,7 @@ class Baseline:
         """
         raise NotImplementedError(f"{type(self).__name__} must have a `forecast`")
 
-    # The verbs
+    # Fitting and forecasting
 
     def fit(
         self,
@@ -118,11 +118,11 @@ class Baseline:
         season = season or getattr(self, "season", None) or panel.season() or 1
         (season,) = check_positive(season=season)
         reads = self.reads if self.learns else 1
-        held = [0] * len(panel.series)
+        held_out = [0] * len(panel.series)
         if self.learns or max(len(s.values) for s in panel.series) >= reads + self.horizon:
-            held = validation_rows(panel, validation, self.horizon, reads)
+            held_out = validation_rows(panel, validation, self.horizon, reads)
         self.panel, self.fitted, self.rows_of_season = panel, {}, season
-        for number, (series, rows) in enumerate(zip(panel.series, held, strict=True)):
+        for number, (series, rows) in enumerate(zip(panel.series, held_out, strict=True)):
             learned = len(series.values) - rows
             self.fitted[_key(number, series)] = SeriesFacts.of(series.values, learned, season)
         self.learn(verbose)
@@ -154,7 +154,7 @@ class Baseline:
         """
         panel = self._read(history, static)
         widths = self._all_widths(levels)
-        forecasts, half = [], {level: [] for level in widths}
+        forecasts, half_widths = [], {level: [] for level in widths}
         for number, series in enumerate(panel.series):
             fitted = self._fitted(number, series)
             rows = len(series.values)
@@ -166,8 +166,8 @@ class Baseline:
                 )
             forecasts.append(self.forecast(self.fill(series.values), np.array([rows]), fitted)[0])
             for level, width in widths.items():
-                half[level].append(width * fitted.scale)
-        return panel.frame(with_intervals(forecasts, half), self.horizon)
+                half_widths[level].append(width * fitted.scale)
+        return panel.frame(with_intervals(forecasts, half_widths), self.horizon)
 
     def backtest(
         self,
@@ -238,7 +238,7 @@ class Baseline:
         origins = np.arange(last, longest - rows - 2, -step)[::-1]
         return self._rolled(panel, origins, levels).scores
 
-    # Inside
+    # Helpers
 
     def pairs(self, part: str) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         """Windows of one variable after the other, in units of its training part.
@@ -253,7 +253,7 @@ class Baseline:
         Raises:
             ValueError: if no series is long enough.
         """
-        found = False
+        any_pairs = False
         for number, series in enumerate(self.panel.series):
             fitted = self._fitted(number, series)
             first = 0 if part == "train" else max(0, fitted.rows - self.reads)
@@ -263,12 +263,12 @@ class Baseline:
                 continue
             raw = (series.values - fitted.mean) / fitted.scale
             whole = self.fill(raw[:stop])
-            for v in range(raw.shape[1]):
-                x, _ = windows(whole[first:, v], self.reads, self.horizon)
-                _, y = windows(raw[first:stop, v], self.reads, self.horizon)
-                found = True
+            for variable in range(raw.shape[1]):
+                x, _ = windows(whole[first:, variable], self.reads, self.horizon)
+                _, y = windows(raw[first:stop, variable], self.reads, self.horizon)
+                any_pairs = True
                 yield x, y
-        if not found:
+        if not any_pairs:
             raise ValueError(
                 f"`{'data' if part == 'train' else 'validation'}` must leave a {part} part with a "
                 f"window of {self.reads} rows that a forecast reads, and a horizon of "
@@ -294,24 +294,24 @@ class Baseline:
         """The `Backtest` after rows that are counted in the longest series."""
         longest = max(len(series.values) for series in panel.series)
         widths = self._all_widths(levels)
-        forecasts, half, scales = [], {level: [] for level in widths}, []
+        forecasts, half_widths, scales = [], {level: [] for level in widths}, []
         for number, series in enumerate(panel.series):
             fitted = self._fitted(number, series)
             ends = origins + 1 - (longest - len(series.values))
             shape = len(ends), self.horizon, len(panel.variables)
-            found, there = np.full(shape, np.nan), ends >= self.reads
-            if there.any():
-                found[there] = self.forecast(self.fill(series.values), ends[there], fitted)
-            forecasts.append(found)
+            forecast, readable = np.full(shape, np.nan), ends >= self.reads
+            if readable.any():
+                forecast[readable] = self.forecast(self.fill(series.values), ends[readable], fitted)
+            forecasts.append(forecast)
             scales.append(fitted.seasonal_scale)
             for level, width in widths.items():
-                half[level].append(width * fitted.scale)
-        if not any(np.isfinite(found).any() for found in forecasts):
+                half_widths[level].append(width * fitted.scale)
+        if not any(np.isfinite(forecast).any() for forecast in forecasts):
             raise ValueError(
                 f"`data` must have {self.reads} rows, which a forecast reads, before a horizon of "
                 f"{self.horizon}. Received: at most {longest} rows"
             )
-        return Backtest.of(panel, with_intervals(forecasts, half), origins, scales)
+        return Backtest.of(panel, with_intervals(forecasts, half_widths), origins, scales)
 
     def _all_widths(self, levels):
         """Dict of levels to half widths `(horizon, V)` in units of the deviations."""
@@ -324,8 +324,8 @@ class Baseline:
             first = max(fitted.rows, self.reads)
             origins = np.arange(first, len(series.values) - self.horizon + 1)
             if len(origins) and fitted.rows < len(series.values):
-                made = self.forecast(self.fill(series.values), origins, fitted)
-                errors = _targets(series.values, origins, self.horizon) - made
+                forecast = self.forecast(self.fill(series.values), origins, fitted)
+                errors = _targets(series.values, origins, self.horizon) - forecast
                 residuals.append(errors / fitted.scale)
         residuals = np.concatenate(residuals)
         return {level: half_widths(residuals, level) for level in levels}

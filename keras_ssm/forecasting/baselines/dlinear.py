@@ -30,7 +30,7 @@ class DLinear(NeuralBaseline):
     def __init__(self, lookback: int = 96, horizon: int = 24, width: int = 25, **kwargs):
         super().__init__(lookback, horizon, **kwargs)
         self.width = width
-        MovingAverage(width)  # checks it
+        MovingAverage(width)  # checks the width
 
     def layers(self, x: keras.KerasTensor) -> keras.KerasTensor:
         trend = MovingAverage(self.width)(x)

@@ -81,7 +81,7 @@ class NeuralBaseline(Baseline):
             validation_data=WindowBatches(self.pairs("validation"), 4 * self.batch_size),
             epochs=self.epochs,
             callbacks=[best, halved],
-            shuffle=False,  # the batches are shuffled already, by the seed
+            shuffle=False,  # `WindowBatches` shuffles by the seed
             verbose=verbose,
         )
 

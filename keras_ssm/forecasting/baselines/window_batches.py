@@ -31,11 +31,11 @@ class WindowBatches(keras.utils.PyDataset):
 
     def __getitem__(self, index):
         chosen = self.order[index * self.batch_size : (index + 1) * self.batch_size]
-        which = np.searchsorted(self.ends, chosen, side="right")
+        series_number = np.searchsorted(self.ends, chosen, side="right")
         xs, ys = [], []
-        for number in np.unique(which):
+        for number in np.unique(series_number):
             x, y = self.pairs[number]
-            rows = chosen[which == number] - (self.ends[number] - len(x))
+            rows = chosen[series_number == number] - (self.ends[number] - len(x))
             xs.append(x[rows])
             ys.append(y[rows])
         y = np.concatenate(ys)
