@@ -4,8 +4,8 @@ import math
 
 from keras_ssm.ops.chunks import even_chunk
 
-# A product A B has two products of the same size in its gradient. What is computed anew in
-# blocks, to save memory, is not counted: it shows as time.
+# The gradient of a product A B has two products of the same size. What blocks compute a second
+# time to save memory is not counted: it shows in the time.
 TRAINING = 3
 
 # Real operations of a complex product, and of a product and a sum.

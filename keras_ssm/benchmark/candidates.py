@@ -11,7 +11,7 @@ from keras_ssm.benchmark.yardsticks import published
 LARGEST_ATTENTION = 2**30
 LARGEST_PUBLISHED = 2**32
 
-# Longer sequences are not read sample by sample: minutes a pass.
+# Longer sequences are not read sample by sample: a pass would take minutes.
 LONGEST_RECURRENT = 1024
 
 # The gradient of Keras' LSTM and GRU takes time by the square of the length on two backends.
@@ -59,13 +59,13 @@ def candidates(name, shape, methods):
         return []
     if name in ("LSTM", "GRU") and length > LONGEST_CELLS.get(BACKEND, length):
         return []
-    x, g = samples(shape)
-    found = []
+    x, upstream = samples(shape)
+    timed = []
     for method in evaluations(name, shape, methods):
         layer = make(name, features, state, method or "auto")
         layer.build(x.shape if name == "MultiHeadAttention" else (None, None, features))
-        found.append((layer, method, passes(*layer_function(layer), x, g)))
-    return found
+        timed.append((layer, method, passes(*layer_function(layer), x, upstream)))
+    return timed
 
 
 def evaluations(name, shape, methods):
@@ -94,11 +94,11 @@ def published_passes(name, layer, shape):
     if 8 * numbers > LARGEST_PUBLISHED:
         return None
     function, features_last = published(name)
-    x, g = samples(shape)
+    x, upstream = samples(shape)
     if not features_last:
-        x, g = (np.ascontiguousarray(a.transpose(0, 2, 1)) for a in (x, g))
+        x, upstream = (np.ascontiguousarray(a.transpose(0, 2, 1)) for a in (x, upstream))
     weights = {v.name: keras.ops.convert_to_numpy(v) for v in layer.trainable_variables}
-    return passes(function, weights, x, g)
+    return passes(function, weights, x, upstream)
 
 
 def samples(shape):

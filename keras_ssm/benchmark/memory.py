@@ -7,8 +7,8 @@ from pathlib import Path
 STATUS = Path("/proc/self/status")
 RESET = Path("/proc/self/clear_refs")
 
-# For the process: large blocks that are freed go back at once, instead of hiding what the next
-# call takes.
+# A setting of the process: large blocks go back to the system as soon as they are freed. Else they
+# would hide the memory of the next call.
 ENVIRONMENT = {"MALLOC_MMAP_THRESHOLD_": "65536"}
 
 
@@ -41,7 +41,7 @@ def peak_memory(function):
         peak_memory(lambda: ops.ones(2**20))  # about 4 MiB
         ```
     """
-    import keras  # not needed by who only asks whether memory can be counted
+    import keras  # not needed to know whether memory can be counted
 
     gc.collect()
     device = {"tensorflow": _counting_device}.get(keras.config.backend(), lambda: None)()
@@ -90,17 +90,17 @@ def _allocated_by_torch(function):
     torch.cuda.synchronize()
     torch.cuda.reset_peak_memory_stats()
     before = torch.cuda.memory_allocated()
-    kept = function()
+    outputs = function()
     torch.cuda.synchronize()
-    del kept
+    del outputs
     return torch.cuda.max_memory_allocated() - before
 
 
 def _reserved(function):
     if not hasattr(function, "compiled"):
         raise TypeError("On a GPU JAX tells the memory of the passes of `stepping.passes` alone.")
-    found = function.compiled().memory_analysis()
-    return found.temp_size_in_bytes + found.output_size_in_bytes
+    analysis = function.compiled().memory_analysis()
+    return analysis.temp_size_in_bytes + analysis.output_size_in_bytes
 
 
 def peak_of_process():

@@ -97,9 +97,9 @@ def panel(axis, lines, title, room=0.62):
 def _apart(axis, lines, least=0.055):
     """Heights of the labels: those of the line ends, raised where one would cover another."""
     low, high = axis.get_ylim()
-    found = {}
+    label_heights = {}
     for line in sorted(lines, key=lambda line: line.points[max(line.points)]):
         end = max(line.points)
-        below = [h * (high / low) ** least for other, h in found.values() if other == end]
-        found[line.name] = end, max([line.points[end], *below])
-    return [found[line.name][1] for line in lines]
+        heights = [h * (high / low) ** least for other, h in label_heights.values() if other == end]
+        label_heights[line.name] = end, max([line.points[end], *heights])
+    return [label_heights[line.name][1] for line in lines]

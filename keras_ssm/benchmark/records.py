@@ -20,10 +20,10 @@ LISTS = {
 TEXTS = ("section", "backend", "layer", "method", "form", "compiled")
 COLUMNS = [*TEXTS, "picked", *LISTS["size"]]
 
-# What tells the rows of a section apart.
+# Columns that tell the rows of a section apart.
 KEYS = ("section", "backend", "layer", "shape", "method", "size", "form", "context")
 
-# What tells machines apart.
+# Columns that tell machines apart.
 MACHINE = ("processor", "cores", "system")
 
 
@@ -47,8 +47,8 @@ class Run(NamedTuple):
 
 def new_path(folder, date, backends):
     """The file of a new run, whose name comes after those of the runs before it."""
-    there = (NAME.fullmatch(path.name) for path in _results(folder).glob(f"{date}-*.csv"))
-    number = 1 + max((int(found[2]) for found in there if found), default=0)
+    matches = (NAME.fullmatch(path.name) for path in _results(folder).glob(f"{date}-*.csv"))
+    number = 1 + max((int(match[2]) for match in matches if match), default=0)
     return _results(folder) / f"{date}-{number:02d}-{'-'.join(sorted(backends))}.csv"
 
 
@@ -89,7 +89,7 @@ def read(path):
         rows = [_row(cells) for cells in table]
         machine, seconds = json.loads(facts["machine"]), float(facts["seconds"])
         run = Run(machine, facts["command"], facts["date"], seconds, rows)
-        identity(run)  # a machine that is not named is no machine
+        identity(run)  # refuses a machine without a name
         return run
     except (AttributeError, KeyError, TypeError, ValueError, csv.Error):
         raise ValueError(
@@ -110,7 +110,7 @@ def read_all(folder):
         ValueError: if one of the files is not such a file.
     """
     named = {path: NAME.fullmatch(path.name) for path in _results(folder).glob("*.csv")}
-    order = {path: (found[1], int(found[2])) for path, found in named.items() if found}
+    order = {path: (match[1], int(match[2])) for path, match in named.items() if match}
     return [read(path) for path in sorted(order, key=order.get)]
 
 
@@ -141,12 +141,12 @@ def all_rows(runs):
 
 
 def _newest(runs):
-    seen, kept = set(), []
+    seen, newest = set(), []
     for run in reversed(runs):
         rows = [row for row in run.rows if _key(row) not in seen]
         seen.update(map(_key, rows))
-        kept.append(run._replace(rows=rows))
-    return [run for run in reversed(kept) if run.rows]
+        newest.append(run._replace(rows=rows))
+    return [run for run in reversed(newest) if run.rows]
 
 
 def _key(row):

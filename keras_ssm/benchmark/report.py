@@ -39,22 +39,22 @@ def sheets(rows):
         "selective_memory": _selective_memory,
         "decode": _decode,
     }
-    found = {}
+    tables = {}
     for section, maker in makers.items():
-        mine = [row for row in rows if row["section"] == section]
-        if mine:
+        own_rows = [row for row in rows if row["section"] == section]
+        if own_rows:
             cells = [
-                {"backend": row["backend"], "layer": row["layer"], **maker(row)} for row in mine
+                {"backend": row["backend"], "layer": row["layer"], **maker(row)} for row in own_rows
             ]
-            found[section] = list(cells[0]), [list(line.values()) for line in cells]
+            tables[section] = list(cells[0]), [list(line.values()) for line in cells]
     compared = [
         [v.target, v.backend, f"{v.limit:g}", f"{v.seen:.2f}", v.where, "yes" if v.met else "no"]
         for v in verdicts(rows)
     ]
     if compared:
         columns = ["target", "backend", "limit", "worst seen", "of", "met"]
-        found["targets"] = columns, compared
-    return found
+        tables["targets"] = columns, compared
+    return tables
 
 
 def tables(rows):
@@ -94,8 +94,8 @@ def _parts(runs):
     rows = sorted((row for run in runs for row in run.rows), key=_order)
     rates = {row["backend"]: row["matmul_rate"] for row in rows if row["section"] == "layers"}
     if rates:
-        each = ", ".join(f"{1e-9 * rate:.0f} on {backend}" for backend, rate in rates.items())
-        yield f"A 2048 x 2048 product reaches, in GFLOP/s: {each}."
+        listed = ", ".join(f"{1e-9 * rate:.0f} on {backend}" for backend, rate in rates.items())
+        yield f"A 2048 x 2048 product reaches, in GFLOP/s: {listed}."
     for section, (columns, lines) in sheets(rows).items():
         yield f"### {TITLES[section]}"
         for run in runs:

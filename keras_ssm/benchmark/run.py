@@ -23,7 +23,7 @@ OTHERS = ["LSTM", "GRU", "MultiHeadAttention"]
 QUICK_NAMES = [*SYSTEMS, "LSTM"]
 METHODS = ["auto", "chunked", "fft", "recurrent"]
 
-# What each section takes of the job.
+# The arguments of the job that each section takes.
 SECTIONS = {
     "layers": ["shapes", "names", "methods", "seconds", "quick"],
     "memory": ["shapes", "names", "methods", "quick"],
@@ -76,14 +76,14 @@ def run(sections, backends, progress=lambda row: None, **job):
             together = quick and section in MEMORY_COUNTED
             with ThreadPoolExecutor(len(backends) if together else 1) as pool:
                 measure = lambda backend: _worker(section, backend, arguments, progress, cache)  # noqa: E731, B023
-                for found in pool.map(measure, backends):
-                    rows += found
+                for measured in pool.map(measure, backends):
+                    rows += measured
     return rows
 
 
 def _worker(section, backend, arguments, progress, cache):
     environment = {**os.environ, "KERAS_BACKEND": backend, "TF_CPP_MIN_LOG_LEVEL": "3"}
-    # The same program, in another process or of another layer, is compiled once.
+    # A program that two processes or layers share is compiled once.
     environment.update(
         JAX_COMPILATION_CACHE_DIR=cache,
         JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS="0",

@@ -43,16 +43,16 @@ def verdicts(rows):
         verdicts([row])[0].met  # True
         ```
     """
-    found = []
+    results = []
     for backend in dict.fromkeys(row["backend"] for row in rows):
-        mine = [row for row in rows if row["backend"] == backend]
-        for target, limit, least, seen in _measured(mine):
+        backend_rows = [row for row in rows if row["backend"] == backend]
+        for target, limit, least, seen in _measured(backend_rows):
             if not seen:
                 continue
             value, where = (min if least else max)(seen)
             met = value >= limit if least else value <= limit
-            found.append(Verdict(target, backend, limit, value, where, met))
-    return found
+            results.append(Verdict(target, backend, limit, value, where, met))
+    return results
 
 
 def _measured(rows):
@@ -91,8 +91,8 @@ def _measured(rows):
 
 def _over_published(rows):
     for names, limits in PUBLISHED.items():
-        least = limits.get(rows[0]["backend"] if rows else None, ())
-        for length, limit in zip(LENGTHS, least, strict=False):
+        least_ratios = limits.get(rows[0]["backend"] if rows else None, ())
+        for length, limit in zip(LENGTHS, least_ratios, strict=False):
             seen = [
                 (row["ratio"], row["layer"])
                 for row in rows
@@ -103,13 +103,13 @@ def _over_published(rows):
 
 def _selective(rows, memory):
     """Of the recurrences; and Mamba-2 over Mamba."""
-    wanted = {
+    limits_of_method = {
         ("Mamba", "slow path"): {1024: 20},
         ("Mamba", "parallel scan"): {1024: 2.5, 4096: 2.5},
         ("Mamba", "associative_scan"): {1024: 2.5, 4096: 2.5},
         ("Mamba2", "chunks of 256"): {1024: 3, 4096: 5},
     }
-    for (layer, method), limits in wanted.items():
+    for (layer, method), limits in limits_of_method.items():
         for length, limit in limits.items():
             seen = [
                 (row["ratio"], layer)
@@ -117,15 +117,15 @@ def _selective(rows, memory):
                 if (row["layer"], row["method"], row["shape"][1]) == (layer, method, length)
             ]
             yield f"training {layer} over {method}, {length:,}", limit, True, seen
-    ours = {
+    own_seconds = {
         (row["layer"], row["shape"][1]): row["training"]
         for row in rows
         if (row["form"], row["method"]) == ("recurrence", "ours")
     }
     seen = [
-        (time / ours["Mamba2", length], f"{length:,} steps")
-        for (layer, length), time in ours.items()
-        if layer == "Mamba" and ("Mamba2", length) in ours
+        (time / own_seconds["Mamba2", length], f"{length:,} steps")
+        for (layer, length), time in own_seconds.items()
+        if layer == "Mamba" and ("Mamba2", length) in own_seconds
     ]
     yield "training Mamba2 over Mamba", 5.0, True, seen
     seen = [
@@ -140,21 +140,21 @@ def _decoding(rows):
     """The time of a token after many over that after few."""
     seen = []
     for layer in dict.fromkeys(row["layer"] for row in rows if row["form"] == "flat"):
-        mine = [row for row in rows if (row["layer"], row["form"]) == (layer, "flat")]
-        first, last = (pick(mine, key=lambda row: row["context"])["step"] for pick in (min, max))
+        flat = [row for row in rows if (row["layer"], row["form"]) == (layer, "flat")]
+        first, last = (pick(flat, key=lambda row: row["context"])["step"] for pick in (min, max))
         seen.append((last / first, layer))
     yield "time of a token after 100,000 over that after 100", 1.05, False, seen
 
 
 def _over_lstm(rows, all_rows):
     for length, limit in zip(LENGTHS, LSTM, strict=True):
-        there = {
+        seconds = {
             row["layer"]: row["training"] for row in all_rows if row["shape"][1:3] == [length, 128]
         }
         seen = [
-            (there["LSTM"] / row["training"], row["layer"])
+            (seconds["LSTM"] / row["training"], row["layer"])
             for row in rows
-            if row["layer"] in SYSTEMS and row["shape"][1:3] == [length, 128] and "LSTM" in there
+            if row["layer"] in SYSTEMS and row["shape"][1:3] == [length, 128] and "LSTM" in seconds
         ]
         yield f"training any layer over LSTM, {length:,}", limit, True, seen
 

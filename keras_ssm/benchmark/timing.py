@@ -7,7 +7,7 @@ import numpy as np
 
 from keras_ssm.benchmark.stepping import passes
 
-# Seconds after which a function has been timed often enough, whatever was asked.
+# Seconds after which a function has been timed often enough, whatever `least` says.
 LONG = 20.0
 
 # The share of a function's time for which the next one runs before it is timed.
@@ -35,31 +35,31 @@ def alternate(functions, seconds, warm=2, least=3):
         List of floats, seconds.
     """
     times, short = [[] for _ in functions], []
-    for function, found in zip(functions, times, strict=True):
+    for function, taken in zip(functions, times, strict=True):
         for _ in range(warm):
             took = _timed(function)
-            if took > LONG:  # the compiler is a small part of that
-                found.append(took)
+            if took > LONG:  # compilation is a small part of it
+                taken.append(took)
             if took > LONG / 4:
                 break
         if took < LONG / 20:
             short.append(function)
     start, todo = time.perf_counter(), zip(functions, times, strict=True)
-    todo = [(function, found) for function, found in todo if not found]
+    todo = [(function, taken) for function, taken in todo if not taken]
     before = 0.0
     while todo:
-        for function, found in todo:
+        for function, taken in todo:
             if function in short:
                 _settle(function, SETTLES * before)
             before = _timed(function)
-            found.append(before)
+            taken.append(before)
         over = time.perf_counter() - start >= seconds * len(functions)
         todo = [
-            (function, found)
-            for function, found in todo
-            if sum(found) < LONG and (len(found) < least or not over)
+            (function, taken)
+            for function, taken in todo
+            if sum(taken) < LONG and (len(taken) < least or not over)
         ]
-    return [float(np.median(found)) for found in times]
+    return [float(np.median(taken)) for taken in times]
 
 
 def _settle(function, seconds):

@@ -77,25 +77,25 @@ def _selective(size, *contexts, name="Mamba"):
     model = models.SSMCausalLM(backbone, compile=False)
     step = _compiled(model, model.step)
     token, states = ops.zeros((1,), "int32"), model.get_initial_state(1)
-    rng, found, read = np.random.default_rng(0), [], 0
+    rng, writers, read = np.random.default_rng(0), [], 0
     for context in contexts:
         while read < context:
             piece = rng.integers(vocabulary, size=(1, min(PIECE, context - read)))
             with backend.without_gradients():
                 _, states = backbone(piece, initial_state=states, return_state=True)
             read += piece.shape[1]
-        found.append(_writer(step, token, states))
-    return found
+        writers.append(_writer(step, token, states))
+    return writers
 
 
 def _writer(step, token, states):
     """A function that goes on from a place, and from there again the next time."""
 
     def write():
-        after, kept = token, states
+        after, states_after = token, states
         for _ in range(CALLS):
-            after, kept = step(after, kept)
-        return ops.convert_to_numpy(after)  # waits
+            after, states_after = step(after, states_after)
+        return ops.convert_to_numpy(after)  # waits for the result
 
     return write
 

@@ -30,17 +30,17 @@ def rows(names, seconds, size=SIZE):
     x = rng.standard_normal((STEPS * batch, length, 1)).astype("float32")
     y = rng.integers(10, size=STEPS * batch)
     for name in names:
-        ours, theirs = (
+        ours, published = (
             classifier(make(name, 1, size[-1]), size),
             classifier(plain(name, size), size),
         )
-        mine, other = _in_turn([ours, theirs], x, y, batch, seconds)
+        seconds_a_step, published_seconds = _in_turn([ours, published], x, y, batch, seconds)
         yield {
             "layer": name,
             "size": list(size),
-            "rate": 1.0 / mine,
-            "published_rate": 1.0 / other,
-            "ratio": other / mine,
+            "rate": 1.0 / seconds_a_step,
+            "published_rate": 1.0 / published_seconds,
+            "ratio": published_seconds / seconds_a_step,
         }
 
 
@@ -110,6 +110,6 @@ def _in_turn(trained, x, y, batch, seconds):
     times = [_StepTimes() for _ in trained]
     end = time.perf_counter() + seconds * len(trained)
     while len(times[0].seconds) < 3 * (STEPS - 1) or time.perf_counter() < end:
-        for model, found in zip(trained, times, strict=True):
-            model.fit(x, y, batch_size=batch, epochs=1, verbose=0, callbacks=[found])
-    return [float(np.median(found.seconds)) for found in times]
+        for model, epoch_times in zip(trained, times, strict=True):
+            model.fit(x, y, batch_size=batch, epochs=1, verbose=0, callbacks=[epoch_times])
+    return [float(np.median(epoch_times.seconds)) for epoch_times in times]

@@ -46,25 +46,25 @@ def rows(shapes, names, methods, seconds, quick=False):
 
 def measure(name, shape, methods, seconds, quick=False):
     """The rows of one layer, timed in turn; none for an attention that does not fit."""
-    found = candidates(name, shape, methods)
-    if not found:
+    timed = candidates(name, shape, methods)
+    if not timed:
         return []
-    ours = [function for _, _, both in found for function in both]
-    theirs = published_passes(name, found[0][0], shape) if hasattr(layers, name) else None
-    theirs = theirs[quick:] if theirs else ()
+    own_functions = [function for _, _, functions in timed for function in functions]
+    published = published_passes(name, timed[0][0], shape) if hasattr(layers, name) else None
+    published = published[quick:] if published else ()
     repeats = {"warm": 1, "least": 2} if quick else {}
-    times = alternate([*ours, *theirs], seconds, **repeats)
+    times = alternate([*own_functions, *published], seconds, **repeats)
     result = []
-    for i, (_, method, _) in enumerate(found):
+    for i, (_, method, _) in enumerate(timed):
         forward, training = times[2 * i : 2 * i + 2]
         row = {
             "method": method,
             "picked": method is not None and method == picked_method(name, shape),
         }
         row.update(forward=forward, training=training)
-        if theirs:
+        if published:
             row.update(published=times[-1], ratio=times[-1] / training)
-        if len(theirs) == 2:
+        if len(published) == 2:
             row["published_forward"] = times[-2]
         result.append(row)
     return result

@@ -24,13 +24,13 @@ def rows(shapes, names, methods, quick=False):
     """
     for name in names:
         for shape in map(tuple, shapes):
-            theirs = None
-            for layer, method, both in candidates(name, shape, methods):
-                if hasattr(layers, name) and theirs is None and not quick:
-                    theirs = published_passes(name, layer, shape)
-                yield _row(name, method, shape, both[1:] if quick else both)
-            if theirs is not None:
-                yield _row(name, "published", shape, theirs)
+            published = None
+            for layer, method, functions in candidates(name, shape, methods):
+                if hasattr(layers, name) and published is None and not quick:
+                    published = published_passes(name, layer, shape)
+                yield _row(name, method, shape, functions[1:] if quick else functions)
+            if published is not None:
+                yield _row(name, "published", shape, published)
 
 
 def _row(name, method, shape, passes):

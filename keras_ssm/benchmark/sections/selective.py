@@ -30,12 +30,12 @@ def rows(seconds, shapes=SHAPES):
     """
     for shape in map(tuple, shapes):
         for name in NAMES:
-            found = variants(name, shape)
-            pairs = {key: both for key, both in found.items() if both is not None}
+            forms = variants(name, shape)
+            pairs = {key: both for key, both in forms.items() if both is not None}
             times = iter(alternate([f for both in pairs.values() for f in both], seconds, 1, 2))
             times = {key: (next(times), next(times)) for key in pairs}
-            ours = times["recurrence", "ours"][1]
-            for form, method in found:
+            own_seconds = times["recurrence", "ours"][1]
+            for form, method in forms:
                 row = {"layer": name, "form": form, "method": method, "shape": list(shape)}
                 if (form, method) in times:
                     forward, training = times[form, method]
@@ -44,7 +44,7 @@ def rows(seconds, shapes=SHAPES):
                     row["measured_to"] = LONGEST_SLOW
                 row.update(forward=forward, training=training)
                 if method != "ours":
-                    row["ratio"] = training / ours
+                    row["ratio"] = training / own_seconds
                 yield row
 
 
@@ -62,17 +62,17 @@ def variants(name, shape):
     heads = {"head_dim": min(HEAD_DIM, inner)} if name == "Mamba2" else {}
     layer = getattr(layers, name)(state_dim=state, seed=0, **heads)
     layer.build((None, None, inner // 2))
-    x, g = np.random.default_rng(0).standard_normal((2, batch, length, inner // 2))
-    x, g = x.astype("float32"), g.astype("float32")
-    found = {("layer", "ours"): passes(*layer_function(layer), x, g)}
+    x, upstream = np.random.default_rng(0).standard_normal((2, batch, length, inner // 2))
+    x, upstream = x.astype("float32"), upstream.astype("float32")
+    passes_of_form = {("layer", "ours"): passes(*layer_function(layer), x, upstream)}
     arguments = inputs(name, shape)
-    found["recurrence", "ours"] = passes(recurrence(name), *arguments)
+    passes_of_form["recurrence", "ours"] = passes(recurrence(name), *arguments)
     for method, function in forms(name).items():
         slow = method == "slow path" and length > LONGEST_SLOW
         if slow and length > 2 * LONGEST_SLOW:
             continue
-        found["recurrence", method] = None if slow else passes(function, *arguments)
-    return found
+        passes_of_form["recurrence", method] = None if slow else passes(function, *arguments)
+    return passes_of_form
 
 
 def recurrence(name):
@@ -88,23 +88,23 @@ def inputs(name, shape):
     size = min(HEAD_DIM, inner)
     wide = (inner,) if name == "Mamba" else (inner // size, size)
     groups = () if name == "Mamba" else (1,)
-    x, g = rng.standard_normal((2, batch, length, *wide)).astype("float32")
+    x, upstream = rng.standard_normal((2, batch, length, *wide)).astype("float32")
     B, C = rng.standard_normal((2, batch, length, *groups, state)).astype("float32")
     dt = np.log1p(np.exp(rng.standard_normal((batch, length, wide[0])) - 3)).astype("float32")
     A = -np.tile(np.arange(1.0, state + 1, dtype="float32"), (inner, 1))
     A = A if name == "Mamba" else -rng.uniform(1, 16, wide[0]).astype("float32")
-    return {"dt": dt, "A": A, "B": B, "C": C}, x, g
+    return {"dt": dt, "A": A, "B": B, "C": C}, x, upstream
 
 
 def _continued(name, method, shape):
     """The times at a length from those of two shorter ones."""
     batch, length, *rest = shape
     short, long = LONGEST_SLOW // 2, LONGEST_SLOW
-    found = []
+    timings = []
     for n in (short, long):
         function = forms(name)[method]
-        found.append(alternate(passes(function, *inputs(name, (batch, n, *rest))), 0.0, 1, 1))
-    (forward, training), (forward_2, training_2) = found
+        timings.append(alternate(passes(function, *inputs(name, (batch, n, *rest))), 0.0, 1, 1))
+    (forward, training), (forward_2, training_2) = timings
     linear = forward_2 + (forward_2 - forward) / (long - short) * (length - long)
     squared = max(0.0, training_2 - 2 * training) / (2 * short**2)  # a n + b n^2 through both
     slope = training / short - squared * short

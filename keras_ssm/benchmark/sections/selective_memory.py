@@ -17,12 +17,12 @@ def rows(shapes=SHAPES):
     """
     for shape in map(tuple, shapes):
         for name in NAMES:
-            for (form, method), both in variants(name, shape).items():
-                if both is None:
+            for (form, method), functions in variants(name, shape).items():
+                if functions is None:
                     continue
-                for function in both:  # once before, to be compiled
+                for function in functions:  # once before, to be compiled
                     function()
-                forward, training = map(peak_memory, both)
+                forward, training = map(peak_memory, functions)
                 yield {
                     "layer": name,
                     "form": form,

@@ -28,21 +28,21 @@ def rows(names, seconds, features=128, state=64, layers=6):
         layers: int. Height of the stack.
     """
     for name in names:
-        ours = streams(name, features, state, layers)
-        theirs = streams("LSTM", features, state, layers)
-        for form, (function, steps, how) in ours.items():
-            times = alternate([function, theirs[form][0]], seconds)
-            mine, other = (time / steps for time in times)
+        runners = streams(name, features, state, layers)
+        lstm_runners = streams("LSTM", features, state, layers)
+        for form, (function, steps, compilation) in runners.items():
+            times = alternate([function, lstm_runners[form][0]], seconds)
+            step, lstm_step = (time / steps for time in times)
             yield {
                 "layer": name,
                 "form": form,
-                "compiled": how,
+                "compiled": compilation,
                 "features": features,
                 "state": state,
                 "layers": layers,
-                "step": mine,
-                "lstm": other,
-                "ratio": mine / other,
+                "step": step,
+                "lstm": lstm_step,
+                "ratio": step / lstm_step,
             }
 
 
@@ -123,13 +123,13 @@ def _jax(make_stack, arguments, x, forms):
     step, initial, systems = make_stack(*arguments)
     samples = jax.numpy.asarray(x)
     called = jax.jit(step, donate_argnums=1)
-    # Donated buffers are gone after a call: each zero state needs one of its own.
-    kept = [jax.tree.map(jax.numpy.array, initial)]
+    # A call gives its buffers away: each zero state needs buffers that no other has.
+    last_state = [jax.tree.map(jax.numpy.array, initial)]
 
     def one_by_one():
         sample = samples[0]
         for _ in range(CALLS):
-            y, kept[0] = called(sample, kept[0], systems)
+            y, last_state[0] = called(sample, last_state[0], systems)
             y.block_until_ready()
 
     @jax.jit
@@ -140,20 +140,20 @@ def _jax(make_stack, arguments, x, forms):
 
         return jax.lax.scan(one, states, samples)
 
-    found = {
+    runners = {
         "step": (one_by_one, CALLS, "jax.jit"),
         "loop": (lambda: jax.block_until_ready(loop(samples, initial, systems)), LOOP, "lax.scan"),
     }
-    return {form: found[form] for form in forms}
+    return {form: runners[form] for form in forms}
 
 
 def _tensorflow(make_stack, arguments, x, forms):
     import tensorflow as tf
 
     step, initial, systems = make_stack(*arguments)
-    samples, kept = tf.constant(x), [initial]
+    samples, last_state = tf.constant(x), [initial]
 
-    # Closed over, as the cells' variables are: tensors that are arguments cost more than the step.
+    # Captured, like the variables of the cells: as arguments they would cost more than the step.
     @tf.function(jit_compile=True, autograph=False)
     def called(sample, states):
         return step(sample, states, systems)
@@ -161,7 +161,7 @@ def _tensorflow(make_stack, arguments, x, forms):
     def one_by_one():
         sample = samples[0]
         for _ in range(CALLS):
-            y, kept[0] = called(sample, kept[0])
+            y, last_state[0] = called(sample, last_state[0])
         return y.numpy()
 
     @tf.function(jit_compile=True, autograph=False)
@@ -177,11 +177,11 @@ def _tensorflow(make_stack, arguments, x, forms):
         )
         return outputs.stack(), states
 
-    found = {
+    runners = {
         "step": (one_by_one, CALLS, "tf.function, XLA"),
         "loop": (lambda: loop(samples, initial)[0].numpy(), LOOP, "tf.while_loop, XLA"),
     }
-    return {form: found[form] for form in forms}
+    return {form: runners[form] for form in forms}
 
 
 def _torch(make_stack, arguments, x, forms):
@@ -195,14 +195,14 @@ def _torch(make_stack, arguments, x, forms):
     compiles = "step" in forms and (device.type != "cpu" or has_compiler)
     called = step
     if compiles:
-        torch.compiler.reset()  # or the shapes of the stack before would turn dynamic
+        torch.compiler.reset()  # else the shapes of the former stack would turn dynamic
         called = torch.compile(step, fullgraph=True, dynamic=False)
-    kept = [initial]
+    last_state = [initial]
 
     @torch.inference_mode()
     def one_by_one():
         for _ in range(CALLS):
-            y, kept[0] = called(sample, kept[0], systems)
+            y, last_state[0] = called(sample, last_state[0], systems)
         if device.type == "cuda":
             torch.cuda.synchronize()
         return y

@@ -25,12 +25,16 @@ def forms(name):
     """
     if name == "Mamba2":
         return {"chunks of 256": chunk_path}
-    found = {"associative_scan": associative}
-    if keras.config.backend() == "torch":  # in a compiled graph neither is what it was
+    runs = {"associative_scan": associative}
+    if keras.config.backend() == "torch":  # compiled, neither form is the published one
         from keras_ssm.benchmark.yardsticks.torch import parallel_scan
 
-        found = {"slow path": slow_path, "parallel scan": scanned_by(parallel_scan), **found}
-    return found
+        runs = {
+            "slow path": slow_path,
+            "parallel scan": scanned_by(parallel_scan),
+            **runs,
+        }
+    return runs
 
 
 def slow_path(w, x):
@@ -80,8 +84,8 @@ def chunk_path(w, x):
     batch, length, heads, size = x.shape
     count = length // min(CHUNK, length)
     chunked = lambda z: ops.reshape(z, (batch, count, length // count, *z.shape[2:]))  # noqa: E731
-    each = heads // w["B"].shape[2]
-    B, C = (chunked(ops.repeat(w[key], each, axis=2)) for key in "BC")
+    heads_a_group = heads // w["B"].shape[2]
+    B, C = (chunked(ops.repeat(w[key], heads_a_group, axis=2)) for key in "BC")
     x = chunked(x * w["dt"][..., None])
     A = ops.transpose(chunked(w["dt"] * w["A"]), (0, 3, 1, 2))  # (batch, heads, chunks, T)
     sums = ops.cumsum(A, axis=-1)

@@ -119,6 +119,6 @@ def _swept(gains, driven):
     return x[:, :length]
 
 
-def _combine(a, x, here, before):
-    x[:, here].addcmul_(a[:, here], x[:, before])
-    a[:, here].mul_(a[:, before])
+def _combine(a, x, later, earlier):
+    x[:, later].addcmul_(a[:, later], x[:, earlier])
+    a[:, later].mul_(a[:, earlier])
