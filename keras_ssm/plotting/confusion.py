@@ -42,17 +42,17 @@ def plot_confusion_matrix(
 
     Example:
         ```python
-        y, found = np.array([0, 1, 1, 2]), np.array([0, 1, 2, 2])
-        figure = keras_ssm.plotting.plot_confusion_matrix(y, found, ["rest", "walk", "run"])
+        y, predicted = np.array([0, 1, 1, 2]), np.array([0, 1, 2, 2])
+        figure = keras_ssm.plotting.plot_confusion_matrix(y, predicted, ["rest", "walk", "run"])
         figure.savefig("confusion.png")
         ```
     """
     check_choice("normalize", normalize, NORMALIZATIONS)
-    true, found = _classes("y_true", y_true), _classes("y_predicted", y_predicted)
-    if true.shape != found.shape:
+    true, predicted = _classes("y_true", y_true), _classes("y_predicted", y_predicted)
+    if true.shape != predicted.shape:
         raise ValueError(
             f"`y_predicted` must have the shape of `y_true`, {true.shape}. "
-            f"Received: y_predicted.shape={found.shape}"
+            f"Received: y_predicted.shape={predicted.shape}"
         )
     counts = np.ones(true.shape, bool) if mask is None else np.asarray(mask, bool)
     if counts.shape != true.shape:
@@ -60,11 +60,11 @@ def plot_confusion_matrix(
             f"`mask` must have the shape of `y_true`, {true.shape}. "
             f"Received: mask.shape={counts.shape}"
         )
-    counts = counts & (found != ("" if found.dtype.kind == "U" else -1))
-    true, found = true[counts], found[counts]
+    counts = counts & (predicted != ("" if predicted.dtype.kind == "U" else -1))
+    true, predicted = true[counts], predicted[counts]
     if not true.size:
         raise ValueError(f"`y_true` must hold a class that counts. Received: {counts.size} entries")
-    names, places = _numbered(true, found, class_names)
+    names, places = _numbered(true, predicted, class_names)
     table = np.zeros((len(names), len(names)))
     np.add.at(table, places, 1)
     return _drawn(table, names, normalize)
@@ -83,21 +83,21 @@ def _classes(name, values):
     return values if values.dtype.kind == "U" else values.astype("int64")
 
 
-def _numbered(true, found, class_names):
-    """Names of the classes, and the place of each true and found one among them."""
+def _numbered(true, predicted, class_names):
+    """Names of the classes, and the place of each true and predicted one among them."""
     if class_names is None:
-        kinds = {values.dtype.kind for values in (true, found)}
+        kinds = {values.dtype.kind for values in (true, predicted)}
         if len(kinds) > 1:
             raise ValueError(
                 "`class_names` must name the classes where one array holds numbers and one names. "
                 "Received: class_names=None"
             )
-        known = np.unique(np.concatenate([true, found]))
-        return list(map(str, known)), tuple(np.searchsorted(known, v) for v in (true, found))
+        known = np.unique(np.concatenate([true, predicted]))
+        return list(map(str, known)), tuple(np.searchsorted(known, v) for v in (true, predicted))
     names = list(map(str, class_names))
     where = {name: number for number, name in enumerate(names)}
     places = []
-    for values in (true, found):
+    for values in (true, predicted):
         if values.dtype.kind == "U":
             values = np.array([where.get(name, -1) for name in values.tolist()])
         if values.min() < 0 or values.max() >= len(names):
@@ -117,15 +117,15 @@ def _drawn(table, names, normalize):
         "predicted": table.sum(axis=0, keepdims=True),
         "all": table.sum(),
     }[normalize]
-    shown = table / np.where(np.asarray(sums) > 0, sums, 1.0)
+    cells = table / np.where(np.asarray(sums) > 0, sums, 1.0)
     size = max(3.0, 0.55 * len(names) + 1.8)
     figure, axes = subplots(1, 1, figsize=(size, size))
     axis = axes[0, 0]
-    largest = 1.0 if normalize in ("true", "predicted") else shown.max()
-    axis.imshow(shown, cmap="Blues", vmin=0, vmax=largest)
-    if len(names) <= 30:  # more numbers than that nobody could read
+    largest = 1.0 if normalize in ("true", "predicted") else cells.max()
+    axis.imshow(cells, cmap="Blues", vmin=0, vmax=largest)
+    if len(names) <= 30:  # nobody could read more numbers
         for row, column in np.argwhere(table > 0):
-            value = shown[row, column]
+            value = cells[row, column]
             text = f"{int(value)}" if normalize is None else f"{value:.2f}"
             color = "white" if value > 0.6 * largest else "black"
             axis.text(column, row, text, ha="center", va="center", color=color, fontsize=8)

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 COLUMNS = 3  # pictures beside each other
-MISSING = ("", "NA")  # what a file has for an epoch without validation
+MISSING = ("", "NA")  # values of an epoch without validation
 
 
 def plot_learning_curves(
@@ -95,8 +95,8 @@ def _read(history):
             name: [(int(row["epoch"]), row[name]) for row in rows if row[name] not in MISSING]
             for name in names
         }
-    found = {name: np.array(pairs, "float64").T for name, pairs in columns.items() if pairs}
-    return {name: (epochs + 1, values) for name, (epochs, values) in found.items()}
+    named_curves = {name: np.array(pairs, "float64").T for name, pairs in columns.items() if pairs}
+    return {name: (epochs + 1, values) for name, (epochs, values) in named_curves.items()}
 
 
 def _rises(name):

@@ -42,15 +42,15 @@ def plot_eigenvalues(
         [S4D](https://arxiv.org/abs/2206.11893), section 4.
     """
     layers, labels = layers_and_labels(layers, labels)
-    found = [eigenvalues(layer) for layer in layers]
+    spectra = [eigenvalues(layer) for layer in layers]
     figure, axes = subplots(1, 2, figsize=(11, 4.6))
     left, right = axes.ravel()
     left.set(yscale="symlog", xlabel="Re A (per unit of time)", ylabel="Im A (per unit of time)")
-    if min(continuous.real.min() for continuous, _ in found) < -10:
+    if min(continuous.real.min() for continuous, _ in spectra) < -10:
         left.set_xscale("symlog")
-    few = sum(len(continuous) for continuous, _ in found) <= 1000
-    style = {"s": 16 if few else 4, "alpha": 0.7 if few else 0.5, "linewidths": 0}
-    for number, ((continuous, discrete), label) in enumerate(zip(found, labels, strict=True)):
+    is_small = sum(len(continuous) for continuous, _ in spectra) <= 1000
+    style = {"s": 16 if is_small else 4, "alpha": 0.7 if is_small else 0.5, "linewidths": 0}
+    for number, ((continuous, discrete), label) in enumerate(zip(spectra, labels, strict=True)):
         style["color"] = f"C{number}"
         left.scatter(continuous.real, continuous.imag, **style)
         right.scatter(discrete.real, discrete.imag, label=label, **style)
@@ -60,7 +60,7 @@ def plot_eigenvalues(
     right.plot(np.cos(angle), np.sin(angle), color="0.6", linewidth=0.8)
     right.set(aspect="equal", xlabel="Re dA", ylabel="Im dA")
     right.set_title("Discrete, and the unit circle")
-    scale = 1.5 if few else 3
+    scale = 1.5 if is_small else 3
     right.legend(markerscale=scale, frameon=False, loc="center left", bbox_to_anchor=(1.0, 0.5))
     figure.tight_layout()
     return figure
@@ -72,8 +72,8 @@ def eigenvalues(layer):
         Lambda, dt = layer.eigenvalues(), ops.exp(layer.tensor(layer.log_dt))
         one = layer.tensor(1.0), layer.tensor(0.0)
         log_dA, _ = RULES[layer.discretization](Lambda, one, dt * layer.tensor(layer.step_scale))
-        found = _complex(*Lambda), np.exp(_complex(*log_dA))
-        return tuple(map(_with_conjugates, found)) if layer.conj_sym else found
+        values = _complex(*Lambda), np.exp(_complex(*log_dA))
+        return tuple(map(_with_conjugates, values)) if layer.conj_sym else values
     if isinstance(layer, DSS):
         return _complex(*layer.eigenvalues()), np.exp(_complex(*layer.bank(1).log_dA))
     if isinstance(layer, S4):

@@ -19,23 +19,23 @@ def layers_and_labels(layers, labels):
         ValueError: for something else, layers that are not built, or another number of labels.
     """
     given = list(layers) if isinstance(layers, (list, tuple)) else [layers]
-    found = []
-    for thing in given:
-        inside = _inside(thing) if isinstance(thing, keras.layers.Layer) else []
+    all_layers = []
+    for part in given:
+        inside = _inside(part) if isinstance(part, keras.layers.Layer) else []
         if not inside or not all(layer.built for layer in inside):
             raise ValueError(
                 "`layers` must be a built state-space layer, a model of such, or a list of them. "
                 f"Received: layers={layers}"
             )
-        found += inside
-    if not found:
+        all_layers += inside
+    if not all_layers:
         raise ValueError(f"`layers` must hold at least one built layer. Received: layers={layers}")
     if labels is None:
-        return found, [f"layer {number}" for number in range(len(found))]
+        return all_layers, [f"layer {number}" for number in range(len(all_layers))]
     labels = [labels] if isinstance(labels, str) else list(labels)
-    if len(labels) != len(found):
-        raise ValueError(f"`labels` must name {len(found)} layers. Received: labels={labels}")
-    return found, labels
+    if len(labels) != len(all_layers):
+        raise ValueError(f"`labels` must name {len(all_layers)} layers. Received: labels={labels}")
+    return all_layers, labels
 
 
 def _inside(layer):
@@ -43,8 +43,8 @@ def _inside(layer):
     if isinstance(layer, SSMLayer):
         return [layer]
     parts = layer._flatten_layers(include_self=False, recursive=False)
-    found = [inner for part in parts for inner in _inside(part)]
-    return list({id(inner): inner for inner in found}.values())
+    inner_layers = [inner for part in parts for inner in _inside(part)]
+    return list({id(inner): inner for inner in inner_layers}.values())
 
 
 def subplots(rows, columns, **kwargs):

@@ -46,8 +46,8 @@ def plot_forecast(
     curves = forecast_curves(history, forecast, actual)[:MOST]
     figure, axes = subplots(len(curves), 1, figsize=(9, 0.6 + 2.4 * len(curves)))
     for axis, curve in zip(axes.ravel(), curves, strict=True):
-        shown = 4 * len(curve.mean) if rows is None else check_positive(rows=rows)[0]
-        axis.plot(curve.dates[-shown:], curve.past[-shown:], color="0.35", label="history")
+        steps = 4 * len(curve.mean) if rows is None else check_positive(rows=rows)[0]
+        axis.plot(curve.dates[-steps:], curve.past[-steps:], color="0.35", label="history")
         for place, level in enumerate(_levels(curve, levels)):
             low, high = curve.bands[level]
             shade = {"color": "C0", "alpha": 0.16 + 0.14 * place, "linewidth": 0}
@@ -65,11 +65,11 @@ def plot_forecast(
 
 def _levels(curve, levels):
     """The intervals to draw, the widest first, so that the narrower ones lie upon it."""
-    wanted = list(curve.bands) if levels is None else [float(level) for level in levels]
-    missing = [level for level in wanted if level not in curve.bands]
+    chosen = list(curve.bands) if levels is None else [float(level) for level in levels]
+    missing = [level for level in chosen if level not in curve.bands]
     if missing:
         raise ValueError(
             f"`levels` must be among those of the forecast, {sorted(curve.bands)}. "
             f"Received: levels={levels}"
         )
-    return sorted(wanted, reverse=True)
+    return sorted(chosen, reverse=True)

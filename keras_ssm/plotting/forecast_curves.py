@@ -47,17 +47,20 @@ def forecast_curves(history, forecast, actual=None):
                 f"`forecast` must have the {width} variables of `history`. "
                 f"Received: shape {table['mean'].shape}"
             )
-        for v in range(width):
+        for index in range(width):
             bands = {
-                float(LOW.match(name)[2]): (part[:, v], table[name.replace("lo-", "hi-")][:, v])
+                float(LOW.match(name)[2]): (
+                    part[:, index],
+                    table[name.replace("lo-", "hi-")][:, index],
+                )
                 for name, part in table.items()
                 if LOW.match(name)
             }
-            names = [f"series {number}"] * (len(tables) > 1) + [f"variable {v}"] * (width > 1)
-            ahead = None if later is None else _first(later["mean"][:, v], horizon)
+            names = [f"series {number}"] * (len(tables) > 1) + [f"variable {index}"] * (width > 1)
+            ahead = None if later is None else _first(later["mean"][:, index], horizon)
             steps = np.arange(rows, rows + horizon)
-            mean = table["mean"][:, v]
-            past = series.values[:, v]
+            mean = table["mean"][:, index]
+            past = series.values[:, index]
             curves.append(Curve(", ".join(names), np.arange(rows), past, steps, mean, bands, ahead))
     return curves
 
@@ -104,10 +107,10 @@ def _of_frames(history, forecast, actual):
     (series,) = Panel.read(history[names]).series
     after = None if actual is None else actual.reindex(forecast.index)
     curves = []
-    for v, name in enumerate(names):
+    for index, name in enumerate(names):
         later = None if after is None else after[name].to_numpy("float64", na_value=np.nan)
         title = "" if len(names) == 1 else str(name)
-        past = series.values[:, v]
+        past = series.values[:, index]
         dates = (_dates(series.index), past, _dates(forecast.index))
         mean = forecast[name].to_numpy("float64")
         curves.append(Curve(title, *dates, mean, _bands(forecast, name, names), later))
@@ -145,15 +148,15 @@ def _frame(data):
 
 
 def _bands(forecast, variable, variables):
-    found = {}
+    bands = {}
     for name in forecast.columns:
         match = LOW.match(str(name))
-        own = match and match[1] == (None if len(variables) == 1 else str(variable))
-        if own:
+        is_variable = match and match[1] == (None if len(variables) == 1 else str(variable))
+        if is_variable:
             high = forecast[str(name).replace("lo-", "hi-")]
             low = forecast[name]
-            found[float(match[2])] = (low.to_numpy("float64"), high.to_numpy("float64"))
-    return found
+            bands[float(match[2])] = (low.to_numpy("float64"), high.to_numpy("float64"))
+    return bands
 
 
 def _dates(index):

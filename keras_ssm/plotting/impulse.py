@@ -35,7 +35,7 @@ def impulse_response(layer, length):
     if not layer.bidirectional:
         return np.arange(length), kernels[0]
     past, future = kernels
-    if isinstance(layer, S5):  # both directions have the current sample
+    if isinstance(layer, S5):  # both directions see the current sample
         past[..., 0] += future[..., 0]
         future = future[..., 1:]
     before = future.shape[-1]
@@ -66,14 +66,14 @@ def gains(layer, length):
             spectrum = spectrum + np.exp(2j * np.pi * frequencies) * future.conj()
         return np.abs(spectrum)
     log_dA, dB, C = _matrices(layer)
-    found = []
+    norms = []
     for start in range(0, len(frequencies), BLOCK):
         angles = 2 * np.pi * frequencies[start : start + BLOCK]
         spectrum = _spectrum(angles, length, log_dA, dB, C[0])
         if layer.bidirectional:
             spectrum = spectrum + _spectrum(angles, length, log_dA, dB, C[1]).conj()
-        found.append(np.linalg.norm(spectrum, axis=-1).T)
-    return np.concatenate(found, axis=-1)
+        norms.append(np.linalg.norm(spectrum, axis=-1).T)
+    return np.concatenate(norms, axis=-1)
 
 
 def _spectrum(angles, length, log_dA, dB, C):

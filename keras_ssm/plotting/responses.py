@@ -48,24 +48,24 @@ def plot_kernels(
     """
     check_positive(length=length, features=features)
     layers, labels = layers_and_labels(layers, labels)
-    found = [impulse_response(layer, length) for layer in layers]
-    rows = [_spread(len(kernels), features) for _, kernels in found]
+    responses = [impulse_response(layer, length) for layer in layers]
+    rows = [_spread(len(kernels), features) for _, kernels in responses]
     count = max(map(len, rows))
     width = 7 if len(layers) == 1 else 1 + 3 * len(layers)
     size = (width, 1.1 * count + 0.8)
     figure, axes = subplots(count, len(layers), sharex="col", figsize=size)
     for column, (layer, (lags, kernels), chosen) in enumerate(
-        zip(layers, found, rows, strict=True)
+        zip(layers, responses, rows, strict=True)
     ):
         for row, axis in enumerate(axes[:, column]):
             axis.set_visible(row < len(chosen))
         for axis, index in zip(axes[:, column], chosen, strict=False):
             axis.axhline(0, color="0.8", linewidth=0.8)
-            same = index if kernels.shape[1] > 1 else 0
-            others = np.delete(kernels[index], same, axis=0)
+            diagonal = index if kernels.shape[1] > 1 else 0
+            others = np.delete(kernels[index], diagonal, axis=0)
             if len(others):
                 axis.plot(lags, others.T, color="0.75", linewidth=0.5)
-            axis.plot(lags, kernels[index, same], color="C0")
+            axis.plot(lags, kernels[index, diagonal], color="C0")
             axis.set_ylabel(f"{index % layer.features}", rotation=0, labelpad=12)
             axis.spines[["top", "right"]].set_visible(False)
         if len(layers) > 1:

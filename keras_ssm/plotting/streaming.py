@@ -32,10 +32,10 @@ def plot_streaming(images: np.ndarray, probabilities: np.ndarray, labels: np.nda
         picture.imshow(image, cmap="gray_r")
         picture.set(xticks=[], yticks=[], ylabel=f"a {label}")
         peaks = history.max(axis=0).argsort()[::-1]
-        shown = [c for c in peaks if c != label][:3]
+        rivals = [c for c in peaks if c != label][:3]
         curve.plot(history[:, label], color="C0", linewidth=2, label=f"{label}")
-        for color, other in zip(("C1", "C2", "C3"), shown, strict=False):  # fewer if binary
-            curve.plot(history[:, other], color=color, linewidth=1, label=f"{other}")
+        for color, rival in zip(("C1", "C2", "C3"), rivals, strict=False):  # fewer if binary
+            curve.plot(history[:, rival], color=color, linewidth=1, label=f"{rival}")
         curve.set(xlim=(0, len(history) - 1), ylim=(-0.03, 1.03))
         curve.legend(loc="center left", bbox_to_anchor=(1.0, 0.5), frameon=False, fontsize=8)
         curve.spines[["top", "right"]].set_visible(False)

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 BINS = 40
-LONGEST = 1e9  # samples: what lasts longer lasts for ever
+LONGEST = 1e9  # samples: a longer time scale counts as endless
 
 
 def plot_timescales(
@@ -62,17 +62,17 @@ def plot_timescales(
     strides = [_stride(layer) for layer in given for _ in layers_and_labels(layer, None)[0]]
     layers, labels = layers_and_labels(layers, labels)
     unit = 1.0 if sampling_rate is None else 1.0 / sampling_rate
-    found = [
+    scales_of_layers = [
         (unit * stride * scales, weights)
         for stride, (scales, weights) in zip(strides, map(time_scales, layers), strict=True)
     ]
-    finite = np.concatenate([scales[scales < LONGEST * unit] for scales, _ in found])
+    finite = np.concatenate([scales[scales < LONGEST * unit] for scales, _ in scales_of_layers])
     low, high = finite.min() / 1.3, finite.max() * 1.3
     edges = np.geomspace(low, high, BINS + 1)
     figure, axes = subplots(
         len(layers), 1, figsize=(7, 1.2 * len(layers) + 1), sharex=True, sharey=True
     )
-    for axis, (scales, weights), label in zip(axes[:, 0], found, labels, strict=True):
+    for axis, (scales, weights), label in zip(axes[:, 0], scales_of_layers, labels, strict=True):
         scales = np.clip(scales, low, high)
         has = np.histogram(scales, edges)[0] / len(scales)
         axis.stairs(has, edges, fill=True, color="C0", alpha=0.35, label="modes")
