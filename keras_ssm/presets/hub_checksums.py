@@ -7,7 +7,7 @@ from pathlib import Path
 
 from keras_ssm.presets.preset_files import sha256
 
-# The cache names what it holds by these: SHA-256 of large files, Git's SHA-1 of the others.
+# The cache names its files by these: SHA-256 of large files, Git's SHA-1 of the others.
 _CHECKSUM = re.compile("[0-9a-f]{64}|[0-9a-f]{40}")
 
 
@@ -25,25 +25,25 @@ def unlike_the_hub(
     Returns:
         Dict of the name of each file that is missing or another to what is wrong with it.
     """
-    found = {}
+    complaints = {}
     for name in names:
         path = directory / name
         if not path.is_file():
-            found[name] = f"'{directory}' is incomplete. Received: no file {name!r}"
+            complaints[name] = f"'{directory}' is incomplete. Received: no file {name!r}"
             continue
         size, expected = _expected(path, listing)
         received = path.stat().st_size
         if size is not None and received != size:
-            found[name] = (
+            complaints[name] = (
                 f"File '{name}' of '{directory}' must have {size} bytes, as on the Hub. "
                 f"Received: {received}"
             )
         elif expected is not None and (digest := _digest(path, expected)) != expected:
-            found[name] = (
+            complaints[name] = (
                 f"File '{name}' of '{directory}' is damaged or was altered: its checksum on the "
                 f"Hub is {expected}. Received: {digest}"
             )
-    return found
+    return complaints
 
 
 def _expected(path, listing):

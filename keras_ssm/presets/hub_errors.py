@@ -18,7 +18,7 @@ def explained(failure: str):
     try:
         yield
     except ValueError as error:
-        # This package's own explain themselves.
+        # Errors of this package explain themselves.
         if not isinstance(error, (HfHubHTTPError, HFValidationError)) and "Received" in str(error):
             raise
         raise ValueError(_told(failure, error)) from error

@@ -65,13 +65,13 @@ def fetch(
     directory = snapshot.fetch_document(revision)
     if directory is None:
         return snapshot.fetch_others(revision, weights)
-    vouched = vouching(directory)
+    checksums = vouching(directory)
     try:
-        document = read(directory, vouched)
+        document = read(directory, checksums)
     except ValueError:
         snapshot.fetch_again(directory, [PRESET_FILE])
-        vouched = vouching(directory)
-        document = read(directory, vouched)
+        checksums = vouching(directory)
+        document = read(directory, checksums)
     check_document(document, directory)
     names = list(document["files"])
     if not all((directory / name).is_file() for name in names):
@@ -80,7 +80,7 @@ def fetch(
         snapshot.fetch_again(directory, damaged)
         return verified(directory)
     check_unlisted(directory, document)
-    return FoundPreset(directory, document, vouched)
+    return FoundPreset(directory, document, checksums)
 
 
 class _Snapshot:
@@ -140,18 +140,18 @@ class _Snapshot:
         listing, unreachable = None, None
         try:
             listing = self.listing(directory.name)
-            there = set(listing)
+            files = set(listing)
         except ValueError as error:
             unreachable = error
-            there = {path.name for path in directory.glob("*") if path.is_file()}
-        describing = [name for name in DESCRIBING if name in there]
+            files = {path.name for path in directory.glob("*") if path.is_file()}
+        describing = [name for name in DESCRIBING if name in files]
         self.complete(directory, describing, listing)
         format = published_format(directory)
         if format is None:
             return FoundPreset(self.fetch_plain(revision), None, None)
         if weights:
             try:
-                names = weight_names(directory, format, there)
+                names = weight_names(directory, format, files)
             except ValueError as error:
                 raise unreachable or error from None
             self.complete(directory, names, listing)

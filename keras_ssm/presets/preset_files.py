@@ -19,7 +19,7 @@ from keras_ssm.types import PathLike
 PRESET_FILE = "preset.json"
 CARD_FILE = "README.md"
 
-# What keras_hub reads from a preset: none of it may stand there unvouched.
+# Files that keras_hub reads from a preset: each must be listed with its checksum.
 _READ_ON_LOAD = (
     "config.json",
     "task.json",
@@ -31,10 +31,10 @@ _READ_ON_LOAD = (
 )
 _ASSETS = "assets/"
 
-# What earlier versions wrote while they replaced a preset file by file.
+# Names of files that earlier versions wrote while they replaced a preset file by file.
 _INTERRUPTED = "being_written"
 
-# What readers of these entries rely on; any entry may be missing, and others may stand beside.
+# The types of the entries that are read. Any entry may be missing, and there may be others.
 _FACTS = {
     **dict.fromkeys(("name", "description", "pipeline_tag", "task", "system", "backbone"), str),
     **dict.fromkeys(("example", "training", "limits", "citation"), str),
@@ -95,14 +95,14 @@ def verified(directory: PathLike) -> FoundPreset:
         try:
             return FoundPreset(directory, _verify(directory, before), before)
         except ValueError:
-            # One that was replaced meanwhile, perhaps by its like, is read once more.
+            # A preset that was replaced in the meantime is read once more.
             failures = failures + 1 if vouching(directory) == before else 0
             if failures == 3:
                 raise
 
 
-def _verify(directory, vouched):
-    document = read(directory, vouched)
+def _verify(directory, checksums):
+    document = read(directory, checksums)
     check_document(document, directory)
     for complaint in complaints(directory, document).values():
         raise ValueError(complaint)
@@ -190,20 +190,20 @@ def complaints(directory, document):
     Returns:
         Dict of the name of each missing or altered file to what is wrong with it.
     """
-    found = {}
+    messages = {}
     for name, expected in document["files"].items():
         path = directory / name
         if not path.is_file():
-            found[name] = (
+            messages[name] = (
                 f"Preset '{directory}' is incomplete: download or save it again. "
                 f"Received: no file {name!r}"
             )
         elif (received := sha256(path)) != expected:
-            found[name] = (
+            messages[name] = (
                 f"File '{name}' of preset '{directory}' is damaged or was altered: its sha256 "
                 f"must be {expected}. Received: {received} ({path.stat().st_size} bytes)"
             )
-    return found
+    return messages
 
 
 def is_read_on_load(name: str) -> bool:

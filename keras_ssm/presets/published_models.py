@@ -99,15 +99,15 @@ def _files(directory):
     return {path.name for path in Path(directory).iterdir() if path.is_file()}
 
 
-def _place(directory, format, there):
+def _place(directory, format, files):
     """The file with the weights, or with the names of those that hold them."""
     places = (_CODESTRAL_WEIGHTS,) if format == CODESTRAL else _WEIGHTS
     for name in places:
-        if name in there:
+        if name in files:
             return name
     raise ValueError(
         f"'{directory}' holds the configuration of a model in the format {format!r} and must "
-        f"hold its weights as well: {', '.join(places)}. Received: files {sorted(there)[:12]}"
+        f"hold its weights as well: {', '.join(places)}. Received: files {sorted(files)[:12]}"
     )
 
 

@@ -20,7 +20,7 @@ from keras_ssm.types import PathLike
 # Where the presets of this package are published: `hf://keras-ssm/<name>`.
 ORGANISATION = "keras-ssm"
 
-# Names of the presets that stand there; their table says so of every other.
+# Names of the presets that are published there; the table marks all others.
 PUBLISHED = frozenset()
 
 PATH_VARIABLE = "KERAS_SSM_PRESETS"
@@ -28,10 +28,10 @@ PATH_VARIABLE = "KERAS_SSM_PRESETS"
 
 def zoo() -> Path:
     """Directory of the presets that come with the package."""
-    here = Path(__file__).resolve().parent
-    installed = here / "zoo"
+    package = Path(__file__).resolve().parent
+    installed = package / "zoo"
     # An editable install has no copy: the presets lie beside the package in the source tree.
-    return installed if installed.is_dir() else here.parents[1] / "presets"
+    return installed if installed.is_dir() else package.parents[1] / "presets"
 
 
 def list_presets() -> dict[str, dict]:
@@ -127,24 +127,24 @@ def _from_the_hub(name, directory, revision):
     """The files of a preset of which the package brings the `preset.json` alone."""
     known = read(directory)
     check_document(known, directory)
-    found = hub_snapshot.fetch(f"{ORGANISATION}/{name}", revision)
-    if revision is None and (found.document or {}).get("files") != known["files"]:
+    preset = hub_snapshot.fetch(f"{ORGANISATION}/{name}", revision)
+    if revision is None and (preset.document or {}).get("files") != known["files"]:
         raise ValueError(
             f"Preset '{handle(name)}' is another version than this keras_ssm knows: update "
             "keras_ssm, or name the version with `revision`. "
-            f"Received: commit {found.directory.name}"
+            f"Received: commit {preset.directory.name}"
         )
-    return found
+    return preset
 
 
 def _directories():
     """Dict of each known name to its directory; the first directory that has it wins."""
-    found = {}
+    directory_of_name = {}
     for root in [*_own_roots(), zoo()]:
         for name, directory in directories(root).items():
             if (directory / PRESET_FILE).is_file():
-                found.setdefault(name, directory)
-    return found
+                directory_of_name.setdefault(name, directory)
+    return directory_of_name
 
 
 def _own_roots():

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 
-# Keras writes weights as they are. What is declared but not stored is no set of weights.
+# Keras writes weights uncompressed. A dataset that is declared but not stored holds no weights.
 _FREE_BYTES = 1 << 24
 _LARGEST_EXPANSION = 20
 _ROWS_BYTES = 1 << 24
@@ -34,7 +34,7 @@ def check_weights(path: Path, quantised: bool = False, values: bool = True) -> i
         if "Received: " in str(error):
             raise
         raise _damaged(path, error) from error
-    # h5py raises what it finds fit: OSError, RuntimeError, KeyError, TypeError and others.
+    # h5py raises errors of many kinds: OSError, RuntimeError, KeyError, TypeError and others.
     except Exception as error:
         raise _damaged(path, error) from error
 
