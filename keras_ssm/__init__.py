@@ -43,14 +43,14 @@ def _is_the_command():
     """Whether this process was started as `keras-ssm` or as `python -m keras_ssm`."""
     if "keras_ssm_command" in sys.modules:
         return True
-    # While Python looks for the module that `-m` names, "-m" stands in the place of its path.
+    # While Python looks for the module that `-m` names, its path in `sys.argv` is "-m".
     arguments = getattr(sys, "argv", [])
-    asked = sys.orig_argv[-len(arguments)] if arguments[:1] == ["-m"] else ""
-    return asked.removeprefix("-m") == __name__
+    program = sys.orig_argv[-len(arguments)] if arguments[:1] == ["-m"] else ""
+    return program.removeprefix("-m") == __name__
 
 
 # Keras finds the classes of a saved model by the names under which they are registered, so all
-# are imported here. The command imports what it is asked for: help must not wait for Keras.
+# are imported here. The command imports only what it needs: help must not wait for Keras.
 if not _is_the_command():
     from keras_ssm import (
         callbacks,

@@ -83,13 +83,13 @@ def directories(root):
     Args:
         root: `Path`. The folder.
     """
-    found = {}
+    newest = {}
     for path in sorted(root.iterdir()) if root.is_dir() else []:
         if not path.name.startswith("."):
-            found[path.name] = path
-        elif (match := _REPLACED_NAME.fullmatch(path.name)) and match[1] not in found:
-            found[match[1]] = standing(root / match[1])
-    return {name: path for name, path in found.items() if path.is_dir()}
+            newest[path.name] = path
+        elif (match := _REPLACED_NAME.fullmatch(path.name)) and match[1] not in newest:
+            newest[match[1]] = standing(root / match[1])
+    return {name: path for name, path in newest.items() if path.is_dir()}
 
 
 def _bring_back(destination):
@@ -162,13 +162,13 @@ def _exchanged(scratch, destination):
     """Exchanges two directories in one step; `False` where that does not exist."""
     try:
         if sys.platform == "darwin":
-            rename, here, swap = ctypes.CDLL(None, use_errno=True).renamex_np, (), 2
+            rename, directory_of, swap = ctypes.CDLL(None, use_errno=True).renamex_np, (), 2
         else:
-            rename, here, swap = ctypes.CDLL(None, use_errno=True).renameat2, (-100,), 2
+            rename, directory_of, swap = ctypes.CDLL(None, use_errno=True).renameat2, (-100,), 2
     except (AttributeError, OSError, TypeError):
         return False
     paths = os.fsencode(scratch), os.fsencode(destination)
-    arguments = [part for path in paths for part in (*here, ctypes.c_char_p(path))]
+    arguments = [part for path in paths for part in (*directory_of, ctypes.c_char_p(path))]
     return rename(*arguments, ctypes.c_uint(swap)) == 0
 
 

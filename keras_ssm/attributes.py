@@ -78,7 +78,7 @@ class Attributes:
     def _check_settable(self, name, value):
         is_property = _setter(self, name) is not None
         if is_property and (name in self.settable or name not in _arguments(type(self))):
-            return  # it says itself what it takes
+            return  # the property refuses values by itself
         if is_property or name in vars(self) or name in vars(self).get("_modules", ()):
             if getattr(self, name) is not value and self._keeps(name):
                 raise AttributeError(f"{self._why(name)} Received: {name}={value!r}")
@@ -101,13 +101,13 @@ class Attributes:
         return name not in self.settable and self.fixed_attribute(name)
 
     def _why(self, name):
-        old, mine = getattr(self, name, None), f"`{name}` of {self.name}"
+        old, subject = getattr(self, name, None), f"`{name}` of {self.name}"
         if isinstance(old, keras.Variable):
-            return f"{mine} is a weight, which `{name}.assign(value)` changes."
+            return f"{subject} is a weight, which `{name}.assign(value)` changes."
         if isinstance(old, keras.Layer):
-            return f"{mine} is part of its graph, which would go on with the old one: make another."
+            return f"{subject} is part of its graph, which would keep the old one: make another."
         loads = ", or pass it to `from_preset`" if hasattr(self, "from_preset") else ""
-        return f"{mine} is fixed when it is made: make another {type(self).__name__}{loads}."
+        return f"{subject} is fixed when it is made: make another {type(self).__name__}{loads}."
 
     def _refuse_of_others(self, name, value):
         for part in self.attribute_parts():
@@ -125,7 +125,7 @@ class Attributes:
 
 def _setter(layer, name):
     """The function that sets a property, or `None`."""
-    for cls in type(layer).__mro__:  # as `inspect.getattr_static`, which is slow
+    for cls in type(layer).__mro__:  # like `inspect.getattr_static`, but fast
         if name in vars(cls):
             return getattr(vars(cls)[name], "fset", None)
     return None
@@ -158,5 +158,5 @@ def _names_of_keras(cls):
         set_later = {"optimizer", "history", "stop_training", "stop_evaluating", "stop_predicting"}
     else:
         plain, set_later = keras.Layer(name="plain"), {"config_file"}
-    own = _arguments(cls) - {"name", "trainable", "dtype", "compile"}
-    return frozenset([*dir(base), *dir(plain), *set_later]) - own
+    arguments = _arguments(cls) - {"name", "trainable", "dtype", "compile"}
+    return frozenset([*dir(base), *dir(plain), *set_later]) - arguments

@@ -155,7 +155,7 @@ class BackupAndRestore(keras.callbacks.BackupAndRestore):
             remove(path)
         try:
             self.path.parent.rmdir()
-        except OSError:  # somebody else's files are there
+        except OSError:  # the directory holds other files
             return
 
     def _save_model(self):
@@ -172,7 +172,7 @@ class BackupAndRestore(keras.callbacks.BackupAndRestore):
                 facts = json.loads(file.attrs[_FACTS])
                 group = file.get(_GENERATORS, {})
                 return facts, [group[str(i)][()] for i in range(len(group))]
-        except Exception as error:  # h5py raises what it finds fit
+        except Exception as error:  # h5py raises errors of many kinds
             raise self._foreign(f"{type(error).__name__}: {error}") from error
 
     def _foreign(self, received):

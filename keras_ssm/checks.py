@@ -19,8 +19,8 @@ def check_number(name, value, low=-math.inf, high=math.inf):
     flag = isinstance(value, (bool, np.bool_))
     if not real or flag or not math.isfinite(value) or not low <= value <= high:
         ends = [f"at least {low:g}"] * (low > -math.inf) + [f"at most {high:g}"] * (high < math.inf)
-        wanted = " and ".join(["finite", *ends])
-        raise ValueError(f"`{name}` must be a number, {wanted}. Received: {name}={value!r}")
+        conditions = " and ".join(["finite", *ends])
+        raise ValueError(f"`{name}` must be a number, {conditions}. Received: {name}={value!r}")
 
 
 def compatible(received, expected):

@@ -3,7 +3,7 @@
 - `Functional` stands by name among the bases of our models: Keras and keras_hub would otherwise
   rewrite these bases whenever a model is made, under the feet of other threads.
 - `DataAdapter`, `PyDatasetAdapter` and `get_torch_dataloader` are what Keras' trainers read. With
-  them data of every kind takes the road of `fit` on arrays.
+  them, data of every kind reach the model as arrays do.
 - `to_snake_case` is how Keras makes second names of its losses and metrics.
 - `print_msg` prints where Keras prints, its log included.
 - `called_by_model` and `is_torch_optimizer` read what Keras writes.
@@ -54,7 +54,7 @@ def parts_of_metrics(compiled, y, y_pred):
     if not compiled.built:
         compiled.build(y, y_pred)
     parts = compiled._flat_metrics, compiled._flat_weighted_metrics
-    return [[m for found in part if found is not None for m in found.metrics] for part in parts]
+    return [[m for group in part if group is not None for m in group.metrics] for part in parts]
 
 
 @contextlib.contextmanager

@@ -44,8 +44,8 @@ def _gpus():
     if command is None:
         return []
     query = [command, "--query-gpu=name", "--format=csv,noheader"]
-    done = subprocess.run(query, capture_output=True, text=True)
-    return done.stdout.split("\n")[:-1] if done.returncode == 0 else []
+    result = subprocess.run(query, capture_output=True, text=True)
+    return result.stdout.split("\n")[:-1] if result.returncode == 0 else []
 
 
 def _line(path, key):
@@ -54,5 +54,5 @@ def _line(path, key):
         lines = Path(path).read_text().splitlines()
     except OSError:
         return None
-    found = [line.partition(":")[2].strip() for line in lines if line.startswith(key)]
-    return found[0] if found else None
+    values = [line.partition(":")[2].strip() for line in lines if line.startswith(key)]
+    return values[0] if values else None

@@ -98,8 +98,8 @@ class ClippedTogether(keras.optimizers.MultiOptimizer):
         scale = self.loss_scale_factor
         if scale is None:
             grads = self._clip_gradients(list(grads))
-        else:  # which the optimizers of the groups take out again
-            # By `keras.ops`, since those of a table of tokens are sparse on TensorFlow.
+        else:  # the optimizers of the groups take it out again
+            # By `keras.ops`, since gradients of an embedding are sparse on TensorFlow.
             grads = [g if g is None else ops.divide(g, scale) for g in grads]
             grads = self._clip_gradients(grads)
             grads = [g if g is None else ops.multiply(g, scale) for g in grads]

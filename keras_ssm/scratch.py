@@ -17,7 +17,7 @@ except ImportError:  # Windows
     fcntl = None
 
 SAVING = "saving"  # holds what is being written
-REPLACED = "replaced"  # holds what stood there, while it is replaced without an exchange
+REPLACED = "replaced"  # holds the old one, where it is replaced in two steps
 
 _HUB_CACHE = ("blobs", "refs", "snapshots")
 _SECONDS_OF_A_DAY = 86_400
@@ -39,8 +39,8 @@ def leftovers(destination, kind):
     """The hidden directories of one kind beside a destination, the newest last."""
     prefix = _prefix(destination, kind)
     with contextlib.suppress(FileNotFoundError, NotADirectoryError):
-        found = [path for path in destination.parent.iterdir() if path.name.startswith(prefix)]
-        return sorted(found, key=lambda path: path.lstat().st_mtime)
+        paths = [path for path in destination.parent.iterdir() if path.name.startswith(prefix)]
+        return sorted(paths, key=lambda path: path.lstat().st_mtime)
     return []
 
 
@@ -93,12 +93,12 @@ def sync(path):
     """Waits until a file, or the list of files of a directory, is on the disk."""
     try:
         handle = os.open(path, os.O_RDONLY)
-    except PermissionError:  # directories on Windows; nothing there to wait for
+    except PermissionError:  # Windows does not sync directories
         return
     try:
         os.fsync(handle)
     except OSError:
-        if not os.path.isdir(path):  # some file systems have no such thing for directories
+        if not os.path.isdir(path):  # some file systems cannot sync directories
             raise
     finally:
         os.close(handle)
@@ -130,7 +130,7 @@ def _claim(destination):
         scratch = hidden_name(destination, SAVING)
         os.mkdir(scratch)
         lock = _lock(scratch)
-        # Between the two lines a sweeper may have taken it for a leftover.
+        # Between the two lines another process may have removed it as a leftover.
         if fcntl is None or scratch.is_dir():
             return scratch, lock
 

@@ -3,7 +3,7 @@
 import os
 from typing import Any
 
-# A tensor of the backend, or what becomes one: an array of NumPy, or a symbolic tensor of Keras.
+# A tensor of the backend, an array of NumPy, or a symbolic tensor of Keras.
 Tensor = Any
 
 # Real and imaginary parts of complex numbers.

@@ -56,9 +56,9 @@ def benchmark(backends, names, methods, lengths, quick, full, seconds, out, **se
                 raise click.BadParameter(
                     f"{value} is none of {', '.join(map(str, known[option]))}", param_hint=option
                 )
-    asked = [section for section in run.SECTIONS if full or sections[section]]
-    if not asked:
-        asked = ["layers", "memory"] if quick and memory.available() else ["layers"]
+    chosen = [section for section in run.SECTIONS if full or sections[section]]
+    if not chosen:
+        chosen = ["layers", "memory"] if quick and memory.available() else ["layers"]
     described, rows = machine.describe(), []
     earlier = _earlier(out)
     job = {
@@ -90,7 +90,7 @@ def benchmark(backends, names, methods, lengths, quick, full, seconds, out, **se
                 save()
 
         try:
-            run.run(asked, backends, keep, **job)
+            run.run(chosen, backends, keep, **job)
         except RuntimeError as error:
             raise click.ClickException(str(error)) from None
     for table in report.tables(rows):
@@ -102,13 +102,13 @@ def benchmark(backends, names, methods, lengths, quick, full, seconds, out, **se
 def _installed(backends):
     """The backends asked for, which must be there, or all that are."""
     check_installed(*backends)
-    found = backends or [name for name in BACKENDS if importlib.util.find_spec(name)]
-    if not found:
+    installed = backends or [name for name in BACKENDS if importlib.util.find_spec(name)]
+    if not installed:
         raise click.ClickException(
             "A backend is needed: pip install 'keras-ssm[jax]', or tensorflow, or torch. "
             "Received: none of them is installed"
         )
-    return list(found)
+    return list(installed)
 
 
 def _earlier(out):
@@ -126,10 +126,10 @@ def _measured(row):
 
 def _command():
     arguments = iter(sys.argv[1:])
-    kept = []
-    for argument in arguments:  # the folder is no part of what was measured
+    shown = []
+    for argument in arguments:  # the folder does not change what is measured
         if argument == "--out":
             next(arguments, None)
         elif not argument.startswith("--out="):
-            kept.append(argument)
-    return shlex.join(["keras-ssm", *kept])
+            shown.append(argument)
+    return shlex.join(["keras-ssm", *shown])

@@ -34,16 +34,16 @@ class CommandGroup(click.Group):
             raise click.ClickException(explain_missing(error)) from error
         except OSError as error:
             if error.errno == errno.EPIPE:
-                raise  # click ends without a word: nobody reads
+                raise  # nobody reads: click ends without a message
             raise click.ClickException(_one_line(error)) from error
 
     def main(self, *args, **kwargs):
         try:
             return super().main(*args, **kwargs)
-        except OSError as error:  # of an error message
+        except OSError as error:  # while an error message is printed
             raise SystemExit(_failed(error)) from None
         finally:
-            # Here rather than when Python ends, which would print the exception.
+            # Flushed here: at its end Python would print the exception.
             codes = [_flush(stream) for stream in (sys.stdout, sys.stderr)]
             if any(codes):
                 raise SystemExit(max(codes))
@@ -82,17 +82,17 @@ def load_keras():
     try:
         import keras
 
-        found = None
+        problem = None
         if keras.config.backend() not in BACKENDS:
-            found = "a backend for which this package is not made"
+            problem = "a backend for which this package is not made"
     except Exception as error:  # of whatever kind a backend raises
-        found = _one_line(error)
-    if found is not None:
+        problem = _one_line(error)
+    if problem is not None:
         chosen = os.environ.get("KERAS_BACKEND")
         raise click.ClickException(
             "Keras needs a backend that is installed: set `--backend` or KERAS_BACKEND to jax, "
             "tensorflow or torch, and pip install 'keras-ssm[jax]' (or that one). "
-            f"Received: {f'KERAS_BACKEND={chosen}' if chosen else 'no KERAS_BACKEND'}, {found}"
+            f"Received: {f'KERAS_BACKEND={chosen}' if chosen else 'no KERAS_BACKEND'}, {problem}"
         )
 
 
@@ -122,7 +122,7 @@ def _flush(stream):
         if stream is not None:
             stream.flush()
     except (OSError, ValueError) as error:
-        # What cannot be written must not be tried again.
+        # Output that cannot be written must not be tried again.
         with contextlib.suppress(OSError, ValueError):
             os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
         return _failed(error)

@@ -6,7 +6,7 @@ from keras_ssm import presets
 from keras_ssm.models.saving import sample_check
 from keras_ssm.models.saving.preset_loading import load_model
 
-# Of the largest output. Backends differ by 1e-5; in half or eight bits they round differently.
+# Relative to the largest output. Backends differ by 1e-5; in half or eight bits by more.
 _TOLERANCE = {"float32": 1e-4, "float64": 1e-4}
 _COARSE = 3e-2
 

@@ -101,7 +101,7 @@ def _local(preset_dir):
             f"Received: preset_dir={str(preset_dir)!r}"
         )
     directory = presets.resolve(preset_dir)
-    presets.verify(directory)  # also one of keras_hub, which has no preset.json
+    presets.verify(directory)  # a preset of keras_hub, without preset.json, too
     return directory
 
 
@@ -129,27 +129,27 @@ def _card(directory, repo_id):
 
 def _edited(repository, text):
     """Whether the card in the repository is somebody's work that this one would replace."""
-    there = repository.read(presets.CARD_FILE)
-    if there is None or there == text.encode():
+    card = repository.read(presets.CARD_FILE)
+    if card is None or card == text.encode():
         return False
-    return not model_card.is_generated(there.decode("utf-8", errors="replace"))
+    return not model_card.is_generated(card.decode("utf-8", errors="replace"))
 
 
 def _check_content(repository, document):
     """Refuses to replace a model that is another one."""
-    there = None
+    other = None
     if presets.PRESET_FILE in repository.files:
         with tempfile.TemporaryDirectory() as scratch:
             (Path(scratch) / presets.PRESET_FILE).write_bytes(repository.read(presets.PRESET_FILE))
-            there = presets.read(scratch)
-    keys = ("name",) if there and "name" in there and "name" in document else ("task", "system")
+            other = presets.read(scratch)
+    keys = ("name",) if other and "name" in other and "name" in document else ("task", "system")
     if repository.holds_another_model() or (
-        there is not None and any(there.get(key) != document.get(key) for key in keys)
+        other is not None and any(other.get(key) != document.get(key) for key in keys)
     ):
-        other = {key: (there or {}).get(key) for key in keys}
+        identity = {key: (other or {}).get(key) for key in keys}
         raise ValueError(
             f"Repository '{repository.repo_id}' holds another model; `overwrite` replaces it. "
-            f"Received: {other if there else sorted(repository.files)}"
+            f"Received: {identity if other else sorted(repository.files)}"
         )
 
 
@@ -157,11 +157,11 @@ def _compare(repo_id, commit, token, document, outputs):
     """Downloads what was published into a fresh cache, and compares it with what was meant."""
     with tempfile.TemporaryDirectory() as scratch:
         directory = presets.download(repo_id, commit, token, cache_dir=scratch)
-        same = presets.read(directory) == document
+        equal = presets.read(directory) == document
         error = sample_check.difference(preset_check.run(directory), outputs)
-    if not same or error > 1e-6:
+    if not equal or error > 1e-6:
         raise ValueError(
             f"What '{repo_id}' returns at commit {commit} must equal what was published. "
-            f"Received: preset.json {'equal' if same else 'different'}, predictions that differ "
+            f"Received: preset.json {'equal' if equal else 'different'}, predictions that differ "
             f"by {error:.1e}"
         )

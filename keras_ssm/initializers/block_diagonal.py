@@ -44,7 +44,7 @@ def block_diagonal(state_dim, blocks=1, conj_sym=True):
             "`state_dim` must be an even multiple of `blocks` where conjugate pairs are halved. "
             f"Received: state_dim={state_dim}, blocks={blocks}"
         )
-    kept = size // 2 if conj_sym else size
+    modes = size // 2 if conj_sym else size
     W, V = normal_eigenpairs("legs", size)
-    V = np.kron(np.eye(blocks), V[:, :kept])
-    return np.tile(W[:kept], blocks), V, V.conj().T
+    V = np.kron(np.eye(blocks), V[:, :modes])
+    return np.tile(W[:modes], blocks), V, V.conj().T

@@ -82,7 +82,7 @@ def optimized(A, B, size, seed, real=True):
         E, unit, scale = perturbation(z)
         value, gradient, eigenvalues = _objective(A + E)
         if paired and not is_paired(eigenvalues):
-            # A pair can only part where V is singular: a step came past infinity.
+            # A conjugate pair can only split where V is singular: the step went too far.
             return wall, np.zeros_like(z)
         gradient = gradient.real if real else gradient
         radial = np.sum(gradient.conj() * unit).real
@@ -127,8 +127,8 @@ def _objective(M):
 
 
 def _product(X, Y):
-    # BLAS gives a complex product of this size to several threads, which on a busy machine
-    # costs a hundred times the product itself; of real ones it does not.
+    # BLAS computes a complex product of this size in several threads, which costs a hundred times
+    # the product on a busy machine. Real products of this size run in one thread.
     real = X.real @ Y.real - X.imag @ Y.imag
     return real + 1j * (X.real @ Y.imag + X.imag @ Y.real)
 

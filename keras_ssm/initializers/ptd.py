@@ -170,7 +170,7 @@ def _system(state_dim, perturbation, size, seed, real):
     if real and is_paired(W):
         W = np.concatenate([W[:half], W[:half].conj()])
         V = V[:, :half]
-        # V = [T, T'] [[I, I], [iI, -iI]] with real T, T': its inverse needs real numbers alone.
+        # V = [T, T'] [[I, I], [iI, -iI]] with real T and T': its inverse needs only real numbers.
         inverse = np.linalg.inv(np.concatenate([V.real, V.imag], axis=1))
         V_inv = 0.5 * (inverse[:half] - 1j * inverse[half:])
         V = np.concatenate([V, V.conj()], axis=1)

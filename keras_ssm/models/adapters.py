@@ -74,9 +74,9 @@ class Adapters:
         """
         _check_ending(filepath)
         facts, values = _read(filepath)
-        for name, mine in (("model", type(self).__name__), ("format", _FORMAT)):
-            if facts.get(name) != mine:
-                raise _other(filepath, f"{name}={mine!r}", f"{name}={facts.get(name)!r}")
+        for name, expected in (("model", type(self).__name__), ("format", _FORMAT)):
+            if facts.get(name) != expected:
+                raise _other(filepath, f"{name}={expected!r}", f"{name}={facts.get(name)!r}")
         _check_fits(self, facts, values, filepath)
         if not adapted_layers(self):
             self.enable_lora(facts["rank"], facts["layers"])
@@ -191,13 +191,13 @@ def _check_fits(model, facts, values, filepath):
     """Compares an adapter with a model before anything of it changes."""
     weights, adapted = _by_path(model), adapted_layers(model)
     if adapted:
-        mine = int(adapted[0].lora_rank), sorted({layer.name for layer in adapted})
-        theirs = facts["rank"], facts["layers"]
-        if mine != theirs:
+        expected = int(adapted[0].lora_rank), sorted({layer.name for layer in adapted})
+        stored = facts["rank"], facts["layers"]
+        if expected != stored:
             raise _other(
                 filepath,
-                f"rank={mine[0]} of {mine[1]}, which are enabled",
-                f"rank={theirs[0]} of {theirs[1]}",
+                f"rank={expected[0]} of {expected[1]}, which are enabled",
+                f"rank={stored[0]} of {stored[1]}",
             )
     for key, value in values.items():
         layer, _, name = key.rpartition("/")

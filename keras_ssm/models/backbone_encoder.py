@@ -58,7 +58,7 @@ class BackboneEncoder:
         try:
             alike = float(scale) == 1.0
         except (TypeError, ValueError):
-            return  # the layers say what is wrong
+            return  # the layers raise the error
         if self.convolves and not alike:
             raise ValueError(
                 "`step_scale` must be 1 with the encoder 'conv', whose weights are for samples of "

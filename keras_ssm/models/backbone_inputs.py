@@ -77,11 +77,11 @@ def own_copies(augmentation, vocabulary_size):
 def check_model_inputs(key, shape, dtype, input_dim):
     """Raises a `ValueError` unless a model with this main input accepts such an array."""
     shape, dtype = tuple(shape), keras.backend.standardize_dtype(dtype)
-    wanted = f"(batch, length, {input_dim})" if key == "inputs" else "(batch, length)"
+    expected_shape = f"(batch, length, {input_dim})" if key == "inputs" else "(batch, length)"
     if len(shape) != (3 if key == "inputs" else 2) or (
         key == "inputs" and shape[-1] not in (None, input_dim)
     ):
-        raise ValueError(f"`{key}` must have shape {wanted}. Received: {key}.shape={shape}")
+        raise ValueError(f"`{key}` must have shape {expected_shape}. Received: {key}.shape={shape}")
     if 0 in shape[1:]:
         raise ValueError(f"`{key}` must have at least one step. Received: {key}.shape={shape}")
     if ("int" in dtype) != (key == "token_ids") or "bool" in dtype:

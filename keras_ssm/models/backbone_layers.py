@@ -151,7 +151,7 @@ def run_layers(
     With `intercept` its values of the embeddings and -1, and of what leaves block i and i, go on.
     """
     context = {} if training is None else {"training": training}
-    # What a mask covers is zero before anything reads it: a gradient is 0 * NaN behind it.
+    # Masked steps are set to zero before any layer reads them: their gradient would be 0 * NaN.
     y = masked(x, mask) if mask_inputs else x
     for layer in augmentation:
         y = layer(y, mask=mask, **context)

@@ -82,7 +82,7 @@ class PooledStream(PooledHead):
                 logits, state = model.step(pixel, state, systems)
             ```
         """
-        with backend.without_gradients():  # which an endless stream would pile up
+        with backend.without_gradients():  # an endless stream would pile them up
             y, layers = self.backbone.step(x, state["layers"], systems, timesteps, **arguments)
             y, pooled = self.pooler.pool(ops.expand_dims(y, 1), None, _pooled(state))
             y = y[:, 0] if self.pooling is None else y

@@ -88,9 +88,9 @@ class SampledInputs:
         if rates is None and not files:
             return x
         if self.sampling_rate is None:
-            what = "paths of files" if files else "a 'sampling_rate'"
+            needed = "paths of files" if files else "a 'sampling_rate'"
             raise ValueError(
-                f"A preprocessor that takes {what} needs to know at which rate the model reads: "
+                f"A preprocessor that takes {needed} needs to know at which rate the model reads: "
                 "give it a `sampling_rate`. Received: sampling_rate=None"
             )
         if rows is None or is_tensorflow(rows):
@@ -122,38 +122,38 @@ class SampledInputs:
             )
         return [float(rate) for rate in rates]
 
-    def _read(self, path, said):
+    def _read(self, path, stated_rate):
         """Samples of a file in the units of `scale`, and their rate."""
         samples, rate = read_wav(path)
-        if said is not None and said != rate:
+        if stated_rate is not None and stated_rate != rate:
             raise ValueError(
-                f"'{path}' must have the 'sampling_rate' that goes with it, {said:g}. "
+                f"'{path}' must have the 'sampling_rate' that goes with it, {stated_rate:g}. "
                 f"Received: a file of {rate} samples a second"
             )
         return (samples if self.scale == 1.0 else samples * np.float32(32768)), float(rate)
 
     def _resampled(self, rows, rates, given, step_scale):
         own = float(self.sampling_rate)
-        others = [rate for rate in rates if rate != own]
+        differing = [rate for rate in rates if rate != own]
         if self.resample == STEP_SCALE:
             self._check_scale(rates, step_scale)
             return rows
-        if not others:
+        if not differing:
             return rows
         if not self.resample:
             raise ValueError(
                 f"The data must have the sampling rate of the model, {own:g}, or the preprocessor "
-                f"`resample=True`. Received: {others[0]:g} in row {rates.index(others[0])}"
+                f"`resample=True`. Received: {differing[0]:g} in row {rates.index(differing[0])}"
             )
         if given.get("timesteps") is not None:
             raise ValueError(
                 "`timesteps` tell the time of each sample and cannot go with data that are "
-                f"resampled. Received: sampling_rate={others[0]:g} with timesteps"
+                f"resampled. Received: sampling_rate={differing[0]:g} with timesteps"
             )
         mask = given.pop("padding_mask", None)
         if mask is not None:
             rows = _valid(rows, to_numpy(mask).astype(bool))
-        found = []
+        resampled = []
         for i, (row, rate) in enumerate(zip(rows, rates, strict=True)):
             row = to_numpy(row)
             row = full_scale(row) if self.scale == 1.0 else row
@@ -162,8 +162,8 @@ class SampledInputs:
                     "A row that is resampled must have shape (length,) or (length, features). "
                     f"Received: shape {row.shape} in row {i}"
                 )
-            found.append(resample(self._filled(row), rate, own))
-        return found
+            resampled.append(resample(self._filled(row), rate, own))
+        return resampled
 
     def _check_scale(self, rates, step_scale):
         """Raises a `ValueError` unless the model reads at the rate of the data."""
@@ -172,10 +172,10 @@ class SampledInputs:
                 "With resample='step_scale' all rows must have the same rate, since a model has "
                 f"one `step_scale`. Received: rates {sorted(set(rates))}"
             )
-        wanted = float(self.sampling_rate) / rates[0]
-        if step_scale is not None and not np.isclose(wanted, step_scale, rtol=1e-5):
+        scale = float(self.sampling_rate) / rates[0]
+        if step_scale is not None and not np.isclose(scale, step_scale, rtol=1e-5):
             raise ValueError(
-                f"Data of {rates[0]:g} samples a second need `model.step_scale = {wanted:g}`, "
+                f"Data of {rates[0]:g} samples a second need `model.step_scale = {scale:g}`, "
                 f"since the model reads {self.sampling_rate:g} and resample='step_scale'. "
                 f"Received: step_scale={step_scale:g}"
             )
@@ -187,7 +187,7 @@ class SampledInputs:
         if self.normalize == "standard":
             known = ~np.isnan(row) if self.allow_nan else np.ones(row.shape, bool)
             row = np.where(known, row, np.zeros((), row.dtype))
-            counted = known | ~known.any(axis=0)  # a feature of which nothing is known is zero
+            counted = known | ~known.any(axis=0)  # a feature without any known value is zero
             row = row - row.mean(axis=0, keepdims=True, where=counted)
             row = row / _or_one(row.std(axis=0, keepdims=True, where=counted))
             return np.where(known, row, np.zeros((), row.dtype))
@@ -227,7 +227,7 @@ def _valid(rows, mask):
             "Data that are resampled may have a `padding_mask` of their own shape, if they are an "
             f"array. Received: padding_mask.shape={mask.shape}"
         )
-    found = []
+    valid_rows = []
     for i, (row, valid) in enumerate(zip(rows, mask, strict=True)):
         places = np.flatnonzero(valid)
         if not len(places) or len(places) != places[-1] - places[0] + 1:
@@ -235,8 +235,8 @@ def _valid(rows, mask):
                 "Data that are resampled must have no holes, and a valid sample in each row. "
                 f"Received: a mask of {len(places)} valid samples in row {i}"
             )
-        found.append(row[valid])
-    return found
+        valid_rows.append(row[valid])
+    return valid_rows
 
 
 def _or_one(size):

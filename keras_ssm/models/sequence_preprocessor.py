@@ -77,7 +77,7 @@ class SequencePreprocessor(SampledInputs, TensorFlowInputs, Attributes, Preproce
     """
 
     backbone_cls = SSMBackbone
-    tokenizer = audio_converter = image_converter = video_converter = None  # it needs none
+    tokenizer = audio_converter = image_converter = video_converter = None  # not needed
     settable = (
         *("tokens", "scale", "sequence_length", "allow_nan"),
         *("sampling_rate", "resample", "normalize", "mono"),
@@ -106,7 +106,7 @@ class SequencePreprocessor(SampledInputs, TensorFlowInputs, Attributes, Preproce
         self.mono = mono
         self.built = True
 
-    # Read anew for each batch: what is set here acts from the next one on.
+    # Read anew for each batch: a new value acts from the next batch on.
 
     @property
     def tokens(self):
@@ -126,7 +126,7 @@ class SequencePreprocessor(SampledInputs, TensorFlowInputs, Attributes, Preproce
     @scale.setter
     def scale(self, value):
         check_number("scale", value)
-        if not 1e-12 <= abs(value) <= 1e12:  # beyond, nothing of float32 inputs is left
+        if not 1e-12 <= abs(value) <= 1e12:  # outside, float32 inputs vanish or overflow
             raise ValueError(f"`scale` must lie between 1e-12 and 1e12. Received: scale={value}")
         self._scale = value
 
@@ -320,7 +320,7 @@ class SequencePreprocessor(SampledInputs, TensorFlowInputs, Attributes, Preproce
             return x.astype("int64").clip(-1, 2**31 - 1).astype("int32")
         if self.sampling_rate is not None and self.scale == 1.0:
             x = full_scale(x)
-        with np.errstate(over="ignore", invalid="ignore"):  # it may be padding
+        with np.errstate(over="ignore", invalid="ignore"):  # padding may overflow
             x = x.astype(self._float_dtype()) * np.asarray(self.scale, self._float_dtype())
         return x if self.normalize == "standard" else self._filled(x)
 

@@ -175,7 +175,7 @@ class SSMBackbone(BackboneFiles, BackboneLayers, SequenceTrainer, Backbone, Func
         y = run_layers(x, mask, first, blocks, last_norm, mask_inputs, augmentation=augmentation)
         super().__init__(inputs={key: x, "padding_mask": mask}, outputs=y, dtype=dtype, name=name)
         if not trainable:
-            self.trainable = False  # reaches the layers only now
+            self.trainable = False  # the layers exist only now
 
         # === Config ===
         self.encoder_layer = first

@@ -45,7 +45,7 @@ class SSMTask(Streams, Adapters, ModelFiles, SequenceTrainer, Task, Functional):
     settable = ("preprocessor",)
     head_size = None  # the argument that brings a new head
     of_head = ()  # arguments that a new head does not take over
-    pipeline_tag = None  # the Hub's name of the task, where it is always the same
+    pipeline_tag = None  # the name of the task on the Hub, if there is one for all models
 
     @property
     def input_key(self) -> str:
@@ -79,18 +79,18 @@ class SSMTask(Streams, Adapters, ModelFiles, SequenceTrainer, Task, Functional):
             return self.preprocessor.at_own_rate(x, scale)
 
     def preprocess(self, x: object, y: object = None, sample_weight: object = None) -> tuple:
-        own = {}
-        if isinstance(x, dict):  # what the mixer reads and the preprocessor does not know
+        reserved = {}
+        if isinstance(x, dict):  # inputs of the mixer that the preprocessor does not know
             names = set(self.backbone.blocks[0].mixer.call_arguments) - {"timesteps"}
-            own = {name: x[name] for name in names & set(x)}
-            x = {name: value for name, value in x.items() if name not in own}
+            reserved = {name: x[name] for name in names & set(x)}
+            x = {name: value for name, value in x.items() if name not in reserved}
         packed = self.preprocess_samples(x, y, sample_weight)
         x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(packed)
-        return ({**x, **own} if own else x), y, sample_weight
+        return ({**x, **reserved} if reserved else x), y, sample_weight
 
     def compile(self, **settings) -> None:
         """Configures training; the keyword arguments of `keras.Model.compile`."""
-        # Kept for a second compilation; a partial, since Keras would track what a dict holds.
+        # For a second compilation. A partial, since Keras would track the contents of a dict.
         self._compile_alike = functools.partial(self.compile, **settings)
         super().compile(**settings)
 
@@ -121,7 +121,7 @@ class SSMTask(Streams, Adapters, ModelFiles, SequenceTrainer, Task, Functional):
     @classmethod
     def from_config(cls, config):
         if "compile" in inspect.signature(cls).parameters:
-            # What was compiled Keras compiles again, by `compile_from_config`.
+            # Keras compiles the loaded model again, by `compile_from_config`.
             config = {"compile": False, **config}
         config = dict(config)
         frozen = config.pop("frozen", ())
@@ -134,7 +134,7 @@ class SSMTask(Streams, Adapters, ModelFiles, SequenceTrainer, Task, Functional):
     def get_compile_config(self):
         config = _portable(super().get_compile_config())
         if config.get("jit_compile") == keras.Model._resolve_auto_jit_compile(self):
-            # What was chosen for this backend need not suit the one that loads.
+            # A choice for this backend need not suit the backend that loads the file.
             config["jit_compile"] = "auto"
         return config
 
@@ -290,7 +290,7 @@ class SSMTask(Streams, Adapters, ModelFiles, SequenceTrainer, Task, Functional):
             **kwargs: see `keras.Model.quantize`.
         """
         with warnings.catch_warnings():
-            # One for each layer without a kernel: norms, dropouts, inputs.
+            # One warning for each layer without a kernel: norms, dropouts, inputs.
             warnings.filterwarnings("ignore", message=".*does not have a `quantize` method")
             super().quantize(mode, config=config, **kwargs)
         self._compile_anew()

@@ -86,6 +86,6 @@ def sized_tensor(x, mask, normalize, mono, allow_nan=False):
         read = tf.where(valid, x, tf.zeros_like(x))
     count = tf.maximum(tf.reduce_sum(tf.cast(valid, x.dtype), axis=1, keepdims=True), one)
     mean = tf.reduce_sum(read, axis=1, keepdims=True) / count
-    apart = tf.where(valid, x - mean, tf.zeros_like(x))
-    size = tf.sqrt(tf.reduce_sum(apart**2, axis=1, keepdims=True) / count)
-    return tf.where(valid, apart / tf.where(size > 0, size, one), x)
+    centered = tf.where(valid, x - mean, tf.zeros_like(x))
+    size = tf.sqrt(tf.reduce_sum(centered**2, axis=1, keepdims=True) / count)
+    return tf.where(valid, centered / tf.where(size > 0, size, one), x)

@@ -72,30 +72,30 @@ def read_record(path: PathLike, annotator: str | None = None) -> Record:
                 "`path` must be a record, without the endings of its files. "
                 f"Received: '{path}', and no file '{path}{ending}'"
             )
-    found = None
+    annotation = None
     try:
         record = wfdb.rdrecord(str(path))
         if annotator is not None:
-            found = wfdb.rdann(str(path), annotator)
-    except Exception as error:  # of damaged files it raises whatever it finds fit
+            annotation = wfdb.rdann(str(path), annotator)
+    except Exception as error:  # wfdb raises errors of many kinds for damaged files
         raise ValueError(
             f"`path` must be a whole record. Received: '{path}': {type(error).__name__}: {error}"
         ) from error
     samples = record.p_signal
     if samples is None or not samples.size:
         raise ValueError(f"`path` must be a record with signals. Received: '{path}' without")
-    if found is not None and len(found.sample) and max(found.sample) >= len(samples):
+    if annotation is not None and len(annotation.sample) and max(annotation.sample) >= len(samples):
         raise ValueError(
             f"The annotations '{annotator}' must lie within the {len(samples)} samples of "
-            f"'{path}'. Received: one at {max(found.sample)}"
+            f"'{path}'. Received: one at {max(annotation.sample)}"
         )
-    symbols = None if found is None else tuple(found.symbol)
+    symbols = None if annotation is None else tuple(annotation.symbol)
     return Record(
         np.asarray(samples, "float32"),
         float(record.fs),
         tuple(record.sig_name),
         tuple(record.units),
-        None if found is None else np.asarray(found.sample, "int64"),
+        None if annotation is None else np.asarray(annotation.sample, "int64"),
         symbols,
         None if symbols is None else tuple(map(aami_class, symbols)),
     )

@@ -54,7 +54,7 @@ def read_wav(path: PathLike) -> Recording:
         samples, rate = _wav(path) if head[:4] in WAV else _other(path)
     except (ImportError, MemoryError):
         raise
-    except Exception as error:  # of damaged files the readers raise whatever they find fit
+    except Exception as error:  # the readers raise errors of many kinds for damaged files
         raise ValueError(
             f"`path` must be a whole sound file. Received: '{path}': {error}"
         ) from error

@@ -51,10 +51,10 @@ def resample(x: np.ndarray, rate: float, new_rate: float) -> np.ndarray:
     from scipy.signal import resample_poly
 
     dtype = "float64" if x.dtype == "float64" else "float32"
-    found = resample_poly(
+    resampled = resample_poly(
         x.astype("float64"), near.numerator, near.denominator, axis=0, padtype="line"
     )
-    return found.astype(dtype)
+    return resampled.astype(dtype)
 
 
 def _fraction(rate):

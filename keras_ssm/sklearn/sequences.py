@@ -31,7 +31,7 @@ def read_sequences(estimator, X, fitting):
         X = list(X)  # an array of arrays
     rows = X if _are_sequences(X) else None
     if rows is None:
-        # Whatever scikit-learn says of sparse matrices, text, NaN and shapes.
+        # scikit-learn's own errors for sparse matrices, text, NaN and shapes.
         array = check_array(X, allow_nd=True, ensure_2d=False, dtype=None, input_name="X")
         if array.ndim != 3:
             return _table(estimator, X, fitting)
@@ -97,7 +97,7 @@ def _sequence(i, row, layout):
     if not np.isfinite(row.astype("float64")).all():
         raise ValueError(f"`X` must be finite. Received: NaN or infinity in case {i}")
     row = row[:, None] if row.ndim == 1 else row.T if layout == "aeon" else row
-    return row  # float32 only where a large mean was taken away
+    return row  # float32 only after a large mean was subtracted
 
 
 def _check_channels(estimator, channels):

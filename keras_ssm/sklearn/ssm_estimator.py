@@ -106,13 +106,13 @@ class SSMEstimator(BaseEstimator):
     def _train(self, inputs, y, weights, seed):
         held_out, callbacks = None, []
         if self.early_stopping:
-            train, held = train_test_split(
+            train, held_out_rows = train_test_split(
                 np.arange(len(y)),
                 test_size=self.validation_fraction,
                 stratify=self.strata(y),
                 random_state=seed,
             )
-            held_out = _picked(held, inputs, y, weights)
+            held_out = _picked(held_out_rows, inputs, y, weights)
             inputs, y, weights = _picked(train, inputs, y, weights)
             stop = keras.callbacks.EarlyStopping(
                 "val_loss", patience=self.patience, restore_best_weights=True, mode="min"

@@ -110,8 +110,8 @@ class SSMRegressorEstimator(RegressorMixin, SSMEstimator):
 
     def predict(self, X: object) -> np.ndarray:
         """Returns the numbers of each sequence, `(cases,)` or `(cases, outputs)` as in `fit`."""
-        found = self.outputs(X).astype("float64")
-        return found if self.several_ else found[:, 0]
+        outputs = self.outputs(X).astype("float64")
+        return outputs if self.several_ else outputs[:, 0]
 
     def read_targets(self, y, count):
         if y is None:

@@ -126,8 +126,8 @@ class JSONTokenizer(TextTokenizer):
         texts = [_decoded(text) if isinstance(text, bytes) else text for text in texts]
         library = self.library
         with explained("Texts must be Unicode that this tokenizer knows."):
-            found = library.encode_batch_fast(texts, add_special_tokens=False)
-        return [encoding.ids for encoding in found]
+            encodings = library.encode_batch_fast(texts, add_special_tokens=False)
+        return [encoding.ids for encoding in encodings]
 
     def decode_rows(self, rows: list[list[int]]) -> list[str]:
         library = self.library
@@ -143,7 +143,7 @@ class JSONTokenizer(TextTokenizer):
             if i in special:
                 continue
             token = self.id_to_token(i)
-            if BYTE.fullmatch(token):  # of a vocabulary that falls back to bytes
+            if BYTE.fullmatch(token):  # of a vocabulary with byte fallback
                 total += 1
             elif by_byte and i not in added:  # a character of the token is a byte
                 total += len(token)
@@ -169,10 +169,10 @@ class JSONTokenizer(TextTokenizer):
 
     def token_to_id(self, token: str) -> int:
         """Returns the id of a token."""
-        found = self.library.token_to_id(token) if isinstance(token, str) else None
-        if found is None:
+        token_id = self.library.token_to_id(token) if isinstance(token, str) else None
+        if token_id is None:
             raise ValueError(f"`token` must be in the vocabulary. Received: token={token!r}")
-        return found
+        return token_id
 
     @property
     def begins_with_start_token(self) -> bool:
@@ -196,7 +196,7 @@ class JSONTokenizer(TextTokenizer):
     def save_assets(self, dir_path: PathLike) -> None:
         """Writes `tokenizer.json` into a directory, byte for byte as it was read."""
         if self._content is None:
-            self.library  # noqa: B018, which says what is missing
+            self.library  # noqa: B018, an error that says what is missing
         (Path(dir_path) / LIBRARY_FILE).write_bytes(self._content)
 
     def load_assets(self, dir_path: PathLike) -> None:
@@ -208,8 +208,8 @@ class JSONTokenizer(TextTokenizer):
         library = parse(content)
         names = dict(self._tokens)
         if "auto" in names.values():
-            found = find_special_tokens(path, library)
-            names = {key: found[key] if name == "auto" else name for key, name in names.items()}
+            special = find_special_tokens(path, library)
+            names = {key: special[key] if name == "auto" else name for key, name in names.items()}
         ids = {
             key: None if name is None else library.token_to_id(name) for key, name in names.items()
         }

@@ -97,21 +97,21 @@ def find_special_tokens(path, library):
     """
     path = Path(path).expanduser()
     directory = path if path.is_dir() else path.parent
-    found = dict.fromkeys(ROLES)
+    token_of_role = dict.fromkeys(ROLES)
     for name in (*_BY_TOKEN, *_BY_ID):
         if not (directory / name).is_file():
             continue
         _check_size(directory / name)
         document = read_json(directory / name)
         for role, theirs in ROLES.items():
-            if found[role] is None:
+            if token_of_role[role] is None:
                 known = _by_token if name in _BY_TOKEN else _by_id
-                found[role] = known(document, theirs, library)
+                token_of_role[role] = known(document, theirs, library)
     special = {t.content for t in library.get_added_tokens_decoder().values() if t.special}
     for role, names in _USUAL.items():
-        if found[role] is None:
-            found[role] = next((name for name in names if name in special), None)
-    return found
+        if token_of_role[role] is None:
+            token_of_role[role] = next((name for name in names if name in special), None)
+    return token_of_role
 
 
 def _by_token(document, name, library):

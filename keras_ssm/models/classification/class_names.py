@@ -84,7 +84,7 @@ class ClassNames:
         classes = classes.astype("int64")
         if valid is not None:
             classes = np.where(valid, classes, -1)
-        # The last entry is what -1 finds.
+        # The last entry is the name of class -1.
         return classes if self.class_names is None else np.array([*self.class_names, ""])[classes]
 
     def preprocess(self, x: object, y: object = None, sample_weight: object = None) -> tuple:

@@ -85,5 +85,5 @@ class SSMClassifier(PooledStream, ClassifierTask):
         outputs = self.run(inputs)
         super().__init__(inputs=inputs, outputs=outputs, compile=compile, name=name)
         if not trainable:
-            self.trainable = False  # reaches the layers only now
+            self.trainable = False  # the layers exist only now
         self.complete()

@@ -105,7 +105,7 @@ class SSMPairClassifier(ClassifierTask):
         outputs = self.run(inputs)
         super().__init__(inputs=inputs, outputs=outputs, compile=compile, name=name)
         if not trainable:
-            self.trainable = False  # reaches the layers only now
+            self.trainable = False  # the layers exist only now
         self.complete()
 
     def run(self, inputs, training=None, initial_state=None, return_state=False):

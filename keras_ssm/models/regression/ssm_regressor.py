@@ -103,7 +103,7 @@ class SSMRegressor(PooledStream, HeadedTask):
         outputs = self.run(inputs)
         super().__init__(inputs=inputs, outputs=outputs, compile=compile, name=name)
         if not trainable:
-            self.trainable = False  # reaches the layers only now
+            self.trainable = False  # the layers exist only now
         self.complete()
 
     def apply_head(self, y: Tensor, training: bool | None = None) -> Tensor:
@@ -177,13 +177,13 @@ class SSMRegressor(PooledStream, HeadedTask):
         if sample_weight is not None:
             ragged = self.has_step_outputs and isinstance(sample_weight, (list, tuple))
             parts = sample_weight if ragged else [sample_weight]
-            kept = np.concatenate([targets.to_numpy(part).reshape(-1) for part in parts]) > 0
-            if len(kept) != len(y):
+            counts = np.concatenate([targets.to_numpy(part).reshape(-1) for part in parts]) > 0
+            if len(counts) != len(y):
                 raise ValueError(
                     f"`sample_weight` must have one entry for each of the {len(y)} targets. "
-                    f"Received: {len(kept)} entries"
+                    f"Received: {len(counts)} entries"
                 )
-            y = y[kept]
+            y = y[counts]
         if not len(y) or not np.isfinite(y).all():
             raise ValueError(
                 "`y` must hold at least one target, and finite ones alone. "
@@ -241,7 +241,7 @@ class SSMRegressor(PooledStream, HeadedTask):
         return values if np.isfinite(values).all() else values[:0]
 
     def check_targets(self, y):
-        if targets.reads_every_target(self):  # a loss of one's own knows its targets
+        if targets.reads_every_target(self):  # a custom loss knows its targets
             self._in_rows(y)
 
     def _in_rows(self, y):

@@ -59,7 +59,7 @@ class TargetScaling(Attributes, keras.layers.Layer):
         keep the scale 1."""
         targets = np.asarray(targets, "float64")
         deviation = targets.std(axis=0)
-        # What rounding leaves of equal numbers is no deviation.
+        # The rounding error of equal numbers is no deviation.
         alike = deviation <= 1e-12 * np.abs(targets).max(axis=0, initial=0)
         self.mean.assign(targets.mean(axis=0))
         self.scale.assign(np.where(alike, 1.0, deviation))

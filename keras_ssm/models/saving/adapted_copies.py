@@ -19,7 +19,7 @@ def copy_of(model):
     settings = settings if model.compiled else None
     preprocessor = getattr(model, "preprocessor", None)
     if isinstance(preprocessor, keras.Layer):
-        # Itself, for the files of its tokenizer, of which its configuration says nothing.
+        # The preprocessor itself: its configuration does not hold the files of its tokenizer.
         description["config"]["preprocessor"] = preprocessor
     optimizer = model.optimizer.variables if model.compiled else []
     values = [[keras.ops.convert_to_numpy(v) for v in vs] for vs in (model.variables, optimizer)]

@@ -26,8 +26,8 @@ class Clones:
         clone = _clone_among(args)
         if clone is not None:
             return clone
-        # An argument that no constructor has: Keras then leaves the configuration to `get_config`,
-        # where it would look for an argument `args` in a signature without required ones.
+        # With an argument that no constructor has, Keras leaves the configuration to `get_config`.
+        # Else it would look for an argument `args` in a signature without required ones.
         return keras.Layer.__new__(cls, _configured_by_keras=False)
 
     def _run_through_graph(self, inputs, operation_fn=lambda op: op, call_fn=None):

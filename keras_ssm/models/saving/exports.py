@@ -110,7 +110,7 @@ class Exports:
             )
             for name, spec in specs.items()
         }
-        # Refused here rather than within a converter, whose errors hide ours.
+        # Refused here: the errors of a converter would hide this one.
         self.standardize({k: keras.KerasTensor(s.shape, s.dtype) for k, s in specs.items()})
         return specs if isinstance(given, dict) else specs[self.input_key]
 

@@ -70,7 +70,7 @@ def opened(preset, revision=None, weights=False, given=(), found=None):
             )
             presets.check_sizes(documents, numbers, given)
             yield OpenPreset(current, document, documents)
-    # Files of strangers make Keras, h5py and the backends raise whatever they find fit.
+    # Keras, h5py and the backends raise errors of many kinds for foreign files.
     except Exception as error:
         if presets.vouching(directory) != before:
             raise _ReplacedMeanwhileError(
@@ -147,7 +147,7 @@ def _load(build, preset, found, revision, load_weights, check_sample, kw):
                 raise
             if isinstance(preset, presets.FoundPreset):
                 preset = preset.directory
-            found = None  # it is verified anew
+            found = None  # the next attempt verifies it anew
 
 
 def with_saved_policy(arguments, documents):
@@ -188,7 +188,7 @@ def load_model(preset: PathLike, revision: str | None = None, **kwargs) -> keras
     found = presets.find(preset, revision)
     if found.format is not None:
         return published_formats.read(keras.Model, found, True, **kwargs)
-    # Without a `preset.json` nothing says what it holds.
+    # Without a `preset.json` the task is not known.
     document = presets.migrate_document(found.document or presets.read(found.directory))
     name = document.get("task", document.get("backbone"))
     for registered, cls in keras.saving.get_custom_objects().items():

@@ -63,11 +63,11 @@ class Rescales:
             rate = getattr(new.preprocessor, "sampling_rate", None)
             if rate is not None:
                 new.preprocessor.sampling_rate = float(rate / factor)
-        for weight, other in zip(self.weights, new.weights, strict=True):
+        for weight, target in zip(self.weights, new.weights, strict=True):
             value = keras.ops.convert_to_numpy(weight)
-            if weight.shape != other.shape:
-                value = _resampled_kernel(value, body.input_dim, factor, other.shape[0])
-            other.assign(value)
+            if weight.shape != target.shape:
+                value = _resampled_kernel(value, body.input_dim, factor, target.shape[0])
+            target.assign(value)
         if not body.convolves:
             scale = keras.ops.convert_to_numpy(self.step_scale)
             new.step_scale = float(scale) * float(step_scale)

@@ -65,18 +65,18 @@ def compare(model, sample, source):
         ValueError: if these are no inputs and outputs of the model.
     """
     try:
-        found, expected = run(model, sample), np.array(sample["outputs"], "float64")
+        outputs, expected = run(model, sample), np.array(sample["outputs"], "float64")
     except (ValueError, TypeError, KeyError, OverflowError) as error:
         raise ValueError(
             f"`sample` of {source} must hold `inputs` and `outputs` of the model. "
             f"Received: {type(error).__name__}: {error}"
         ) from error
-    if found.shape != expected.shape:
+    if outputs.shape != expected.shape:
         raise ValueError(
-            f"`sample` of {source} must hold outputs of shape {found.shape}. "
+            f"`sample` of {source} must hold outputs of shape {outputs.shape}. "
             f"Received: shape {expected.shape}"
         )
-    return difference(found, expected)
+    return difference(outputs, expected)
 
 
 def run(model, sample):

@@ -7,7 +7,7 @@ import numpy as np
 
 from keras_ssm.atomic_file import writing_file
 
-# What NumPy raises for files that it did not write.
+# Errors of NumPy for files that it did not write.
 UNREADABLE = (
     *(ValueError, TypeError, AttributeError, EOFError, MemoryError),
     *(zipfile.BadZipFile, zlib.error),

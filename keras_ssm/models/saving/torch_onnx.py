@@ -31,7 +31,7 @@ def export_onnx(model, filepath, signature, verbose=None, opset_version=None):
         ) from None
 
     def example(spec):
-        # PyTorch would take 1 for a size that is fixed, be it the number of chunks in a length.
+        # PyTorch would fix a size of 1, even that of a number of chunks that depends on the length.
         shape = [size or examples for size, examples in zip(spec.shape, (2, 150, 12), strict=False)]
         shape += list(spec.shape[len(shape) :])
         return torch.ones(shape, dtype=getattr(torch, spec.dtype), device=device)

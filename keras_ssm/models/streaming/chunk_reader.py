@@ -62,11 +62,11 @@ class ChunkReader:
         """Raises a `ValueError` for samples of a rate that the model does not read."""
         if rate is None:
             return
-        own = self.task.preprocessor
-        resamples = getattr(own, "resample", None) is True and own.sampling_rate is not None
-        if resamples and (to_numpy(rate) != own.sampling_rate).any():
+        reader = self.task.preprocessor
+        resamples = getattr(reader, "resample", None) is True and reader.sampling_rate is not None
+        if resamples and (to_numpy(rate) != reader.sampling_rate).any():
             raise ValueError(
-                f"`chunk` must have the sampling rate of the model, {own.sampling_rate:g}: "
+                f"`chunk` must have the sampling rate of the model, {reader.sampling_rate:g}: "
                 "resampling looks at what follows. Or let the model read the other rate by its "
                 "`step_scale`, with a preprocessor of resample='step_scale'. "
                 f"Received: sampling_rate={rate}"
@@ -76,7 +76,7 @@ class ChunkReader:
         if "sampling_rate" in given:
             raise ValueError(
                 "'sampling_rate' needs a preprocessor that knows the rate of the model. "
-                f"Received: sampling_rate={rate}, preprocessor={own}"
+                f"Received: sampling_rate={rate}, preprocessor={reader}"
             )
 
     def _preprocessed(self, given):
@@ -99,10 +99,12 @@ class ChunkReader:
         return hasattr(self.task.preprocessor, "generate_preprocess")
 
     def _shapes(self):
-        own = self.task.preprocessor
-        plain = isinstance(own, SequencePreprocessor)
-        known = own is None or self._reads_ids() or (plain and not own.mono)
-        features = self.task.backbone.input_dim if known else None  # or it makes its own
+        preprocessor = self.task.preprocessor
+        plain = isinstance(preprocessor, SequencePreprocessor)
+        known = preprocessor is None or self._reads_ids() or (plain and not preprocessor.mono)
+        features = (
+            self.task.backbone.input_dim if known else None
+        )  # else the preprocessor makes the features
         return ChunkShapes(self.batch_size, features, self.tokens, self.tokens and plain)
 
     def _argument(self, value):

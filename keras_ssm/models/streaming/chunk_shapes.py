@@ -81,7 +81,7 @@ class ChunkShapes(NamedTuple):
     def _with_batch(self, x):
         """An array as `(batch, steps, features)`, or `(batch, steps)` for token ids."""
         batch, shape, features = self.batch_size, x.shape, self.features
-        if features is None:  # a preprocessor of one's own makes them of whatever it takes
+        if features is None:  # a custom preprocessor chooses its own inputs
             if batch == 1 and x.ndim < 2:
                 return x.reshape(1, -1)
             if batch == 1 and x.ndim == 2 and (shape[1] == 1 or shape[0] > 1):

@@ -68,13 +68,13 @@ class Detector:
         scores = self._checked(scores)
         if self._tracks is None:
             self._tracks = self._fresh(scores.shape[0], scores.shape[2])
-        found = [
+        events = [
             detection
             for row in range(scores.shape[0])
             for label in range(scores.shape[2])
             for detection in self._read(row, label, scores[row, :, label])
         ]
-        return sorted(found, key=lambda event: (event.end, event.row, event.label))
+        return sorted(events, key=lambda event: (event.end, event.row, event.label))
 
     @property
     def active(self) -> list[Detection]:
@@ -87,11 +87,11 @@ class Detector:
 
     def finish(self) -> list[Detection]:
         """Ends the events that go on, where the sequences end, and begins anew."""
-        found = []
+        events = []
         for event in self.active:
-            found.append(event._replace(end=int(self._tracks["steps"][event.row, event.label])))
+            events.append(event._replace(end=int(self._tracks["steps"][event.row, event.label])))
         self.reset()
-        return found
+        return events
 
     def reset(self, rows: int | list | np.ndarray | None = None) -> None:
         """Begins anew.
@@ -113,9 +113,9 @@ class Detector:
 
     def copy(self) -> Self:
         """Returns a detector that stands where this one does and goes its own way."""
-        other = Detector(self.on, self.off, self.min_length, self.refractory)
-        other.state = self.state
-        return other
+        duplicate = Detector(self.on, self.off, self.min_length, self.refractory)
+        duplicate.state = self.state
+        return duplicate
 
     @property
     def state(self) -> dict[str, np.ndarray]:
@@ -153,7 +153,7 @@ class Detector:
             scores = scores[..., None]
         known = None if self._tracks is None else self._tracks["steps"].shape
         fits = scores.ndim == 3 and known in (None, (scores.shape[0], scores.shape[2]))
-        if not fits or scores.dtype.kind in "cOSUmM":  # bfloat16 is of no kind
+        if not fits or scores.dtype.kind in "cOSUmM":  # bfloat16 has no such kind
             labels = "" if known is None or known[1] == 1 else f", {known[1]}"
             expected = f"({'batch' if known is None else known[0]}, steps{labels})"
             raise ValueError(
@@ -166,7 +166,7 @@ class Detector:
         """The events of one track that end within a chunk."""
         tracks = {name: values[row, label : label + 1] for name, values in self._tracks.items()}
         scores = scores[~np.isnan(scores)]
-        before, i, found = int(tracks["steps"][0]), 0, []
+        before, i, events = int(tracks["steps"][0]), 0, []
         rises = np.flatnonzero(scores >= self.on)
         falls = np.flatnonzero(scores < self.off)
         while i < len(scores):
@@ -186,12 +186,12 @@ class Detector:
                     tracks["peak"][0], tracks["score"][0] = before + peak, scores[peak]
             if ends:
                 if before + end - tracks["start"][0] >= self.min_length:
-                    found.append(self._event(row, label, before + end))
+                    events.append(self._event(row, label, before + end))
                     tracks["quiet"][0] = before + end + self.refractory
                 tracks["start"][0] = NONE
             i = end
         tracks["steps"][0] += len(scores)
-        return found
+        return events
 
     def _event(self, row, label, end):
         start, peak, score = (self._tracks[name][row, label] for name in ("start", "peak", "score"))

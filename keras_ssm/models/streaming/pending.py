@@ -34,19 +34,19 @@ class Pending:
             return inputs, lengths, self
         x = inputs["inputs"]
         rows = [
-            np.concatenate([old[:n], new[:m]])
-            for old, n, new, m in zip(self.samples, self.count, x, lengths, strict=True)
+            np.concatenate([old[:n], new[:length]])
+            for old, n, new, length in zip(self.samples, self.count, x, lengths, strict=True)
         ]
         steps = np.array([len(row) for row in rows]) // self.stride
         whole = steps * self.stride
         read = np.zeros((len(rows), int(whole.max()), x.shape[2]), x.dtype)
-        kept = np.zeros_like(self.samples)
+        unread = np.zeros_like(self.samples)
         for i, (row, n) in enumerate(zip(rows, whole, strict=True)):
             read[i, :n] = row[:n]
-            kept[i, : len(row) - n] = row[n:]
+            unread[i, : len(row) - n] = row[n:]
         mask = np.arange(read.shape[1]) < whole[:, None]
         count = np.array([len(row) for row in rows]) - whole
-        return {"inputs": read, "padding_mask": mask}, steps, Pending(kept, count)
+        return {"inputs": read, "padding_mask": mask}, steps, Pending(unread, count)
 
     def without(self, rows: np.ndarray) -> Self:
         """The same without those of some rows, a boolean array."""

@@ -49,10 +49,12 @@ class StreamPrograms:
     @classmethod
     def of(cls, task):
         """The programs of a model, those that there are if they still fit its weights."""
-        found = vars(task).get("_stream_programs")
-        if found is None or not found.fit():
-            found = vars(task)["_stream_programs"] = cls(task)  # past the tracking of Keras
-        return found
+        programs = vars(task).get("_stream_programs")
+        if programs is None or not programs.fit():
+            programs = vars(task)["_stream_programs"] = cls(
+                task
+            )  # hidden from the tracking of Keras
+        return programs
 
     def fit(self):
         """Whether the model has the same weights, whatever their values: none was quantised."""
@@ -71,10 +73,10 @@ class StreamPrograms:
 
     def size_for(self, steps: int) -> int:
         """The length of the next piece of so many steps: more with padding, or less of them."""
-        most = LONGEST if self.longest is None else min(LONGEST, self.longest)
-        steps = min(steps, most)
+        longest = LONGEST if self.longest is None else min(LONGEST, self.longest)
+        steps = min(steps, longest)
         if self.pads:
-            return min(max(SHORTEST, 1 << (steps - 1).bit_length()), most)
+            return min(max(SHORTEST, 1 << (steps - 1).bit_length()), longest)
         if self.compiles:  # lengths without padding, and few of them
             return 1 << (steps.bit_length() - 1)
         return steps
@@ -85,7 +87,7 @@ class StreamPrograms:
         except Exception:
             if not backend.were_given_away(self._variables):
                 raise
-        with turn(self.task):  # the trainer has the weights until then
+        with turn(self.task):  # waits until the trainer has returned the weights
             self.task.jax_state_sync()
             return program(*arguments)
 

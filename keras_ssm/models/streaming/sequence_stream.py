@@ -87,7 +87,7 @@ class SequenceStream(Stream):
         return {**stream_state.named(self._state), **self._pending.arrays()}
 
     def set_parts(self, parts):
-        # Copies: on JAX the state is given away to the next step.
+        # Copies, since JAX gives the buffers of the state to the next step.
         self._state = stream_state.like(self._state, parts)
         self._pending = self._pending.of(parts)
 
@@ -122,15 +122,15 @@ class SequenceStream(Stream):
             return self._one_by_one(inputs[main], total)
         if not self._programs.in_pieces:
             return self._row_by_row(inputs[main], lengths, total)
-        found, start = [], 0
+        parts, start = [], 0
         while start < total:
             size = self._programs.size_for(total - start)
             part = slice(start * stride, (start + size) * stride)
             piece = {name: _cut(value, part, size * stride) for name, value in inputs.items()}
             y, self._state = self._programs.piece(piece, self._state)
-            found.append(ops.convert_to_numpy(y)[:, :size])
+            parts.append(ops.convert_to_numpy(y)[:, :size])
             start += size
-        outputs = np.concatenate(found, axis=1) if len(found) > 1 else found[0]
+        outputs = np.concatenate(parts, axis=1) if len(parts) > 1 else parts[0]
         outputs = outputs[:, :total]
         if not whole:  # an answer that stays would pass for further steps
             outputs = np.array(outputs)
@@ -138,15 +138,15 @@ class SequenceStream(Stream):
         return outputs
 
     def _one_by_one(self, x, total):
-        found = []
+        outputs = []
         for t in range(total):
             y, self._state = self._programs.step(x[:, t], self._state)
-            found.append(ops.convert_to_numpy(y))
-        return np.stack(found, axis=1)
+            outputs.append(ops.convert_to_numpy(y))
+        return np.stack(outputs, axis=1)
 
     def _row_by_row(self, x, lengths, total):
         """Steps of rows of unequal length, for a task that reads sample by sample alone."""
-        found = []
+        outputs = []
         for t in range(total):
             before = tree.map_structure(ops.copy, self._state)
             y, after = self._programs.step(x[:, t], self._state)
@@ -154,8 +154,8 @@ class SequenceStream(Stream):
             self._state = stream_state.where_rows(going, after, before)
             y = np.array(ops.convert_to_numpy(y))
             y[~going] = np.nan
-            found.append(y)
-        return np.stack(found, axis=1)
+            outputs.append(y)
+        return np.stack(outputs, axis=1)
 
     def _check_length(self, lengths):
         longest = self._programs.longest

@@ -69,10 +69,10 @@ class Stream:
     def copy(self) -> Self:
         """Returns a stream of the same model that goes its own way from where this one stands."""
         with self._lock:
-            other = self.another()
-            other.set_parts(self.parts())
-            other._steps = self._steps
-            return other
+            duplicate = self.another()
+            duplicate.set_parts(self.parts())
+            duplicate._steps = self._steps
+            return duplicate
 
     @property
     def state(self) -> dict[str, np.ndarray]:

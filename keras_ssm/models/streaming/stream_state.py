@@ -45,9 +45,10 @@ def named(state):
 
 def like(state, parts):
     """A state of the structure and dtypes of another, of copies of its parts by name."""
-    own = named(state)
+    named_state = named(state)
     values = [
-        ops.copy(ops.convert_to_tensor(parts[name], part.dtype)) for name, part in own.items()
+        ops.copy(ops.convert_to_tensor(parts[name], part.dtype))
+        for name, part in named_state.items()
     ]
     return tree.pack_sequence_as(state, values)
 
@@ -55,7 +56,7 @@ def like(state, parts):
 def to_arrays(task, parts):
     """What a stream remembers, a flat dict, as arrays of NumPy with the model that they are of."""
     facts = {"format": FORMAT, "model": fingerprint(task)}
-    arrays = {  # copies: on JAX the buffers are given away
+    arrays = {  # copies, since JAX reuses the buffers of a state
         name: state_files.storable(np.array(ops.convert_to_numpy(part)))
         for name, part in parts.items()
     }

@@ -1,4 +1,4 @@
-"""Streams of batches, whoever made them, on the one road that arrays take."""
+"""Streams of batches, converted as arrays are."""
 
 import contextlib
 import itertools
@@ -166,13 +166,13 @@ class _ConvertedDataset(keras.utils.PyDataset):
 
 
 class PyDatasetBatches(PyDatasetAdapter):
-    """A `keras.utils.PyDataset` on the road of all batches, with its workers and callbacks."""
+    """A `keras.utils.PyDataset` with converted batches, its own workers and callbacks."""
 
     def __init__(self, dataset, convert):
         super().__init__(_ConvertedDataset(dataset, convert), shuffle=convert.shuffle)
 
     def get_tf_dataset(self):
-        if self._output_signature is None:  # Keras would take the lengths of two batches for all
+        if self._output_signature is None:  # Keras would expect the lengths of two batches in all
             dataset = self.py_dataset
             self._output_signature = dataset.convert.signature(dataset[0])
         return super().get_tf_dataset()
@@ -198,4 +198,4 @@ def _length(batches):
         return None
     if length == 0:
         raise ValueError("`x` must yield at least one batch. Received: an empty iterable")
-    return length if length < sys.maxsize // 2 else None  # grain's way to say without end
+    return length if length < sys.maxsize // 2 else None  # grain gives this length to endless data

@@ -20,8 +20,8 @@ from keras_ssm.ops import backend
 class DataTrainer:
     """`fit`, `evaluate` and `predict` on data of every kind, for backbone and task models.
 
-    Whatever the kind, a batch takes one road, `_convert`: it is preprocessed, brought to what
-    the graph takes, and checked. Arrays and lists take it whole, streams batch by batch.
+    Batches of every kind pass through `_convert`, which preprocesses them, brings them to what the
+    graph takes and checks them. Arrays and lists are converted whole, streams batch by batch.
 
     A model says what it reads by `preprocess`, `standardize`, `make_targets` and `check_targets`.
     """
@@ -68,12 +68,12 @@ class DataTrainer:
         no loss and no metric: the loss of a batch is the sum of the weighted losses of its other
         steps, divided by their number (Keras' `"sum_over_batch_size"`).
         """
-        road = BatchConverter(self, "fit", class_weight, shuffle)
+        converter = BatchConverter(self, "fit", class_weight, shuffle)
         split = class_weight is not None and validation_split and validation_data is None
         if split:  # class weights are for training alone
-            road.class_weight = None
+            converter.class_weight = None
         validation = BatchConverter(self, "evaluate")
-        x, y, sample_weight = self._prepare(x, y, sample_weight, road)
+        x, y, sample_weight = self._prepare(x, y, sample_weight, converter)
         if split:
             (x, y, sample_weight), validation_data = targets.split_rows(
                 x, y, sample_weight, validation_split
@@ -93,7 +93,7 @@ class DataTrainer:
             if validation_data[1] is None:
                 validation_data = validation_data[0]
         self.before_fit(x, y, sample_weight, validation_split)
-        with self._left_intact(road, validation):
+        with self._left_intact(converter, validation):
             history = keras.Model.fit(
                 self,
                 x=x,
@@ -124,11 +124,11 @@ class DataTrainer:
         **kwargs,
     ) -> float | list | dict:
         """Returns loss and metrics. The arguments are those of `keras.Model.evaluate`."""
-        road = BatchConverter(self, "evaluate")
-        # Within `fit` Keras evaluates data that was prepared there.
+        converter = BatchConverter(self, "evaluate")
+        # Inside `fit`, Keras evaluates data that `fit` has prepared.
         if not kwargs.get("_use_cached_eval_dataset"):
-            x, y, sample_weight = self._prepare(x, y, sample_weight, road)
-        with self._left_intact(road):
+            x, y, sample_weight = self._prepare(x, y, sample_weight, converter)
+        with self._left_intact(converter):
             return keras.Model.evaluate(
                 self,
                 x=x,
@@ -147,9 +147,9 @@ class DataTrainer:
         Data as in `fit`; targets of a stream are left out. A row with NaN among its valid inputs
         gives NaN and changes no other row.
         """
-        road = BatchConverter(self, "predict")
-        x = self._prepare(x, None, None, road)[0]
-        with self._left_intact(road):
+        converter = BatchConverter(self, "predict")
+        x = self._prepare(x, None, None, converter)[0]
+        with self._left_intact(converter):
             return keras.Model.predict(self, x, batch_size=batch_size, verbose=verbose, **kwargs)
 
     def train_on_batch(
@@ -201,7 +201,7 @@ class DataTrainer:
     def before_batch(self, x, y, sample_weight):
         """What a model takes from a single batch before it trains on it."""
 
-    makes_targets = False  # where there are none, `make_targets` finds them in the inputs
+    makes_targets = False  # whether `make_targets` makes missing targets of the inputs
 
     def make_targets(self, x: dict, sample_weight: object, lengths: list | None) -> tuple:
         """Returns `(x, y, sample_weight)` of inputs without targets, as the graph takes them."""
@@ -272,20 +272,20 @@ class DataTrainer:
             lambda part: None if part is None else ops.convert_to_tensor(part), parts
         )
 
-    def _prepare(self, x, y, sample_weight, road):
+    def _prepare(self, x, y, sample_weight, converter):
         """Brings any data to what `keras.Model.fit` takes, by the `BatchConverter` given."""
         stream = None
         if is_tensorflow(x) and hasattr(x, "element_spec"):
-            stream = convert_tf_dataset(self, x, road)
+            stream = convert_tf_dataset(self, x, converter)
         elif isinstance(x, keras.utils.PyDataset):
-            stream = PyDatasetBatches(x, road)
+            stream = PyDatasetBatches(x, converter)
         elif not isinstance(x, (list, tuple, dict, str, bytes)) and not hasattr(x, "shape"):
             if not hasattr(x, "__iter__"):
                 raise ValueError(
                     "`x` must be arrays, a list of rows, a dict, or an iterable of batches. "
                     f"Received: x={x} of type {type(x).__name__}"
                 )
-            stream = LoadedBatches(x, road)
+            stream = LoadedBatches(x, converter)
         if stream is not None:
             if y is not None or sample_weight is not None:
                 raise ValueError(
@@ -293,26 +293,26 @@ class DataTrainer:
                     f"Received: y of type {type(y).__name__}"
                 )
             return stream, None, None
-        if road.purpose == "fit" and y is None and not self.makes_targets:
+        if converter.purpose == "fit" and y is None and not self.makes_targets:
             raise ValueError(
                 "`y` must hold the targets of `x`; batches with their own come from a dataset, "
                 "a loader or a generator, not from a list. Received: y=None"
             )
-        return self._convert(x, y, sample_weight, road.class_weight, road.purpose)
+        return self._convert(x, y, sample_weight, converter.class_weight, converter.purpose)
 
-    # On JAX the trainer empties the variables while it runs, and a call that it refuses would
-    # leave them empty. Kept, they cost nothing: their buffers are donated to the first step.
+    # On JAX the trainer empties the variables while it runs, and a refused call would leave them
+    # empty. To keep their values costs nothing: the first step takes their buffers.
     def _purge_model_variables(self, **kinds):
         pass
 
-    # It gives them away, too: copies of them where nothing changes, so that other threads may read
+    # Where no weight changes, the trainer gets copies to give away, so that other threads may read
     # the weights meanwhile.
     def _get_jax_state(self, optimizer_variables=False, **kinds):
         state = super()._get_jax_state(optimizer_variables=optimizer_variables, **kinds)
         return state if optimizer_variables else keras.tree.map_structure(ops.copy, state)
 
     @contextlib.contextmanager
-    def _left_intact(self, *roads):
+    def _left_intact(self, *converters):
         """Leaves a model that works when a call of the trainer fails; see `turn` for threads."""
         with turn(self) as is_alone:
             try:
@@ -323,7 +323,7 @@ class DataTrainer:
                 if is_alone():
                     # A traced function that failed half-way does not run again.
                     self.train_function = self.test_function = self.predict_function = None
-                for refused in (road.refused for road in roads):
+                for refused in (converter.refused for converter in converters):
                     if refused is not None and refused is not error:
-                        raise refused from None  # TensorFlow wraps what a batch was refused for
+                        raise refused from None  # TensorFlow wraps the error of a refused batch
                 raise

@@ -7,7 +7,7 @@ import keras
 
 from keras_ssm.keras_internals import to_snake_case
 
-# Names as Keras has them, and what is meant on logits.
+# Names of losses in Keras, and their forms for logits.
 _LOSSES = {
     "SparseCategoricalCrossentropy": ("sparse_categorical_crossentropy",),
     "CategoricalCrossentropy": ("categorical_crossentropy",),
@@ -26,7 +26,7 @@ _OF_PROBABILITIES = {
     "SensitivityAtSpecificity": (),
     "SpecificityAtSensitivity": (),
 }
-_OF_SHAPES = ("crossentropy", "ce")  # Keras chooses by the targets, on probabilities
+_OF_SHAPES = ("crossentropy", "ce")  # Keras chooses one by the targets, for probabilities
 _THRESHOLD = {
     "BinaryAccuracy": "threshold",
     "Precision": "thresholds",
@@ -65,8 +65,8 @@ def loss_on_logits(loss, **settings):
     """
     if isinstance(loss, (list, tuple, dict)):
         return _mapped(lambda part: loss_on_logits(part, **settings), loss)
-    for name, others in _LOSSES.items():
-        if _is_named(loss, name, others):
+    for name, aliases in _LOSSES.items():
+        if _is_named(loss, name, aliases):
             return getattr(keras.losses, name)(from_logits=True, **settings)
     _refuse_probabilities("loss", loss)
     return loss
@@ -114,18 +114,18 @@ def metric_on_logits(metric, num_classes):
         return _mapped(lambda part: metric_on_logits(part, num_classes), metric)
     if num_classes == 1 and metric in ("accuracy", "acc"):
         return keras.metrics.BinaryAccuracy(name=metric, threshold=0.0)
-    known = {name: others for name, others in _LOSSES.items() if hasattr(keras.metrics, name)}
-    for name, others in {**known, "AUC": ("auc",)}.items():
-        if _is_named(metric, name, others):
+    known = {name: aliases for name, aliases in _LOSSES.items() if hasattr(keras.metrics, name)}
+    for name, aliases in {**known, "AUC": ("auc",)}.items():
+        if _is_named(metric, name, aliases):
             given = {"name": metric} if isinstance(metric, str) else {}
             return getattr(keras.metrics, name)(from_logits=True, **given)
     for name, argument in {**_THRESHOLD, **dict.fromkeys(_ARGMAX, "threshold")}.items():
         if name not in _ARGMAX and _is_named(metric, name):
             given = {"name": metric} if isinstance(metric, str) else {}
             return getattr(keras.metrics, name)(**{argument: 0.0, **given})
-        own = isinstance(metric, getattr(keras.metrics, name))
+        is_of_class = isinstance(metric, getattr(keras.metrics, name))
         wrong = (0.5,) if name in _ARGMAX else (None, 0.5)
-        if own and metric.get_config().get(argument) in wrong:
+        if is_of_class and metric.get_config().get(argument) in wrong:
             raise ValueError(
                 f"The model returns logits, on which a probability of 0.5 is 0: pass "
                 f"`{name}({argument}=0.0)`. Received: metric={metric}"
@@ -146,9 +146,9 @@ def refuse_classes(kind, given):
             refuse_classes(kind, part)
         return
     of_classes = isinstance(given, str) and given in ("accuracy", "acc", *_OF_SHAPES)
-    for name, others in {**_LOSSES, **dict.fromkeys(_OF_CLASSES, ())}.items():
-        own = getattr(keras.losses, name, ()), getattr(keras.metrics, name, ())
-        of_classes = of_classes or _is_named(given, name, others) or isinstance(given, own)
+    for name, aliases in {**_LOSSES, **dict.fromkeys(_OF_CLASSES, ())}.items():
+        classes = getattr(keras.losses, name, ()), getattr(keras.metrics, name, ())
+        of_classes = of_classes or _is_named(given, name, aliases) or isinstance(given, classes)
     if of_classes:
         raise ValueError(
             f"`{kind}` must read numbers, such as 'mse' or 'mae': classes are for an "
@@ -162,9 +162,9 @@ def _mapped(function, parts):
     return type(parts)(function(part) for part in parts)
 
 
-def _is_named(given, name, others=()):
+def _is_named(given, name, aliases=()):
     """Whether this is the name, or the function or class itself, of something of Keras."""
-    names = (name, to_snake_case(name), *others)
+    names = (name, to_snake_case(name), *aliases)
     if isinstance(given, str):
         return given in names
     if not inspect.isfunction(given) and not inspect.isclass(given):
@@ -184,7 +184,7 @@ def _refuse_probabilities(kind, given):
         )
     config = {}
     if isinstance(given, (keras.losses.Loss, keras.metrics.Metric)):
-        with contextlib.suppress(NotImplementedError):  # one's own knows what it reads
+        with contextlib.suppress(NotImplementedError):  # a custom loss knows what it reads
             config = given.get_config()
     name = type(given).__name__
     if config.get("from_logits") is False:
@@ -192,10 +192,10 @@ def _refuse_probabilities(kind, given):
             f"The model returns logits: pass `{name}(from_logits=True)` as `{kind}`. "
             f"Received: {name} with from_logits=False"
         )
-    for wanted, others in _OF_PROBABILITIES.items():
-        own = getattr(keras.losses, wanted, ()), getattr(keras.metrics, wanted, ())
-        if _is_named(given, wanted, others) or isinstance(given, own):
+    for reader, aliases in _OF_PROBABILITIES.items():
+        classes = getattr(keras.losses, reader, ()), getattr(keras.metrics, reader, ())
+        if _is_named(given, reader, aliases) or isinstance(given, classes):
             raise ValueError(
-                f"`{kind}` must read logits, and {wanted} reads probabilities: pass a function "
+                f"`{kind}` must read logits, and {reader} reads probabilities: pass a function "
                 f"that applies softmax or sigmoid first. Received: {kind}={given!r}"
             )

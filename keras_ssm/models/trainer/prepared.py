@@ -31,11 +31,11 @@ def is_prepared(model, inputs, mask):
         mask: the mask of the call, which the inputs would not know of.
     """
     return (
-        any(model is one for one in _PREPARED.get())
+        any(model is prepared for prepared in _PREPARED.get())
         and isinstance(inputs, dict)
         and set(model.input) <= set(inputs)
         and all(_is_tensor(x) for x in inputs.values())
-        and all(found is None for found in keras.tree.flatten(mask))
+        and all(leaf is None for leaf in keras.tree.flatten(mask))
     )
 
 

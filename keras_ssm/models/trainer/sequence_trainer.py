@@ -25,10 +25,9 @@ class SequenceTrainer(Clones, Rescales, Attributes, OneDirection, Exports, Repli
     """
 
     presets = PresetTable()
-    complete_when_built = False  # but at the end of the constructor
+    complete_when_built = False  # the end of the constructor completes it
 
-    # A signature that Keras reads: by it the trainers pass `training`, and layers their mask.
-
+    # Keras reads this signature: because of it, trainers pass `training`, and layers their mask.
     def __call__(
         self,
         inputs: Tensor | dict,
@@ -40,12 +39,12 @@ class SequenceTrainer(Clones, Rescales, Attributes, OneDirection, Exports, Repli
     ) -> Tensor | tuple[Tensor, State]:
         self._refuse_unknown(kwargs)
         self.check_state(initial_state, return_state)
-        # Only what was given: a `None` would hide what an outer model was called with.
+        # Only given arguments: a `None` would hide the argument of an outer model.
         given = {"training": training, "initial_state": initial_state}
         given = {name: value for name, value in given.items() if value is not None}
         inputs = self.as_tensors(inputs, mask)
         if return_state and _are_symbolic((inputs, initial_state)):
-            # One for all calls, past Keras' tracking: the layer holds the model.
+            # One layer for all calls, hidden from the tracking of Keras, since it holds the model.
             if "_stateful_call" not in vars(self):
                 vars(self)["_stateful_call"] = StatefulCall(self, dtype=self.dtype_policy)
             return vars(self)["_stateful_call"](inputs, **given, **kwargs)
@@ -90,13 +89,13 @@ class SequenceTrainer(Clones, Rescales, Attributes, OneDirection, Exports, Repli
         rows, length = inputs["padding_mask"].shape
         stride = getattr(self, "backbone", self).stride
         if stride > 1 and length is not None and len(spec.shape) == 3:
-            # A piece may complete a step more than a sequence of its length has.
+            # A piece of a sequence may complete one step more than a whole sequence of that length.
             shape = (spec.shape[0], -(-length // stride), spec.shape[2])
             spec = keras.KerasTensor(shape, dtype=spec.dtype)
         return spec, self.state_spec(rows)
 
     def _assert_input_compatibility(self, inputs, *args):
-        if isinstance(inputs, dict):  # of what the graph takes
+        if isinstance(inputs, dict):  # only the inputs of the graph
             inputs = self._of_the_graph(inputs)
         return super()._assert_input_compatibility(inputs, *args)
 
@@ -141,8 +140,8 @@ class SequenceTrainer(Clones, Rescales, Attributes, OneDirection, Exports, Repli
                 f"Received: {', '.join(unknown)}"
             )
 
-    # The classes of keras_hub set attributes past PyTorch while a model is built. This one it
-    # must see: it holds the weights.
+    # keras_hub hides attributes from PyTorch while a model is built. PyTorch must see this one:
+    # it holds the weights.
     def __setattr__(self, name, value):
         if name == "_torch_params":
             keras.Model.__setattr__(self, name, value)
@@ -192,22 +191,22 @@ def with_masks(inputs, mask, key):
     masks = dict(mask) if isinstance(mask, dict) else {key: mask}
     attached = getattr(given.get(key), "_keras_mask", None)
     if attached is not None:
-        # A copy has none: what the blocks see is the `padding_mask` alone.
+        # A copy carries no mask: the blocks see only the `padding_mask`.
         given[key] = ops.copy(given[key])
-    for found in (masks.pop(key, None), attached):
-        if found is None:
+    for given_mask in (masks.pop(key, None), attached):
+        if given_mask is None:
             continue
-        found = ops.cast(found, "bool")
+        given_mask = ops.cast(given_mask, "bool")
         present = given.get("padding_mask")
         if present is not None:
             present = ops.cast(present, "bool")
-            if not compatible(tuple(found.shape), tuple(present.shape)):
+            if not compatible(tuple(given_mask.shape), tuple(present.shape)):
                 raise ValueError(
                     "`mask` must have the shape of `padding_mask`, "
-                    f"{tuple(present.shape)}. Received: mask.shape={tuple(found.shape)}"
+                    f"{tuple(present.shape)}. Received: mask.shape={tuple(given_mask.shape)}"
                 )
-            found = ops.logical_and(present, found)
-        given["padding_mask"] = found
+            given_mask = ops.logical_and(present, given_mask)
+        given["padding_mask"] = given_mask
     if any(value is not None for value in masks.values()):
         raise ValueError(
             f"`mask` must mask {key!r}. Received: masks of "

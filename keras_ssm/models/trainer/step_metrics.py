@@ -24,8 +24,8 @@ def update(compiled, y, y_pred, sample_weight, valid):
     alike = like_outputs(y, y_pred)
     masked = StepMask()([y_pred, valid])
     metrics, weighted = parts_of_metrics(compiled, alike, y_pred)
-    for found, weights in ((metrics, None), (weighted, sample_weight)):
-        for metric in found:
+    for group, weights in ((metrics, None), (weighted, sample_weight)):
+        for metric in group:
             if not targets.is_of_keras(metric):
                 metric.update_state(y, masked, sample_weight=weights)
             elif isinstance(metric, keras.metrics.MeanMetricWrapper):

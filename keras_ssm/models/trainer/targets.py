@@ -84,13 +84,13 @@ def checked(model, x, y, sample_weight, lengths):
         lengths = None if lengths is None else [n // body.stride for n in lengths]
     fill = ignored_class(model) if steps else None
     y = _rows("y", y, mask, lengths, steps, 0 if fill is None else fill)
-    kept = reads_every_target(model)
-    if steps and kept and (y.ndim < 2 or y.shape[1] != mask.shape[1]):
+    reads_all = reads_every_target(model)
+    if steps and reads_all and (y.ndim < 2 or y.shape[1] != mask.shape[1]):
         raise ValueError(
             f"`y` must have one entry for each of the {mask.shape[1]} steps of a row of `x`. "
             f"Received: y.shape={y.shape}"
         )
-    if kept and y.dtype.kind == "f" and not np.isfinite(y).all():
+    if reads_all and y.dtype.kind == "f" and not np.isfinite(y).all():
         place = tuple(int(i) for i in np.argwhere(~np.isfinite(y))[0])
         raise ValueError(f"`y` must be finite. Received: {y[place]} at {place}")
     model.check_targets(y)
@@ -316,7 +316,10 @@ def reads_every_target(model):
     return is_of_keras(getattr(model, "loss", None))
 
 
-def is_of_keras(thing):
+def is_of_keras(function):
     """Whether this is the name of a loss or metric of Keras, or one itself."""
-    thing = getattr(thing, "_fn", thing)  # what Keras wrapped
-    return isinstance(thing, str) or str(getattr(thing, "__module__", "")).split(".")[0] == "keras"
+    function = getattr(function, "_fn", function)  # what Keras wrapped
+    return (
+        isinstance(function, str)
+        or str(getattr(function, "__module__", "")).split(".")[0] == "keras"
+    )

@@ -1,4 +1,4 @@
-"""`tf.data` on the road of all batches: the inputs in TensorFlow, the checks in NumPy."""
+"""Batches of `tf.data`, converted like all others: inputs in TensorFlow, checks in NumPy."""
 
 import keras
 
@@ -8,13 +8,13 @@ from keras_ssm.models.trainer.data_streams import packed
 from keras_ssm.models.trainer.finite_inputs import check_finite
 
 
-def convert_tf_dataset(model, dataset, road):
+def convert_tf_dataset(model, dataset, converter):
     """Returns the dataset with converted batches.
 
     Args:
         model: the model.
         dataset: `tf.data.Dataset` of batches.
-        road: `BatchConverter`.
+        converter: `BatchConverter`.
 
     Raises:
         ValueError: for elements of unknown rank or that are no batches.
@@ -25,32 +25,32 @@ def convert_tf_dataset(model, dataset, road):
 
     @tf.autograph.experimental.do_not_convert
     def convert(*batch):
-        x, y, sample_weight = road.unpacked(batch)
+        x, y, sample_weight = converter.unpacked(batch)
         lengths = _lengths(x[model.input_key] if isinstance(x, dict) else x)
-        x, y, sample_weight = model._convert(x, y, sample_weight, purpose=road.purpose)
+        x, y, sample_weight = model._convert(x, y, sample_weight, purpose=converter.purpose)
         if "timesteps" in x:
-            x = {**x, "timesteps": _timesteps(road, x)}
+            x = {**x, "timesteps": _timesteps(converter, x)}
         if y is None or isinstance(y, dict):
             return packed(x, y, sample_weight)
-        return x, *_targets(model, road, x, y, sample_weight, lengths)
+        return x, *_targets(model, converter, x, y, sample_weight, lengths)
 
     return dataset.map(convert)
 
 
-def _timesteps(road, x):
+def _timesteps(converter, x):
     """The times between samples, checked."""
     import tensorflow as tf
 
     def check(timesteps, mask):
-        with road.remembering():
+        with converter.remembering():
             return model_timesteps(timesteps, mask)
 
-    found = tf.numpy_function(check, [x["timesteps"], x["padding_mask"]], x["timesteps"].dtype)
-    found.set_shape(x["timesteps"].shape)
-    return found
+    checked = tf.numpy_function(check, [x["timesteps"], x["padding_mask"]], x["timesteps"].dtype)
+    checked.set_shape(x["timesteps"].shape)
+    return checked
 
 
-def _targets(model, road, x, y, sample_weight, lengths):
+def _targets(model, converter, x, y, sample_weight, lengths):
     """Targets and weights, checked together with the inputs."""
     import tensorflow as tf
 
@@ -65,11 +65,11 @@ def _targets(model, road, x, y, sample_weight, lengths):
             value = value.to_tensor()
         if value is not None:
             parts[name] = value
-    weighs = sample_weight is not None or road.class_weight is not None
+    weighs = sample_weight is not None or converter.class_weight is not None
     dtypes = [tf.int64 if y.dtype == tf.string else y.dtype] + [tf.as_dtype(float_dtype)] * weighs
 
     def check(*values):
-        with road.remembering():
+        with converter.remembering():
             given = dict(zip(parts, values, strict=True))
             inputs = {key: given["inputs"], "padding_mask": given["mask"]}
             check_finite(inputs, key, getattr(model, "backbone", model).mask_inputs)
@@ -78,18 +78,18 @@ def _targets(model, road, x, y, sample_weight, lengths):
             lengths = given.get("lengths")
             lengths = None if lengths is None else [int(n) for n in lengths]
             y, weights = targets.checked(model, inputs, y, weights, lengths)
-            weights = targets.class_weights(model, y, weights, road.class_weight)
+            weights = targets.class_weights(model, y, weights, converter.class_weight)
         y = y.astype(dtypes[0].as_numpy_dtype)
         return [y] + ([weights.astype(float_dtype)] if weighs else [])
 
-    found = tf.numpy_function(check, list(parts.values()), dtypes)
+    checked = tf.numpy_function(check, list(parts.values()), dtypes)
     steps = model.has_step_outputs
     rank = y.shape.rank
     free = 2 if steps else 1
-    found[0].set_shape([None] * min(free, rank) + list(y.shape[free:]))
+    checked[0].set_shape([None] * min(free, rank) + list(y.shape[free:]))
     if weighs:
-        found[1].set_shape([None] * (2 if steps and rank > 1 else 1))
-    return found
+        checked[1].set_shape([None] * (2 if steps and rank > 1 else 1))
+    return checked
 
 
 def _rows(given, name):
@@ -135,8 +135,8 @@ def _check_spec(model, spec):
         return
     single = isinstance(y, tf.TensorSpec) and y.shape.rank == 0
     if x.shape.rank < rank or single:
-        what = f"y of shape {tuple(y.shape)}" if single else f"x of shape {tuple(x.shape)}"
+        received = f"y of shape {tuple(y.shape)}" if single else f"x of shape {tuple(x.shape)}"
         raise ValueError(
             "A `tf.data.Dataset` must yield batches: call `.batch(batch_size)` on it, or "
-            f"`.ragged_batch` for rows of different lengths. Received: {what}"
+            f"`.ragged_batch` for rows of different lengths. Received: {received}"
         )
