@@ -33,10 +33,18 @@ OWN = {
 IGNORED = {
     Path(__file__).parent / name for name, backends in OWN.items() if BACKEND not in backends
 }
+ONCE = re.compile(r'^pytestmark = .*pytest\.mark\.once\("(\w+)"\)', re.MULTILINE)
 
 
-def pytest_ignore_collect(collection_path):
-    return True if collection_path in IGNORED else None
+def pytest_ignore_collect(collection_path, config):
+    """Leaves out whole files, whose imports alone would take seconds."""
+    if collection_path in IGNORED:
+        return True
+    if collection_path.suffix != ".py" or config.option.markexpr != "not slow":
+        return None
+    text = collection_path.read_text(encoding="utf-8")
+    once = ONCE.search(text)
+    return True if once and once[1] != BACKEND and "everywhere" not in text else None
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -65,12 +73,11 @@ def _can_run(item):
     if "float64" in item.fixturenames and BACKEND != "torch":
         # PyTorch, which compiles nothing, is compared with the recordings in float64.
         return item.path.name == "test_float64.py"
+    if importlib.util.find_spec("tensorflow") is not None:
+        return True
     # Data of TensorFlow on any backend, and models handed to it: a GPU machine may lack it.
-    needs_tensorflow = (
-        any(name in item.name for name in ("tensorflow", "tf.data", "tf_data"))
-        or IMPORTS_TENSORFLOW.search(inspect.getsource(item.function)) is not None
-    )
-    return not needs_tensorflow or importlib.util.find_spec("tensorflow") is not None
+    named = any(name in item.name for name in ("tensorflow", "tf.data", "tf_data"))
+    return not named and IMPORTS_TENSORFLOW.search(inspect.getsource(item.function)) is None
 
 
 def pytest_collection_finish(session):

@@ -65,8 +65,8 @@ def evaluations(cases, each_time, quick, without):
     Args:
         cases: list of names.
         each_time: methods of which none is marked as slow.
-        quick: names of cases of which none is marked as slow; on the backends that compile,
-            their own choice of method.
+        quick: names of cases of which none is marked as slow; on the backends that compile, the
+            first of them by its own choice of method.
         without: dict of the methods that cases lack.
     """
     pairs = [
@@ -76,6 +76,7 @@ def evaluations(cases, each_time, quick, without):
         if method not in without.get(case, ())
     ]
     methods = ("auto", "fft", "recurrent") if BACKEND == "torch" else ("auto",)
+    quick = some(quick)
     fast = [p for p in pairs if (p[0] in quick and p[1] in methods) or p[1] in each_time]
     slow = pytest.mark.slow
     return [pytest.param(*pair, marks=[] if pair in fast else slow) for pair in pairs]

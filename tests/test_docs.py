@@ -4,7 +4,6 @@ import ast
 import functools
 import importlib
 import inspect
-import pkgutil
 import re
 import shlex
 import shutil
@@ -34,13 +33,15 @@ def documented():
 
     Each time on PyTorch, and those of a backend's own module on that one.
     """
-    for module in pkgutil.walk_packages(keras_ssm.__path__, "keras_ssm."):
-        other = {"jax", "tensorflow", "torch"} - {BACKEND}
-        name = module.name.rsplit(".")[-1]
-        if name in other or name.startswith("triton_"):
-            continue  # another backend's library, or kernels, which have tests of their own
-        marks = [] if name == BACKEND else [pytest.mark.once("torch")]
-        module = importlib.import_module(module.name)
+    others = {"jax", "tensorflow", "torch"} - {BACKEND}
+    package = Path(keras_ssm.__file__).parent
+    for path in sorted(package.rglob("*.py")):
+        names = path.relative_to(package).with_suffix("").parts
+        if (others | {"triton", "__main__"}) & {*names}:
+            continue  # another backend's library, kernels with tests of their own, the command
+        names = [name for name in names if name != "__init__"]
+        marks = [] if BACKEND in names else [pytest.mark.once("torch")]
+        module = importlib.import_module(".".join(["keras_ssm", *names]))
         for thing in vars(module).values():
             if getattr(thing, "__module__", None) != module.__name__:
                 continue
@@ -182,6 +183,7 @@ def test_commands_of_converting_run(quiet):
         assert result.exit_code == 0, (line, result.output)
 
 
+@pytest.mark.once("torch")
 def test_public_names_have_docstrings():
     for package in (
         "convert",

@@ -30,12 +30,15 @@ CLOSING = re.compile(r"\d+ (passed|failed|error|skipped).* in [\d.]+s")
 
 def command_of(slow, gpu, workers):
     command = [sys.executable, "-m", "pytest", "-q", "-n", str(workers), "--durations", "5"]
+    command += ["--dist", "worksteal"]  # a file stays in one process, which makes its models once
     command += [] if slow else ["-m", "not slow"]
     return command + [f"--ignore-glob=tests/{name}" for name in NOT_ON_GPU if gpu]
 
 
 def environment_of(backend, gpu):
     environment = {**os.environ, "KERAS_BACKEND": backend, "TF_CPP_MIN_LOG_LEVEL": "3"}
+    # Without files of bytecode every process would compile the tests and the package anew.
+    environment.pop("PYTHONDONTWRITEBYTECODE", None)
     for name in ("OMP_NUM_THREADS", "TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS"):
         environment.setdefault(name, "1")  # the processes share the cores already
     if gpu:

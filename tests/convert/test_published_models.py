@@ -47,8 +47,7 @@ def check_logits(path, record):
     return model
 
 
-@pytest.mark.everywhere
-@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize("name", CASES)  # with gradients everywhere: test_mamba_models.py
 def test_logits_of_recorded_models(name):
     check_logits(folder(name), recorded(name))
 

@@ -5,7 +5,7 @@ import pytest
 
 from keras_ssm.layers import S4
 from tests.backend_tools import relative_error
-from tests.recordings import AUTO, S4Recording, evaluations, join, parts, slow_but, some, stacked
+from tests.recordings import AUTO, S4Recording, evaluations, join, parts, slow_but, stacked
 
 STANDALONE = [
     "all_combo",
@@ -182,7 +182,8 @@ def check_states(name, dtype):
     recording.check_states(close, close, methods)
 
 
-@pytest.mark.parametrize("name", slow_but(some(QUICK_STATES), WITH_STATE))
+@pytest.mark.once("torch")  # elsewhere test_layers.py has states
+@pytest.mark.parametrize("name", slow_but(QUICK_STATES, WITH_STATE))
 def test_states_float32(name):
     check_states(name, "float32")
 
@@ -225,6 +226,7 @@ def check_rates(dtype):
         check_kernel(recording, recording.array(f"K_rate{rate}"))
 
 
+@pytest.mark.once("torch")  # those of S4D are read everywhere
 def test_rates_float32():
     check_rates("float32")
 
@@ -240,7 +242,8 @@ def check_growing(name, dtype):
         check_kernel(recording, recording.array(f"call{call}/K"))
 
 
-@pytest.mark.parametrize("name", slow_but(some(GROWING), GROWING))
+@pytest.mark.once("torch")
+@pytest.mark.parametrize("name", GROWING)
 def test_growing_lengths_float32(name):
     check_growing(name, "float32")
 

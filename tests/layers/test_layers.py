@@ -333,6 +333,7 @@ def test_a_band_limit_belongs_to_the_rate_of_the_training():
         assert ((to_numpy(layer.discretize().dC) == 0) == silent).all()
 
 
+@pytest.mark.once("torch")
 @pytest.mark.parametrize("case", cases(lambda case: case.has_state), ids=repr)
 def test_a_row_without_valid_steps_keeps_its_state(case, rng):
     layer = case.make(chunk_size=4)

@@ -32,6 +32,7 @@ def test_statistics_are_those_of_pandas_and_see_nothing_that_comes_later(data):
     assert np.allclose(back[mask], x[mask], atol=1e-5)
 
 
+@pytest.mark.once("torch")
 def test_a_state_goes_on_over_covered_steps_too(data):
     x, mask = data
     layer = RunningNormalization(span=12)

@@ -9,8 +9,10 @@ from keras import ops
 
 from keras_ssm.layers import S4D, S5, ConvEncoder, Mamba
 from keras_ssm.models import SSMBackbone, SSMClassifier
-from tests.backend_tools import BACKEND, gradients, relative_error, to_numpy
+from tests.backend_tools import gradients, relative_error, to_numpy
 
+ONCE = pytest.mark.once("torch")
+GRAPH = pytest.mark.once("torch", "tensorflow")  # whose graph does not know the lengths
 pytestmark = pytest.mark.once("torch")
 
 
@@ -34,7 +36,9 @@ def definition(encoder, x):
 
 
 @pytest.mark.everywhere
-@pytest.mark.parametrize(("width", "stride"), [(5, 3), (6, 3), (4, 1)])
+@pytest.mark.parametrize(
+    ("width", "stride"), [(5, 3), *(pytest.param(*n, marks=ONCE) for n in ((6, 3), (4, 1)))]
+)
 def test_a_step_reads_the_samples_before_its_end(rng, width, stride):
     encoder = ConvEncoder(4, width, stride)
     x = rng.standard_normal((2, 11, 2)).astype("float32")
@@ -90,8 +94,7 @@ def test_time_goes_on_over_holes(rng):
     assert relative_error(y[0, valid], expected[0, valid]) < 1e-5
 
 
-@pytest.mark.everywhere
-@pytest.mark.parametrize("kind", [S4D, pytest.param(Mamba, marks=pytest.mark.once("torch"))])
+@pytest.mark.parametrize("kind", [S4D, Mamba])  # streams of it everywhere: test_stream.py
 def test_pieces_of_any_size_give_the_steps_of_the_whole(rng, kind):
     model = SSMClassifier(make_backbone(kind(state_dim=4, seed=0)), num_classes=2)
     backbone = model.backbone
@@ -99,7 +102,7 @@ def test_pieces_of_any_size_give_the_steps_of_the_whole(rng, kind):
     mask = np.arange(17) < np.array([[17], [7], [11]])
     whole = to_numpy(backbone({"inputs": x, "padding_mask": mask}))
     steps, logits, state = [[], [], []], None, model.get_initial_state(3)
-    cuts = [0, 1, 2, 9, 17] if (kind, BACKEND) == (S4D, "torch") else [0, 2, 17]
+    cuts = [0, 1, 2, 9, 17] if kind is S4D else [0, 2, 17]
     for start, end in itertools.pairwise(cuts):
         piece = {"inputs": x[:, start:end], "padding_mask": mask[:, start:end]}
         valid = to_numpy(backbone.output_mask(piece["padding_mask"], state["layers"]))
@@ -145,8 +148,7 @@ def test_another_rate_takes_other_weights(rng, factor):
     assert float(plain.rescaled(2).step_scale) == 2.0
 
 
-@pytest.mark.everywhere
-@pytest.mark.parametrize("pooling", ["mean", pytest.param(None, marks=pytest.mark.once("torch"))])
+@pytest.mark.parametrize("pooling", [pytest.param("mean", marks=GRAPH), None])
 def test_training_and_files(rng, tmp_path, pooling):
     model = SSMClassifier(make_backbone(), num_classes=2, pooling=pooling)
     rows = [rng.standard_normal((n, 2)).astype("float32") for n in (13, 9, 7, 12)]

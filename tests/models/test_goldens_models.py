@@ -42,7 +42,6 @@ QUICK = MODELS
 if BACKEND != "torch":
     QUICK = [
         "b_example_s4block_dplr",
-        "d_dss_lra_listops",
         "s5_listops",
     ]
 
@@ -176,10 +175,7 @@ def test_training_float32(name):
     check_training(name)
 
 
-BACKBONES = [
-    pytest.param("c_backbone_step_diag_postnorm", marks=pytest.mark.once("torch")),
-    "c_backbone_step_dplr_prenorm",
-]
+BACKBONES = ["c_backbone_step_diag_postnorm", "c_backbone_step_dplr_prenorm"]
 
 
 def check_steps(name):
@@ -216,6 +212,7 @@ def check_steps(name):
         assert relative_error(state, expected) < close
 
 
+@pytest.mark.once("torch")  # elsewhere test_layers.py has steps
 @pytest.mark.parametrize("name", BACKBONES)
 def test_steps_float32(name):
     check_steps(name)

@@ -109,7 +109,8 @@ def test_steps_go_on_from_a_prompt(record, tolerances):
     assert_states(states[:1], record, "prefill1", tolerance)
 
 
-@pytest.mark.parametrize("kind", [Mamba, pytest.param(Mamba2, marks=pytest.mark.once("torch"))])
+@pytest.mark.once("torch")  # elsewhere a language model trains: test_lm_training.py
+@pytest.mark.parametrize("kind", [Mamba, Mamba2])
 def test_a_classifier_of_it_learns_and_survives_a_file(kind, tmp_path, rng):
     mixer = kind(state_dim=8, seed=0, **({"head_dim": 4} if kind is Mamba2 else {}))
     backbone = SSMBackbone(

@@ -91,7 +91,8 @@ def test_what_sets_the_units(x):
 METRICS = ["mae", keras.metrics.RootMeanSquaredError, keras.metrics.R2Score]
 
 
-@pytest.mark.parametrize("outputs", [1, pytest.param(2, marks=ONCE)])
+@ONCE
+@pytest.mark.parametrize("outputs", [1, 2])
 def test_numbers_at_every_step_count_where_they_are_valid(x, rng, outputs):
     metrics = [m if isinstance(m, str) else m() for m in METRICS]
     model = make_model(outputs, pooling=None, metrics=metrics, normalize_targets=False)
@@ -113,6 +114,7 @@ def test_numbers_at_every_step_count_where_they_are_valid(x, rng, outputs):
     np.testing.assert_allclose(loss, ((error**2).mean(1) * weights[MASK]).mean(), rtol=1e-5)
 
 
+@ONCE
 def test_streams_of_batches_have_targets_of_one_axis_less(x, rng):
     """Four steps in four rows: no axis may be taken for another."""
     import tensorflow as tf

@@ -118,9 +118,7 @@ def own_loss(y_true, y_pred):
     return keras.ops.mean((y_pred - 1.0) ** 2)
 
 
-@pytest.mark.parametrize(
-    "adapt", [pytest.param("lora", marks=pytest.mark.once("torch", "jax")), "int8"]
-)
+@pytest.mark.parametrize("adapt", ["lora", "int8"])
 def test_adaptation_keeps_what_was_compiled(series, adapt):
     x, y = series
     model = make_model(num_layers=1, hidden_dim=4)

@@ -15,7 +15,8 @@ KINDS = ("s4d", "s4_bidirectional", "dss_growing", "s5")
 HIGHEST = (lax.Precision.HIGHEST, lax.Precision.HIGHEST)
 
 
-@pytest.fixture(params=["cpu", "gpu"])
+# On a CPU a product has its full precision, whatever a program says.
+@pytest.fixture(params=[pytest.param("cpu", marks=pytest.mark.slow), "gpu"])
 def forms(request, monkeypatch):
     """The form of an evaluation that is for a CPU, or the other one."""
     if request.param == "gpu":

@@ -275,9 +275,8 @@ def test_what_a_wrong_card_computes_is_not_used(rng, counted, monkeypatch):
     monkeypatch.setattr(
         triton_bank.Walk, "starts", lambda *a, **k: [0.9 * x for x in right(*a, **k)]
     )
-    assert triton_check.error_of_bank(device, torch.float32, 16) > 1e-3
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda _: "a card")
-    with pytest.warns(UserWarning, match="do not work on a card"):
+    with pytest.warns(UserWarning, match=r"do not work on a card.* Found: 0\.\d*[1-9]"):
         assert not torch_bank._is_right(device, torch.float32, 16)
 
 

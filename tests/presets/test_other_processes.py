@@ -12,6 +12,8 @@ from tests.hub_client import environment
 from tests.hub_server import HubServer
 from tests.small_preset import INFO, X, make_model, run_python
 
+QUICK_TO_COMPILE = "--xla_backend_optimization_level=0 --xla_cpu_use_fusion_emitters=false"
+
 # The package is imported first and nothing of it by name: Keras must find the classes of files.
 SCRIPT = """
 import sys
@@ -89,7 +91,7 @@ def test_files_go_to_every_backend_and_back(other, tmp_path, saved, script):
     publishes = (BACKEND, other) == ("torch", "jax")
     settings = {"KERAS_BACKEND": other}
     if other == "jax":
-        settings["XLA_FLAGS"] = "--xla_backend_optimization_level=0"
+        settings["XLA_FLAGS"] = QUICK_TO_COMPILE
     if publishes:
         server = HubServer(lfs=(".h5",))
         settings.update(environment(server, tmp_path / "cache"))

@@ -38,7 +38,6 @@ def waves():
     return rows, np.where(hertz > 0.15, "quick", "slow"), hertz
 
 
-@pytest.mark.everywhere
 def test_both_learn_lists_of_sequences(waves):
     rows, labels, _ = waves
     arguments = {"hidden_dim": 16, "epochs": 15, "batch_size": 8, "dropout": 0.0}

@@ -43,7 +43,6 @@ def interrupted(system, out, patch, name, time):
         TOOL["train"](system, out, EPOCHS)
 
 
-@pytest.mark.everywhere
 def test_interrupted_runs_go_on_bit_for_bit(tmp_path, peace, monkeypatch):
     out = tmp_path / "run"
     interrupted("best", out, monkeypatch, "backup/latest.weights.h5", time=2)

@@ -217,13 +217,13 @@ def test_gaps_among_the_targets_are_no_values_of_their_own(data, monkeypatch):
 
 @pytest.mark.once("torch")
 def test_many_series_are_read_in_blocks(monkeypatch):
-    series = [waves(40 + i, seed=i) for i in range(5)]
+    series = [waves(40 + i, seed=i) for i in range(3)]
     for head in ("direct", "closed_loop"):
         model = small(head=head)
         model.fit(series, validation=10, epochs=0, verbose=0)
         shaken(model)
         expected, later = model.predict(series), model.update([x[:3] for x in series])
-        monkeypatch.setattr(rolling, "ROWS", 4)
+        monkeypatch.setattr(rolling, "ROWS", 2)
         found, after = model.predict(series), model.update([x[:3] for x in series])
         monkeypatch.undo()
         assert np.allclose(found, expected, rtol=1e-5) and np.allclose(after, later, rtol=1e-5)
@@ -414,6 +414,7 @@ def test_covariates_that_end_early_are_refused():
             model.predict(x, future=future)
 
 
+@pytest.mark.once("torch")
 def test_rows_that_cannot_follow_are_refused(model, data):
     model.predict([data[:60], data[:50]])
     for rows in (data[60:61], [data[60:61]], [data[60:61]] * 3):  # of which series?
@@ -428,6 +429,7 @@ def test_rows_that_cannot_follow_are_refused(model, data):
     assert all(np.allclose(a, b, atol=1e-5) for a, b in zip(found, expected, strict=True))
 
 
+@pytest.mark.once("torch")
 def test_rows_of_another_time_zone_follow_and_those_of_none_do_not(model, data):
     index = pd.date_range("2024-03-30", periods=len(data), freq="h", tz="Europe/Berlin")
     frame = pd.DataFrame(data, index=index, columns=[0, 1])
@@ -440,6 +442,7 @@ def test_rows_of_another_time_zone_follow_and_those_of_none_do_not(model, data):
     assert np.allclose(found, expected, atol=1e-5)
 
 
+@pytest.mark.once("torch")
 def test_a_backtest_with_refit_scores_all_windows_of_series_that_begin_late():
     values, dates = waves(60)[:, 1], pd.date_range("2024-01-01", periods=60, freq="D")
     late = pd.DataFrame({"unique_id": "a", "ds": dates[-7:], "y": values[-7:]})

@@ -92,6 +92,7 @@ def test_generation_within_fit():
         assert samples.found == samples.read()
 
 
+@pytest.mark.once("torch")  # elsewhere a preset does: test_language_presets.py
 @pytest.mark.parametrize("name", CASES)
 def test_recorded_tokens(name):
     record = recorded(name)

@@ -38,7 +38,7 @@ def loss(model, *data, **kwargs):
     return model.evaluate(*data, verbose=0, return_dict=True, **kwargs)["loss"]
 
 
-@pytest.mark.eager
+@pytest.mark.once("torch")
 def test_fit_on_texts_learns():
     model = model_of(ByteTokenizer(), "join")
     model.compile(optimizer=keras.optimizers.Adam(0.05))
