@@ -23,6 +23,7 @@ STRATA = (
     ("callbacks", "convert", "datasets", "export", "hub", "plotting"),
     ("training",),
     ("recipes", "sklearn"),
+    ("gallery",),
     ("benchmark", "demo", "experiments"),
     ("cli",),
     ("__main__",),

@@ -182,8 +182,9 @@ def _scores(document):
     for entry in document.get("scores", []):
         line = f"- {presets.table.score(entry)}"
         if seeds := entry.get("seeds"):
-            shown = presets.table.shown
-            each = ", ".join(f"{shown(value)} (seed {seed})" for seed, value in seeds.items())
+            metric = entry.get("metric", "")
+            shown = (f"{presets.table.shown(v, metric)} (seed {s})" for s, v in seeds.items())
+            each = ", ".join(shown)
             line += f"; {each}; the first is the one that is published"
         if command := entry.get("command"):
             line += f": `{command}`"

@@ -33,7 +33,8 @@ from keras_ssm.presets.published_models import (
     weight_names,
 )
 from keras_ssm.presets.registry import ORGANISATION, find, handle, list_presets, resolve
-from keras_ssm.presets.table import markdown_table
+from keras_ssm.presets.results import RESULTS_FILE, read_results, write_results
+from keras_ssm.presets.table import markdown_results, markdown_table
 from keras_ssm.presets.weights_check import check_weights
 
 __all__ = [
@@ -44,6 +45,7 @@ __all__ = [
     "ORIGINAL",
     "PRESET_FILE",
     "PUBLISHED_FORMATS",
+    "RESULTS_FILE",
     "SCHEME",
     "Documents",
     "FoundPreset",
@@ -63,12 +65,14 @@ __all__ = [
     "is_read_on_load",
     "is_weight_file",
     "list_presets",
+    "markdown_results",
     "markdown_table",
     "migrate_document",
     "migrated",
     "published_format",
     "read",
     "read_json",
+    "read_results",
     "resolve",
     "sha256",
     "verify",
@@ -76,5 +80,6 @@ __all__ = [
     "weight_index",
     "weight_names",
     "write",
+    "write_results",
     "writing",
 ]

@@ -40,6 +40,7 @@ class Recipe(abc.ABC):
         baselines: tuple of str. Those of `systems` of which no preset is made.
         settings: dict. What `NAME=VALUE` overrides, with its defaults.
         rising: tuple of str. Metrics of which more is better. Defaults to `("accuracy",)`.
+        picture_shape: height and width, where a row is an image, to draw it. Defaults to `None`.
     """
 
     name: str
@@ -47,6 +48,7 @@ class Recipe(abc.ABC):
     baselines: tuple[str, ...] = ()
     settings: dict[str, object]
     rising: tuple[str, ...] = ("accuracy",)
+    picture_shape: tuple[int, int] | None = None
 
     def settings_of(self, system: str, overrides: dict | None = None) -> dict:
         """Returns the settings of one run.
@@ -75,6 +77,13 @@ class Recipe(abc.ABC):
                 )
             settings[name] = value
         return settings
+
+    def preset_name(self, system: str, settings: dict) -> str:
+        """Returns the name of the preset, or baseline, of a system trained with these settings.
+
+        It begins with the system. Settings that make another task of it are told by the rest.
+        """
+        return f"{system}_{self.name}"
 
     @abc.abstractmethod
     def read(self, directory: Path) -> Splits:

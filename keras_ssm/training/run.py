@@ -13,6 +13,7 @@ from keras_ssm.training.best_weights import LAST, BestWeights
 from keras_ssm.training.clock import Clock
 from keras_ssm.training.learning_curve import LearningCurve
 from keras_ssm.training.not_finite import Enough, FirstGone, NotFinite, StopAtNaN
+from keras_ssm.training.preset_facts import facts_of, row_of
 from keras_ssm.training.progress import Progress
 from keras_ssm.training.recipe import Recipe
 from keras_ssm.training.results import origin, read_json, write_json
@@ -175,29 +176,10 @@ def _explained(error, recipe, splits, out, asked):
 
 def save(model, recipe, results, directory, part):
     """Saves the preset of a run, whose scores are those of the test part, and its card."""
-    facts = recipe.facts(results["system"], results["settings"])
-    facts["name"] = directory.name
-    facts["recipe"] = {key: results[key] for key in ("recipe", "system", "seed", "settings")}
-    facts["scores"] = []
-    for metric, value in results["scores"]["test"].items():
-        entry = {"metric": on_test(metric), "value": round(value, 4)}
-        count = recipe.count(metric, part)
-        entry |= {} if count is None else {"count": count}
-        facts["scores"].append({**entry, "command": results["command"]})
-    facts["training"] = (
-        f"Recipe `{results['recipe']}`: {results['steps']} steps in "
-        f"{results['processor_seconds']:.0f} s of processor time ({results['wall_seconds']:.0f} s "
-        f"by the clock) on {results['machine']}, {results['backend']}. The test part was read "
-        "once, after training."
-    )
-    model.save_to_preset(directory, info=facts)
+    facts = facts_of(recipe, results["settings"], [row_of(recipe, results)], part)
+    model.save_to_preset(directory, info={**facts, "name": directory.name})
     with writing_file(directory / "README.md") as file:
         file.write_text(hub.card(directory), encoding="utf-8")
-
-
-def on_test(metric):
-    """The name of a score of the test part in `preset.json`."""
-    return f"{metric} on the test part"
 
 
 def _claim(out, asked):

@@ -11,7 +11,14 @@ from scipy import stats
 
 import keras_ssm
 from keras_ssm import cli, presets
-from keras_ssm.models import SSMBackbone, SSMCausalLM, SSMClassifier, SSMPairClassifier, SSMTask
+from keras_ssm.models import (
+    SSMBackbone,
+    SSMCausalLM,
+    SSMClassifier,
+    SSMForecaster,
+    SSMPairClassifier,
+    SSMTask,
+)
 from keras_ssm.presets import registry
 from tests.hub_client import offline
 
@@ -118,8 +125,10 @@ def test_presets_of_the_classes(own):
     names = set(keras_ssm.list_presets())
     assert set(SSMBackbone.presets) == set(SSMTask.presets) == names
     language = {name for name in names if name.endswith("_tinyshakespeare")}
-    assert set(SSMClassifier.presets) == names - language
+    forecasts = {name for name in names if "etth1" in name or name.endswith("_ecg_ahead")}
+    assert set(SSMClassifier.presets) == names - language - forecasts
     assert set(SSMCausalLM.presets) == language
+    assert set(SSMForecaster.presets) == forecasts
     assert SSMPairClassifier.presets == {}
     entry = SSMClassifier.presets["s5_digits"]
     assert entry["kaggle_handle"] == "hf://keras-ssm/s5_digits"
@@ -150,5 +159,8 @@ def test_intervals_of_scores():
 
 def test_the_readme_has_the_table():
     result = CliRunner().invoke(cli.main, ["list", "--markdown"])
-    assert result.output == presets.markdown_table() and result.output.count("\n") == 10
+    assert result.output == presets.markdown_table()
+    assert result.output.count("\n") == len(keras_ssm.list_presets()) + 2
     assert result.output in (ROOT / "README.md").read_text(encoding="utf-8")
+    page = (ROOT / "docs" / "zoo.md").read_text(encoding="utf-8")
+    assert presets.markdown_results() in page and "ridge" in presets.markdown_results()

@@ -1,0 +1,8 @@
+"""What a preset is told by: pictures of what it does, its calibration, the cost of a step."""
+
+from keras_ssm.gallery.calibration import calibration_error
+from keras_ssm.gallery.costs import step_cost
+from keras_ssm.gallery.pictures import pictures
+from keras_ssm.gallery.zoo import collect, redraw
+
+__all__ = ["calibration_error", "collect", "pictures", "redraw", "step_cost"]

@@ -1,0 +1,82 @@
+"""Pictures of a classifier."""
+
+import numpy as np
+
+from keras_ssm.gallery.calibration import calibration_error
+from keras_ssm.plotting import plot_answers, plot_confusion_matrix, plot_reliability
+
+PREFIXES = 60  # of a sequence, where the model does not stream
+TELLING = 0.02  # an expected calibration error from which on there is something to see
+
+
+def pictures(subject):
+    """Three samples and the answers to them, the confusion matrix, and the calibration."""
+    labels, logits = np.asarray(subject.part.y), subject.logits
+    found = logits.argmax(axis=-1)
+    names = list(subject.recipe.classes)
+    drawn = {"samples.png": _answers(subject, labels, found, names)}
+    drawn["confusion.png"] = (
+        plot_confusion_matrix(labels, found, names),
+        "How often each class of the test part was taken for each other.",
+    )
+    calibration = calibration_error(logits, labels)
+    if calibration.error >= TELLING:
+        drawn["reliability.png"] = (
+            plot_reliability(
+                calibration.confidence,
+                calibration.accuracy,
+                calibration.counts,
+                calibration.error,
+            ),
+            "How often answers of the test part are right, against the probability that they have.",
+        )
+    return drawn
+
+
+def _answers(subject, labels, found, names):
+    rows = chosen(labels, found)
+    samples = [np.asarray(subject.part.x[row]) for row in rows]
+    titles = [
+        f"{names[labels[row]]}"
+        + ("" if found[row] == labels[row] else f", taken for {names[found[row]]}")
+        for row in rows
+    ]
+    preprocessor = getattr(subject.model, "preprocessor", None)
+    figure = plot_answers(
+        samples,
+        [softmax(_after_each_step(subject, sample)) for sample in samples],
+        titles,
+        names,
+        shape=subject.recipe.picture_shape,
+        sampling_rate=getattr(preprocessor, "sampling_rate", None),
+    )
+    how = "after each step" if subject.streams else "of what was read so far"
+    wrong = ", the last of them a mistake" if found[rows[-1]] != labels[rows[-1]] else ""
+    return figure, f"Three samples of the test part{wrong}, and the probabilities {how}."
+
+
+def chosen(labels, found, count=3):
+    """Numbers of the first right answers of different classes, and of the first wrong one."""
+    wrong = np.flatnonzero(found != labels)[:1]
+    right, seen = [], set()
+    for row in np.flatnonzero(found == labels):
+        if len(right) == count - len(wrong):
+            break
+        if labels[row] not in seen:
+            right.append(row)
+            seen.add(labels[row])
+    return [*map(int, right), *map(int, wrong)]
+
+
+def _after_each_step(subject, sample):
+    """Logits after each step; of a model that needs the whole sequence, of its beginnings."""
+    if subject.streams:
+        return np.asarray(subject.model.stream()(sample))[0]
+    ends = np.unique(np.linspace(1, len(sample), min(PREFIXES, len(sample)), dtype=int))
+    return np.asarray(subject.model.predict([sample[:end] for end in ends], verbose=0))
+
+
+def softmax(logits):
+    """Probabilities of logits, along the last axis."""
+    shares = np.exp(np.asarray(logits, "float64") - np.max(logits, axis=-1, keepdims=True))
+    return shares / shares.sum(axis=-1, keepdims=True)
