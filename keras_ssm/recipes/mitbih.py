@@ -112,15 +112,7 @@ class MITBIH(ClassificationRecipe):
     of_backbone = {"encoder": "conv", "prenorm": True, "final_norm": "layer"}
 
     def read(self, directory):
-        path = directory / "mitbih_subset" / "mitbih_10rec_360hz.npz"
-        if not path.is_file():
-            raise ValueError(
-                f"The data must lie in '{path}': records of the MIT-BIH Arrhythmia Database as "
-                "arrays `signal`, `record`, `ann_record`, `ann_sample` and `ann_symbol`. "
-                "Received: no such file"
-            )
-        with np.load(path) as file:
-            return Splits({name: file[name] for name in file.files}, None, None)
+        return Splits(read_records(directory), None, None)
 
     def arrange(self, splits, settings):
         check_choice("split", settings["split"], ("time", "patients"))
@@ -209,6 +201,19 @@ class MITBIH(ClassificationRecipe):
             },
             "licences": {"weights": "Apache-2.0", "data": DATA_LICENCE},
         }
+
+
+def read_records(directory):
+    """The arrays of the records: their signals, and the beats that were annotated."""
+    path = directory / "mitbih_subset" / "mitbih_10rec_360hz.npz"
+    if not path.is_file():
+        raise ValueError(
+            f"The data must lie in '{path}': records of the MIT-BIH Arrhythmia Database as arrays "
+            "`signal`, `record`, `ann_record`, `ann_sample` and `ann_symbol`. Received: no such "
+            "file"
+        )
+    with np.load(path) as file:
+        return {name: file[name] for name in file.files}
 
 
 def _intervals(row, place):

@@ -42,12 +42,14 @@ class ClassificationRecipe(Recipe):
         classes: tuple of str. Names of the labels 0, 1, ...
         input_dim: int. Features of a sample. Defaults to `1`.
         scale: float. Factor on the inputs, by the preprocessor. Defaults to `1.0`.
+        pooling: str or `None`. Where no setting says it. Defaults to `"mean"`.
         of_backbone: dict. Arguments of the backbone that are no settings. Defaults to none.
     """
 
     classes: tuple[str, ...]
     input_dim: int = 1
     scale: float = 1.0
+    pooling: str | None = "mean"
     of_backbone: dict = {}
 
     def arrange(self, splits: Splits, settings: dict) -> Splits:
@@ -65,7 +67,8 @@ class ClassificationRecipe(Recipe):
             self.make_backbone(system, seed, settings),
             num_classes=len(self.classes),
             preprocessor=self.make_preprocessor(settings),
-            pooling=settings.get("pooling", "mean"),
+            pooling=settings.get("pooling", self.pooling),
+            class_names=self.classes,
         )
 
     def make_backbone(self, system: str, seed: int, settings: dict) -> SSMBackbone:

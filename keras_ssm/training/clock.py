@@ -1,4 +1,7 @@
+import contextlib
 import time
+
+import keras
 
 from keras_ssm.training.run_backup import RunState
 
@@ -33,6 +36,16 @@ class Clock(RunState):
 
     def set_state(self, state):
         self.seconds, self.steps = dict(state["seconds"]), state["steps"]
+
+
+@contextlib.contextmanager
+def one_epoch(callbacks: list[keras.callbacks.Callback]):
+    """Counts the time within as the one epoch of what does not learn by steps."""
+    (clock,) = [callback for callback in callbacks if isinstance(callback, Clock)]
+    clock.on_train_begin()
+    clock.on_epoch_begin(0)
+    yield
+    clock.on_epoch_end(0)
 
 
 def _now():

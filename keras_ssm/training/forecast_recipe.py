@@ -6,7 +6,7 @@ from keras_ssm.forecasting import LSTM, DLinear, Naive, Ridge, SeasonalNaive
 from keras_ssm.models import SSMBackbone, SSMForecaster
 from keras_ssm.models.forecasting.keep_best import KeepBest
 from keras_ssm.optimizers import ssm_optimizer
-from keras_ssm.training.clock import Clock
+from keras_ssm.training.clock import one_epoch
 from keras_ssm.training.recipe import Recipe, Splits
 from keras_ssm.training.run_backup import RunBackup
 from keras_ssm.training.systems import cosine, make_mixer
@@ -124,11 +124,8 @@ class ForecastRecipe(Recipe):
         """Trains the forecaster by its own `fit`; a baseline learns as it does."""
         history = splits.train
         if isinstance(model, Linear):
-            (clock,) = [callback for callback in callbacks if isinstance(callback, Clock)]
-            clock.on_train_begin()
-            clock.on_epoch_begin(0)
-            model.fit(history)
-            clock.on_epoch_end(0)
+            with one_epoch(callbacks):
+                model.fit(history)
             return
         steps = settings["steps_per_epoch"]
         (backup,) = [callback for callback in callbacks if isinstance(callback, RunBackup)]

@@ -158,6 +158,45 @@ def beat_cnn(input_dim: int, num_classes: int, settings: dict, scale: float = 1.
     return keras.Model(inputs, Dense(num_classes, name="logits")(x), name="beat_cnn")
 
 
+def causal_cnn(input_dim: int, num_classes: int, settings: dict, scale: float = 1.0) -> keras.Model:
+    """Returns a convolutional network that gives logits at every step and sees what was before.
+
+    A step reads `encoder_width` samples, `encoder_stride` of them new. Each layer doubles the
+    distance that it sees back, by dilation.
+
+    Args:
+        input_dim: int. Features of a sample.
+        num_classes: int. Number of logits.
+        settings: dict of `num_layers`, `hidden_dim`, `dropout`, `encoder_width` and
+            `encoder_stride`.
+        scale: float. Factor on the inputs. Defaults to `1.0`.
+
+    Returns:
+        A `keras.Model`, not compiled, of a dict of `inputs` and `padding_mask`, of which the mask
+        pads on the right; its outputs are `(batch, length // encoder_stride, num_classes)`.
+
+    Example:
+        ```python
+        sizes = {"num_layers": 4, "hidden_dim": 32, "encoder_width": 8, "encoder_stride": 4}
+        model = keras_ssm.training.causal_cnn(2, 4, {**sizes, "dropout": 0.1})
+        ```
+
+    Reference:
+        [An Empirical Evaluation of Generic Convolutional and Recurrent Networks for Sequence
+        Modeling](https://arxiv.org/abs/1803.01271), section 3.
+    """
+    inputs, x, _ = _inputs(scale, input_dim)
+    width, stride = settings["encoder_width"], settings["encoder_stride"]
+    x = ops.pad(x, [[0, 0], [width - stride, 0], [0, 0]])
+    x = Conv1D(settings["hidden_dim"], width, strides=stride)(x)
+    for i in range(settings["num_layers"]):
+        layer = Conv1D(settings["hidden_dim"], 5, padding="causal", dilation_rate=2**i)
+        y = ops.relu(layer(keras.layers.LayerNormalization()(x)))
+        x = x + Dropout(settings["dropout"])(y)
+    x = keras.layers.LayerNormalization()(x)
+    return keras.Model(inputs, Dense(num_classes, name="logits")(x), name="causal_cnn")
+
+
 def _inputs(scale, features=1):
     inputs = masked_inputs(features)
     valid = ops.expand_dims(ops.cast(inputs["padding_mask"], "float32"), -1)

@@ -1,6 +1,5 @@
 """Every recipe runs from end to end, on few rows of its data."""
 
-import gzip
 import json
 
 import numpy as np
@@ -9,92 +8,13 @@ import pytest
 from keras_ssm import recipes
 from keras_ssm.models.forecasting import forecaster_training
 from keras_ssm.models.forecasting.keep_best import KeepBest
-from keras_ssm.recipes.tinyshakespeare import BYTES
 from keras_ssm.training import train
+from tests.recipes.data_writers import WRITERS
 from tests.shared_data import shared
 
 pytestmark = pytest.mark.once("torch")
 
 
-def vowels(directory, rng):
-    """A few rows of each speaker in the format of aeon."""
-    for part in ("TRAIN", "TEST"):
-        rows = []
-        for speaker in range(1, 10):
-            for _ in range(3):
-                x = rng.standard_normal((12, rng.integers(7, 30))).round(4)
-                rows.append(":".join(",".join(map(str, row)) for row in x) + f":{speaker}")
-        text = "\n".join(["@problemName JapaneseVowels", "@data", *rows, ""])
-        path = directory / "japanese_vowels" / f"JapaneseVowels_{part}.ts.gz"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(gzip.compress(text.encode()))
-
-
-def mnist(directory, rng):
-    """Images of noise in the format of MNIST."""
-    (directory / "mnist").mkdir()
-    for part, count in (("train", 100), ("t10k", 20)):
-        pixels = rng.integers(256, size=count * 784, dtype="uint8").tobytes()
-        labels = (np.arange(count) % 10).astype("uint8").tobytes()
-        for kind, header, content in (("images-idx3", 16, pixels), ("labels-idx1", 8, labels)):
-            path = directory / "mnist" / f"{part}-{kind}-ubyte.gz"
-            path.write_bytes(gzip.compress(bytes(header) + content, 1))
-
-
-def plays(directory, rng):
-    """As many bytes as there are of the plays."""
-    (directory / "tinyshakespeare").mkdir()
-    text = rng.integers(97, 123, size=BYTES, dtype="uint8").tobytes()
-    (directory / "tinyshakespeare" / "input.txt.gz").write_bytes(gzip.compress(text, 1))
-
-
-def hours(directory, rng):
-    """As many hours as there are of the transformer."""
-    (directory / "ett").mkdir()
-    numbers = rng.standard_normal((14_400, 7)).round(3)
-    lines = ["date,HUFL,HULL,MUFL,MULL,LUFL,LULL,OT"]
-    lines += ["2016-07-01 00:00:00," + ",".join(map(str, row)) for row in numbers]
-    (directory / "ett" / "ETTh1.csv.gz").write_bytes(gzip.compress("\n".join(lines).encode(), 1))
-
-
-def one_record(directory, rng):
-    """One record in place of ten."""
-    (directory / "mitbih_subset").mkdir()
-    signal = rng.integers(900, 1200, size=(1, 650_000, 2), dtype="int16")
-    np.savez(directory / "mitbih_subset" / "mitbih_10rec_360hz.npz", signal=signal)
-
-
-def digits(directory, rng):
-    """Noise of different lengths as recordings of the spoken digits."""
-    lengths = np.tile(rng.integers(300, 500, 20), 12)
-    label, index = np.repeat(np.arange(10), 24), np.tile(np.arange(12), 20)
-    (directory / "fsdd").mkdir()
-    np.savez(
-        directory / "fsdd" / "fsdd_8khz_int16.npz",
-        audio=rng.integers(-9999, 9999, lengths.sum()).astype("int16"),
-        offsets=np.concatenate([[0], np.cumsum(lengths)]),
-        label=label.astype("uint8"),
-        speaker=(np.arange(240) // 12 % 2).astype("uint8"),
-        index=index.astype("uint8"),
-    )
-
-
-def beats(directory, rng):
-    """Noise as records of hearts, a beat in each second."""
-    places = np.arange(1, 60) * 360
-    (directory / "mitbih_subset").mkdir()
-    np.savez(
-        directory / "mitbih_subset" / "mitbih_10rec_360hz.npz",
-        signal=rng.integers(900, 1100, (3, 61 * 360, 2)).astype("int16"),
-        record=np.int16([106, 100, 104]),
-        ann_record=np.repeat(np.uint8([0, 1, 2]), len(places)),
-        ann_sample=np.tile(places, 3).astype("int32"),
-        ann_symbol=np.tile(np.array(list("NNAVNNNAV+"))[np.arange(len(places)) % 10], 3),
-    )
-
-
-WRITERS = {"japanese_vowels": vowels, "sequential_mnist": mnist, "tinyshakespeare": plays}
-WRITERS |= {"etth1": hours, "ecg_ahead": one_record, "mitbih": beats, "spoken_digits": digits}
 # Settings that make a smoke run quicker and change nothing of what it tells.
 FEW_ROWS = {"batch_size": 4, "hidden_dim": 8, "num_layers": 1}
 FEW = {"lookback": 8, "horizon": 4, "context": 8, "batch_size": 2, "hidden_dim": 4, "num_layers": 1}
@@ -103,6 +23,7 @@ SMALL = {
     "etth1": FEW,
     "japanese_vowels": {"hidden_dim": 8, "num_layers": 1},
     "mitbih": FEW_ROWS,
+    "mitbih_detector": {**FEW_ROWS, "window": 3.0},
     "sequential_mnist": FEW_ROWS,
     "spoken_digits": FEW_ROWS,
     "tinyshakespeare": {"rows": 2, "hidden_dim": 32, "num_layers": 1, "window": 64},
@@ -191,6 +112,14 @@ def test_every_system_of_the_family_is_there_and_builds(name):
         settings = recipe.settings_of(system, {"hidden_dim": 4, "num_layers": 1})
         settings |= {"state_dim": 16} if "state_dim" in settings else {}
         assert recipe.make_model(system, 0, settings).count_params() > 0
+
+
+@pytest.mark.parametrize("system", ["causal_cnn", "pan_tompkins"])
+def test_baselines_of_the_detector_run(tmp_path, folder, system):
+    small = {**FEW_ROWS, "window": 3.0} if system == "causal_cnn" else {"split": "patients"}
+    name = "mitbih_detector"
+    found = train(recipes.get(name), system, folder(name), tmp_path / "run", 0, small, limit=1)
+    assert 0 <= found["scores"]["test"]["sensitivity of beats"] <= 1
 
 
 def test_splits_of_signals(folder):
