@@ -46,6 +46,12 @@ class TokenDense(keras.layers.Embedding):
         super().build(input_shape)
         self.bias = self.add_weight(name="bias", shape=(self.output_dim,), initializer="zeros")
 
+    @property
+    def variable_serialization_spec(self):
+        """What files hold, in their order: the bias too, which `Embedding` does not know."""
+        spec = super().variable_serialization_spec
+        return {mode: [*names, "bias"] for mode, names in spec.items()}
+
     def call(self, inputs: Tensor) -> Tensor:
         y = super().call(inputs)
         return y + keras.ops.cast(self.bias, y.dtype)

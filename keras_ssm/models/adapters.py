@@ -8,10 +8,10 @@ from keras_ssm import presets
 from keras_ssm.atomic_file import writing_file
 from keras_ssm.checks import check_positive
 from keras_ssm.models.saving import sample_check
+from keras_ssm.models.saving.adapted_files import LOW_RANK, adapted_layers, keep_apart
 from keras_ssm.types import PathLike
 
 _FORMAT = 1
-_LOW_RANK = ("lora_kernel_a", "lora_kernel_b")
 
 
 class Adapters:
@@ -130,25 +130,21 @@ def enable(backbone, rank, target_layer_names, enable_lora):
     enable_lora(rank, names)
     for layer in adapted_layers(backbone):
         for weight in layer.weights:
-            if not weight.path.endswith(_LOW_RANK):
+            if not weight.path.endswith(LOW_RANK):
                 weight.trainable = False
-
-
-def adapted_layers(model):
-    """The layers of a model that have low-rank updates."""
-    return [layer for layer in model._flatten_layers() if getattr(layer, "lora_enabled", False)]
+        keep_apart(layer)
 
 
 def _trained(model):
     """Dict of path to weight: what trains, and the statistics of layers that train."""
     weights = _by_path(model)
     training = {p for p, weight in weights.items() if weight.trainable}
-    layers = {p.rpartition("/")[0] for p in training if not p.endswith(_LOW_RANK)}
+    layers = {p.rpartition("/")[0] for p in training if not p.endswith(LOW_RANK)}
     layers |= {w.path.rpartition("/")[0] for w in getattr(model, "head_statistics", ())}
     return {
         p: weight
         for p, weight in weights.items()
-        if p in training or p.endswith(_LOW_RANK) or p.rpartition("/")[0] in layers
+        if p in training or p.endswith(LOW_RANK) or p.rpartition("/")[0] in layers
     }
 
 
@@ -202,9 +198,10 @@ def _check_fits(model, facts, values, filepath):
     for key, value in values.items():
         layer, _, name = key.rpartition("/")
         shape = tuple(weights[key].shape) if key in weights else None
-        if shape is None and name in _LOW_RANK and f"{layer}/kernel" in weights:
-            rows, columns = weights[f"{layer}/kernel"].shape
-            shape = (rows, facts["rank"]) if name == _LOW_RANK[0] else (facts["rank"], columns)
+        adapts = f"{layer}/{name.removeprefix('lora_')[:-2]}"  # what "lora_kernel_a" is for
+        if shape is None and name in LOW_RANK and adapts in weights:
+            rows, columns = weights[adapts].shape
+            shape = (rows, facts["rank"]) if name.endswith("_a") else (facts["rank"], columns)
         if shape is None:
             raise _other(filepath, "weights of this model", f"'{key}'")
         if value.shape != shape:

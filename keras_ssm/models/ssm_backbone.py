@@ -13,6 +13,7 @@ from keras_ssm.layers.ssm_block import SSMBlock
 from keras_ssm.models.backbone_inputs import check_model_inputs, make_encoder, own_copies
 from keras_ssm.models.backbone_layers import BackboneLayers, check_token_ids, run_layers
 from keras_ssm.models.model_timesteps import standard_argument
+from keras_ssm.models.saving.adapted_files import adapt, lora_config
 from keras_ssm.models.saving.backbone_files import BackboneFiles
 from keras_ssm.models.saving.frozen_layers import freeze, frozen_config
 from keras_ssm.models.trainer.finite_inputs import is_tensorflow
@@ -298,15 +299,18 @@ class SSMBackbone(BackboneFiles, BackboneLayers, SequenceTrainer, Backbone, Func
             "residual_dtype": self.residual_dtype,
             **self.encoder_config(),
             **frozen_config(self),
+            **lora_config(self),
         }
 
     @classmethod
     def from_config(cls, config):
         config = dict(config)
-        frozen = config.pop("frozen", ())
+        frozen, lora = config.pop("frozen", ()), config.pop("lora", None)
         config["mixer"] = mixer_from_config(config["mixer"])
         model = super().from_config(config)
         freeze(model, frozen)
+        if lora is not None:
+            adapt(model, lora)
         return model
 
 

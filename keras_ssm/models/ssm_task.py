@@ -13,6 +13,7 @@ from keras_ssm import presets
 from keras_ssm.keras_internals import Functional, brief_errors, is_torch_optimizer
 from keras_ssm.models.adapters import Adapters
 from keras_ssm.models.sampled_inputs import STEP_SCALE, SampledInputs
+from keras_ssm.models.saving.adapted_files import merged
 from keras_ssm.models.saving.frozen_layers import freeze, frozen_config
 from keras_ssm.models.saving.model_files import ModelFiles
 from keras_ssm.models.saving.preset_loading import load, with_saved_policy
@@ -224,7 +225,7 @@ class SSMTask(Streams, Adapters, ModelFiles, SequenceTrainer, Task, Functional):
         Raises:
             ValueError: if `preset_dir` is a file, or lies in a cache of the Hub.
         """
-        with presets.writing(preset_dir) as directory:
+        with presets.writing(preset_dir) as directory, merged():
             super().save_to_preset(str(directory), max_shard_size=max_shard_size)
             facts = {**self.backbone.facts(), "task": type(self).__name__}
             if self.pipeline_tag is not None:
@@ -266,9 +267,9 @@ class SSMTask(Streams, Adapters, ModelFiles, SequenceTrainer, Task, Functional):
             target_layer_names: list of str or `None`. Names of the layers to adapt. Defaults
                 to `["input_dense", "output_dense"]`.
 
-        Saving merges the updates into the weights: what is loaded trains as a whole.
-        `save_lora_weights` saves the updates and the head alone. `copy.deepcopy`, `pickle` and
-        `clone_model` keep the updates apart.
+        A `.keras` file keeps the updates apart, as `copy.deepcopy`, `pickle` and `clone_model` do:
+        what is loaded trains on. Presets and files of weights hold them merged: what is loaded
+        from these trains as a whole. `save_lora_weights` saves the updates and the head alone.
 
         Raises:
             ValueError: for a rank below 1, layers that are not there, or a second time.

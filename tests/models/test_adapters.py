@@ -100,6 +100,71 @@ def test_copies_keep_the_updates_apart(adapted):
         assert any("lora" in path for path in paths[0])
 
 
+def test_a_file_of_keras_trains_on_as_it_was(adapted, tmp_path):
+    adapted.backbone.blocks[0].norm.trainable = True  # a choice of one's own
+    adapted.compile("adam", run_eagerly=True)
+    adapted.fit(X, Y, verbose=0)
+    adapted.save(tmp_path / "a.keras")
+    loaded = keras.models.load_model(tmp_path / "a.keras")
+    paths = [weight.path for weight in adapted.trainable_variables]
+    assert [weight.path for weight in loaded.trainable_variables] == paths
+    for ours, theirs in zip(loaded.weights, adapted.weights, strict=True):
+        assert (to_numpy(ours) == to_numpy(theirs)).all()
+    for model in (loaded, adapted):
+        model.train_on_batch(X, Y)
+    for ours, theirs in zip(loaded.weights, adapted.weights, strict=True):
+        assert relative_error(ours, theirs) < 1e-5
+    adapted.save_to_preset(tmp_path / "preset")
+    merged = SSMClassifier.from_preset(tmp_path / "preset")
+    assert len(merged.trainable_variables) > len(paths) and "lora" not in str(merged.get_config())
+    assert relative_error(merged(X), adapted(X)) < 1e-5
+
+
+def test_merged_weights_in_an_adapted_model_train_on(adapted, tmp_path):
+    """Keras sets both factors of the updates to zero, of which none has a gradient."""
+    expected = to_numpy(adapted(X))
+    adapted.save_weights(tmp_path / "a.weights.h5")
+    adapted.load_weights(tmp_path / "a.weights.h5")
+    assert relative_error(adapted(X), expected) < 1e-5
+    adapted.compile("adam", run_eagerly=True)
+    adapted.train_on_batch(X, Y)
+    kernel = adapted.backbone.encoder_layer.lora_kernel_b
+    assert (to_numpy(kernel) != 0).any()
+
+
+def test_what_was_frozen_for_the_updates_stays_so(adapted, tmp_path):
+    paths = [weight.path for weight in adapted.trainable_variables]
+    adapted.trainable = False
+    adapted.save(tmp_path / "a.keras")
+    for model in (adapted, keras.models.load_model(tmp_path / "a.keras")):
+        assert model.trainable_variables == []
+        model.trainable = True
+        assert [weight.path for weight in model.trainable_variables] == paths
+
+
+def test_updates_of_embeddings(tmp_path):
+    from keras_ssm.layers import S4D
+    from keras_ssm.models import SSMBackbone
+
+    for encoder in ("embedding", "one_hot"):
+        backbone = SSMBackbone(S4D(4, seed=0), 1, 4, vocabulary_size=9, encoder=encoder)
+        model, fresh = SSMClassifier(backbone, 3), keras.models.clone_model(backbone)
+        if encoder == "one_hot":
+            backbone.encoder_layer.bias.assign(np.arange(4.0))  # which files hold too
+        model.save_weights(tmp_path / "before.weights.h5")
+        model.enable_lora(2, ["token_embedding"])
+        model.compile("adam", run_eagerly=True)
+        ids = np.arange(12).reshape(3, 4) % 9
+        model.fit(ids, Y, epochs=2, verbose=0)
+        updates = [w for w in backbone.trainable_variables if "embeddings_" in w.path]
+        assert len(updates) == 2 and all((to_numpy(w) != 0).any() for w in updates)
+        model.save_lora_weights(tmp_path / "a.lora.h5")
+        fresh = SSMClassifier(fresh, 3)
+        fresh.load_weights(tmp_path / "before.weights.h5")
+        fresh.load_lora_weights(tmp_path / "a.lora.h5")
+        assert relative_error(fresh(ids), model(ids)) < 1e-6
+
+
 def unchanged(model, load, match):
     before = [to_numpy(weight) for weight in model.weights]
     with pytest.raises(ValueError, match=rf"{match}.*Received"):

@@ -187,7 +187,8 @@ class SSMCausalLM(Generation, Scores, NextTokenTraining, LogitsTask, CausalLM):
                 to those of the mixer, such as `in_proj`, `x_proj` and `out_proj` of `Mamba`, and
                 those of the blocks, `output_dense`.
 
-        Saving merges the updates into the weights; `save_lora_weights` saves them alone.
+        A `.keras` file keeps the updates apart; presets and files of weights hold them merged.
+        `save_lora_weights` saves them alone.
 
         Raises:
             ValueError: for a rank below 1, layers that are not there, or a second time.

@@ -1,7 +1,15 @@
 from typing import Self
 
+import keras
+
 from keras_ssm import presets
 from keras_ssm.models.adapters import Adapters, enable
+from keras_ssm.models.saving.adapted_files import (
+    adapted_layers,
+    let_train,
+    merged,
+    what_trains,
+)
 from keras_ssm.models.saving.model_files import ModelFiles
 from keras_ssm.models.saving.preset_loading import load, with_saved_policy
 from keras_ssm.types import PathLike
@@ -10,6 +18,22 @@ from keras_ssm.version import __version__
 
 class BackboneFiles(Adapters, ModelFiles):
     """Presets, files and adapters of a backbone."""
+
+    trained_before = None  # what trained with low-rank updates, before all was frozen
+
+    @property
+    def trainable(self) -> bool:
+        """Whether the weights train; with low-rank updates those that did before it was False."""
+        return keras.Layer.trainable.fget(self)
+
+    @trainable.setter
+    def trainable(self, value):
+        adapted = self.is_made() and bool(adapted_layers(self))
+        if adapted and self.trainable:
+            vars(self)["trained_before"] = what_trains(self)
+        keras.Layer.trainable.fset(self, value)
+        if adapted and value:
+            let_train(self, self.trained_before)
 
     def default_lora_layer_names(self):
         """The projections around the mixers, and those that a mixer names as its own."""
@@ -62,7 +86,7 @@ class BackboneFiles(Adapters, ModelFiles):
             max_shard_size: float. Largest weights file, in GB.
             info: dict or `None`. Facts for `preset.json`; see `SSMClassifier.save_to_preset`.
         """
-        with presets.writing(preset_dir) as directory:
+        with presets.writing(preset_dir) as directory, merged():
             super().save_to_preset(str(directory), max_shard_size=max_shard_size)
             facts = {**self.facts(), "parameters": self.count_params(), **(info or {})}
             presets.describe(directory, {**facts, "sample": self.record_sample()})

@@ -6,7 +6,7 @@ import inspect
 
 import keras
 
-from keras_ssm.models.saving.adapted_copies import adapted_like, copy_of
+from keras_ssm.models.saving.adapted_files import apart
 
 
 class Clones:
@@ -80,10 +80,11 @@ class Clones:
             parts["preprocessor"] = copy.deepcopy(preprocessor)  # the files of its tokenizer too
         elif preprocessor is not None:
             parts["preprocessor"] = preprocessor  # a function has no state
-        return adapted_like(type(self).from_config({**self.get_config(), **parts}), self)
+        return type(self).from_config({**self.get_config(), **parts})
 
     def __reduce__(self):
-        return copy_of(self) or super().__reduce__()
+        with apart():
+            return super().__reduce__()
 
 
 class _Clone:

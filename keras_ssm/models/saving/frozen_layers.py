@@ -1,11 +1,13 @@
 """Which layers of a model do not train, as its configuration keeps it."""
 
+from keras_ssm.models.saving.adapted_files import adapted_layers, is_merged
+
 
 def frozen_config(model, besides=()):
     """The entry of a model's configuration that names its frozen layers; empty if there are none.
 
-    A model that is frozen as a whole says so by `trainable`. One with LoRA has none to name: what
-    is saved of it trains as a whole.
+    A model that is frozen as a whole says so by `trainable`. A backbone with LoRA has an entry of
+    its own, and what is saved with merged updates trains as a whole.
 
     Args:
         model: `keras.Model`.
@@ -16,6 +18,8 @@ def frozen_config(model, besides=()):
     """
     layers = _with_weights(model, besides)
     if not model.trainable or any(getattr(layer, "lora_enabled", False) for layer in layers):
+        return {}
+    if is_merged() and adapted_layers(model):
         return {}
     frozen = sorted({layer.path for layer in layers if not layer.trainable})
     return {"frozen": frozen} if frozen else {}

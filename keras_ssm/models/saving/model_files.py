@@ -3,6 +3,7 @@ import os
 
 from keras_ssm.atomic_directory import writing_directory
 from keras_ssm.atomic_file import writing_file
+from keras_ssm.models.saving.adapted_files import apart
 from keras_ssm.types import PathLike
 
 
@@ -21,14 +22,15 @@ class ModelFiles:
             zipped: bool or `None`. `False` for a directory. Defaults to a file.
             **kwargs: Further arguments of `keras.Model.save`.
         """
-        if _is_elsewhere(filepath) or (not overwrite and os.path.exists(filepath)):
-            super().save(filepath, overwrite=overwrite, zipped=zipped, **kwargs)
-        elif zipped is False:
-            with writing_directory(filepath) as directory:
-                super().save(directory, zipped=False, **kwargs)
-        else:
-            with writing_file(filepath) as file:
-                super().save(file, zipped=zipped, **kwargs)
+        with apart():
+            if _is_elsewhere(filepath) or (not overwrite and os.path.exists(filepath)):
+                super().save(filepath, overwrite=overwrite, zipped=zipped, **kwargs)
+            elif zipped is False:
+                with writing_directory(filepath) as directory:
+                    super().save(directory, zipped=False, **kwargs)
+            else:
+                with writing_file(filepath) as file:
+                    super().save(file, zipped=zipped, **kwargs)
 
     def save_weights(
         self, filepath: PathLike, overwrite: bool = True, max_shard_size: float | None = None
