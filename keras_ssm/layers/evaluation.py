@@ -1,4 +1,4 @@
-"""How a layer evaluates a sequence: settings that can be set as long as they are heard."""
+"""How a layer evaluates a sequence: settings that can be changed until a program is compiled."""
 
 from keras import ops
 

@@ -1,4 +1,4 @@
-"""What a mixer refuses."""
+"""Checks of the arguments of a mixer."""
 
 import keras
 import numpy as np

@@ -1,4 +1,4 @@
-"""What a graph may hold that other programs read."""
+"""What a graph may hold where other programs read it."""
 
 import contextlib
 import contextvars
@@ -11,7 +11,7 @@ DEFAULT_LONGEST = 2**16
 
 @contextlib.contextmanager
 def exporting(longest=DEFAULT_LONGEST, loops=True):
-    """Within it a graph is made for another program.
+    """A context in which a graph is made for another program.
 
     Args:
         longest: int. Steps that a graph without loops covers where its length is not known.

@@ -1,4 +1,4 @@
-"""Modes whose kernel grows towards its last entry, as a softmax over a fixed length has them."""
+"""Modes whose kernel grows towards its last entry: those of a softmax over a fixed length."""
 
 import numpy as np
 from keras import ops

@@ -1,4 +1,4 @@
-"""By what models are told apart, in the files of their states."""
+"""Fingerprints of models, by which a file of states tells whose it is."""
 
 import zlib
 

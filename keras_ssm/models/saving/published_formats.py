@@ -1,4 +1,4 @@
-"""The place where `keras_ssm.convert`, which stands above the models, says how it reads others'."""
+"""Where `keras_ssm.convert`, which is above the models, registers how it reads published ones."""
 
 from collections.abc import Callable
 

@@ -1,4 +1,4 @@
-"""Functions that keras.ops round to float32 on JAX, or products to TF32, as they should be."""
+"""Functions that keep their digits on JAX, where keras.ops round to float32 or TF32."""
 
 import jax
 import jax.numpy as jnp
