@@ -96,9 +96,14 @@ class _Handler(BaseHTTPRequestHandler):
         if fault is not None and self.fail(fault):
             return None
         self.fault = fault
+        # Spaces have the routes of models; their repositories are `spaces/organisation/name`.
+        plain = quoted.replace("/api/spaces/", "/api/models/", 1).removeprefix("/spaces")
         for pattern, method in self.routes:
-            if match := re.fullmatch(pattern, quoted):
-                return method(self, *(g and unquote(g) for g in match.groups()))
+            if match := re.fullmatch(pattern, plain):
+                groups = [g and unquote(g) for g in match.groups()]
+                if plain != quoted:
+                    groups[0] = f"spaces/{groups[0]}"
+                return method(self, *groups)
         return self.error(404, "NoRoute")
 
     do_GET = do_HEAD = do_POST = do_PUT = do_DELETE = answer
@@ -170,6 +175,10 @@ class _Handler(BaseHTTPRequestHandler):
         if self.token() != WRITE_TOKEN:
             return self.error(403 if self.token() == READ_TOKEN else 401, "Forbidden")
         name = f"{request['organization']}/{request['name']}"
+        if request.get("type") == "space":
+            if request.get("sdk") != "gradio":
+                return self.error(400, "sdk must be one of gradio, docker, static")
+            name = f"spaces/{name}"
         code = 409 if name in self.server.repositories else 200
         if code == 200:
             private = request.get("visibility") == "private" or request.get("private", False)
@@ -179,6 +188,8 @@ class _Handler(BaseHTTPRequestHandler):
     def validate_yaml(self):
         text = json.loads(self.body)["content"]
         errors = [] if text.startswith("---\n") else [{"message": "no front matter"}]
+        if json.loads(self.body).get("repoType") == "space" and "\nsdk: gradio\n" not in text:
+            errors.append({"message": '"sdk" is required'})
         self.reply(400 if errors else 200, {"errors": errors, "warnings": []})
 
     def info(self, name, revision):

@@ -24,7 +24,7 @@ STRATA = (
     ("training",),
     ("recipes", "sklearn"),
     ("gallery",),
-    ("benchmark", "demo", "experiments"),
+    ("benchmark", "demo", "experiments", "web"),
     ("cli",),
     ("__main__",),
 )

@@ -12,6 +12,7 @@ from keras_ssm.cli.console import BACKENDS
 
 # Libraries that come with an extra of the package, by the names under which they are imported.
 EXTRAS = {
+    "gradio": "web",
     "jax": "jax",
     "matplotlib": "demo",
     "msgpack": "convert",

@@ -7,6 +7,7 @@ import click
 from rich.markup import escape
 from rich.table import Table
 
+from keras_ssm import demo as demonstration
 from keras_ssm import presets
 from keras_ssm.cli.benchmark import benchmark
 from keras_ssm.cli.command_group import (
@@ -89,18 +90,38 @@ def info(name, revision):
 
 
 @main.command()
-@click.option("--preset", default="s4d_digits", show_default=True, help="Name or directory.")
+@click.option(
+    "--preset", help=f"Name or directory.  [default: {' or '.join(demonstration.FAVOURITES)}]"
+)
 @click.option("--out", type=click.Path(path_type=Path), default=Path("out"), show_default=True)
+@click.option("--web", is_flag=True, help="Show a page in the browser instead.")
+@click.option("--port", type=int, help="Port of the page.  [default: 7860 or the next free one]")
 @click.option("--backend", type=click.Choice(BACKENDS), help="Keras backend.")
-def demo(preset, out, backend):
-    """Classifies, streams, fine-tunes, saves and plots, on real digits."""
-    choose_backend(backend)
-    _resolve(preset)
-    check_installed("matplotlib", "sklearn")
-    load_keras()
-    from keras_ssm import demo as demonstration
+def demo(preset, out, web, port, backend):
+    """Streams, compares, saves and plots a preset, on real data that come with the package.
 
+    With --web, presets read what you draw, say, or have in a table, in a page on this machine.
+    """
+    choose_backend(backend)
+    if web:
+        if preset is not None:
+            raise click.UsageError("Choose the preset on the page, or leave --web.")
+        _show_page(port)
+        return
+    if port is not None:
+        raise click.UsageError("--port goes with --web.")
+    preset = preset or _explained(demonstration.favourite)
+    check_installed(*demonstration.LIBRARIES[_explained(lambda: demonstration.kind(preset))])
+    load_keras()
     demonstration.run(preset, out, console)
+
+
+def _show_page(port):
+    check_installed("gradio", "matplotlib")
+    load_keras()
+    from keras_ssm.web import serve
+
+    serve(port)
 
 
 @main.command("convert")
@@ -190,13 +211,22 @@ def _export(source, destination, to):
 @click.option("--overwrite", is_flag=True, help="Replace another model in the repository.")
 @click.option("--overwrite-card", is_flag=True, help="Replace a card edited in the repository.")
 @click.option("--show-card", is_flag=True, help="Print the generated card and stop.")
+@click.option("--space", metavar="REPO_ID", help="Publish the page of `demo --web` as a Space.")
 @click.option("--backend", type=click.Choice(BACKENDS), help="Keras backend.")
-def publish(preset_dir, repo_id, everything, organisation, show_card, backend, **settings):
+def publish(preset_dir, repo_id, everything, organisation, show_card, space, backend, **settings):
     """Publishes a preset on the Hugging Face Hub, with a model card.
 
     PRESET_DIR is a directory that `save_to_preset` wrote, or an installed preset; REPO_ID is
     organisation/name. The preset is checked before, and downloaded and compared afterwards.
+
+    With --space REPO_ID the page of `keras-ssm demo --web` becomes a Space instead, with the
+    package and the presets that it shows.
     """
+    if space is not None:
+        if everything or preset_dir or show_card or settings["overwrite_card"]:
+            raise click.UsageError("--space REPO_ID publishes the page, and no preset.")
+        _publish_space(space, backend, settings)
+        return
     if everything == bool(preset_dir or repo_id) or bool(preset_dir) != bool(repo_id):
         raise click.UsageError("Name PRESET_DIR and REPO_ID, or --all.")
     jobs = [(preset_dir, repo_id)]
@@ -214,6 +244,17 @@ def publish(preset_dir, repo_id, everything, organisation, show_card, backend, *
     if failed:
         click.echo(f"not published: {', '.join(failed)}", err=True)
         raise SystemExit(1)
+
+
+def _publish_space(repo_id, backend, settings):
+    choose_backend(backend)
+    load_keras()
+    from keras_ssm.web import publish_space
+
+    settings.pop("overwrite_card")
+    done = _explained(lambda: publish_space(repo_id, backend=backend, **settings))
+    for line in done.describe():
+        console.print(line, highlight=False, markup=False)
 
 
 def _publish(source, destination, show_card, settings):

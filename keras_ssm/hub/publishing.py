@@ -63,7 +63,7 @@ def publish(
         ```
     """
     directory = _local(preset_dir)
-    _check_repo_id(repo_id)
+    check_repo_id(repo_id)
     outputs, error = preset_check.check(directory)
     document = presets.read(directory)
     files = {name: directory / name for name in [*document["files"], presets.PRESET_FILE]}
@@ -105,7 +105,8 @@ def _local(preset_dir):
     return directory
 
 
-def _check_repo_id(repo_id):
+def check_repo_id(repo_id):
+    """Raises a `ValueError` for what is no name of a repository."""
     from huggingface_hub.utils import validate_repo_id
 
     message = "`repo_id` must be 'organisation/name', of letters, digits, '-', '_' and '.'."

@@ -22,35 +22,37 @@ class Repository:
         branch: str. The branch.
         private: bool. Whether the repository must be private.
         token: str or `None`. Defaults to that of `HF_TOKEN` or of `hf auth login`.
+        kind: str. `"model"`, or `"space"`: of Gradio, if it is made. Defaults to `"model"`.
 
     Raises:
         ValueError: if a public repository stands where a private one is asked for, or the
             branch is the name of a tag or a commit.
     """
 
-    def __init__(self, repo_id, branch, private, token):
-        self.repo_id, self.branch = repo_id, branch
+    def __init__(self, repo_id, branch, private, token, kind="model"):
+        self.repo_id, self.branch, self.kind = repo_id, branch, kind
         self.api = huggingface_hub.HfApi(token=token, library_name="keras_ssm")
         try:
-            info = self.api.repo_info(repo_id)
+            info = self.api.repo_info(repo_id, repo_type=kind)
         except RepositoryNotFoundError:
-            self.api.create_repo(repo_id, private=private)
-            info = self.api.repo_info(repo_id)
+            made = {"space_sdk": "gradio"} if kind == "space" else {}
+            self.api.create_repo(repo_id, private=private, repo_type=kind, **made)
+            info = self.api.repo_info(repo_id, repo_type=kind)
         if private and not info.private:
             raise ValueError(
                 f"Repository '{repo_id}' exists and is public: nothing was uploaded. "
                 f"Received: private={private}"
             )
-        refs = self.api.list_repo_refs(repo_id)
+        refs = self.api.list_repo_refs(repo_id, repo_type=kind)
         if branch not in {ref.name for ref in refs.branches} | {DEFAULT_BRANCH}:
             if branch in {ref.name for ref in refs.tags} or _is_commit(branch):
                 raise ValueError(
                     "`revision` must be a branch, or the name of a new one. "
                     f"Received: revision={branch!r}"
                 )
-            self.api.create_branch(repo_id, branch=branch, exist_ok=True)
-        self.head = self.api.repo_info(repo_id, revision=branch).sha
-        tree = self.api.list_repo_tree(repo_id, recursive=True, revision=self.head)
+            self.api.create_branch(repo_id, branch=branch, repo_type=kind, exist_ok=True)
+        self.head = self.api.repo_info(repo_id, repo_type=kind, revision=branch).sha
+        tree = self.api.list_repo_tree(repo_id, recursive=True, repo_type=kind, revision=self.head)
         self.files = {
             entry.path: entry.lfs.sha256 if entry.lfs else entry.blob_id
             for entry in tree
@@ -63,7 +65,11 @@ class Repository:
             return None
         with tempfile.TemporaryDirectory() as scratch:
             path = self.api.hf_hub_download(
-                self.repo_id, name, revision=self.head, cache_dir=scratch
+                self.repo_id,
+                name,
+                repo_type=self.kind,
+                revision=self.head,
+                cache_dir=scratch,
             )
             return Path(path).read_bytes()
 
@@ -101,6 +107,7 @@ class Repository:
             self.repo_id,
             operations,
             commit_message=message,
+            repo_type=self.kind,
             revision=self.branch,
             parent_commit=self.head,
         ).oid

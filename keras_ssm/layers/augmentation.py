@@ -32,7 +32,7 @@ class Augmentation(Attributes, keras.layers.Layer):
         self.supports_masking = True
 
     def augment(self, x: Tensor, mask: Tensor) -> Tensor:
-        """Returns the changed x, zero where a mask covers it."""
+        """Returns x, zero where covered, as training is to see it."""
         raise NotImplementedError
 
     def call(self, x: Tensor, mask: Tensor | None = None, training: bool | None = None) -> Tensor:

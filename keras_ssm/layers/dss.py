@@ -314,7 +314,7 @@ class DSS(SISOLayer):
     def _branches(self, normalised, length):
         """The bank of the decaying modes, and `(log_decay, C)` of the growing ones.
 
-        The weights decide which mode grows, so each branch holds every mode, and those of
+        Which is which is a matter of the weights, so each branch holds every mode, and those of
         the other with a weight of zero.
         """
         A, z, C = self._continuous()

@@ -1,4 +1,4 @@
-"""How a layer evaluates a sequence: settings that can be changed until a program is compiled."""
+"""How a layer evaluates a sequence: settings that can be set as long as they are heard."""
 
 from keras import ops
 

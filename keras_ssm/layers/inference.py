@@ -1,4 +1,4 @@
-"""How a layer calls its inner layers: on sequences through Keras, in a step directly."""
+"""How a layer applies those inside of it: on sequences by Keras, in a step without its detours."""
 
 import keras
 

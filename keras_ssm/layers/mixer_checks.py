@@ -1,4 +1,4 @@
-"""Checks of the arguments of a mixer."""
+"""What a mixer refuses."""
 
 import keras
 import numpy as np

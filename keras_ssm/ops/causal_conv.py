@@ -9,7 +9,7 @@ from keras_ssm.ops import backend
 def causal_conv(x, kernel, bias=None, before=None, mask=None):
     """Computes y_t = bias + sum_k kernel_k x_(t - K + 1 + k) over the valid samples of a row.
 
-    Masked samples are left out: a valid sample meets the K - 1 valid samples before it.
+    What a mask covers is not there at all: a valid sample meets the K - 1 valid ones before it.
 
     Args:
         x: tensor `(batch, length, features)`.

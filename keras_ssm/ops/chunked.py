@@ -1,4 +1,4 @@
-"""Applies a bank of systems to a sequence in chunks, by the form that suits the backend.
+"""Which way a bank of systems is applied to a sequence in chunks.
 
 `chunk_pass.py` has the algorithm. A kernel of the backend takes the whole sequence where there is
 one; else a function of the backend takes the matrices; else the features go through in blocks,
@@ -100,7 +100,7 @@ def _in_chunks(u, bank, initial_state, D, lengths, bidirectional, return_state, 
 
 
 def _with_short_end(u, bank, initial_state, D, bidirectional, T, rest):
-    """Whole chunks, then the short last one by itself: padding would move the state."""
+    """Whole chunks, and a short one of its own: padding would move the state."""
     options = {"lengths": None, "bidirectional": bidirectional, "return_state": True}
     whole = u.shape[1] - rest
     y, state = _in_chunks(u[:, :whole], bank, initial_state, D, **options, chunk_size=T)

@@ -148,7 +148,7 @@ class DiagonalBank:
         return self._single[exponent]
 
     def _powers(self, count):
-        """dA^l for l < count; input and output share the powers of a chunk."""
+        """dA^l for l < count; those of a chunk serve input and output."""
         if self._table is None or self._table[0].shape[-1] < count:
             self._table = powers(self.log_dA, np.arange(count))
         if self._table[0].shape[-1] == count:

@@ -153,7 +153,7 @@ def _fold(dA, inputs):
 
 
 def _at(dA, t):
-    """The transition of step t, or the one that all steps share."""
+    """The transition of step t, which may be that of all steps."""
     return dA[..., min(t, dA.shape[-2] - 1), :]
 
 

@@ -1,4 +1,4 @@
-"""What a graph may hold where other programs read it."""
+"""What a graph may hold that other programs read."""
 
 import contextlib
 import contextvars
@@ -11,7 +11,7 @@ DEFAULT_LONGEST = 2**16
 
 @contextlib.contextmanager
 def exporting(longest=DEFAULT_LONGEST, loops=True):
-    """A context in which a graph is made for another program.
+    """Within it a graph is made for another program.
 
     Args:
         longest: int. Steps that a graph without loops covers where its length is not known.

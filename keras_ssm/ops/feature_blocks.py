@@ -1,4 +1,4 @@
-"""The chunked evaluation for blocks of features in turn, each small enough for a CPU's caches.
+"""The chunked evaluation for one block of features after another, which a CPU's caches hold.
 
 A block makes its own matrices from slices of the bank and is computed anew for the gradient, so
 that only the inputs are kept.

@@ -1,4 +1,4 @@
-"""Modes whose kernel grows towards its last entry: those of a softmax over a fixed length."""
+"""Modes whose kernel grows towards its last entry, as a softmax over a fixed length has them."""
 
 import numpy as np
 from keras import ops

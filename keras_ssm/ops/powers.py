@@ -34,7 +34,7 @@ def powers(log_dA: Pair, exponents: Tensor) -> Pair:
 def power(log_dA: Pair, exponent: float | Tensor) -> Pair:
     """Returns dA^exponent, and zero where that is smaller than 1e-26.
 
-    Such numbers change no result, and processors are slow on the smallest floats.
+    Nothing notices such numbers, but processors are slow on the smallest floats.
 
     Args:
         log_dA: pair of tensors.
@@ -77,7 +77,7 @@ def _powers(real, imag, exponents):
 
 
 def _gradient_of_powers(residuals, cotangents):
-    """The gradient from the powers themselves: autodiff would compute sines and cosines again."""
+    """By the powers themselves: autodiff would compute sines and cosines once more."""
     re, im, exponents = residuals
     d_re, d_im = cotangents
     real = ops.sum(exponents * (d_re * re + d_im * im), axis=-1)

@@ -87,7 +87,7 @@ def state_passing(
 
 
 def _before(after, initial, reverse):
-    """The states before the steps, from the states after them."""
+    """The states before the steps, from those after them."""
     edge = initial[..., None, :]
     parts = [after[..., 1:, :], edge] if reverse else [edge, after[..., :-1, :]]
     return ops.concatenate(parts, axis=-2)

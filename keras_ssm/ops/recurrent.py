@@ -45,7 +45,7 @@ def step(u: Tensor, state: Tensor, dA: Tensor, dB: Tensor, C: Tensor) -> tuple[T
 
 
 def _by_rows(u, state, dA, dB, C):
-    """Real and imaginary parts at once: XLA takes half the time for 32 modes, more for 16 or 64."""
+    """Real and imaginary parts at once: half of XLA's time for 32 modes, but more for 16 or 64."""
     state = pair.multiplier(pair.rows(dA))(pair.rows(state)) + pair.rows(dB) * u
     signs = ops.convert_to_tensor([[1.0], [-1.0]], C.dtype)
     y = ops.sum(state[:, None] * (pair.rows(C) * signs), axis=(-2, -1))
@@ -53,7 +53,7 @@ def _by_rows(u, state, dA, dB, C):
 
 
 def _by_parts(u, state, dA, dB, C, in_pairs):
-    """Real and imaginary parts separately."""
+    """Real and imaginary parts apart."""
     re, im = pair.multiply(pair.split(dA), pair.split(state))
     dB_re, dB_im = pair.split(dB)
     re, im = re + dB_re * u, im + dB_im * u

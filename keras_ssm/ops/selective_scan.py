@@ -1,4 +1,4 @@
-"""The selective scan of Mamba: blocks of steps side by side; the gradient recomputes the states."""
+"""The selective scan of Mamba: blocks of steps side by side, states made anew for the gradient."""
 
 from keras import ops
 
@@ -14,7 +14,7 @@ STEPS = 32
 def selective_scan(x, dt, A, B, C, D=None, initial_state=None):
     """Applies h_t = exp(dt_t A) h_(t-1) + dt_t B_t x_t, y_t = h_t C_t + D x_t to each feature.
 
-    No tensor holds a state for every step: blocks of steps start from stored states.
+    No tensor holds a state for every step: blocks of steps start from states that were kept.
 
     Args:
         x: tensor `(batch, length, features)`. Inputs.

@@ -87,7 +87,7 @@ def _outputs(driven, sums, B, C, start):
 
 
 def _passed(total, added, start, reverse=False):
-    """`pass_states` of chunks that follow each other on the first axis, in either order."""
+    """`pass_states` of chunks that lie one behind the other in the first axis, in either order."""
     turned = lambda z: ops.flip(z, axis=1) if reverse else z  # noqa: E731
     lead = known(start.shape[0])
     of_rows = lambda z: ops.reshape(z, (lead or ops.shape(start)[0], -1, *z.shape[1:]))  # noqa: E731

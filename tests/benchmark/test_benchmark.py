@@ -60,7 +60,7 @@ def test_yardsticks_compute_the_same(name, rng):
     assert relative_error(y if features_last else y.transpose(0, 2, 1), expected) < 2e-5
 
 
-@pytest.mark.slow  # a section runs each time: test_the_command_measures_and_writes
+@pytest.mark.once("jax")
 def test_rows_of_every_section(tmp_path):
     job = {"names": ["S4D"], "seconds": 0.0}
     named = {"shapes": SHAPES, "names": ["S4D", "GRU"], "methods": ["auto", "fft"]}

@@ -136,7 +136,7 @@ def test_a_closed_pipe_ends_the_command_without_a_word(arguments):
     ("library", "extra", "arguments"),
     [
         ("matplotlib", "demo", ["demo"]),
-        ("sklearn", "demo", ["demo"]),
+        ("sklearn", "demo", ["demo", "--preset", "s4d_digits"]),
         ("matplotlib", "demo", ["benchmark", "--quick", "--out", "."]),
         ("jax", "jax", ["benchmark", "--quick", "--backend", "jax"]),
         ("yaml", "convert", ["convert", "a.msgpack", "out", "--set", "prenorm=true"]),

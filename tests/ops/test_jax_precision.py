@@ -64,7 +64,8 @@ def test_products_of_layers_are_full_float32(case, forms):
 
 def test_products_of_models_are_full_float32():
     mixer, x = S4D(4, seed=1), np.zeros((2, 20, 3), "float32")
-    model = SSMClassifier(SSMBackbone(mixer, 1, 8, input_dim=3), 5, preprocessor=None)
+    model = SSMClassifier(SSMBackbone(mixer, 2, 8, input_dim=3), 5, preprocessor=None)
+    model(x)
     found = precisions(model, x.shape)
     assert set(found) == {HIGHEST} and len(found) > 9
 

@@ -19,7 +19,12 @@ class ForecastStream(Stream):
         task: `SSMForecaster` after `fit`.
         batch_size: int. Number of series that are read side by side. Defaults to `1`.
         series: list of names or `None`. Of each series, the one of the training whose units it
-            has. Defaults to `None`: the one that there was.
+            has; its number from 0 on, where the training had no names. Defaults to `None`: the one
+            that there was.
+        units: tuple of two or `None`. In place of `series`, for one that was not trained on: what
+            is taken off its variables, and what they are divided by, numbers or arrays
+            `(variables,)` or `(batch_size, variables)`. `predict` takes the mean and the standard
+            deviation of the history. Defaults to `None`.
 
     Call arguments:
         chunk: array `(batch_size, rows, variables)`, for one series also `(rows, variables)`, or a
@@ -31,8 +36,8 @@ class ForecastStream(Stream):
         variable, and for rows that a series does not have.
 
     Raises:
-        ValueError: for a forecaster before `fit` or with covariates, series of unknown units, and
-            chunks of another shape, with infinities, or after another `fit`.
+        ValueError: for a forecaster before `fit` or with covariates, unknown units, and chunks
+            of another shape, with infinities, or after another `fit`.
 
     Example:
         ```python
@@ -45,7 +50,13 @@ class ForecastStream(Stream):
         ```
     """
 
-    def __init__(self, task: keras.Model, batch_size: int = 1, series: list | None = None):
+    def __init__(
+        self,
+        task: keras.Model,
+        batch_size: int = 1,
+        series: list | None = None,
+        units: tuple | None = None,
+    ):
         fitted = task._need_fit()
         if task.columns.width > 1:
             raise ValueError(
@@ -55,9 +66,13 @@ class ForecastStream(Stream):
         self._fitted = fitted.facts
         self._variables = fitted.center.shape[1]
         super().__init__(task, batch_size)
-        self._series = series
-        places = _places(fitted, series, self._batch_size)
-        self._center, self._scale = fitted.center[places].ravel(), fitted.scale[places].ravel()
+        self._series, self._units = series, units
+        if units is None:
+            places = _places(fitted, series, self._batch_size)
+            center, scale = fitted.center[places], fitted.scale[places]
+        else:
+            center, scale = _given_units(units, series, (self._batch_size, self._variables))
+        self._center, self._scale = center.ravel(), scale.ravel()
 
     def begin(self):
         self._reading = Reading(self._task, self._batch_size * self._variables)
@@ -68,7 +83,7 @@ class ForecastStream(Stream):
         self._reading = Reading.joined([kept, fresh]).rows(order)
 
     def another(self):
-        return ForecastStream(self._task, self._batch_size, self._series)
+        return ForecastStream(self._task, self._batch_size, self._series, self._units)
 
     def parts(self):
         return self._reading.arrays()
@@ -125,13 +140,34 @@ class ForecastStream(Stream):
 
 def _places(fitted, series, batch):
     """Which series of the training each row of a stream has its units from."""
-    known = fitted.facts["series"]
-    if series is None and len(known) == 1:
+    names = fitted.facts["series"]
+    known = fitted.places if any(name is not None for name in names) else _numbers(len(names))
+    if series is None and len(names) == 1:
         return np.zeros(batch, int)
-    names = [series] * batch if isinstance(series, str) else series
-    if names is None or len(names) != batch or any(name not in fitted.places for name in names):
+    given = [series] * batch if isinstance(series, str) else series
+    if given is None or len(given) != batch or any(name not in known for name in given):
         raise ValueError(
             f"`series` must name, for each of {batch} rows, the series of the training whose "
-            f"units it has, of {known[:10]}. Received: series={series!r}"
+            f"units it has, of {list(known)[:10]}; or `units` gives them. "
+            f"Received: series={series!r}"
         )
-    return np.array([fitted.places[name] for name in names])
+    return np.array([known[name] for name in given])
+
+
+def _numbers(count):
+    return dict(zip(range(count), range(count), strict=True))
+
+
+def _given_units(units, series, shape):
+    """Center and scale of each row and variable, two arrays of this shape."""
+    try:
+        center, scale = (np.broadcast_to(np.asarray(part, "float64"), shape) for part in units)
+        good = bool(np.isfinite(center).all() and np.isfinite(scale).all() and (scale > 0).all())
+    except (TypeError, ValueError):
+        good = False
+    if series is not None or not good:
+        raise ValueError(
+            "`units` must be a pair, what is taken off and the positive numbers that divide, of "
+            f"shape {shape} or less, without `series`. Received: units={units!r}, series={series!r}"
+        )
+    return center, scale

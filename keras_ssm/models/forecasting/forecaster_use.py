@@ -112,21 +112,35 @@ class ForecasterUse:
         memory.put(panel, rows, reading, new_rows)
         return self._as_data(panel, rows, found, levels)
 
-    def stream(self, batch_size: int = 1, series: list | None = None) -> ForecastStream:
+    def stream(
+        self, batch_size: int = 1, series: list | None = None, units: tuple | None = None
+    ) -> ForecastStream:
         """Returns an object that reads rows as they come and forecasts after each.
 
         Args:
             batch_size: int. Number of series that are read side by side. Defaults to `1`.
             series: list of names or `None`. Of each series, the one of the training whose units
-                it has. Defaults to `None`: the one that there was.
+                it has; its number, where there were no names. Defaults to `None`: the one that
+                there was.
+            units: tuple of two or `None`. In place of `series`, what is taken off each variable
+                and what it is divided by. Defaults to `None`.
 
         Returns:
             A `ForecastStream`.
 
         Raises:
             ValueError: before `fit`, with covariates, or for series of unknown units.
+
+        Example:
+            ```python
+            x = np.sin(np.arange(300) / 4)
+            model = keras_ssm.models.SSMForecaster(lookback=24, horizon=8)
+            model.fit([x, 3 * x], validation=60, epochs=1, steps_per_epoch=2, verbose=0)
+            forecasts = model.stream(series=[1])(3 * x[:50])  # (1, 50, 8, 1)
+            forecasts = model.stream(units=(5.0, 2.0))(5 + 2 * x[:50])  # of another series
+            ```
         """
-        return ForecastStream(self, batch_size, series)
+        return ForecastStream(self, batch_size, series, units)
 
     def reset(self) -> None:
         """Forgets what was read: `update` begins anew."""

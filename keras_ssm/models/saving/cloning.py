@@ -37,7 +37,7 @@ class Clones:
         return super()._run_through_graph(inputs, operation_fn, call_fn)
 
     def _clone(self, inputs, clone_function, call_function):
-        """A model of this configuration with fresh weights, if the arguments ask for one."""
+        """A model of this configuration with fresh weights, if that is what the arguments ask."""
         name = type(self).__name__
         if inspect.getfullargspec(type(self).__init__).varargs is None:
             raise ValueError(

@@ -1,4 +1,4 @@
-"""Fingerprints of models, by which a file of states tells whose it is."""
+"""By what models are told apart, in the files of their states."""
 
 import zlib
 

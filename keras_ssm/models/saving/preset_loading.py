@@ -20,7 +20,7 @@ class OpenPreset(NamedTuple):
     """A preset for keras_hub to read.
 
     Fields:
-        directory: `Path` of its files, with current names.
+        directory: `Path` of its files, with the names of today.
         document: dict. Its `preset.json`, or `None`.
         documents: `presets.Documents`. Its other JSON files.
     """
@@ -32,7 +32,7 @@ class OpenPreset(NamedTuple):
 
 @contextlib.contextmanager
 def opened(preset, revision=None, weights=False, given=(), found=None):
-    """A preset, verified and with current names, for keras_hub to read.
+    """A preset, verified and with the names of today, for keras_hub to read.
 
     Args:
         preset: str or `Path`; see `keras_ssm.presets.resolve`.
@@ -153,7 +153,7 @@ def _load(build, preset, found, revision, load_weights, check_sample, kw):
 def with_saved_policy(arguments, documents):
     """The arguments of `from_preset`, with the saved dtype policy where keras_hub loses it.
 
-    Plain dtypes give way to the current policy. Of quantised ones, which are a map, keras_hub would
+    Plain dtypes give way to the policy of now. Of quantised ones, which are a map, keras_hub would
     take the default in a backbone; names such as `"mixed_bfloat16"` it does not know.
     """
     saved = documents["config.json"]["config"].get("dtype")
@@ -229,7 +229,7 @@ class PresetTable:
 
 
 class _TableWhenAsked(Mapping):
-    """A dict whose content a function returns anew at every access."""
+    """A dict that a function returns, anew for every question."""
 
     def __init__(self, read):
         self._read_table = read

@@ -1,4 +1,4 @@
-"""Where `keras_ssm.convert`, which is above the models, registers how it reads published ones."""
+"""The place where `keras_ssm.convert`, which stands above the models, says how it reads others'."""
 
 from collections.abc import Callable
 

@@ -79,7 +79,7 @@ class BatchConverter:
 class LoadedBatches(DataAdapter):
     """Any iterable of batches: loaders of PyTorch and of others, generators, lists of batches.
 
-    Data that can be read again is read anew every epoch.
+    What can be read again is read anew every epoch.
     """
 
     def __init__(self, batches, convert):
@@ -125,7 +125,7 @@ class LoadedBatches(DataAdapter):
 
 
 class _Once:
-    """An iterator that yields its first batch twice: Keras looks at it before it trains."""
+    """An iterator whose first batch is there twice: Keras looks at it before it trains."""
 
     def __init__(self, iterator):
         self.first = list(itertools.islice(iterator, 1))

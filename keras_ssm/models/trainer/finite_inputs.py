@@ -2,7 +2,7 @@ import numpy as np
 
 
 def is_tensorflow(x):
-    """Whether x is a tensor or dataset of TensorFlow, whatever backend runs."""
+    """Whether x is TensorFlow's, a tensor or a dataset, whatever backend runs."""
     return type(x).__module__.startswith("tensorflow.")
 
 

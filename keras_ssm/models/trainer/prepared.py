@@ -10,7 +10,7 @@ _PREPARED = contextvars.ContextVar("prepared", default=())
 
 @contextlib.contextmanager
 def prepared(model):
-    """Makes the model, and a backbone inside it, take inputs that `standardize` returned.
+    """Within it the model, and a backbone inside it, take inputs that `standardize` returned.
 
     Args:
         model: a backbone or a task model.

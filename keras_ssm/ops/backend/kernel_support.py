@@ -7,7 +7,7 @@ SMALLEST_TILE = 16
 
 
 def fast_paths_enabled():
-    """Whether GPU kernels may run, on devices where their results were checked.
+    """Whether GPU kernels may run where they were found to be right.
 
     Returns:
         bool. Unless `KERAS_SSM_FAST_PATHS` is `0`; the environment is read at every call.

@@ -1,4 +1,4 @@
-"""Recurrences in a program of XLA: loops over steps, and over blocks of steps side by side.
+"""Recurrences in a program of XLA: loops over steps, and over blocks of them side by side.
 
 Loops read and write in place. Tensors inside are `(..., steps, 2, modes)`: real and imaginary
 parts are rows of their own, as `pair.multiplier` takes them.

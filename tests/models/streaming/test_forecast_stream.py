@@ -95,3 +95,25 @@ def test_refusals(model):
         with pytest.raises(ValueError, match=match):
             stream(chunk)
     assert stream.steps.tolist() == [0]
+
+
+def test_units_of_a_series_by_its_number_or_given(model):
+    """Of series without names, as a list of arrays has them, and of one that was not there."""
+    facts = {**model.fitted, "series": [None, None]}
+    mean, deviation = np.nanmean(ROWS, axis=0), np.nanstd(ROWS, axis=0)
+    facts["center"] = [[0.0, 0.0], mean.tolist()]
+    facts["scale"] = [[1.0, 1.0], deviation.tolist()]
+    facts["seasonal_scale"] = 2 * facts["seasonal_scale"]
+    several = other(model, fitted=facts, normalization=None)
+    expected = several.stream(series=[1])(ROWS)
+    assert relative_error(expected[0, -1], several.predict(ROWS)) < 1e-5
+    assert relative_error(several.stream(series=[0])(ROWS)[0, -1], expected[0, -1]) > 1e-4
+    stream = several.stream(2, units=(mean, deviation))
+    assert relative_error(stream([ROWS, ROWS])[1, -1], expected[0, -1]) < 1e-6
+    copy = stream.copy()
+    np.testing.assert_array_equal(copy([ROWS[:1], ROWS[:1]]), stream([ROWS[:1], ROWS[:1]]))
+    for units in ((0.0, -1.0), (np.zeros(3), 1.0), 1.0):
+        with pytest.raises(ValueError, match="`units` must be a pair"):
+            several.stream(units=units)
+    with pytest.raises(ValueError, match=r"of \[0, 1\]; or `units`"):
+        several.stream(series=[2])

@@ -161,12 +161,12 @@ def fused_selective(x, dt, A, B, C, D, initial, portable):
 
 
 def exports_erf():
-    """Whether the readers of exported programs know erf: older ones do not."""
+    """Older readers of JAX's programs do not know it."""
     return False
 
 
 def export_arguments(format, signature, length_axis):
-    """The arguments of an export: for a SavedModel, a name for each unknown size."""
+    """For a SavedModel one name for each size that is not known."""
     if format != "tf_saved_model":
         return {}
     names = {0: "batch", length_axis: "length"}
@@ -185,7 +185,7 @@ def is_stateless():
 
 
 def assign_part(variable, part, start, axis):
-    """Writes in place, where the device lets a program write into its argument."""
+    """In place, as far as the device lets a program write into its argument."""
     variable.assign(_updated(variable.value, part, start, axis))
 
 

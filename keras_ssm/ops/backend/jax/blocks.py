@@ -1,4 +1,4 @@
-"""A function applied to blocks of features in turn, each small enough for the caches of a CPU."""
+"""A function of one block of features after another, which a CPU's caches hold."""
 
 import functools
 import math
@@ -17,8 +17,8 @@ def map_blocks(function, tensors, fixed, size, **static):
 
     The gradient computes each block anew: nothing but the tensors is kept for it.
 
-    See `backend.default` for the arguments. The `fixed` tensors save the function work: where it
-    gets `None` in their place, it computes them from `tensors`.
+    See `backend.default` for the arguments. What is `fixed` saves the function work: from `None`
+    it computes it of the tensors itself.
     """
     block_function = functools.partial(function, **static)
 
@@ -56,8 +56,8 @@ def map_blocks(function, tensors, fixed, size, **static):
 def _each(function, size, *nests):
     """The outputs of `function(*slices of the nests)`, block by block.
 
-    The first two nests are `tensors` and `fixed` of `map_blocks`. The outputs are written into
-    place: `lax.map` would stack them, which copies them once more.
+    The nests are `tensors` and `fixed` of `map_blocks`, and whatever else.
+    They are written into place: `lax.map` would stack them, another copy.
     """
     count = jax.tree.leaves(nests[0])[0].shape[0]
     many = nests[1] is not None and size >= MOST_PARTS * FEWEST_ROWS

@@ -1,4 +1,4 @@
-"""Functions that keep their digits on JAX, where keras.ops round to float32 or TF32."""
+"""Functions that keras.ops round to float32 on JAX, or products to TF32, as they should be."""
 
 import jax
 import jax.numpy as jnp

@@ -14,7 +14,7 @@ def program(function, variables, xla, eager):
 
 
 def step_program(function, prepare, variables, sources, eager):
-    """A step program that donates its state; weights that changed are new arrays."""
+    """One whose state is donated; new weights are new arrays."""
     step = function if eager else jax.jit(function, donate_argnums=3)
     last_weights = [([], None)]
 

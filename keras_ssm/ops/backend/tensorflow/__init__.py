@@ -124,7 +124,7 @@ def with_gradient(forward, backward):
 def compiled(function, steps):
     """A function of a long sequence compiled by XLA, also inside a graph that is not.
 
-    No gradient flows through it: a tape over its loops would need tensors that XLA does not store.
+    No gradient flows through it: a tape that saw its loops would ask for what XLA does not keep.
     """
     if steps < SHORTEST_COMPILED:
         return function
@@ -274,14 +274,14 @@ def transforms_unknown_lengths():
 
 
 def export_arguments(format, signature, length_axis):
-    """The arguments of an export: LiteRT gets its own operations, which any interpreter runs."""
+    """For LiteRT its own operations: no plain interpreter runs those of TensorFlow."""
     if format != "litert":
         return {}
     return {"target_spec": {"supported_ops": [tf.lite.OpsSet.TFLITE_BUILTINS]}}
 
 
 def assign_part(variable, part, start, axis):
-    """Writes in place: to assign to a slice of the variable would copy the whole variable."""
+    """In place: a slice of the variable itself would be read first, and the whole copied."""
     begin = [0] * len(variable.shape)
     end = [int(n) for n in variable.shape]
     begin[axis], end[axis] = start, start + part.shape[axis]

@@ -26,7 +26,7 @@ def program(function, variables, xla, eager):
 
 
 def step_program(function, prepare, variables, sources, eager):
-    """A step program whose graph reads the prepared tensors from variables of its own.
+    """One whose graph reads what was prepared from variables of its own.
 
     A variable does not tell that it was written to. So the graph returns a digest of the weights
     that were read for it, and where that is another, the step is made again.

@@ -90,17 +90,17 @@ def exact_einsum(equation, *operands):
 
 
 def split(x, sizes):
-    """Splits by plain numbers: Keras would split by tensors, whose sizes a graph does not know."""
+    """By numbers: Keras makes tensors of the places, and a graph would not know the sizes."""
     return torch.split(x, sizes, dim=-1)
 
 
 def take_steps(x, places):
-    """Takes the steps by a gather: broadcasting would fix the sizes of an exported program."""
+    """By a gather: what broadcasts would fix the sizes of an exported program."""
     return torch.gather(x, 1, places.long()[..., None].expand(-1, -1, x.shape[2]))
 
 
 def argsort(x):
-    """Sorts, in a graph that is exported, by an operation that ONNX has as well."""
+    """By an operation that ONNX has too, where a graph is made."""
     if torch.compiler.is_compiling():
         return torch.topk(x, x.shape[-1], largest=False).indices
     return torch.argsort(x)
@@ -148,7 +148,7 @@ def without_gradients():
 
 
 def compiles_gradients():
-    """Whether gradients are compiled as a whole: PyTorch runs op by op."""
+    """PyTorch runs op by op."""
     return False
 
 
@@ -197,14 +197,14 @@ class _Toeplitz(torch.autograd.Function):
 
 
 def contiguous(x):
-    """x with its axes in the order of memory: for other layouts a batched matmul is a loop."""
+    """x in the order of its axes: on others a batched matmul is a loop."""
     return x.contiguous()
 
 
 def scan_states(dA, inputs, initial, reverse):
     """The states of `ops.scan` in place, for a transition that does not change.
 
-    `None` while compiling, and where autograd records: it cannot follow changes in place.
+    `None` while compiling, and where autograd looks on, which follows no work in place.
     """
     if dA.shape[-2] != 1 or torch.is_grad_enabled() or torch.compiler.is_compiling():
         return None
@@ -254,17 +254,17 @@ def uses_xla():
 
 
 def takes_erfc():
-    """Whether the exact GELU needs erfc: PyTorch has an operation for it."""
+    """PyTorch has an operation for the exact GELU."""
     return False
 
 
 def loops_over_unknown_steps():
-    """Whether `sequential` takes an unknown number of steps: it unrolls them, so it does not."""
+    """`sequential` takes the samples apart, of which a graph must know the number."""
     return False
 
 
 def exports_unknown_lengths():
-    """Whether exports read any length: a program would read one length, without a word."""
+    """A program would read sequences of one length, and not say so."""
     return False
 
 
@@ -279,12 +279,12 @@ def writes_saved_models():
 
 
 def keras_writes_onnx():
-    """Whether Keras' export writes ONNX: it takes an older exporter where a size is unknown."""
+    """No: it takes an older exporter of PyTorch where a size is unknown."""
     return False
 
 
 def export_arguments(format, signature, length_axis):
-    """The arguments of an export: which sizes of PyTorch's own programs are free."""
+    """For PyTorch's own programs which sizes are any."""
     if format != "torch":
         return {}
     free = tree.map_structure(
@@ -294,7 +294,7 @@ def export_arguments(format, signature, length_axis):
 
 
 def track_weights(model):
-    """Makes the weights parameters of the module that PyTorch sees."""
+    """Makes them parameters of the module that PyTorch sees."""
     model._track_variables()
 
 

@@ -1,4 +1,4 @@
-"""Diagonal systems on an NVIDIA GPU, on which the results of the Triton kernels were checked."""
+"""Diagonal systems on an NVIDIA GPU, where the Triton kernels were found to be right."""
 
 import functools
 import importlib
@@ -126,7 +126,7 @@ def simulated():
 
 
 def ready(device, dtype, modes):
-    """Whether the kernels for so many modes are right on a device; the first call checks it."""
+    """Whether the kernels for so many modes are right on a device; found out at the first call."""
     if not _has_kernels(device):
         return False
     return _known_right(device, dtype, min(_kernels("bank").MOST_MODES, padded(modes)))

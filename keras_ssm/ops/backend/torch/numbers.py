@@ -1,4 +1,4 @@
-"""Functions in the dtype of their arguments, which keras.ops round to float32 on PyTorch."""
+"""Functions that keras.ops round to float32 on PyTorch, in the dtype of their arguments."""
 
 import torch
 
@@ -29,7 +29,7 @@ def minimum(x, y):
 
 
 def _like(x, y):
-    """A number on the device of x, without a copy from the host: no CUDA graph may hold one."""
+    """A number where x is, without a copy from the host, which no CUDA graph may have."""
     return y if torch.is_tensor(y) else x.new_full((), y)
 
 

@@ -19,7 +19,7 @@ def program(function, variables, xla, eager):
 
 
 def step_program(function, prepare, variables, sources, eager):
-    """A step program that is traced after a few calls; tensors count how often they are written."""
+    """One that is traced after a few calls; tensors count how often they were written to."""
 
     def of_tensors(x, prepared, state):
         return function(None, prepared, x, state)

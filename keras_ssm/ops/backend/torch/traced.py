@@ -30,7 +30,7 @@ def traced(function):
 
 
 def _compared(function, arguments, keep):
-    """The function of the next call: it runs both forms, and keeps the traced one if they agree."""
+    """What is called next: it runs both forms and keeps the traced one if they agree."""
     from torch.fx.experimental.proxy_tensor import make_fx
 
     # Fake tensors have no values: a function that reads a value fails here.

@@ -1,4 +1,4 @@
-"""The kernels of `walk.py` and `parts.py` on sequences of one shape."""
+"""The kernels of `triton_walk` and `triton_parts` on sequences of one shape."""
 
 import torch
 import triton

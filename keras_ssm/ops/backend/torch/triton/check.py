@@ -1,4 +1,4 @@
-"""Comparisons of the kernels with float64, small enough to run in the first call."""
+"""Comparisons of the kernels with float64, small enough for a first call."""
 
 import torch
 
@@ -82,7 +82,7 @@ def _random(device):
 
 
 def _by_matrices(u, re, im, C_re, C_im, dB_re, dB_im, D):
-    """The exact outputs, by the convolution matrix of each feature."""
+    """By the kernel of each feature, as a matrix."""
     t = torch.arange(LENGTH, device=u.device)
     powers = torch.exp(torch.complex(re, im)[..., None] * t)
     weights = torch.complex(C_re, C_im)[0] * torch.complex(dB_re, dB_im)

@@ -1,4 +1,4 @@
-"""The small kernels around `walk.py`: its matrices, the states before segments, the gradients.
+"""The small kernels around `triton_walk`: its matrices, the states before segments, the gradients.
 
 Numbers of a bank lie in `(..., features, modes)`, real and imaginary parts apart. Those of the
 walk are filled up with zeros and lie in lanes, PARTS of them with NM modes for each feature.

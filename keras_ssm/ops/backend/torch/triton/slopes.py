@@ -1,4 +1,4 @@
-"""The walk of `walk.py` the other way round, which gives all gradients of a bank."""
+"""The walk of `triton_walk` the other way round, which gives all gradients of a bank."""
 
 import triton
 import triton.language as tl

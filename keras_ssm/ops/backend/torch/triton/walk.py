@@ -38,7 +38,7 @@ def add(a, b):
 
 @triton.jit
 def total_of(x, axis: tl.constexpr):
-    """`tl.sum`, which is not interpreted if Triton was imported before its interpreter was on."""
+    """`tl.sum`, which is not interpreted where Triton was imported before it was asked to."""
     return tl.reduce(x, axis, add)
 
 

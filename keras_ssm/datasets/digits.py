@@ -1,5 +1,3 @@
-"""Small data sets that come with other packages, in the splits that the presets use."""
-
 import numpy as np
 
 

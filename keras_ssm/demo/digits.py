@@ -1,35 +1,22 @@
-"""What `keras-ssm demo` shows: the life of a preset on 500 real digits."""
+"""Handwritten digits, classified while their pixels arrive."""
 
 import time
 
 import keras
 import numpy as np
-from keras import ops
 
 from keras_ssm import datasets, plotting
+from keras_ssm.demo.comparing import largest_difference, loaded
 from keras_ssm.models import SSMClassifier
 from keras_ssm.optimizers import ssm_optimizer
 
 
 def run(preset, out, console):
-    """Loads, classifies, streams, fine-tunes, saves, reloads and plots.
-
-    Args:
-        preset: str. Name or directory of a preset trained on the digits.
-        out: `Path`. Directory of the pictures and the new preset.
-        console: `rich.console.Console`.
-
-    Raises:
-        RuntimeError: if streaming or the saved copy disagree with the model.
-    """
-    out.mkdir(parents=True, exist_ok=True)
+    """Loads, classifies, streams, fine-tunes, saves, reloads and plots."""
     (x_train, y_train), (x_test, y_test) = datasets.digits()
 
     console.rule(f"[bold]{preset}[/bold] on {keras.config.backend()}")
-    start = time.perf_counter()
-    model = SSMClassifier.from_preset(preset)
-    seconds = time.perf_counter() - start
-    console.print(f"loaded {model.count_params():,} parameters in {seconds:.1f} s")
+    model = loaded(SSMClassifier, preset, console)
 
     model.predict(x_test[:250], batch_size=250, verbose=0)
     start = time.perf_counter()
@@ -39,8 +26,10 @@ def run(preset, out, console):
     console.print(f"{accuracy:.1%} of {len(x_test)} test digits, {speed:,.0f} digits/s")
 
     shown = np.arange(6)
-    history = stream(model, x_test[shown])
-    error = np.abs(history[:, -1] - logits[shown]).max() / np.abs(logits[shown]).max()
+    stream = model.stream(len(shown))
+    pixels = np.split(x_test[shown], x_test.shape[1], axis=1)
+    history = np.concatenate([stream(pixel) for pixel in pixels], axis=1)
+    error = largest_difference(history[:, -1], logits[shown])
     console.print(
         f"streamed {len(shown)} digits pixel by pixel: the last logits differ from the "
         f"parallel ones by {error:.1e} of the largest"
@@ -70,25 +59,15 @@ def run(preset, out, console):
     console.print(f"pictures: {', '.join(str(out / name) for name in pictures)}")
 
 
-def stream(model, x):
-    """Reads rows sample by sample; returns the logits after each, `(rows, steps, classes)`."""
-    samples = model.preprocessor(x)["inputs"]
-    state, systems, history = model.get_initial_state(len(x)), model.discretize(), []
-    for t in range(samples.shape[1]):
-        logits, state = model.step(samples[:, t], state, systems)
-        history.append(ops.convert_to_numpy(logits))
-    return np.stack(history, axis=1)
-
-
 def _accuracy(logits, labels):
     return float((logits.argmax(axis=-1) == labels).mean())
 
 
 def _equal(a, b):
-    difference = np.abs(a - b).max()
-    if difference > 1e-5 * np.abs(b).max():
-        raise RuntimeError(f"the saved copy predicts otherwise: {difference:.1e}")
-    return f"predictions equal (largest difference {difference:.1e})"
+    error = largest_difference(a, b)
+    if error > 1e-5:
+        raise RuntimeError(f"the saved copy predicts otherwise: {error:.1e}")
+    return f"predictions equal (largest difference {error:.1e})"
 
 
 def _softmax(logits):

@@ -1,0 +1,108 @@
+"""An electrocardiogram, forecast a second ahead while it is read."""
+
+import time
+
+import keras
+import numpy as np
+from scipy import signal
+
+from keras_ssm import datasets, plotting
+from keras_ssm.demo.comparing import largest_difference, loaded
+from keras_ssm.models import SSMForecaster
+
+RATE = 90  # rows a second, as the preset was trained
+CHUNK = RATE // 10  # a tenth of a second
+KNOWN = 10 * RATE  # rows that tell the units
+SHOWN = 25 * RATE  # where the picture's forecast begins
+
+
+def run(preset, out, console):
+    """Loads, streams, compares with simpler forecasts, stops and goes on, saves and plots."""
+    record = datasets.ecg()
+    rows = signal.decimate(record.samples.astype("float64"), 4, ftype="fir", axis=0)
+    seconds = len(rows) / RATE
+    console.rule(f"[bold]{preset}[/bold] on {keras.config.backend()}")
+    model = loaded(SSMForecaster, preset, console)
+    console.print(
+        f"record 106 of MIT-BIH: {seconds:.0f} s of {len(record.leads)} leads, "
+        f"{record.classes.count('N')} normal beats and {record.classes.count('V')} of the "
+        "ventricles; the preset has not learned from it"
+    )
+
+    units = (rows[:KNOWN].mean(axis=0), rows[:KNOWN].std(axis=0))
+    stream = model.stream(units=units)
+    stream(rows[:CHUNK])  # whatever is compiled is compiled now
+    stream.reset()
+    half = len(rows) // CHUNK // 2 * CHUNK
+    start, first = time.perf_counter(), read(stream, rows[:half])
+    spent = (time.perf_counter() - start) / (half // CHUNK)
+    stream.save(out / "half.npz")
+    size = (out / "half.npz").stat().st_size
+    console.print(
+        f"a tenth of a second of both leads was read in {1000 * spent:.1f} ms, the state is a "
+        f"file of {size / 1000:.0f} kB"
+    )
+    stream = model.stream(units=units)
+    stream.load(out / "half.npz")
+    forecasts = np.concatenate([first, read(stream, rows[half:])])
+    whole = model.stream(units=units)(rows)[0]
+    error = largest_difference(forecasts, whole)
+    console.print(
+        "streamed with a stop in the middle: the forecasts differ from those of the whole "
+        f"recording at once by {error:.1e} of the largest"
+    )
+    if error > 1e-4:
+        raise RuntimeError(f"streamed and parallel forecasts differ by {error:.1e}")
+
+    for name, value in errors(forecasts, rows, units).items():
+        console.print(f"square error over the next second: {value:.3f}  {name}", highlight=False)
+
+    forecast = model.predict(rows[:SHOWN], levels=80)
+    directory = out / f"{model.backbone.facts()['system'].lower()}_ecg_copy"
+    model.save_to_preset(directory)
+    again = SSMForecaster.from_preset(directory).predict(rows[:SHOWN], levels=80)
+    error = largest_difference(again["mean"], forecast["mean"])
+    if error > 1e-5:
+        raise RuntimeError(f"the saved copy forecasts otherwise: {error:.1e}")
+    console.print(
+        f"saved to {directory} and loaded again: predictions equal (largest difference {error:.1e})"
+    )
+    pictures = {
+        "forecast.png": plotting.plot_forecast(
+            rows[:SHOWN], forecast, rows[SHOWN : SHOWN + model.horizon]
+        ),
+        "eigenvalues.png": plotting.plot_eigenvalues(model),
+        "kernels.png": plotting.plot_kernels(model.backbone.blocks[0].mixer),
+    }
+    for name, figure in pictures.items():
+        figure.savefig(out / name, dpi=120)
+    console.print(f"pictures: {', '.join(str(out / name) for name in pictures)}")
+
+
+def read(stream, rows):
+    """Reads rows in chunks; returns the forecast after each, `(rows, horizon, variables)`."""
+    parts = [stream(rows[i : i + CHUNK])[0] for i in range(0, len(rows), CHUNK)]
+    return np.concatenate(parts)
+
+
+def errors(forecasts, rows, units):
+    """Mean square errors in those units, beside forecasts that cost nothing.
+
+    Args:
+        forecasts: array `(rows, horizon, variables)`. After each row.
+        rows: array `(rows, variables)`.
+        units: tuple of two arrays `(variables,)`.
+
+    Returns:
+        Dict from what forecasts to its error, over all rows after those that tell the units.
+    """
+    horizon = forecasts.shape[1]
+    after = np.lib.stride_tricks.sliding_window_view(rows[KNOWN:], horizon, axis=0)
+    came = np.moveaxis(after, 2, 1)
+    last = slice(KNOWN - 1, KNOWN - 1 + len(came))
+    found = {
+        "the preset": forecasts[last],
+        "the last value, repeated": rows[last, None],
+        "the mean of the first seconds": units[0],
+    }
+    return {name: float((((given - came) / units[1]) ** 2).mean()) for name, given in found.items()}

@@ -1,0 +1,215 @@
+"""The page itself, of Gradio, which the extra `web` brings."""
+
+import functools
+import time
+from typing import TYPE_CHECKING, Any
+
+from keras_ssm import plotting, presets
+from keras_ssm.models import SSMClassifier
+from keras_ssm.web import drawing, sound, table
+from keras_ssm.web.choice import DRAWING, SOUND, choices, side
+from keras_ssm.web.own_server import OWN_SERVER, without_telemetry
+from keras_ssm.web.probabilities import named
+
+if TYPE_CHECKING:
+    import gradio
+
+TABLE = "Forecast a table"
+WATCHED = 4.0  # seconds that reading a drawing takes at least, or nobody could follow it
+
+_INTRODUCTION = """\
+# keras_ssm
+
+State-space models read a sequence sample by sample with a small state: they answer while it comes.
+Everything here is computed by {backend} where this page was started. The page asks no other server
+for anything, and keeps nothing.
+"""
+
+
+def page() -> "gradio.Blocks":
+    """Builds the page: a tab for drawings, one for sound, one for tables.
+
+    Returns:
+        `gradio.Blocks`. A tab whose preset is not installed is left out, with a sentence.
+
+    Raises:
+        ImportError: if Gradio is not installed.
+
+    Example:
+        ```python
+        # keras_ssm.web.page().launch()
+        ```
+    """
+    gr = without_telemetry()
+    import keras
+
+    found = choices()
+    with gr.Blocks(title="keras_ssm", analytics_enabled=False) as blocks:
+        gr.Markdown(_INTRODUCTION.format(backend=keras.config.backend()))
+        for title, build in ((DRAWING, _drawing), (SOUND, _sound)):
+            if found[title].presets:
+                with gr.Tab(title):
+                    build(gr, found[title].presets)
+        with gr.Tab(TABLE):
+            _table(gr)
+        for choice in found.values():
+            if not choice.presets:
+                gr.Markdown(choice.lacking)
+    return blocks
+
+
+def serve(port: int | None = None, block: bool = True) -> str:
+    """Shows the page on this machine, until it is interrupted.
+
+    Args:
+        port: int or `None`. Defaults to `None`: 7860, or the next that is free.
+        block: bool. Whether to wait until the page is closed. Defaults to `True`.
+
+    Returns:
+        Str. The address.
+
+    Raises:
+        ImportError: if Gradio is not installed.
+        OSError: if the port is taken.
+
+    Example:
+        ```python
+        # keras_ssm.web.serve(port=8000)
+        ```
+    """
+    blocks = page()
+    gr = without_telemetry()
+    fonts = {"font": ["system-ui", "sans-serif"], "font_mono": ["ui-monospace", "monospace"]}
+    _, address, _ = blocks.queue().launch(
+        server_port=port,
+        share=False,
+        ssr_mode=False,
+        footer_links=[],
+        theme=gr.themes.Default(**fonts),
+        app_kwargs={"middleware": [OWN_SERVER]},
+        prevent_thread_lock=True,
+        quiet=True,
+    )
+    print(f"The page is at {address}", flush=True)
+    if block:
+        blocks.block_thread()
+    return address
+
+
+# Tabs
+
+
+def _drawing(gr, names):
+    with gr.Row():
+        with gr.Column(min_width=300):
+            pad = gr.Sketchpad(
+                label="Draw a digit, large",
+                type="numpy",
+                image_mode="RGBA",
+                canvas_size=(280, 280),
+                height=420,
+                layers=False,
+                brush=gr.Brush(default_size=22, colors=["#000000"], color_mode="fixed"),
+            )
+            preset = gr.Dropdown(list(names), value=names[0], label="Preset")
+            button = gr.Button("Read it, pixel by pixel", variant="primary")
+        with gr.Column(min_width=300):
+            seen = gr.Image(label="What was read so far", height=300, interactive=False)
+            answer = gr.Label(label="Probabilities now", num_top_classes=4)
+    curve = gr.Plot(label="Probabilities, as the pixels arrived")
+    button.click(_shown_errors(_read_drawing, gr), [pad, preset], [seen, answer, curve])
+
+
+def _read_drawing(drawn, preset):
+    if drawn is None or drawn.get("composite") is None:
+        raise ValueError("Draw a digit first, then let it be read. Received: an empty page")
+    model, length = _model(preset), side(presets.list_presets()[preset])
+    pixels = drawing.to_pixels(drawn["composite"], length)
+    frames = 64
+    for read, probabilities in drawing.watch(model, pixels, frames):
+        start = time.monotonic()
+        picture = drawing.shown(pixels, read)
+        yield picture, named(model, probabilities[-1]), None
+        time.sleep(max(0.0, WATCHED / frames - (time.monotonic() - start)))
+    answers = named(model, probabilities[-1])
+    figure = plotting.plot_answers(
+        [pixels.ravel()],
+        [probabilities],
+        [f"taken for a {max(answers, key=answers.get)}"],
+        list(answers),
+        shape=pixels.shape,
+    )
+    yield picture, answers, figure
+
+
+def _sound(gr, names):
+    gr.Markdown(
+        "Say one English digit, or drop a WAV file of one. Silence at the ends is cut off, and "
+        "other sampling rates are resampled."
+    )
+    with gr.Row():
+        with gr.Column(min_width=300):
+            clip = gr.Audio(label="Recording", type="filepath", sources=["upload", "microphone"])
+            preset = gr.Dropdown(list(names), value=names[0], label="Preset")
+            button = gr.Button("Hear it", variant="primary")
+        answer = gr.Label(label="Probabilities at the end", num_top_classes=4)
+    curve = gr.Plot(label="Probabilities, as the samples arrived")
+    button.click(_shown_errors(_hear, gr), [clip, preset], [answer, curve])
+
+
+def _hear(path, preset):
+    if path is None:
+        raise ValueError("Record or drop a sound first. Received: none")
+    model = _model(preset)
+    rate = getattr(model.preprocessor, "sampling_rate", None) or 8000
+    samples = sound.prepared(path, rate)
+    probabilities = sound.hear(model, samples, rate)
+    answers = named(model, probabilities[-1])
+    best = max(answers, key=answers.get)
+    figure = plotting.plot_answers(
+        [samples], [probabilities], [f"taken for a {best}"], list(answers), sampling_rate=rate
+    )
+    yield answers, figure
+
+
+def _table(gr):
+    gr.Markdown(
+        "Drop a CSV file: columns of numbers, and dates if there are any. No preset knows your "
+        "data, so a small forecaster is fitted on the file itself, which takes some seconds. Its "
+        "error on the last rows is measured beside that of repeating the last value."
+    )
+    with gr.Row():
+        with gr.Column(min_width=300):
+            path = gr.File(label="CSV file", file_types=[".csv"], type="filepath", height=150)
+            horizon = gr.Number(24, label="Rows to forecast", precision=0, minimum=1)
+            button = gr.Button("Forecast", variant="primary")
+        words = gr.Markdown()
+    curve = gr.Plot(label="Forecast")
+    button.click(_shown_errors(_forecast, gr), [path, horizon], [words, curve])
+
+
+def _forecast(path, horizon):
+    if path is None:
+        raise ValueError("Drop a CSV file first. Received: none")
+    found = table.forecast_table(path, int(horizon or 0))
+    figure = plotting.plot_forecast(found.data, found.forecast)
+    words = "\n\n".join([table.in_words(found.scores), *found.notes])
+    yield words, figure
+
+
+def _shown_errors(steps, gr):
+    """The same generator, whose refusals the page shows as they are."""
+
+    @functools.wraps(steps)
+    def shown(*values: Any):
+        try:
+            yield from steps(*values)
+        except (ImportError, ValueError) as error:
+            raise gr.Error(str(error), duration=None) from error
+
+    return shown
+
+
+@functools.lru_cache(maxsize=4)
+def _model(preset):
+    return SSMClassifier.from_preset(preset)
