@@ -79,5 +79,39 @@ def ptd_noise(settings, data, out, source, forms, systems, seeds, images, limit,
         raise click.ClickException(str(error)) from None
 
 
+@experiment.command("playback_rate")
+@click.argument("sources", nargs=-1, required=True, metavar="RUN...")
+@DATA
+@OUT
+@click.option("--rate", "rates", multiple=True, type=float, help="Repeat.  [default: 0.4 to 1.6]")
+@click.option("--limit", type=click.IntRange(1), metavar="N", help="So many recordings.")
+@BACKEND
+def playback_rate(sources, data, out, rates, limit, backend):
+    """Spoken digits at other sampling rates, by models that were trained at one.
+
+    RUN is the directory of a complete run of `keras-ssm train spoken_digits`, of a system or of a
+    baseline, or a preset that came of one.
+    """
+    choose_backend(backend)
+    check_installed("matplotlib")
+    load_keras()
+    from keras_ssm import experiments
+
+    try:
+        given = {"rates": rates} if rates else {}
+        rows = experiments.playback_rate(sources, data, out, limit=limit, **given)
+        known = sorted({row["rate"] for row in rows})
+        table = Table("model", "reading", *map(str, known))
+        for source, reading in dict.fromkeys((row["source"], row["reading"]) for row in rows):
+            own = {r["rate"]: r for r in rows if (r["source"], r["reading"]) == (source, reading)}
+            scores = (f"{own[rate]['accuracy']:.3f}" if rate in own else "" for rate in known)
+            table.add_row(source, reading, *scores)
+        console.print(table)
+        experiments.plot_playback_rate(rows).savefig(out / "rates.png", dpi=100)
+        console.print(f"scores in {out / 'rates.csv'}, picture in {out / 'rates.png'}")
+    except ValueError as error:
+        raise click.ClickException(str(error)) from None
+
+
 def _with_spread(mean, spread):
     return f"{mean:.4f}" if spread is None else f"{mean:.4f} ± {spread:.4f}"

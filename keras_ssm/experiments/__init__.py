@@ -7,7 +7,12 @@ from keras_ssm.experiments.fourier_noise import (
     time_steps,
     with_fourier_noise,
 )
-from keras_ssm.experiments.pictures import plot_heard_waves, plot_ptd_noise
+from keras_ssm.experiments.pictures import (
+    plot_heard_waves,
+    plot_playback_rate,
+    plot_ptd_noise,
+)
+from keras_ssm.experiments.playback_rate import playback_rate
 from keras_ssm.experiments.ptd_experiment import frequencies, ptd_noise, summary
 from keras_ssm.experiments.ptd_recipe import PTDNoise
 from keras_ssm.experiments.untrained import heard_waves
@@ -18,7 +23,9 @@ __all__ = [
     "PTDNoise",
     "frequencies",
     "heard_waves",
+    "playback_rate",
     "plot_heard_waves",
+    "plot_playback_rate",
     "plot_ptd_noise",
     "ptd_noise",
     "set_fourier_noise",

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 LABELS = {
     "s4": "S4",
-    "s4d": "S4D, B clipped",
+    "s4d": "S4D",
     "s4d_legs": "S4D-LegS",
     "s4ptd": "S4-PTD, optimised",
     "s4ptd_rank1": "S4-PTD, rank 1",
@@ -118,3 +118,53 @@ def _cells(axis, rows):
     axis.set_yticks(range(len(heights)), [f"{height:g}" for height in heights], fontsize=7)
     axis.set_xlabel("frequency", fontsize=8)
     return image
+
+
+def plot_playback_rate(rows: Iterable[dict]) -> "Figure":
+    """Plots the rows of `playback_rate`: accuracy over the sampling rate, read in three ways.
+
+    A line for each system, the mean over its runs.
+
+    Args:
+        rows: rows of `rates.csv`.
+
+    Returns:
+        `matplotlib.figure.Figure`.
+
+    Raises:
+        ValueError: without rows.
+
+    Example:
+        ```python
+        rows = [
+            {"system": "s4d", "seed": 0, "rate": rate, "reading": "as it is", "accuracy": 0.9}
+            for rate in (0.5, 1.0, 1.5)
+        ]
+        keras_ssm.experiments.plot_playback_rate(rows).savefig("rates.png")
+        ```
+    """
+    rows = list(rows)
+    if not rows:
+        raise ValueError("`rows` must hold at least one row of a model. Received: none")
+    systems = list(dict.fromkeys(row["system"] for row in rows))
+    figure, axes = subplots(1, 3, figsize=(10, 3.6), sharex=True, sharey=True)
+    for axis, reading in zip(axes[0], ("as it is", "rescaled", "resampled back"), strict=True):
+        for number, system in enumerate(systems):
+            cells = {}
+            for row in rows:
+                own = (row["reading"], row["system"]) == (reading, system)
+                # At its own rate a model reads one way.
+                same = row["rate"] == 1 and row["system"] == system
+                if own or same:
+                    cells.setdefault(row["rate"], []).append(row["accuracy"])
+            if len(cells) > 1:
+                means = [np.mean(cells[rate]) for rate in sorted(cells)]
+                label = LABELS.get(system, system.replace("_", " "))
+                axis.plot(sorted(cells), means, ".-", color=f"C{number}", label=label)
+        axis.axvline(1, color="0.85", linewidth=0.8, zorder=0)
+        axis.set(title=reading, xlabel="sampling rate / that of training", ylim=(0, 1.02))
+        axis.spines[["top", "right"]].set_visible(False)
+    axes[0, 0].set_ylabel("accuracy")
+    axes[0, 0].legend(frameon=False, fontsize=8)
+    figure.tight_layout()
+    return figure

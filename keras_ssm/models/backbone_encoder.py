@@ -61,8 +61,8 @@ class BackboneEncoder:
             return  # the layers raise the error
         if self.convolves and not alike:
             raise ValueError(
-                "`step_scale` must be 1 with the encoder 'conv', whose weights are for samples of "
-                "one rate: `rescaled(step_scale)` returns a model with other weights, and a "
+                "`step_scale` cannot be set with the encoder 'conv', whose weights are for samples "
+                "of one rate: `rescaled(step_scale)` returns a model with other weights, and a "
                 "preprocessor with a `sampling_rate` resamples. "
                 f"Received: step_scale={scale}"
             )

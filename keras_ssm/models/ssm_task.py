@@ -75,7 +75,9 @@ class SSMTask(Streams, Adapters, ModelFiles, SequenceTrainer, Task, Functional):
             return x
         scale = None
         if self.preprocessor.resample == STEP_SCALE:
-            scale = float(keras.ops.convert_to_numpy(self.step_scale))
+            # An encoder that convolves reads one rate, that of the preprocessor.
+            own = 1.0 if self.backbone.convolves else self.step_scale
+            scale = float(keras.ops.convert_to_numpy(own))
         with brief_errors():
             return self.preprocessor.at_own_rate(x, scale)
 

@@ -8,7 +8,7 @@ import pytest
 from keras import ops
 
 from keras_ssm.layers import S4D, S5, ConvEncoder, Mamba
-from keras_ssm.models import SSMBackbone, SSMClassifier
+from keras_ssm.models import SequencePreprocessor, SSMBackbone, SSMClassifier
 from tests.backend_tools import gradients, relative_error, to_numpy
 
 ONCE = pytest.mark.once("torch")
@@ -142,10 +142,45 @@ def test_another_rate_takes_other_weights(rng, factor):
     assert relative_error(other.predict(other_x, verbose=0), model.predict(x, verbose=0)) < 1e-5
     with pytest.raises(ValueError, match="rescaled"):
         model.step_scale = 2.0
-    with pytest.raises(ValueError, match="must divide the stride"):
-        model.rescaled(3)
     plain = SSMClassifier(SSMBackbone(S4D(state_dim=4), 1, 4), 2)
     assert float(plain.rescaled(2).step_scale) == 2.0
+
+
+@pytest.mark.parametrize(("factor", "stride"), [(1.6, 2), (0.75, 5), (9, 1)])
+def test_layers_make_up_for_a_stride_that_is_rounded(tmp_path, factor, stride):
+    """A slow wave gives the outputs of the model itself, at rates that the stride does not have."""
+    mixer = S5(state_dim=4, dt_min=0.01, dt_max=0.03, seed=0)
+    model = SSMClassifier(make_backbone(mixer, width=12, stride=4, input_dim=1), 3, pooling="last")
+    wave = lambda times: np.sin(times / 90)[None, :, None].astype("float32")  # noqa: E731
+    expected = model.predict(wave(np.arange(1, 1801)), verbose=0)
+    x = wave(factor * np.arange(1, int(1800 / factor) + 1))
+    other = model.rescaled(factor)
+    assert other.backbone.stride == stride
+    assert float(other.step_scale) == pytest.approx(stride * factor / 4)
+    found, plain = (relative_error(one.predict(x, verbose=0), expected) for one in (other, model))
+    assert found < 0.2 * plain
+    other.save_to_preset(tmp_path / "other")
+    loaded = SSMClassifier.from_preset(tmp_path / "other")
+    np.testing.assert_allclose(loaded.predict(x, verbose=0), other.predict(x, verbose=0), atol=1e-6)
+    back = other.rescaled(1 / factor)
+    assert back.backbone.stride / float(back.step_scale) == pytest.approx(4)
+
+
+def test_another_rate_is_said_to_the_preprocessor(rng):
+    x = rng.standard_normal((2, 40)).astype("float32")
+    for encoder in ("linear", "conv"):
+        for how in (True, "step_scale"):
+            backbone = SSMBackbone(S4D(state_dim=4), 1, 4, encoder=encoder, encoder_stride=1)
+            preprocessor = SequencePreprocessor(sampling_rate=1200.0, resample=how)
+            model = SSMClassifier(backbone, 2, preprocessor=preprocessor).rescaled(1.5)
+            model.predict({"inputs": x, "sampling_rate": 800}, verbose=0)
+            if how == "step_scale":
+                with pytest.raises(ValueError, match="Received"):
+                    model.predict({"inputs": x, "sampling_rate": 1200}, verbose=0)
+    mamba = SSMClassifier(make_backbone(Mamba(state_dim=4), width=8, stride=4), 2)
+    assert mamba.rescaled(2).backbone.stride == 2
+    with pytest.raises(ValueError, match="must divide the stride"):
+        mamba.rescaled(3)
 
 
 @pytest.mark.parametrize("pooling", [pytest.param("mean", marks=GRAPH), None])

@@ -8,6 +8,8 @@ import keras
 import numpy as np
 
 from keras_ssm.checks import check_number
+from keras_ssm.layers import SSMLayer
+from keras_ssm.models.sampled_inputs import STEP_SCALE
 
 
 class Rescales:
@@ -18,19 +20,23 @@ class Rescales:
 
         It is the way to another sampling rate for the encoder `"conv"`, whose weights are for
         samples of one rate: its stride and width are divided, and the weights of samples that
-        become one are added. For inputs that hold still between two samples the outputs are those
-        of the model itself. For other encoders the copy has this factor on its `step_scale`.
+        become one are added. Where the stride over the factor is a whole number, the outputs for
+        inputs that hold still between two samples are those of the model itself. Otherwise the
+        stride is rounded, and `step_scale` of the layers makes up for it: they read steps that are
+        a little nearer or further apart. For other encoders the copy has the whole factor on its
+        `step_scale`.
 
         Args:
-            step_scale: float. 2 for half the sampling rate. With the encoder `"conv"` the stride
-                over it must be a whole number.
+            step_scale: float. 2 for half the sampling rate, 0.8 for five quarters of it.
 
         Returns:
             A model with its own weights, compiled with its defaults where this one is compiled. A
-            `sampling_rate` of its preprocessor is divided by `step_scale`.
+            `sampling_rate` of its preprocessor is divided by `step_scale`, unless the preprocessor
+            leaves other rates to `step_scale`.
 
         Raises:
-            ValueError: for a factor that is not positive or does not divide the stride.
+            ValueError: for a factor that is not positive; for layers without a `step_scale`, such
+                as `Mamba`, unless the stride over the factor is a whole number.
 
         Example:
             ```python
@@ -44,16 +50,19 @@ class Rescales:
         check_number("step_scale", step_scale, low=1e-6)
         body = getattr(self, "backbone", self)
         config, factor = body.get_config(), Fraction(step_scale).limit_denominator(1000)
+        factor_of_steps = factor
         if body.convolves:
-            stride = config["encoder_stride"] / factor
-            if stride.denominator != 1 or stride < 1:
+            stride = max(1, round(body.stride / factor))
+            config["encoder_stride"] = stride
+            config["encoder_width"] = max(2, stride, math.ceil(config["encoder_width"] / factor))
+            factor_of_steps = factor * stride / body.stride
+            time_invariant = all(isinstance(block.mixer, SSMLayer) for block in body.blocks)
+            if factor_of_steps != 1 and not time_invariant:
                 raise ValueError(
-                    f"`step_scale` must divide the stride of the encoder, {body.stride}; a "
-                    "preprocessor with a `sampling_rate` resamples by any factor. "
-                    f"Received: step_scale={step_scale}"
+                    f"`step_scale` must divide the stride of the encoder, {body.stride}, where the "
+                    "layers have no `step_scale` to make up for it; a preprocessor with a "
+                    f"`sampling_rate` resamples by any factor. Received: step_scale={step_scale}"
                 )
-            config["encoder_stride"] = int(stride)
-            config["encoder_width"] = max(2, math.ceil(config["encoder_width"] / factor))
         new_body = type(body).from_config(config)
         new = new_body
         if body is not self:
@@ -61,16 +70,18 @@ class Rescales:
             settings["backbone"] = keras.saving.serialize_keras_object(new_body)
             new = type(self).from_config(settings)
             rate = getattr(new.preprocessor, "sampling_rate", None)
-            if rate is not None:
+            if rate is not None and (body.convolves or new.preprocessor.resample != STEP_SCALE):
                 new.preprocessor.sampling_rate = float(rate / factor)
         for weight, target in zip(self.weights, new.weights, strict=True):
             value = keras.ops.convert_to_numpy(weight)
             if weight.shape != target.shape:
                 value = _resampled_kernel(value, body.input_dim, factor, target.shape[0])
             target.assign(value)
-        if not body.convolves:
-            scale = keras.ops.convert_to_numpy(self.step_scale)
-            new.step_scale = float(scale) * float(step_scale)
+        if factor_of_steps != 1:
+            blocks = getattr(new, "backbone", new).blocks
+            for block, other in zip(body.blocks, blocks, strict=True):
+                scale = float(keras.ops.convert_to_numpy(block.step_scale))
+                other.step_scale = scale * float(factor_of_steps)
         if getattr(self, "compiled", False):
             new.compile()
         return new
