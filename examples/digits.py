@@ -32,6 +32,8 @@ SYSTEMS = {
     "dss": partial(keras_ssm.layers.DSS, softmax_length=64),
     "s5": keras_ssm.layers.S5,
     "s5ptd": keras_ssm.layers.S5PTD,
+    # Memories of 10 samples and more, of the 64 there are.
+    "lru": partial(keras_ssm.layers.LRU, r_min=0.9, r_max=0.999),
 }
 
 # What `preset.json` and the model card say beside scores and sizes.
@@ -49,8 +51,11 @@ TRAINING = (
     "and moved, with `ssm_optimizer` and a cosine schedule. Settings were chosen on 10 % of the "
     "training part. The 500 test images are `train_test_split(test_size=500, stratify=y, "
     "random_state=0)`, read once. Trained with {place}: elsewhere sums are "
-    "rounded otherwise, and the score may differ as between two seeds. Earlier weights, trained "
-    "while dropout did not act, had {former} of the test images right."
+    "rounded otherwise, and the score may differ as between two seeds."
+)
+
+EARLIER = (
+    " Earlier weights, trained while dropout did not act, had {former} of the test images right."
 )
 
 # Right answers of 500 by the presets that were trained before dropout acted.
@@ -167,9 +172,9 @@ def save(model, args, scores, directory):
     command = f"python examples/digits.py --system {args.system}"
     if (args.dropout, args.epochs) != (DROPOUT, EPOCHS):
         command += f" --dropout {args.dropout} --epochs {args.epochs}"
-    training = TRAINING.format(
-        command=command, epochs=args.epochs, place=place(model), former=FORMER[args.system]
-    )
+    training = TRAINING.format(command=command, epochs=args.epochs, place=place(model))
+    if args.system in FORMER:
+        training += EARLIER.format(former=FORMER[args.system])
     info = facts(directory.name, command, training, seeds)
     model.save_to_preset(directory, info=info)
     (directory / "README.md").write_text(keras_ssm.hub.card(directory), encoding="utf-8")

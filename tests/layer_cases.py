@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from keras import ops
 
-from keras_ssm.layers import DSS, S4, S4D, S4PTD, S5, S5PTD
+from keras_ssm.layers import DSS, LRU, S4, S4D, S4PTD, S5, S5PTD, MIMOLayer
 from keras_ssm.ops import backend
 from keras_ssm.ops.naive import (
     convolve,
@@ -190,6 +190,21 @@ def naive_s5(layer, x, initial_state=None, timesteps=None):
     return y + x * tensor(layer.D), as_real(state)
 
 
+def naive_lru(layer, x, initial_state=None):
+    """The recurrence as published; a step r times as long has |1 - dA^r| / |1 - dA| the gain."""
+    log_lambda = to_complex(-ops.exp(layer.nu_log), ops.exp(layer.theta_log))
+    dA = ops.exp(log_lambda * ops.cast(tensor(layer.step_scale), log_lambda.dtype))
+    gain = ops.exp(tensor(layer.gamma_log)) * ops.abs(1 - dA) / ops.abs(1 - ops.exp(log_lambda))
+    dB = ops.cast(gain, dA.dtype)[:, None] * to_complex(layer.B_real, layer.B_imag)
+    C = to_complex(layer.C_real, layer.C_imag)
+    C = C if layer.bidirectional else C[None]
+    state = None if initial_state is None else as_complex(initial_state)
+    y, state = naive_mimo(x, dA, dB, C[0], state, conjugates=False)
+    if layer.bidirectional:
+        y = y + naive_mimo(x, dA, dB, C[1], reverse=True, conjugates=False)[0]
+    return y + x * tensor(layer.D), as_real(state)
+
+
 class Case:
     """A layer, its sequential ground truth, and what it can do.
 
@@ -221,7 +236,7 @@ class Case:
 
     @property
     def has_kernel(self):
-        return not issubclass(self.cls, S5)
+        return not issubclass(self.cls, MIMOLayer)
 
     @property
     def methods(self):
@@ -241,6 +256,7 @@ SYSTEMS = [
     Case("s5", S5, naive_s5),
     Case("s4ptd", S4PTD, naive_s4d),
     Case("s5ptd", S5PTD, naive_s5, blocks=1),
+    Case("lru", LRU, naive_lru),
 ]
 
 OWN_OPERATIONS = [case for case in SYSTEMS if case.name in ("s4d", "s4", "dss", "s5")]
@@ -267,6 +283,7 @@ VARIANTS = [
     Case("s5_bidirectional", S5, naive_s5, bidirectional=True, c_init="complex_normal"),
     Case("s4ptd_rank1", S4PTD, naive_s4d, perturbation="rank1", bidirectional=True),
     Case("s4ptd_all_modes", S4PTD, naive_s4d, state_dim=2),
+    Case("lru_bidirectional", LRU, naive_lru, bidirectional=True, r_min=0.9, max_phase=0.6),
     Case("s5ptd_complex", S5PTD, naive_s5, conj_sym=False, perturbation="rank1"),
 ]
 

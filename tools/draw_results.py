@@ -44,7 +44,8 @@ def table(rows):
     yield "|---" * (len(LENGTHS) + 2) + "|"
     for name in [*SYSTEMS, *OTHERS]:
         cells = [_time(_found(rows, "layers", name, length)) for length in LENGTHS]
-        yield f"| `{name}` | {' | '.join(cells)} | {_memory(rows, name)} |"
+        if any(cells):  # it was measured
+            yield f"| `{name}` | {' | '.join(cells)} | {_memory(rows, name)} |"
 
 
 def _found(rows, section, name, length):

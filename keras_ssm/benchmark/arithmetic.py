@@ -26,7 +26,8 @@ def count(name, method, shape):
 
     and, for `S4`, H N N (2 N (log2 T + 1) + 4 T) in place of the powers: doublings of dA and of
     the columns and rows. `S5` is 2 B L H N to project, the same to read out, and 4 B L N for
-    the recurrence, of which the two levels compute twice as much and more.
+    the recurrence, of which the two levels compute twice as much and more. `LRU` is the same with
+    2 N, since it keeps N complex modes.
 
     Args:
         name: str. A layer.
@@ -44,8 +45,8 @@ def count(name, method, shape):
     B, L, H, N = shape
     if method is None:
         return _others(name, B, L, H)
-    N = 2 * N if name == "DSS" else N
-    if name.startswith("S5"):
+    N = 2 * N if name in ("DSS", "LRU") else N
+    if name.startswith("S5") or name == "LRU":
         return _s5(method, B, L, H, N)
     return _siso(name, method, B, L, H, N)
 

@@ -87,9 +87,10 @@ def picked_method(name, shape):
 def published_passes(name, layer, shape):
     """The passes of the published formulation with a layer's weights; `None` if too large."""
     batch, length, features, state = shape
-    modes = state if name == "DSS" else state // 2
+    modes = state if name in ("DSS", "LRU") else state // 2
     # Complex numbers that are kept for the gradient: Cauchy matrices, Vandermonde, or states.
     sizes = {"S4": 12 * features * modes * length // 2, "S5": 8 * batch * length * modes}
+    sizes["LRU"] = sizes["S5"]
     numbers = sizes.get(name.replace("PTD", ""), 3 * features * modes * length)
     if 8 * numbers > LARGEST_PUBLISHED:
         return None

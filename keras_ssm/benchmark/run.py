@@ -18,7 +18,7 @@ SHAPES = [
     (1, 65536, 64, 64),
 ]
 QUICK_SHAPES = [(8, 1024, 128, 64)]
-SYSTEMS = ["S4", "S4D", "S4PTD", "DSS", "S5", "S5PTD"]
+SYSTEMS = ["S4", "S4D", "S4PTD", "DSS", "S5", "S5PTD", "LRU"]
 OTHERS = ["LSTM", "GRU", "MultiHeadAttention"]
 QUICK_NAMES = [*SYSTEMS, "LSTM"]
 METHODS = ["auto", "chunked", "fft", "recurrent"]

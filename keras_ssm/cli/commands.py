@@ -128,7 +128,7 @@ def _show_page(port):
 @click.argument("source")
 @click.argument("destination", type=click.Path(path_type=Path))
 @click.option("--format", default="auto", show_default=True, help="Format of the checkpoint.")
-@click.option("--to", help="Write a checkpoint: s4-example, s4-block, s5-flax, mamba-hf ...")
+@click.option("--to", help="Write a checkpoint: s4-example, s4-block, s5-flax, lru-flax ...")
 @click.option("--set", "settings", multiple=True, metavar="NAME=VALUE", help="See below.")
 @click.option("--config", type=click.Path(path_type=Path), help="YAML or JSON of the training run.")
 @click.option(
@@ -139,11 +139,12 @@ def _show_page(port):
 def convert_command(source, destination, format, to, settings, config, ignore, check, backend):
     """Converts a published checkpoint to a preset, or a preset back.
 
-    SOURCE is a checkpoint of state-spaces/s4, ag1988/dss or lindermanlab/S5, or safetensors with
-    their names; or the directory of a Mamba model, of transformers, state-spaces/mamba or
-    Codestral, or hf://organisation/name of one. DESTINATION becomes a preset. Nothing in a
-    checkpoint is run. What it does not say (pre- or post-norm, the transform of dt, ...) is set by
-    the constructor names of the layers and models: --set prenorm=true --set dt_transform=softplus.
+    SOURCE is a checkpoint of state-spaces/s4, ag1988/dss, lindermanlab/S5 or
+    NicolasZucchet/minimal-LRU, or safetensors with their names; or the directory of a Mamba model,
+    of transformers, state-spaces/mamba or Codestral, or hf://organisation/name of one. DESTINATION
+    becomes a preset. Nothing in a checkpoint is run. What it does not say (pre- or post-norm, the
+    transform of dt, ...) is set by the constructor names of the layers and models:
+    --set prenorm=true --set dt_transform=softplus.
 
     With --to, SOURCE is a preset and DESTINATION becomes a checkpoint of the official classes;
     with --to mamba-hf or mamba-original a directory.

@@ -10,7 +10,7 @@ from keras_ssm import presets
 from keras_ssm.checks import check_choice
 from keras_ssm.convert import published_model
 from keras_ssm.convert.containers.checkpoint_file import read_checkpoint_file, read_configuration
-from keras_ssm.convert.formats import dss_lightning, s4_example, s4_lightning, s5_flax
+from keras_ssm.convert.formats import dss_lightning, lru_flax, s4_example, s4_lightning, s5_flax
 from keras_ssm.convert.mapping import is_named
 from keras_ssm.convert.published_model import find_weight, read_published
 from keras_ssm.convert.report import Report
@@ -25,6 +25,7 @@ FORMATS = {
     "s4-lightning": s4_lightning,
     "dss-lightning": dss_lightning,
     "s5-flax": s5_flax,
+    "lru-flax": lru_flax,
     **published_model.FORMATS,
 }
 
@@ -43,12 +44,13 @@ def load_checkpoint(
 
     Args:
         path: str or `Path`. A checkpoint of state-spaces/s4 (`example.py`, Lightning, bare state
-            dict), ag1988/dss or lindermanlab/S5 (flax msgpack, npz), or safetensors with the
-            names of one of them. A `NAME.json` beside it is read as its configuration. Or the
-            directory of a Mamba model: of transformers, of state-spaces/mamba, or Codestral's.
+            dict), ag1988/dss, lindermanlab/S5 or NicolasZucchet/minimal-LRU (flax msgpack, npz),
+            or safetensors with the names of one of them. A `NAME.json` beside it is read as its
+            configuration. Or the directory of a Mamba model: of transformers, of
+            state-spaces/mamba, or Codestral's.
         format: str. `"s4-example"`, `"s4-lightning"`, `"dss-lightning"`, `"s5-flax"`,
-            `"mamba-hf"`, `"mamba-original"`, `"mamba-codestral"`, or `"auto"`: by the names of
-            the tensors, or the configuration in a directory. Defaults to `"auto"`.
+            `"lru-flax"`, `"mamba-hf"`, `"mamba-original"`, `"mamba-codestral"`, or `"auto"`: by the
+            names of the tensors, or the configuration in a directory. Defaults to `"auto"`.
         config: dict, str or `Path`, or `None`. The configuration of the training run by its
             official names, or a JSON or YAML file of it, over what the checkpoint says; or
             arguments of our classes, as in `overrides`.
@@ -66,7 +68,7 @@ def load_checkpoint(
         ValueError: for a damaged, unsafe or unknown file, tensors that are missing, left over
             or of other shapes, several models in one file, an option of the official code that
             has no counterpart here, an unknown or contradicted override, or no `prenorm` (of S5
-            also no `encoder`) where neither the file nor a configuration says it.
+            and LRU also no `encoder`) where neither the file nor a configuration says it.
         ImportError: if a library that the file needs is not installed.
 
     Example:
@@ -84,7 +86,8 @@ def load_checkpoint(
 
     Reference:
         [S4](https://github.com/state-spaces/s4), [DSS](https://github.com/ag1988/dss),
-        [S5](https://github.com/lindermanlab/S5).
+        [S5](https://github.com/lindermanlab/S5),
+        [LRU](https://github.com/NicolasZucchet/minimal-LRU).
     """
     return read_model(path, format, config, ignore, overrides)[0]
 

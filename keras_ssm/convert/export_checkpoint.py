@@ -7,10 +7,11 @@ from keras_ssm.atomic_file import writing_file
 from keras_ssm.checks import check_choice
 from keras_ssm.convert import published_export
 from keras_ssm.convert.containers import flax_msgpack
-from keras_ssm.convert.formats import s4_export, s5_export
+from keras_ssm.convert.formats import lru_export, s4_export, s5_export
 from keras_ssm.types import PathLike
 
 TARGETS = {"s4-example": s4_export, "s4-block": s4_export, "s5-flax": s5_export}
+TARGETS |= {"lru-flax": lru_export}
 TARGETS |= published_export.TARGETS
 
 
@@ -26,8 +27,9 @@ def export_checkpoint(model: keras.Model, path: PathLike, to: str) -> None:
             `"mamba-..."` a directory, of which files that are no part of the model stay.
         to: str. `"s4-example"` (a file of `example.py` of state-spaces/s4 with minimal `S4D`),
             `"s4-block"` (the same with `S4Block`: its tensors are those below
-            `s4_layers.i.`), `"s5-flax"` (msgpack of `params` and `batch_stats`), `"mamba-hf"`
-            (`config.json`, `generation_config.json` and `model.safetensors` of transformers) or
+            `s4_layers.i.`), `"s5-flax"` or `"lru-flax"` (msgpack of `params` and `batch_stats`, for
+            lindermanlab/S5 or NicolasZucchet/minimal-LRU), `"mamba-hf"` (`config.json`,
+            `generation_config.json` and `model.safetensors` of transformers) or
             `"mamba-original"` (`config.json` and `pytorch_model.bin` of state-spaces/mamba).
 
     Returns:
@@ -36,8 +38,8 @@ def export_checkpoint(model: keras.Model, path: PathLike, to: str) -> None:
 
     Raises:
         ValueError: for an unknown target, or a model that the official classes do not cover.
-        ImportError: if PyTorch (for `s4-...` and `mamba-original`) or msgpack (for `s5-flax`) is
-            not installed.
+        ImportError: if PyTorch (for `s4-...` and `mamba-original`) or msgpack (for `...-flax`)
+            is not installed.
 
     Example:
         ```python
@@ -47,13 +49,14 @@ def export_checkpoint(model: keras.Model, path: PathLike, to: str) -> None:
 
     Reference:
         [S4](https://github.com/state-spaces/s4), [S5](https://github.com/lindermanlab/S5),
+        [LRU](https://github.com/NicolasZucchet/minimal-LRU),
         [Mamba](https://github.com/state-spaces/mamba).
     """
     check_choice("to", to, TARGETS)
     if to in published_export.TARGETS:
         return published_export.export_published(model, path, to)
     content, configuration, remarks = TARGETS[to].export(model, to)
-    if to == "s5-flax":
+    if to.endswith("-flax"):
         path = Path(path)
         with writing_file(path) as file:
             file.write_bytes(flax_msgpack.write(content))

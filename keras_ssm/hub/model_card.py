@@ -26,6 +26,9 @@ PAPERS = {
     "S4PTD": "A. Yu, A. Nigmetov, D. Morozov, M. W. Mahoney, N. B. Erichson, [Robustifying "
     "State-space Models for Long Sequences via Approximate Diagonalization]"
     "(https://arxiv.org/abs/2310.01698), 2024.",
+    "LRU": "A. Orvieto, S. L. Smith, A. Gu, A. Fernando, C. Gulcehre, R. Pascanu, S. De, "
+    "[Resurrecting Recurrent Neural Networks for Long Sequences]"
+    "(https://arxiv.org/abs/2303.06349), 2023.",
     "Mamba": "A. Gu, T. Dao, [Mamba: Linear-Time Sequence Modeling with Selective State Spaces]"
     "(https://arxiv.org/abs/2312.00752), 2023.",
     "Mamba2": "T. Dao, A. Gu, [Transformers are SSMs: Generalized Models and Efficient Algorithms "

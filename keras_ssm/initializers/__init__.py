@@ -7,6 +7,7 @@ from keras_ssm.initializers.hippo import NPLR, low_rank, nplr, transition
 from keras_ssm.initializers.legs_transfer import blaschke, legs_state_transfer
 from keras_ssm.initializers.ptd import PTD, ptd
 from keras_ssm.initializers.random import lecun_normal
+from keras_ssm.initializers.ring import ring
 from keras_ssm.initializers.skew import skew_hippo
 from keras_ssm.initializers.timescale import log_uniform_step
 
@@ -23,6 +24,7 @@ __all__ = [
     "low_rank",
     "nplr",
     "ptd",
+    "ring",
     "skew_hippo",
     "transition",
 ]

@@ -3,8 +3,10 @@
 from keras_ssm.layers.conv_encoder import ConvEncoder
 from keras_ssm.layers.discrete_system import DiscreteSystem
 from keras_ssm.layers.dss import DSS
+from keras_ssm.layers.lru import LRU
 from keras_ssm.layers.mamba import Mamba
 from keras_ssm.layers.mamba2 import Mamba2
+from keras_ssm.layers.mimo_layer import MIMOLayer
 from keras_ssm.layers.random_gain import RandomGain
 from keras_ssm.layers.random_noise import RandomNoise
 from keras_ssm.layers.random_shift import RandomShift
@@ -25,6 +27,7 @@ from keras_ssm.layers.token_dense import TokenDense
 
 __all__ = [
     "DSS",
+    "LRU",
     "S4",
     "S4D",
     "S4PTD",
@@ -32,6 +35,7 @@ __all__ = [
     "S5PTD",
     "ConvEncoder",
     "DiscreteSystem",
+    "MIMOLayer",
     "Mamba",
     "Mamba2",
     "RandomGain",

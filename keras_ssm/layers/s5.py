@@ -1,5 +1,3 @@
-import functools
-
 import keras
 import numpy as np
 from keras import ops
@@ -7,15 +5,12 @@ from keras import ops
 from keras_ssm import initializers
 from keras_ssm.checks import check_choice, check_flags, check_positive
 from keras_ssm.layers.discrete_system import DiscreteSystem
-from keras_ssm.layers.ssm_layer import SSMLayer, valid_steps
+from keras_ssm.layers.mimo_layer import MIMOLayer
+from keras_ssm.layers.ssm_layer import valid_steps
 from keras_ssm.layers.timesteps import check_timesteps_shape, checked_timesteps
 from keras_ssm.ops import backend, pair
 from keras_ssm.ops.discretize import RULES
-from keras_ssm.ops.fourier import fft_scan
-from keras_ssm.ops.mimo import mimo, read_out
-from keras_ssm.ops.recurrence import scan
-from keras_ssm.ops.recurrent import recurrent
-from keras_ssm.types import State, Tensor
+from keras_ssm.types import Pair, State, Tensor
 
 C_INITS = ("lecun_normal", "trunc_standard_normal", "complex_normal")
 
@@ -24,7 +19,7 @@ LARGEST_REAL_PART = -1e-4
 
 
 @keras.saving.register_keras_serializable(package="keras_ssm")
-class S5(SSMLayer):
+class S5(MIMOLayer):
     """Simplified state-space layer (S5): one diagonal system for all features together.
 
     The layer runs x' = Lambda x + B u, y = 2 Re(C x) + D u with as many inputs and outputs as
@@ -108,13 +103,14 @@ class S5(SSMLayer):
         **kwargs,
     ):
         super().__init__(
+            state_dim=state_dim,
             method=method,
             chunk_size=chunk_size,
             bidirectional=bidirectional,
             seed=seed,
             **kwargs,
         )
-        check_positive(state_dim=state_dim, blocks=blocks)
+        check_positive(blocks=blocks)
         check_flags(conj_sym=conj_sym, clip_eigs=clip_eigs)
         if state_dim % blocks or (conj_sym and state_dim // blocks % 2):
             raise ValueError(
@@ -124,7 +120,6 @@ class S5(SSMLayer):
         check_choice("c_init", c_init, C_INITS)
         check_choice("discretization", discretization, RULES)
         initializers.log_uniform_step((), dt_min, dt_max)  # checks the range
-        self.state_dim = state_dim
         self.blocks = blocks
         self.conj_sym = conj_sym
         self.clip_eigs = clip_eigs
@@ -132,11 +127,6 @@ class S5(SSMLayer):
         self.discretization = discretization
         self.dt_min = dt_min
         self.dt_max = dt_max
-
-    @property
-    def modes(self) -> int:
-        """Number of eigenvalues that are stored."""
-        return self.state_dim // 2 if self.conj_sym else self.state_dim
 
     def build_system(self, features: int) -> None:
         rng = self.make_rng()
@@ -166,9 +156,6 @@ class S5(SSMLayer):
         # The published draws count all axes except that of the outputs as inputs.
         fan_in = N * H if self.c_init == "lecun_normal" else N
         return initializers.lecun_normal(shape, fan_in, rng)
-
-    def state_shape(self, features: int) -> tuple[int, ...]:
-        return (2 * self.modes,)
 
     def call(
         self,
@@ -227,51 +214,20 @@ class S5(SSMLayer):
         )
         return y[:, 0], state
 
-    def discretize(self) -> DiscreteSystem:
-        """Returns dA, dB, dC and D of the current weights, for a loop of `step`.
-
-        Returns:
-            A `DiscreteSystem`: `dA` `(2 * modes,)`, `dB` `(features, 2 * modes)`, `dC`
-            `(features, 2 * modes)`, `D` `(features,)`, real parts then imaginary parts on the
-            last axis.
-
-        Raises:
-            ValueError: if the layer is bidirectional.
-        """
-        self.check_has_state()
-        self.check_built()
-        # A copy: training and predicting on JAX give the weight's own buffer away.
-        return self._system(ops.copy(self.tensor(self.D)))
-
-    def advance(self, x: Tensor, state: State, system: DiscreteSystem) -> tuple[Tensor, State]:
-        state = pair.join(pair.multiply(pair.split(system.dA), pair.split(state)))
-        state = state + backend.matmul(x, system.dB)
-        # The sign of the imaginary parts is changed in the state, which is smaller than dC.
-        y = backend.matmul(self._rows(state), ops.transpose(system.dC))
-        return y + x * system.D, state
-
     def evaluate(self, x, mask=None, initial_state=None, return_state=False, timesteps=None):
-        lengths = valid_steps(mask, return_state)
-        zero = ops.zeros_like(backend.matmul(x[:, 0], self._input_matrix()))
-        start = zero if initial_state is None else initial_state
-        method = self.chosen_method(x.shape[1])
-        if method == "recurrent" and timesteps is None:
-            system = self._system(self.tensor(self.D))
-            return recurrent(
-                x, lambda sample, state: self.advance(sample, state, system), start, lengths
-            )
-        C, D = self._rows(self._output_matrices()), self.tensor(self.D)
-        if timesteps is None and lengths is None and method != "fft":
-            log_dA, dB = self._discrete_matrices()
-            return mimo(x, pair.join(pair.exp(log_dA)), dB, C, D, start)
-        log_dA, driven = self._driven(x, timesteps)
-        y, states = read_out(x, driven, C, D, start, functools.partial(self._scan, method, log_dA))
-        return y, self._final(states, start, lengths) if return_state else None
+        if timesteps is None:
+            return super().evaluate(x, mask, initial_state, return_state)
+        B = ops.concatenate((self.tensor(self.B_real), self.tensor(self.B_imag)), axis=0)
+        B = ops.transpose(B)
+        dt = ops.exp(self.tensor(self.log_dt))
+        log_dA, gain = self._discrete(dt * timesteps[..., None])
+        driven = pair.join(pair.multiply(gain, pair.split(backend.project(x, B))))
+        start, lengths = self.start(x, B, initial_state), valid_steps(mask, return_state)
+        return self.scanned(x, log_dA, driven, start, lengths, return_state)
 
     def get_config(self):
         return {
             **super().get_config(),
-            "state_dim": self.state_dim,
             "blocks": self.blocks,
             "conj_sym": self.conj_sym,
             "clip_eigs": self.clip_eigs,
@@ -281,67 +237,22 @@ class S5(SSMLayer):
             "dt_max": self.dt_max,
         }
 
-    def eigenvalues(self) -> tuple[Tensor, Tensor]:
+    def eigenvalues(self) -> Pair:
         """Returns the pair Lambda, `(modes,)`."""
         real, imag = self.tensor(self.Lambda_real), self.tensor(self.Lambda_imag)
         return backend.minimum(real, LARGEST_REAL_PART) if self.clip_eigs else real, imag
 
-    def _system(self, D):
-        log_dA, dB = self._discrete_matrices()
-        return DiscreteSystem(pair.join(pair.exp(log_dA)), dB, self._output_matrices()[0], D)
-
-    def _discrete_matrices(self):
-        """log dA `(modes,)`, and dB `(features, 2 * modes)`."""
+    def discrete_matrices(self) -> tuple[Pair, Tensor]:
         log_dA, gain = self._discrete(ops.exp(self.tensor(self.log_dt)))
         B = self.tensor(self.B_real), self.tensor(self.B_imag)
         dB = pair.multiply(tuple(g[:, None] for g in gain), B)
         return log_dA, ops.transpose(ops.concatenate(dB, axis=0))
+
+    def output_matrices(self) -> Tensor:
+        return pair.join((self.tensor(self.C_real), self.tensor(self.C_imag)))
 
     def _discrete(self, dt):
         """log dA and the factor of B, for steps `(..., modes)`."""
         A = self.eigenvalues()
         one = ops.ones_like(A[0]), ops.zeros_like(A[0])
         return RULES[self.discretization](A, one, dt * self.tensor(self.step_scale))
-
-    def _input_matrix(self):
-        return pair.join(
-            (ops.transpose(self.tensor(self.B_real)), ops.transpose(self.tensor(self.B_imag)))
-        )
-
-    def _output_matrices(self):
-        """C of each direction, `(directions, features, 2 modes)`."""
-        return pair.join((self.tensor(self.C_real), self.tensor(self.C_imag)))
-
-    def _driven(self, x, timesteps):
-        """log dA `(modes,)` or `(batch, length, modes)`, and dB u `(batch, length, 2 modes)`."""
-        if timesteps is None:
-            log_dA, dB = self._discrete_matrices()
-            return log_dA, backend.project(x, dB)
-        dt = ops.exp(self.tensor(self.log_dt))
-        log_dA, gain = self._discrete(dt * timesteps[..., None])
-        v = pair.split(backend.project(x, self._input_matrix()))
-        return log_dA, pair.join(pair.multiply(gain, v))
-
-    def _scan(self, method, log_dA, driven, start, reverse):
-        varies = len(log_dA[0].shape) > 1
-        if method == "fft" and not varies:
-            if not reverse:
-                return fft_scan(log_dA, driven, start)
-            return ops.flip(fft_scan(log_dA, ops.flip(driven, axis=1), start), axis=1)
-        dA = pair.join(pair.exp(log_dA))
-        return scan(dA if varies else dA[None, None], driven, start, reverse)
-
-    def _rows(self, C):
-        """C so that its product with a state, both as real vectors, is the output.
-
-        That is 2 Re(C x), or Re(C x) of a system that is not real.
-        """
-        factor = 2.0 if self.conj_sym else 1.0
-        return factor * pair.join(pair.conjugate(pair.split(C)))
-
-    def _final(self, states, start, lengths):
-        if lengths is None:
-            return states[:, -1]
-        index = ops.cast(ops.maximum(lengths - 1, 0), "int32")
-        state = ops.take_along_axis(states, index[:, None, None], axis=1)[:, 0]
-        return ops.where((lengths > 0)[:, None], state, start)

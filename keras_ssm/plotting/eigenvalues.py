@@ -4,8 +4,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from keras_ssm.layers import DSS, S4, S4D, S5
-from keras_ssm.ops.discretize import RULES
+from keras_ssm.layers import DSS, S4, S4D, MIMOLayer
 from keras_ssm.plotting.figures import layers_and_labels, subplots
 
 if TYPE_CHECKING:
@@ -68,11 +67,8 @@ def plot_eigenvalues(
 
 def eigenvalues(layer):
     """Continuous and discrete eigenvalues of a layer, flat complex arrays."""
-    if isinstance(layer, S5):
-        Lambda, dt = layer.eigenvalues(), ops.exp(layer.tensor(layer.log_dt))
-        one = layer.tensor(1.0), layer.tensor(0.0)
-        log_dA, _ = RULES[layer.discretization](Lambda, one, dt * layer.tensor(layer.step_scale))
-        values = _complex(*Lambda), np.exp(_complex(*log_dA))
+    if isinstance(layer, MIMOLayer):
+        values = _complex(*layer.eigenvalues()), np.exp(_complex(*layer.discrete_matrices()[0]))
         return tuple(map(_with_conjugates, values)) if layer.conj_sym else values
     if isinstance(layer, DSS):
         return _complex(*layer.eigenvalues()), np.exp(_complex(*layer.bank(1).log_dA))

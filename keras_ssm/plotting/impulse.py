@@ -4,7 +4,7 @@ import numpy as np
 from keras import ops
 
 from keras_ssm.checks import check_positive
-from keras_ssm.layers import S5
+from keras_ssm.layers import MIMOLayer
 
 # Frequencies at a time: their matrices of all inputs and outputs fit in memory.
 BLOCK = 256
@@ -25,7 +25,7 @@ def impulse_response(layer, length):
         ValueError: if the length is not a positive integer.
     """
     check_positive(length=length)
-    if isinstance(layer, S5):
+    if isinstance(layer, MIMOLayer):
         log_dA, dB, C = _matrices(layer)
         powers = np.exp(log_dA[:, None] * np.arange(length))
         kernels = np.real(np.einsum("dim,mj,ml->dijl", C, dB, powers, optimize=True))
@@ -35,7 +35,7 @@ def impulse_response(layer, length):
     if not layer.bidirectional:
         return np.arange(length), kernels[0]
     past, future = kernels
-    if isinstance(layer, S5):  # both directions see the current sample
+    if isinstance(layer, MIMOLayer):  # both directions see the current sample
         past[..., 0] += future[..., 0]
         future = future[..., 1:]
     before = future.shape[-1]
@@ -57,7 +57,7 @@ def gains(layer, length):
     """
     check_positive(length=length)
     frequencies = np.fft.rfftfreq(length)
-    if not isinstance(layer, S5):
+    if not isinstance(layer, MIMOLayer):
         lags, kernels = impulse_response(layer, length)
         spectrum = np.fft.rfft(kernels[:, 0, lags >= 0])
         if layer.bidirectional:
@@ -90,13 +90,13 @@ def _spectrum(angles, length, log_dA, dB, C):
 
 
 def _matrices(layer):
-    """Complex log dA `(modes,)`, dB `(modes, inputs)` and C `(directions, outputs, modes)` of S5.
+    """Complex log dA `(modes,)`, dB `(modes, inputs)` and C `(directions, outputs, modes)`.
 
     The kernels are the real parts of C dA^l dB: C is doubled where conjugates are left out.
     """
-    (real, imag), dB = layer._discrete_matrices()
+    (real, imag), dB = layer.discrete_matrices()
     log_dA = _array(real) + 1j * _array(imag)
-    C = (2.0 if layer.conj_sym else 1.0) * _complex(layer._output_matrices())
+    C = (2.0 if layer.conj_sym else 1.0) * _complex(layer.output_matrices())
     return log_dA, _complex(dB).T, C
 
 

@@ -5,7 +5,7 @@ import numpy as np
 from keras import ops
 
 from keras_ssm.checks import check_number
-from keras_ssm.layers import S4, S5, SequenceMixer, SSMLayer
+from keras_ssm.layers import S4, MIMOLayer, SequenceMixer, SSMLayer
 from keras_ssm.plotting.eigenvalues import eigenvalues
 from keras_ssm.plotting.figures import layers_and_labels, subplots
 
@@ -101,10 +101,10 @@ def time_scales(layer: SSMLayer) -> tuple[np.ndarray, np.ndarray | None]:
     """
     if isinstance(layer, S4):
         dA, weights = eigenvalues(layer)[1], None
-    elif isinstance(layer, S5):
-        (real, imag), dB = layer._discrete_matrices()
+    elif isinstance(layer, MIMOLayer):
+        (real, imag), dB = layer.discrete_matrices()
         dA = np.exp(_complex(real, imag))
-        C = _complex(*np.split(_array(layer._output_matrices()), 2, axis=-1))
+        C = _complex(*np.split(_array(layer.output_matrices()), 2, axis=-1))
         B = _complex(*np.split(_array(dB), 2, axis=-1))
         weights = (np.abs(C) ** 2).sum(axis=(0, 1)) * (np.abs(B) ** 2).sum(axis=0)
     else:

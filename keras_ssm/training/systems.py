@@ -15,6 +15,7 @@ MIXERS = {
     "dss": layers.DSS,
     "s5": layers.S5,
     "s5ptd": layers.S5PTD,
+    "lru": layers.LRU,
     "mamba": layers.Mamba,
     "mamba2": layers.Mamba2,
 }

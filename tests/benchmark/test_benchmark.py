@@ -244,6 +244,7 @@ def test_operations_are_counted(name):
     # DSS has N modes, not N / 2 pairs. S4 has a dense dA: six doublings of it, of the columns and
     # of the rows.
     expected["S4PTD"], expected["S5PTD"] = expected["S4D"], expected["S5"]
+    expected["LRU"] = 4 * B * L * H * (2 * N) + 8 * B * L * (2 * N)  # N modes, as DSS
     expected["DSS"] = 2 * B * H * M * T * (T + 4 * N) + 8 * B * H * M * N + 16 * H * N * T
     expected["S4"] = 2 * B * H * M * T * (T + 2 * N) + 2 * B * H * M * N * N
     expected["S4"] += 2 * H * N * T + H * N * N * (2 * N * 7 + 4 * T)

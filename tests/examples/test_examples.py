@@ -19,6 +19,7 @@ ROOT = Path(__file__).resolve().parents[2]
 GOLDEN = ROOT / "tests" / "golden"
 EXAMPLES = (
     "converting",
+    "copying",
     "custom_model",
     "forecasting",
     "microphone",
@@ -63,6 +64,15 @@ def test_help_and_length(run, name, capsys):
 def test_every_example_is_run():
     found = {path.stem for path in (ROOT / "examples").glob("*.py")}
     assert found - {"digits"} == set(EXAMPLES)  # the recipe has a test of its own
+
+
+@pytest.mark.once("torch")
+def test_copying(run):
+    small = ["--symbols", 3, "--pattern", 3, "--wait", 2, "--width", 16, "--state-dim", 16]
+    printed = run("copying", *small, "--rows", 2048, "--epochs", 2)
+    assert min(numbers(r"([\d.]+)% of the s", printed)) > 95
+    ((read, said),) = re.findall(r"one by one: (.*)\nsaid after the wait: (.*)\n", printed)
+    assert said == read and Path("out/copying.keras").is_file()
 
 
 @pytest.mark.once("torch")

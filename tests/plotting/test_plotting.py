@@ -7,7 +7,7 @@ from keras.layers import Dense
 
 from keras_ssm import plotting
 from keras_ssm.initializers import diagonal
-from keras_ssm.layers import DSS, S4, S4D, S4PTD, S5, S5PTD
+from keras_ssm.layers import DSS, LRU, S4, S4D, S4PTD, S5, S5PTD
 from keras_ssm.models import SSMBackbone, SSMClassifier
 
 pytestmark = pytest.mark.once("torch")
@@ -25,6 +25,7 @@ FAMILY = {
     "dss_exp": lambda **kwargs: DSS(state_dim=4, variant="exp", **kwargs),
     "s5": lambda **kwargs: S5(state_dim=8, **kwargs),
     "s5_ptd": lambda **kwargs: S5PTD(state_dim=8, conj_sym=False, **kwargs),
+    "lru": lambda **kwargs: LRU(state_dim=8, r_min=0.5, r_max=0.7, **kwargs),
 }
 
 
@@ -48,7 +49,7 @@ def test_eigenvalues(name, bidirectional):
     axes = plotting.plot_eigenvalues([layer]).axes
     continuous, discrete = points(axes[0]), points(axes[1])
     assert (continuous.real < 0).all() and (np.abs(discrete) < 1).all()
-    if name.startswith("s5"):
+    if name.startswith(("s5", "lru")):
         assert len(continuous) == len(discrete) == 8
     if name.startswith("dss"):
         assert len(continuous) == 4 and len(discrete) == 4 * FEATURES
@@ -62,7 +63,7 @@ def test_eigenvalues(name, bidirectional):
     else:
         half = dA.shape[-1] // 2
         expected = dA[..., :half] + 1j * dA[..., half:]
-        if not name.startswith("dss") and name != "s5_ptd":
+        if not name.startswith("dss") and name not in ("s5_ptd", "lru"):
             expected = np.concatenate([expected, expected.conj()], axis=-1)
     assert distance(discrete, expected.ravel()) < 1e-3
     assert distance(expected.ravel(), discrete) < 1e-3
@@ -95,12 +96,14 @@ def answers(layer, length):
 
 
 BOTH = [("s4d", False), ("s4d", True), ("s5", False), ("s5", True), ("s5_ptd", False)]
+BOTH += [("lru", False), ("lru", True)]
 
 
 @pytest.mark.parametrize(("name", "bidirectional"), BOTH)
 def test_frequency_response_is_that_of_the_layer(name, bidirectional):
     length = 64
-    layer = built(name, bidirectional=bidirectional, dt_min=0.2, dt_max=0.4)
+    fast = {} if name == "lru" else {"dt_min": 0.2, "dt_max": 0.4}
+    layer = built(name, bidirectional=bidirectional, **fast)
     y = answers(layer, length)
     frequencies = np.fft.rfftfreq(length)[1:]
     wave = np.exp(-2j * np.pi * frequencies[:, None] * np.arange(2 * length))
@@ -125,7 +128,7 @@ def test_kernels_are_those_of_the_layer(name, bidirectional):
         expected = y[output][:, lags + length]
         close = {"rtol": 0, "atol": 1e-5 * np.abs(y).max()}
         np.testing.assert_allclose(own.get_ydata(), expected[output], **close)
-        if name.startswith("s5"):
+        if name.startswith(("s5", "lru")):
             drawn = [line.get_ydata() for line in others]
             np.testing.assert_allclose(drawn, np.delete(expected, output, axis=0), **close)
         else:

@@ -2,9 +2,9 @@
 
 One module a backend, in its own complex arithmetic, as the papers and their repositories compute:
 a kernel as long as the sequence, by a complex Vandermonde or Cauchy matrix, and a Fourier
-transform; for S5 a complex associative scan. They take the weights of our layers, so that both
-compute the same numbers. Inputs are `(batch, features, length)`, as published, for the systems of
-one feature, and `(batch, length, features)` for S5.
+transform; for S5 and LRU a complex associative scan. They take the weights of our layers, so that
+both compute the same numbers. Inputs are `(batch, features, length)`, as published, for the systems
+of one feature, and `(batch, length, features)` for S5 and LRU.
 """
 
 import importlib
@@ -16,7 +16,8 @@ def published(system):
     """Returns the published formulation of a system on the current backend.
 
     Args:
-        system: str. `"S4"`, `"S4D"`, `"S4PTD"`, `"DSS"` (variant `"exp"`), `"S5"` or `"S5PTD"`.
+        system: str. `"S4"`, `"S4D"`, `"S4PTD"`, `"DSS"` (variant `"exp"`), `"S5"`, `"S5PTD"`
+            or `"LRU"`.
 
     Returns:
         Tuple `(function, features_last)`: `function(weights, u)` with a dict of the layer's
@@ -24,4 +25,4 @@ def published(system):
     """
     module = importlib.import_module(f"keras_ssm.benchmark.yardsticks.{keras.config.backend()}")
     name = {"S4PTD": "S4D", "S5PTD": "S5"}.get(system, system)
-    return getattr(module, name.lower()), name == "S5"
+    return getattr(module, name.lower()), name in ("S5", "LRU")

@@ -46,8 +46,17 @@ def s5(w, u):
     Lambda = w["Lambda_real"] + 1j * w["Lambda_imag"]
     dA = jnp.exp(Lambda * jnp.exp(w["log_dt"]))
     dB = ((dA - 1) / Lambda)[:, None] * _complex(w, "B")
-    C = _complex(w, "C")[0]
+    return 2 * _scanned(u, dA, dB, _complex(w, "C")[0]) + u * w["D"]
 
+
+def lru(w, u):
+    """LRU: the same scan, of eigenvalues inside the unit circle and normalised inputs."""
+    dA = jnp.exp(-jnp.exp(w["nu_log"]) + 1j * jnp.exp(w["theta_log"]))
+    dB = jnp.exp(w["gamma_log"])[:, None] * _complex(w, "B")
+    return _scanned(u, dA, dB, _complex(w, "C")) + u * w["D"]
+
+
+def _scanned(u, dA, dB, C):
     def combine(before, after):
         return after[0] * before[0], after[0] * before[1] + after[1]
 
@@ -55,9 +64,9 @@ def s5(w, u):
         driven = jax.vmap(lambda sample: dB @ sample)(u)
         gains = jnp.broadcast_to(dA, driven.shape)
         _, x = jax.lax.associative_scan(combine, (gains, driven))
-        return jax.vmap(lambda state: 2 * (C @ state).real)(x)
+        return jax.vmap(lambda state: (C @ state).real)(x)
 
-    return jax.vmap(one_row)(u) + u * w["D"]
+    return jax.vmap(one_row)(u)
 
 
 def _complex(w, key):

@@ -51,11 +51,21 @@ def s5(w, u):
     Lambda = tf.complex(w["Lambda_real"], w["Lambda_imag"])
     dA = tf.exp(Lambda * _real(tf.exp(w["log_dt"])))
     dB = ((dA - 1) / Lambda)[:, None] * _complex(w, "B")
+    return 2 * _scanned(u, dA, dB, _complex(w, "C")[0]) + u * w["D"]
+
+
+def lru(w, u):
+    """LRU: the same scan, of eigenvalues inside the unit circle and normalised inputs."""
+    dA = tf.exp(tf.complex(-tf.exp(w["nu_log"]), tf.exp(w["theta_log"])))
+    dB = _real(tf.exp(w["gamma_log"]))[:, None] * _complex(w, "B")
+    return _scanned(u, dA, dB, _complex(w, "C")) + u * w["D"]
+
+
+def _scanned(u, dA, dB, C):
     driven = tf.einsum("blh,ph->blp", _real(u), dB)
     gains = tf.broadcast_to(dA, tf.shape(driven))
     _, x = associative_scan(gains, driven, _concatenate, _interleave)
-    y = tf.einsum("blp,hp->blh", x, _complex(w, "C")[0])
-    return 2 * tf.math.real(y) + u * w["D"]
+    return tf.math.real(tf.einsum("blp,hp->blh", x, C))
 
 
 def _concatenate(parts):

@@ -51,9 +51,20 @@ def s5(w, u):
     Lambda = torch.complex(w["Lambda_real"], w["Lambda_imag"])
     dA = torch.exp(Lambda * dt)
     dB = ((dA - 1) / Lambda)[:, None] * _complex(w, "B")
+    return 2 * _scanned(u, dA, dB, _complex(w, "C")[0]) + u * w["D"]
+
+
+def lru(w, u):
+    """LRU: the same scan, of eigenvalues inside the unit circle and normalised inputs."""
+    dA = torch.exp(torch.complex(-torch.exp(w["nu_log"]), torch.exp(w["theta_log"])))
+    dB = torch.exp(w["gamma_log"])[:, None] * _complex(w, "B")
+    return _scanned(u, dA, dB, _complex(w, "C")) + u * w["D"]
+
+
+def _scanned(u, dA, dB, C):
     driven = u.to(dB.dtype) @ dB.T
     _, x = associative_scan(dA.expand_as(driven), driven, _concatenate, _interleave)
-    return 2 * (x @ _complex(w, "C")[0].T).real + u * w["D"]
+    return (x @ C.T).real
 
 
 def _concatenate(parts):

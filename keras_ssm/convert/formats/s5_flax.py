@@ -5,14 +5,13 @@ Such files hold no configuration: the arguments of the training run come with th
 
 import numpy as np
 
+from keras_ssm.convert.formats import flax_model
+from keras_ssm.convert.formats.flax_model import LAYER
 from keras_ssm.convert.formats.torch_model import translate
 from keras_ssm.convert.mapping import ModelSpec, WeightMap, complex_parts, flat, same
 from keras_ssm.convert.settings import UNSET
 from keras_ssm.layers import S5
 from keras_ssm.models import SSMClassifier, SSMPairClassifier
-
-ROOT, LAYER = "params/encoder/", "params/encoder/layers_{}/"
-STATISTICS = "batch_stats/encoder/layers_{}/norm/"
 
 GATES = {"gelu": None, "full_glu": "full_glu", "half_glu1": "half_glu1", "half_glu2": "half_glu2"}
 POOLINGS = {"pool": "mean", "last": "last"}
@@ -32,7 +31,7 @@ def read(tensors, settings):
     """
     first = LAYER.format(0)
     modes, features, _ = tensors.shape(f"{first}seq/B")
-    batch_norm = f"{STATISTICS.format(0)}mean" in tensors
+    batch_norm = flax_model.has_statistics(tensors, "norm")
     layers = settings.derive("num_layers", tensors.count(LAYER))
     backbone = {
         "num_layers": layers,
@@ -48,14 +47,9 @@ def read(tensors, settings):
         "mask_inputs": settings.published("mask_inputs", False),
     }
     task, arguments, weight_maps = _head(tensors, settings)
-    target = "backbone.encoder_layer"
-    kernel = "kernel" if backbone["encoder"] == "linear" else "embeddings"
-    weight_maps += [
-        WeightMap(f"{target}.{kernel}", (f"{ROOT}encoder/kernel",), same),
-        WeightMap(f"{target}.bias", (f"{ROOT}encoder/bias",), same),
-    ]
+    weight_maps += flax_model.encoder(backbone["encoder"])
     for i in range(layers):
-        weight_maps += _block(tensors, i, modes, batch_norm)
+        weight_maps += _block(tensors, i, modes)
     mixer = _mixer(tensors, settings, modes)
     return ModelSpec(mixer, backbone, task, arguments, weight_maps, [])
 
@@ -84,20 +78,10 @@ def _mixer(tensors, settings, modes):
 
 
 def _encoder(tensors, settings):
-    inputs = tensors.shape(f"{ROOT}encoder/kernel")[0]
     file = settings.hyper("tokens_onehot")
     if isinstance(file, bool):
         file = "one_hot" if file else "linear"
-    if inputs == 1:
-        kind = settings.choose("encoder", "linear", file)  # there is no vocabulary of one token
-    else:
-        kind = settings.ask("encoder", file, ("linear", "one_hot"))
-    if kind == "one_hot":
-        return {
-            "encoder": kind,
-            "vocabulary_size": settings.derive("vocabulary_size", inputs),
-        }
-    return {"encoder": kind, "input_dim": settings.derive("input_dim", inputs)}
+    return flax_model.find_encoder(tensors, settings, file)
 
 
 def _gate(tensors, settings):
@@ -120,35 +104,16 @@ def _head(tensors, settings):
         last, task = "params/decoder/layer2", SSMPairClassifier
         arguments["head_dim"] = settings.derive("head_dim", tensors.shape(f"{pair}/kernel")[1])
         arguments["head_activation"] = settings.published("head_activation", "gelu_tanh")
-        weight_maps += _dense("pair_dense", pair)
+        weight_maps += flax_model.dense("pair_dense", pair)
     classes = tensors[f"{last}/kernel"].shape[1]
     arguments["num_classes"] = settings.derive("num_classes", classes)
-    return task, arguments, [*weight_maps, *_dense("head", last)]
+    return task, arguments, [*weight_maps, *flax_model.dense("head", last)]
 
 
-def _dense(target, *names):
-    """A linear layer of flax, or two of them side by side."""
-    for part in ("kernel", "bias"):
-        sources = tuple(f"{name}/{part}" for name in names)
-        note = "side by side" if len(names) > 1 else ""
-        yield WeightMap(f"{target}.{part}", sources, _beside, note)
-
-
-def _beside(*arrays):
-    return np.concatenate(arrays, axis=-1)
-
-
-def _block(tensors, number, modes, batch_norm):
+def _block(tensors, number, modes):
     key, target = LAYER.format(number), f"backbone.blocks.{number}"
-    yield WeightMap(f"{target}.norm.gamma", (f"{key}norm/scale",), same)
-    yield WeightMap(f"{target}.norm.beta", (f"{key}norm/bias",), same)
-    if batch_norm:
-        statistics = STATISTICS.format(number)
-        yield WeightMap(f"{target}.norm.moving_mean", (f"{statistics}mean",), same)
-        yield WeightMap(f"{target}.norm.moving_variance", (f"{statistics}var",), same)
-    gates = [f"{key}{name}" for name in ("out1", "out2") if f"{key}{name}/kernel" in tensors]
-    if gates:
-        yield from _dense(f"{target}.output_dense", *gates)
+    yield from flax_model.norm(tensors, number, "norm")
+    yield from flax_model.gate(tensors, number)
     seq, mixer = f"{key}seq/", f"{target}.mixer"
     yield WeightMap(f"{mixer}.Lambda_real", (f"{seq}Lambda_re",), same)
     yield WeightMap(f"{mixer}.Lambda_imag", (f"{seq}Lambda_im",), same)
