@@ -10,7 +10,7 @@ from keras_ssm.layers import S4D, Mamba2
 from keras_ssm.models import SSMBackbone, SSMCausalLM, SSMCausalLMPreprocessor
 from keras_ssm.optimizers import ssm_optimizer
 from keras_ssm.tokenizers import ByteTokenizer
-from keras_ssm.training import EpochData, Recipe, Splits
+from keras_ssm.training import EpochData, NGram, Recipe, Splits, one_epoch
 
 BYTES = 1_115_394
 
@@ -29,6 +29,11 @@ LIMITS = (
 )
 
 DATA_LICENCE = "plays of W. Shakespeare, public domain, as collected by A. Karpathy (char-rnn)"
+
+
+# Settings that what is counted has not.
+OF_TRAINING = ("num_layers", "hidden_dim", "state_dim", "dropout", "rows", "steps")
+OF_TRAINING += ("learning_rate", "weight_decay", "clipnorm")
 
 
 class Windows(EpochData):
@@ -54,7 +59,7 @@ class Windows(EpochData):
 
 
 class TinyShakespeare(Recipe):
-    """Mamba-2 and S4D of about half a million weights, beside an LSTM of as many."""
+    """Mamba-2 and S4D of about half a million weights, beside an LSTM of as many and a 5-gram."""
 
     name = "tinyshakespeare"
     settings = {
@@ -74,8 +79,9 @@ class TinyShakespeare(Recipe):
         "mamba2": {},
         "s4d": {"hidden_dim": 184, "state_dim": 64, "learning_rate": 1e-2, "epochs": 8},
         "lstm": {"hidden_dim": 256, "num_layers": None, "state_dim": None, "epochs": 14},
+        "ngram": {"order": 5, "epochs": 1, **dict.fromkeys(OF_TRAINING)},
     }
-    baselines = ("lstm",)
+    baselines = ("lstm", "ngram")
 
     def read(self, directory):
         path = directory / self.name / "input.txt.gz"
@@ -95,6 +101,8 @@ class TinyShakespeare(Recipe):
         return Splits(*(ids[:size] for ids in splits))
 
     def make_model(self, system, seed, settings):
+        if system == "ngram":
+            return NGram(settings["order"])
         keras.utils.set_random_seed(seed)
         tokenizer = ByteTokenizer()
         steps = settings["epochs"] * settings["steps"]
@@ -125,6 +133,13 @@ class TinyShakespeare(Recipe):
         return Windows(
             splits.train, settings["window"], settings["rows"], seed, batches=settings["steps"]
         )
+
+    def fit(self, model, splits, seed, settings, callbacks, limit=None):
+        if isinstance(model, NGram):
+            with one_epoch(callbacks):
+                model.fit(splits.train)
+            return
+        super().fit(model, splits, seed, settings, callbacks, limit)
 
     def score(self, model, part, settings):
         return {
@@ -177,6 +192,9 @@ def _lstm(vocabulary_size, settings, stateful=False):
 def _windows(model, ids, window):
     """Every byte but the first, as far as whole windows go; each begins with no state."""
     rows = (len(ids) - 1) // window
+    if isinstance(model, NGram):
+        own = np.stack([ids[i * window : (i + 1) * window + 1] for i in range(rows)])
+        return float(-np.log2(model.probabilities(own)).mean())
     x, y = (ids[i : i + rows * window].reshape(rows, window) for i in (0, 1))
     found = model.evaluate(x, y, batch_size=16, verbose=0, return_dict=True)  # of any metrics
     return float(found["loss"]) / math.log(2)
@@ -186,6 +204,8 @@ def carried(model, ids, window=1024):
     """Every byte but the first once, in one pass that carries the state on."""
     if isinstance(model, SSMCausalLM):
         return model.bits_per_byte(ids, num_bytes=len(ids) - 1)
+    if isinstance(model, NGram):
+        return float(-np.log2(model.probabilities(ids)).mean())
     units = model.layers[2].units
     twin = _lstm(model.output_shape[-1], {"hidden_dim": units, "dropout": 0.0}, stateful=True)
     twin.set_weights(model.get_weights())

@@ -6,6 +6,7 @@ from keras_ssm.training.classification_recipe import ClassificationRecipe
 from keras_ssm.training.clock import one_epoch
 from keras_ssm.training.epoch_data import EpochData, FollowEpochs
 from keras_ssm.training.forecast_recipe import ForecastRecipe, History
+from keras_ssm.training.ngram import NGram
 from keras_ssm.training.pan_tompkins import PanTompkins
 from keras_ssm.training.recipe import Recipe, Splits
 from keras_ssm.training.results import append_rows, summary, write_rows
@@ -31,6 +32,7 @@ __all__ = [
     "ForecastRecipe",
     "History",
     "LogMel",
+    "NGram",
     "PanTompkins",
     "Part",
     "Recipe",
