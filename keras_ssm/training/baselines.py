@@ -8,12 +8,19 @@ from keras.layers import (
     Conv1D,
     Dense,
     Dropout,
+    Embedding,
     GlobalAveragePooling1D,
     Rescaling,
 )
 
 
-def lstm(input_dim: int, num_classes: int, settings: dict, scale: float = 1.0) -> keras.Model:
+def lstm(
+    input_dim: int,
+    num_classes: int,
+    settings: dict,
+    scale: float = 1.0,
+    vocabulary_size: int | None = None,
+) -> keras.Model:
     """Returns an LSTM that reads rows of any length; its last valid state gives the logits.
 
     Args:
@@ -21,9 +28,11 @@ def lstm(input_dim: int, num_classes: int, settings: dict, scale: float = 1.0) -
         num_classes: int. Number of logits.
         settings: dict of `num_layers`, `hidden_dim`, `dropout` and, if any, `bidirectional`.
         scale: float. Factor on the inputs. Defaults to `1.0`.
+        vocabulary_size: int or `None`. For rows of token ids below it, which are embedded, in
+            place of samples. Defaults to `None`.
 
     Returns:
-        A `keras.Model`, not compiled, of a dict of `inputs` and `padding_mask`.
+        A `keras.Model`, not compiled, of a dict of `inputs`, or `token_ids`, and `padding_mask`.
 
     Example:
         ```python
@@ -31,8 +40,7 @@ def lstm(input_dim: int, num_classes: int, settings: dict, scale: float = 1.0) -
         model = keras_ssm.training.lstm(12, 9, settings)
         ```
     """
-    inputs = masked_inputs(input_dim)
-    x, mask = Rescaling(scale)(inputs["inputs"]), inputs["padding_mask"]
+    inputs, x, mask = _read(input_dim, scale, vocabulary_size, settings["hidden_dim"])
     for i in range(settings["num_layers"]):
         layer = LSTM(settings["hidden_dim"], return_sequences=i < settings["num_layers"] - 1)
         layer = Bidirectional(layer) if settings.get("bidirectional") else layer
@@ -40,7 +48,13 @@ def lstm(input_dim: int, num_classes: int, settings: dict, scale: float = 1.0) -
     return keras.Model(inputs, Dense(num_classes, name="logits")(x), name="lstm")
 
 
-def cnn(input_dim: int, num_classes: int, settings: dict, scale: float = 1.0) -> keras.Model:
+def cnn(
+    input_dim: int,
+    num_classes: int,
+    settings: dict,
+    scale: float = 1.0,
+    vocabulary_size: int | None = None,
+) -> keras.Model:
     """Returns a convolutional network over time; the mean over the valid steps gives the logits.
 
     Each layer doubles the distance that it sees, by dilation, so that a row keeps its steps.
@@ -50,9 +64,11 @@ def cnn(input_dim: int, num_classes: int, settings: dict, scale: float = 1.0) ->
         num_classes: int. Number of logits.
         settings: dict of `num_layers`, `hidden_dim`, `dropout` and, if any, `kernel_size`.
         scale: float. Factor on the inputs. Defaults to `1.0`.
+        vocabulary_size: int or `None`. For rows of token ids below it, which are embedded, in
+            place of samples. Defaults to `None`.
 
     Returns:
-        A `keras.Model`, not compiled, of a dict of `inputs` and `padding_mask`.
+        A `keras.Model`, not compiled, of a dict of `inputs`, or `token_ids`, and `padding_mask`.
 
     Example:
         ```python
@@ -60,8 +76,7 @@ def cnn(input_dim: int, num_classes: int, settings: dict, scale: float = 1.0) ->
         model = keras_ssm.training.cnn(12, 9, settings)
         ```
     """
-    inputs = masked_inputs(input_dim)
-    x, mask = Rescaling(scale)(inputs["inputs"]), inputs["padding_mask"]
+    inputs, x, mask = _read(input_dim, scale, vocabulary_size, settings["hidden_dim"])
     valid = keras.ops.expand_dims(keras.ops.cast(mask, "float32"), -1)
     for i in range(settings["num_layers"]):
         width = settings.get("kernel_size", 5)
@@ -70,6 +85,16 @@ def cnn(input_dim: int, num_classes: int, settings: dict, scale: float = 1.0) ->
         x = Dropout(settings["dropout"])(keras.ops.relu(x))
     x = GlobalAveragePooling1D()(x, mask=mask)
     return keras.Model(inputs, Dense(num_classes, name="logits")(x), name="cnn")
+
+
+def _read(input_dim, scale, vocabulary_size, units):
+    """The inputs, what a layer reads of them, and their mask."""
+    inputs = masked_inputs(input_dim)
+    if vocabulary_size is None:
+        return inputs, Rescaling(scale)(inputs["inputs"]), inputs["padding_mask"]
+    ids = keras.Input((None,), dtype="int32", name="token_ids")
+    inputs = {"token_ids": ids, "padding_mask": inputs["padding_mask"]}
+    return inputs, Embedding(vocabulary_size, units)(ids), inputs["padding_mask"]
 
 
 def masked_inputs(input_dim):

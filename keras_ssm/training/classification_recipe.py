@@ -41,6 +41,8 @@ class ClassificationRecipe(Recipe):
     Attributes:
         classes: tuple of str. Names of the labels 0, 1, ...
         input_dim: int. Features of a sample. Defaults to `1`.
+        vocabulary_size: int or `None`. For rows of token ids below it, in place of samples.
+            Defaults to `None`.
         scale: float. Factor on the inputs, by the preprocessor. Defaults to `1.0`.
         pooling: str or `None`. Where no setting says it. Defaults to `"mean"`.
         of_backbone: dict. Arguments of the backbone that are no settings. Defaults to none.
@@ -48,6 +50,7 @@ class ClassificationRecipe(Recipe):
 
     classes: tuple[str, ...]
     input_dim: int = 1
+    vocabulary_size: int | None = None
     scale: float = 1.0
     pooling: str | None = "mean"
     of_backbone: dict = {}
@@ -62,7 +65,8 @@ class ClassificationRecipe(Recipe):
     def make_model(self, system: str, seed: int, settings: dict) -> keras.Model:
         keras.utils.set_random_seed(seed)
         if system in BASELINES:
-            return BASELINES[system](self.input_dim, len(self.classes), settings, self.scale)
+            sizes = self.input_dim, len(self.classes)
+            return BASELINES[system](*sizes, settings, self.scale, self.vocabulary_size)
         return SSMClassifier(
             self.make_backbone(system, seed, settings),
             num_classes=len(self.classes),
@@ -74,7 +78,8 @@ class ClassificationRecipe(Recipe):
     def make_backbone(self, system: str, seed: int, settings: dict) -> SSMBackbone:
         """Returns the backbone of a system of `MIXERS`."""
         mixer = make_mixer(system, seed=seed, **chosen(settings, OF_MIXER))
-        arguments = {"input_dim": self.input_dim, **self.of_backbone}
+        sizes = {"input_dim": self.input_dim, "vocabulary_size": self.vocabulary_size}
+        arguments = {**sizes, **self.of_backbone}
         arguments |= chosen(settings, OF_BACKBONE)
         if arguments.get("encoder") != "conv":  # which alone has a width and a stride
             single = [name for name in OF_ENCODER if arguments.get(name) == 1]
@@ -87,11 +92,17 @@ class ClassificationRecipe(Recipe):
 
     def make_preprocessor(self, settings: dict) -> SequencePreprocessor:
         """Returns the preprocessor of the classifier."""
-        return SequencePreprocessor(scale=self.scale)
+        return SequencePreprocessor(tokens=self.vocabulary_size is not None, scale=self.scale)
+
+    @property
+    def input_key(self) -> str:
+        """Name of the main input, `"inputs"` or `"token_ids"`."""
+        return "inputs" if self.vocabulary_size is None else "token_ids"
 
     def training_data(self, splits: Splits, seed: int, settings: dict) -> ShuffledRows:
+        lengths = settings.get("lengths", 4)
         return ShuffledRows(
-            splits.train, settings["batch_size"], seed, lengths=settings.get("lengths", 4)
+            splits.train, settings["batch_size"], seed, lengths=lengths, key=self.input_key
         )
 
     def prepare(self, model: keras.Model, settings: dict, steps: int) -> None:
@@ -108,7 +119,8 @@ class ClassificationRecipe(Recipe):
 
     def logits(self, model: keras.Model, part: Part, settings: dict) -> np.ndarray:
         """Returns the logits of a model, `(rows, classes)`, as float64."""
-        found = predict(model, part.x, settings["batch_size"], settings.get("lengths", 4))
+        lengths = settings.get("lengths", 4)
+        found = predict(model, part.x, settings["batch_size"], lengths, self.input_key)
         return found.astype("float64")
 
     def score(self, model: keras.Model, part: Part, settings: dict) -> dict[str, float]:

@@ -110,6 +110,8 @@ class Shapes:
         if self.key == "inputs":
             padded = padded.astype("float32")
             padded = padded[..., None] if padded.ndim == 2 else padded
+        else:
+            padded = padded.astype("int32")
         return {self.key: padded, "padding_mask": mask}
 
 

@@ -84,6 +84,24 @@ def beats(directory, rng):
     )
 
 
+def photographs(directory, rng):
+    """Grey images of noise, in two files."""
+    (directory / "cifar10_grey").mkdir()
+    for i, count in ((1, 30), (2, 30)):
+        arrays = {
+            "x": rng.integers(256, size=(count, 32, 32), dtype="uint8"),
+            "y": (np.arange(count) % 10).astype("uint8"),
+        }
+        if i == 2:
+            arrays |= {"test_x": arrays["x"][:10], "test_y": arrays["y"][:10]}
+        np.savez(directory / "cifar10_grey" / f"cifar10_grey_{i}.npz", **arrays)
+
+
+def nothing(directory, rng):
+    """Expressions are generated."""
+
+
 WRITERS = {"japanese_vowels": vowels, "sequential_mnist": mnist, "tinyshakespeare": plays}
 WRITERS |= {"etth1": hours, "ecg_ahead": one_record, "mitbih": beats, "spoken_digits": digits}
 WRITERS |= {"mitbih_detector": beats}
+WRITERS |= {"grey_cifar": photographs, "listops": nothing}
