@@ -37,7 +37,7 @@ def make_checkpoint(path):
     """A file such as training with lindermanlab/S5 leaves."""
     path.parent.mkdir(parents=True, exist_ok=True)
     model = keras_ssm.models.SSMClassifier.from_preset("s5_digits")
-    keras_ssm.convert.export_checkpoint(model, path, to="s5-flax")
+    keras_ssm.convert.export_checkpoint(model, path, to="s5-flax", overwrite=True)
     return path
 
 
@@ -79,7 +79,7 @@ def main():
         print(f"files of {report.format} are not written; --to names those that are")
         return
     back = args.out.with_name(args.out.name + (".msgpack" if to == "s5-flax" else ".pth"))
-    for remark in keras_ssm.convert.export_checkpoint(model, back, to):
+    for remark in keras_ssm.convert.export_checkpoint(model, back, to, overwrite=True):
         print(f"note: {remark}")
     again = keras_ssm.convert.load_checkpoint(back)
     error = np.abs(again.predict(sample, verbose=0) - logits).max() / np.abs(logits).max()

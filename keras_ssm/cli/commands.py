@@ -135,8 +135,11 @@ def _show_page(port):
     "--ignore", multiple=True, metavar="PATTERN", help="Tensors or weights to leave aside; repeat."
 )
 @click.option("--check", type=click.Path(path_type=Path), help="npz of recorded inputs and logits.")
+@click.option("--overwrite", is_flag=True, help="Replace a model that is there.")
 @click.option("--backend", type=click.Choice(BACKENDS), help="Keras backend.")
-def convert_command(source, destination, format, to, settings, config, ignore, check, backend):
+def convert_command(
+    source, destination, format, to, settings, config, ignore, check, overwrite, backend
+):
     """Converts a published checkpoint to a preset, or a preset back.
 
     SOURCE is a checkpoint of state-spaces/s4, ag1988/dss, lindermanlab/S5 or
@@ -158,18 +161,18 @@ def convert_command(source, destination, format, to, settings, config, ignore, c
                 "With `--to`, SOURCE and DESTINATION say everything. Received: further options"
             )
         if to:
-            _export(source, destination, to)
+            _export(source, destination, to, overwrite)
         else:
-            _import(source, destination, format, config, ignore, check, overrides)
+            _import(source, destination, format, config, ignore, check, overwrite, overrides)
     except ValueError as error:
         raise click.ClickException(str(error)) from None
 
 
-def _import(source, destination, format, config, ignore, check, overrides):
+def _import(source, destination, format, config, ignore, check, overwrite, overrides):
     from keras_ssm import convert
 
     report, comparison = convert.convert_checkpoint(
-        source, destination, format, config, ignore, check, **overrides
+        source, destination, format, config, ignore, check, overwrite, **overrides
     )
     report.print(console)
     if comparison is not None:
@@ -182,7 +185,7 @@ def _import(source, destination, format, config, ignore, check, overrides):
     console.print(f"written to {destination}")
 
 
-def _export(source, destination, to):
+def _export(source, destination, to, overwrite):
     from keras_ssm import convert
     from keras_ssm.models.saving.preset_loading import load_model
 
@@ -192,7 +195,7 @@ def _export(source, destination, to):
             "A preset to convert must hold a task model. "
             f"Received: {type(model).__name__} in '{source}'"
         )
-    remarks = convert.export_checkpoint(model, destination, to)
+    remarks = convert.export_checkpoint(model, destination, to, overwrite)
     for remark in remarks:
         console.print(f"note: {remark}", highlight=False)
     console.print(f"written to {destination}")

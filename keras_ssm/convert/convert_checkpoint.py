@@ -17,7 +17,8 @@ def convert_checkpoint(
     format: str = "auto",
     config: dict | PathLike | None = None,
     ignore: Collection[str] = (),
-    check: bool | None = None,
+    check: PathLike | None = None,
+    overwrite: bool = False,
     **overrides,
 ) -> Report:
     """Converts a published checkpoint to a preset of this package.
@@ -30,6 +31,8 @@ def convert_checkpoint(
         check: str, `Path` or `None`. An npz file of recorded inputs and logits, as
             `compare_recorded` takes it: nothing is written if the model does not reproduce
             them within 5e-5 of their maximum.
+        overwrite: bool. Whether a directory that holds something else than a preset becomes one;
+            its files of other names stay. Defaults to `False`.
         **overrides: as in `load_checkpoint`.
 
     Returns:
@@ -41,7 +44,7 @@ def convert_checkpoint(
         ImportError: if a library that the file needs is not installed.
     """
     destination = Path(destination).expanduser()
-    _check_destination(destination)
+    _check_destination(destination, overwrite)
     name, source = str(source), _local(source)
     model, report = read_model(source, format, config, ignore, overrides)
     comparison = None if check is None else compare_recorded(model, check)
@@ -78,14 +81,15 @@ def _origin(name, source, format):
     return {"directory": here, "sha256": {file: presets.sha256(source / file) for file in files}}
 
 
-def _check_destination(destination):
+def _check_destination(destination, overwrite):
     occupied = destination.is_file() or (
-        destination.is_dir()
+        not overwrite
+        and destination.is_dir()
         and any(destination.iterdir())
         and not (destination / "preset.json").is_file()
     )
     if occupied:
         raise ValueError(
-            "The destination must be a new directory, or one that holds a preset. "
-            f"Received: '{destination}'"
+            "The destination must be a new directory or one that holds a preset, or `overwrite` "
+            f"must be True. Received: '{destination}'"
         )

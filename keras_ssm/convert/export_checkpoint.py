@@ -15,7 +15,9 @@ TARGETS |= {"lru-flax": lru_export}
 TARGETS |= published_export.TARGETS
 
 
-def export_checkpoint(model: keras.Model, path: PathLike, to: str) -> None:
+def export_checkpoint(
+    model: keras.Model, path: PathLike, to: str, overwrite: bool = False
+) -> list[str]:
     """Writes a model as a checkpoint that the official classes load.
 
     C of S4 is written as it is, with `l_kernel` 0, which the official code turns into C~ at the
@@ -23,21 +25,24 @@ def export_checkpoint(model: keras.Model, path: PathLike, to: str) -> None:
 
     Args:
         model: `SSMClassifier`, `SSMPairClassifier` over S5, or `SSMCausalLM` over Mamba or Mamba-2.
-        path: str or `Path`. Written whole or not at all; an existing file is replaced. For
-            `"mamba-..."` a directory, of which files that are no part of the model stay.
+        path: str or `Path`. Written whole or not at all. For `"mamba-..."` a directory, of which
+            files that are no part of the model stay.
         to: str. `"s4-example"` (a file of `example.py` of state-spaces/s4 with minimal `S4D`),
             `"s4-block"` (the same with `S4Block`: its tensors are those below
             `s4_layers.i.`), `"s5-flax"` or `"lru-flax"` (msgpack of `params` and `batch_stats`, for
             lindermanlab/S5 or NicolasZucchet/minimal-LRU), `"mamba-hf"` (`config.json`,
             `generation_config.json` and `model.safetensors` of transformers) or
             `"mamba-original"` (`config.json` and `pytorch_model.bin` of state-spaces/mamba).
+        overwrite: bool. Whether a file, or a model in the directory, is replaced.
+            Defaults to `False`.
 
     Returns:
         List of str. What the official classes do otherwise. The arguments that they need stand
         in the file (`hyper_parameters`), for flax in `NAME.json` beside it.
 
     Raises:
-        ValueError: for an unknown target, or a model that the official classes do not cover.
+        ValueError: for an unknown target, a model that the official classes do not cover, or
+            something at the destination without `overwrite`.
         ImportError: if PyTorch (for `s4-...` and `mamba-original`) or msgpack (for `...-flax`)
             is not installed.
 
@@ -54,8 +59,9 @@ def export_checkpoint(model: keras.Model, path: PathLike, to: str) -> None:
     """
     check_choice("to", to, TARGETS)
     if to in published_export.TARGETS:
-        return published_export.export_published(model, path, to)
+        return published_export.export_published(model, path, to, overwrite)
     content, configuration, remarks = TARGETS[to].export(model, to)
+    _check_free(Path(path), to, overwrite)
     if to.endswith("-flax"):
         path = Path(path)
         with writing_file(path) as file:
@@ -66,6 +72,17 @@ def export_checkpoint(model: keras.Model, path: PathLike, to: str) -> None:
         with writing_file(path) as file:
             _save_torch(content, configuration, file)
     return remarks
+
+
+def _check_free(path, to, overwrite):
+    """Raises a `ValueError` where a file would be replaced unasked."""
+    names = [path.name] + [f"{path.name}.json"] * to.endswith("-flax")
+    there = [name for name in names if path.with_name(name).exists()]
+    if there and not overwrite:
+        raise ValueError(
+            "The destination must be a new file, or `overwrite` must be True to replace it. "
+            f"Received: '{path.with_name(there[0])}', which is there"
+        )
 
 
 def _save_torch(tensors, configuration, file):

@@ -24,7 +24,7 @@ TARGETS = {presets.HF: mamba_hf, presets.ORIGINAL: mamba_original}
 KINDS = {"float32": "F32", "float64": "F64", "float16": "F16", "bfloat16": "BF16"}
 
 
-def export_published(model, path, to):
+def export_published(model, path, to, overwrite=False):
     """Writes a language model as a directory; returns remarks. See `export_checkpoint`."""
     spec = describe(model)
     config = TARGETS[to].write_config(spec)
@@ -33,9 +33,10 @@ def export_published(model, path, to):
         remarks.append(
             "The published classes have no dropout: what goes on training there has none."
         )
-    if to == presets.HF and set(_special_tokens(model).values()) == {None}:
+    if to == presets.HF and all(ids is None for ids in _special_tokens(model).values()):
         remarks.append(
-            "Without a tokenizer nothing says which tokens start, end and pad a text: "
+            "Without a tokenizer or `special_token_ids` nothing says which tokens start, end and "
+            "pad a text: "
             "`config.json` holds none, and `generate` of transformers stops at none."
         )
     path = Path(path).expanduser()
@@ -48,6 +49,12 @@ def export_published(model, path, to):
     def stays(name):
         return not (presets.is_weight_file(name) or name in ("config.json", "params.json"))
 
+    there = [p.name for p in path.iterdir() if not stays(p.name)] if path.is_dir() else []
+    if there and not overwrite:
+        raise ValueError(
+            "The destination must hold no model, or `overwrite` must be True to replace it. "
+            f"Received: '{path}' with {', '.join(sorted(there)[:8])}"
+        )
     with writing_directory(path, stays) as directory:
         if to == presets.HF:
             _write_hf(model, spec, config, directory)
@@ -164,11 +171,11 @@ def _dtype(variable):
 
 
 def _special_tokens(model):
-    """The ids of special tokens, as far as a tokenizer says them."""
-    tokenizer = getattr(model.preprocessor, "tokenizer", None)
+    """The ids of special tokens, as far as a tokenizer or else the model says them."""
+    tokenizer, own = getattr(model.preprocessor, "tokenizer", None), model.special_token_ids or {}
     names = {"bos": "start_token_id", "eos": "end_token_id", "pad": "pad_token_id"}
     found = {f"{key}_token_id": getattr(tokenizer, name, None) for key, name in names.items()}
-    return {name: None if value is None else int(value) for name, value in found.items()}
+    return {name: own.get(name) if value is None else int(value) for name, value in found.items()}
 
 
 def _write_json(path, content):

@@ -13,7 +13,7 @@ from keras_ssm.convert.formats import mamba_codestral, mamba_hf, mamba_original
 from keras_ssm.convert.formats.mamba_fields import MIXERS
 from keras_ssm.convert.formats.mamba_weights import HEAD, TABLES, standard_names, weights_of
 from keras_ssm.convert.mapping import is_named
-from keras_ssm.convert.published_tokenizer import preprocessor_of
+from keras_ssm.convert.published_tokenizer import preprocessor_of, special_token_ids
 from keras_ssm.convert.report import Report
 from keras_ssm.layers.initial_values import weights_from_file
 from keras_ssm.models import SSMBackbone, SSMCausalLM
@@ -69,6 +69,9 @@ def read_published(
     plan = _Plan(spec, cls, overrides or {}, fixed=load_weights)
     if issubclass(cls, SSMCausalLM) and "preprocessor" not in plan.task:
         plan.task["preprocessor"] = preprocessor_of(directory)
+    if issubclass(cls, SSMCausalLM) and format == presets.HF:
+        special = special_token_ids(found, plan.spec.backbone["vocabulary_size"])
+        plan.task.setdefault("special_token_ids", special)
     report = {"container": "configuration", "weights": [], "dropped": {}, "others": []}
     if not load_weights:
         model = plan.build()

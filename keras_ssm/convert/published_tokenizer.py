@@ -4,6 +4,7 @@ import json
 
 from keras_ssm import presets
 from keras_ssm.models import SSMCausalLMPreprocessor
+from keras_ssm.models.language.language_checks import SPECIAL, is_id
 from keras_ssm.tokenizers import JSONTokenizer
 
 FILE, SETTINGS = "tokenizer.json", "tokenizer_config.json"
@@ -34,6 +35,17 @@ def preprocessor_of(directory):
         add_start_token=adds_start and tokenizer.start_token_id is not None,
         add_end_token=tokenizer.end_token_id is not None,
     )
+
+
+def special_token_ids(config, vocabulary_size):
+    """The ids of special tokens that a `config.json` of transformers says, or `None`."""
+    found = {name: config[name] for name in SPECIAL if config.get(name) is not None}
+    found = {
+        name: value
+        for name, value in found.items()
+        if all(is_id(i, vocabulary_size) for i in (value if isinstance(value, list) else [value]))
+    }
+    return found or None
 
 
 def write_tokenizer(model, directory):

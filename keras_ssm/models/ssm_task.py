@@ -175,7 +175,8 @@ class SSMTask(Streams, Adapters, ModelFiles, SequenceTrainer, Task, Functional):
                 argument such as `dtype` or `num_classes` changes them, they never are.
             step_scale: float or `None`. Factor on every dt. Defaults to the saved one.
             **kwargs: Arguments that override the saved configuration, such as `dtype`, or
-                `num_classes` or `num_outputs`, which brings a new head.
+                `num_classes` or `num_outputs`, which brings a new head with initial weights, as
+                in keras-hub also where the number is the saved one.
 
         Returns:
             The task model, compiled with its defaults.

@@ -487,4 +487,6 @@ def test_a_failed_conversion_writes_nothing(tmp_path):
     for occupied in (tmp_path / "mine", tmp_path / "mine" / "notes.txt"):
         with pytest.raises(ValueError, match="destination must be"):
             convert_checkpoint(path, occupied)
+    convert_checkpoint(path, tmp_path / "mine", prenorm=True, overwrite=True)
     assert (tmp_path / "mine" / "notes.txt").read_text() == "keep"
+    assert (tmp_path / "mine" / "preset.json").is_file()

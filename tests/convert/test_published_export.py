@@ -21,7 +21,7 @@ pytestmark = pytest.mark.once("torch")
 
 # What our layers do not know: how training began, speed, and the tokens of a tokenizer.
 NOT_OURS = {
-    *("bos_token_id", "eos_token_id", "pad_token_id", "transformers_version", "chunk_size"),
+    *("transformers_version", "chunk_size"),
     *("initializer_range", "rescale_prenorm_residual", "time_step_scale", "time_step_rank"),
     *("time_step_init_scheme", "use_mambapy", "use_associative_scan"),
 }
@@ -35,8 +35,7 @@ def read(path):
 def test_a_recorded_model_again(name, tmp_path):
     recorded(name)
     source = SHARED / "goldens" / "mamba" / name
-    (remark,) = export_checkpoint(load_checkpoint(source), tmp_path, "mamba-hf")
-    assert "Without a tokenizer" in remark
+    assert export_checkpoint(load_checkpoint(source), tmp_path, "mamba-hf") == []
     expected, found = read(source / "config.json"), read(tmp_path / "config.json")
     assert set(found) <= set(expected)
     differing = {key for key in expected if found.get(key, "none") != expected[key]}
@@ -156,13 +155,36 @@ def test_a_directory_that_is_there(tmp_path):
     (path / "README.md").write_text("mine")
     change(path, hidden_size=8)
     model = make_model("mamba2")
-    export_checkpoint(model, path, "mamba-original")
+    before = {file.name: file.read_bytes() for file in path.iterdir()}
+    with pytest.raises(ValueError, match=r"`overwrite` must be True.*Received: .*config\.json"):
+        export_checkpoint(model, path, "mamba-original")
+    assert {file.name: file.read_bytes() for file in path.iterdir()} == before
+    export_checkpoint(model, path, "mamba-original", overwrite=True)
     names = {file.name for file in path.iterdir()}
     assert names == {"README.md", "config.json", "pytorch_model.bin", "generation_config.json"}
     assert load_checkpoint(path).backbone.hidden_dim == 4
     model.save_to_preset(tmp_path / "preset")
     with pytest.raises(ValueError, match="a preset of keras_ssm"):
         export_checkpoint(model, tmp_path / "preset", "mamba-hf")
+
+
+def test_ids_of_special_tokens_without_a_tokenizer(tmp_path):
+    (remark,) = export_checkpoint(make_model(), tmp_path / "none", "mamba-hf")
+    assert "Without a tokenizer" in remark
+    path = written(make_model(), tmp_path / "it")
+    ids = {"bos_token_id": 1, "eos_token_id": [2, 3], "pad_token_id": None}
+    change(path, **ids, sep_token_id=5)
+    model = SSMCausalLM.from_preset(path)
+    model.save_to_preset(tmp_path / "preset")
+    model = SSMCausalLM.from_preset(tmp_path / "preset")
+    assert model.special_token_ids == {"bos_token_id": 1, "eos_token_id": [2, 3]}
+    assert model._stop_tokens("auto") == (2, 3)
+    assert export_checkpoint(model, tmp_path / "again", "mamba-hf") == []
+    for name in ("config.json", "generation_config.json"):
+        found = read(tmp_path / "again" / name)
+        assert {key: found[key] for key in ids} == ids
+    with pytest.raises(ValueError, match=r"ids from 0 to 7. Received: special.*'eos_token_id': 8"):
+        SSMCausalLM(make_model().backbone, special_token_ids={"eos_token_id": 8})
 
 
 def test_command(tmp_path):
@@ -178,3 +200,7 @@ def test_command(tmp_path):
     result = CliRunner().invoke(cli.main, [*arguments[:-1], "mamba-original"])
     assert result.exit_code == 0, result.output
     assert (tmp_path / "original" / "pytorch_model.bin").is_file()
+    result = CliRunner().invoke(cli.main, [*arguments[:-1], "mamba-original"])
+    assert result.exit_code == 1 and "`overwrite` must be True" in result.output
+    result = CliRunner().invoke(cli.main, [*arguments[:-1], "mamba-original", "--overwrite"])
+    assert result.exit_code == 0, result.output

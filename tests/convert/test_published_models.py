@@ -25,6 +25,7 @@ from tests.published_models import (
     make_model,
     read_tensors,
     weights,
+    write_json,
     write_tensors,
     written,
 )
@@ -126,6 +127,26 @@ def test_files_of_other_precision_and_in_shards(kind, copy, directory):
     name = "backbone.layers.0.mixer.in_proj.weight"
     kernel = to_numpy(model.backbone.blocks[0].mixer.in_proj.kernel)
     np.testing.assert_array_equal(kernel, rounded[name].astype("float32").T)
+
+
+@pytest.mark.parametrize("source", ["from_preset", "load_checkpoint"])
+def test_pytorch_files_in_shards(copy, directory, source):
+    import torch
+
+    tensors = read_tensors(directory)
+    files = [f"pytorch_model-{i:05}-of-00002.bin" for i in (1, 2)]
+    where = {name: files[i % 2] for i, name in enumerate(tensors)}
+    for file in files:
+        here = {n: torch.from_numpy(x.copy()) for n, x in tensors.items() if where[n] == file}
+        torch.save(here, copy / file)
+    write_json(copy / "pytorch_model.bin.index.json", {"metadata": {}, "weight_map": where})
+    (copy / "model.safetensors").unlink()
+    load = SSMCausalLM.from_preset if source == "from_preset" else load_checkpoint
+    expected = logits(SSMCausalLM.from_preset(directory))
+    np.testing.assert_array_equal(logits(load(copy)), expected)
+    (copy / files[1]).unlink()
+    with pytest.raises(ValueError, match=f"no file '{files[1]}'"):
+        load(copy)
 
 
 def test_models_of_other_precision(directory):

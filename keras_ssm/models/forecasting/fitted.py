@@ -62,7 +62,7 @@ class Fitted:
             }
         )
 
-    def units(self, series, place=None):
+    def units(self, series, place=None, known=None):
         """Center and scale of the variables of a series, two arrays.
 
         A series that was not trained on has units of its own, where its rows tell them.
@@ -70,11 +70,17 @@ class Fitted:
         Args:
             series: `Series`.
             place: int or `None`. Which of those trained on it is. Defaults to what its name says.
+            known: int or `None`. How many of its rows may tell its units, since the others are
+                forecast; those up to its first value do in any case. Defaults to all.
         """
         place = self.places.get(_plain(series.name)) if place is None else place
         if place is not None:
             return self.center[place], self.scale[place]
-        mean, deviation = _statistics(series.values)
+        values = series.values
+        if known is not None and len(values):
+            told = np.maximum(known, np.argmax(~np.isnan(values), axis=0) + 1)
+            values = np.where(np.arange(len(values))[:, None] < told, values, np.nan)
+        mean, deviation = _statistics(values)
         told = deviation > SMALLEST * np.abs(mean)
         pooled = np.median(self.scale, axis=0)
         return mean, np.where(told, deviation, pooled)

@@ -39,6 +39,26 @@ LOSSES = {
 class ForecasterTraining:
     """How a forecaster trains: the shortcut in closed form, then the branch in Keras' `fit`."""
 
+    @property
+    def trainable(self) -> bool:
+        """Whether the weights train; the shortcut only if it did before this was set."""
+        return keras.Layer.trainable.fget(self)
+
+    @trainable.setter
+    def trainable(self, value):
+        made = "normalization" in vars(self)  # the end of the constructor
+        trains = self.shortcut_trains if made else None
+        keras.Layer.trainable.fset(self, value)
+        if made:
+            vars(self)["_trained_before"] = trains
+            self.shortcut.trainable = bool(value) and trains
+
+    @property
+    def shortcut_trains(self):
+        """Whether the shortcut trains where the model does."""
+        frozen = not self.trainable and "_trained_before" in vars(self)
+        return vars(self)["_trained_before"] if frozen else self.shortcut.trainable
+
     def compile(
         self,
         optimizer: str | keras.optimizers.Optimizer = "auto",

@@ -73,7 +73,9 @@ class ForecasterUse:
         """Reads rows that follow those read before, and forecasts what comes after them.
 
         Nothing is read again: a row costs the same however many came before it. The forecast is
-        that of `predict` with the whole history.
+        that of `predict` with the whole history. What was read is in no file and no copy of the
+        forecaster: there `predict` reads the history again, and the state of a `stream` goes to a
+        file.
 
         Args:
             new_rows: data as in `predict`, from one row on. Rows that the index skips are missing
@@ -84,11 +86,18 @@ class ForecasterUse:
             The forecast, as `predict` returns it, of the series that have new rows.
 
         Raises:
-            ValueError: as `predict`, for rows that were read already, or for rows of another
-                kind, or of another number of series without names.
+            ValueError: as `predict`, for rows that were read already, for rows of another kind,
+                or of another number of series without names, or after loading, before `predict`
+                or `reset`.
         """
         fitted = self._need_fit()
         memory = vars(self).get("_memory")
+        if memory is None and not vars(self).get("_begins_anew"):
+            raise ValueError(
+                "`update` goes on from rows that were read, and files and copies of a forecaster "
+                "hold none: `predict(history)` reads them, or `reset()` begins with these. "
+                "Received: `update` of a forecaster that has read nothing"
+            )
         if memory is None:
             return self.predict(new_rows, future, static=static, levels=levels)
         static = memory.static if static is None else static
@@ -145,6 +154,7 @@ class ForecasterUse:
     def reset(self) -> None:
         """Forgets what was read: `update` begins anew."""
         vars(self)["_memory"] = None
+        vars(self)["_begins_anew"] = True
 
     def backtest(
         self,
@@ -289,7 +299,7 @@ class ForecasterUse:
     def _rolled(self, panel, origins, levels):
         """The `Backtest` of a panel after some of its rows, counted from the end of the longest."""
         fitted = self._need_fit()
-        rows = rows_of(self, panel, fitted)
+        rows = rows_of(self, panel, fitted, origin=int(origins[0]))
         y = forecasts_after(self, rows, origins)
         named = named_forecasts(self, panel, rows, y, levels)
         scales = [fitted.seasonal_scale(series) for series in panel.series]

@@ -89,7 +89,7 @@ def read_panel(model, data, static=None, future=None, freq=None, like=None):
     return panel
 
 
-def rows_of(model, panel, fitted, before=None, trained=False):
+def rows_of(model, panel, fitted, before=None, trained=False, origin=None):
     """The rows of a panel.
 
     Args:
@@ -98,6 +98,8 @@ def rows_of(model, panel, fitted, before=None, trained=False):
         fitted: `Fitted`. The units.
         trained: bool. Whether the series are those of the training, in that order.
         before: array `(rows, features)` or `None`. The covariates of the step before the first.
+        origin: int or `None`. The step, of the longest series, after which the first forecast
+            follows: later ones do not tell units. Defaults to the last.
 
     Returns:
         `PanelRows`.
@@ -114,7 +116,8 @@ def rows_of(model, panel, fitted, before=None, trained=False):
     for i, series in enumerate(panel.series):
         place = slice(i * count, (i + 1) * count)
         start = steps - len(series.values)
-        center[place], scale[place] = fitted.units(series, i if trained else None)
+        known = None if origin is None else origin + 1 - start
+        center[place], scale[place] = fitted.units(series, i if trained else None, known)
         own = (series.values.T - center[place, None]) / scale[place, None]
         values[place, start:] = own
         if columns.width == 1:

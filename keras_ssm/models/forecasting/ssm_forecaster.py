@@ -52,7 +52,9 @@ class SSMForecaster(ForecasterUse, ForecasterTraining, SSMTask):
         head: str. `"direct"`: all rows of the horizon at once. `"closed_loop"`: one row, trained
             after every row and fed back. Defaults to `"direct"`.
         normalization: str or `None`. `"instance"`: what the branch reads and adds is in units of
-            the running deviation. `None`: of the deviation of the training part.
+            the running deviation. `None`: of the deviation of the training part. A series that
+            was not trained on, known by its name, then has units of its own: of its history in
+            `predict`, of the rows before the first forecast in `backtest` and `evaluate`.
             Defaults to `"instance"`.
         target: sequence of names or `None`. Columns to forecast. Defaults to all that are no
             covariates.
@@ -292,7 +294,7 @@ class SSMForecaster(ForecasterUse, ForecasterTraining, SSMTask):
             "head": self.head,
             "normalization": self.normalization,
             **self.columns.get_config(),
-            "train_shortcut": self.shortcut.trainable,
+            "train_shortcut": self.shortcut_trains,
             "fitted": self._fitted,
         }
 

@@ -53,8 +53,8 @@ class Generation:
                 `state`, those that were read before are not. Defaults to the `sequence_length` of
                 the preprocessor, and to the length of `token_ids` that come with a `padding_mask`.
             stop_token_ids: int, iterable of int, `"auto"` or `None`. A row stops after the first
-                of these. Defaults to `"auto"`: the tokens that end a text for the tokenizer, and
-                none without a tokenizer.
+                of these. Defaults to `"auto"`: the tokens that end a text for the tokenizer, or
+                without one by the `special_token_ids` of the model.
             strip_prompt: bool. Whether the result begins after the prompt. Defaults to `False`.
             stream: bool. Whether the result is an iterator over its pieces as they come: first the
                 prompt, unless it is stripped, then text as soon as it is complete, down to the
@@ -205,6 +205,8 @@ class Generation:
         if isinstance(stop_token_ids, str) and stop_token_ids == "auto":
             tokenizer = getattr(self.preprocessor, "tokenizer", None)
             found = [getattr(tokenizer, name, None) for name in ("end_token_id", "end_token2_id")]
+            if tokenizer is None and self.special_token_ids:
+                found = np.ravel(self.special_token_ids.get("eos_token_id", [])).tolist()
             return tuple(sorted({int(i) for i in found if i is not None}))
         ids = () if stop_token_ids is None else stop_token_ids
         ids = [ids] if np.ndim(ids) == 0 and not isinstance(ids, (set, frozenset)) else list(ids)

@@ -3,6 +3,7 @@ from collections.abc import Collection
 
 import keras
 import keras_hub
+import numpy as np
 
 from keras_ssm.models.language.next_tokens import (
     is_text,
@@ -106,6 +107,18 @@ class NextTokenTraining:
         else:
             x = self.preprocessor(x)
         return x, y, sample_weight  # packed by Keras, weights without targets would be lost
+
+    def _convert(self, x, y=None, sample_weight=None, class_weight=None, purpose="fit"):
+        found = super()._convert(x, y, sample_weight, class_weight, purpose)
+        weights = found[2]
+        none_left = isinstance(weights, np.ndarray) and weights.size and not weights.any()
+        if none_left and sample_weight is None and purpose != "predict":
+            raise ValueError(
+                "`x` must hold a token that another one predicts: without a start and an end token "
+                "a text of one token has none. "
+                f"Received: {len(weights)} rows of which no token is left to learn from"
+            )
+        return found
 
     def make_targets(self, x, sample_weight, lengths):
         return next_tokens(x, sample_weight, lengths, self.document_end_ids)

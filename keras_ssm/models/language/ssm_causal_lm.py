@@ -5,8 +5,13 @@ from keras_hub.models import CausalLM
 
 from keras_ssm.checks import check_flags
 from keras_ssm.layers.discrete_system import DiscreteSystem
-from keras_ssm.layers.exact_layers import Dense, Embedding
+from keras_ssm.layers.exact_layers import Dense
 from keras_ssm.models.language.generation import Generation
+from keras_ssm.models.language.language_checks import (
+    check_backbone,
+    check_vocabulary,
+    checked_special,
+)
 from keras_ssm.models.language.next_token_training import NextTokenTraining
 from keras_ssm.models.language.scores import Scores
 from keras_ssm.models.language.ssm_causal_lm_preprocessor import SSMCausalLMPreprocessor
@@ -30,6 +35,10 @@ class SSMCausalLM(Generation, Scores, NextTokenTraining, LogitsTask, CausalLM):
             `None`: token ids alone.
         tie_embeddings: bool. Whether the logits are products with the embeddings of the tokens,
             rather than those of a layer of its own, `head`. Defaults to `True`.
+        special_token_ids: dict or `None`. What `"bos_token_id"`, `"eos_token_id"` and
+            `"pad_token_id"` are, as a published configuration says it, where no tokenizer does:
+            an id or a list of ids. `generate` stops at the end tokens, and exports to transformers
+            keep them. Defaults to `None`.
         head_dtype: dtype policy of the head. Defaults to the backbone's.
         compile: bool. Whether the model is compiled with its defaults. Defaults to `True`.
         name: str or `None`. Name of the model.
@@ -81,6 +90,7 @@ class SSMCausalLM(Generation, Scores, NextTokenTraining, LogitsTask, CausalLM):
         preprocessor: Callable | None = None,
         tie_embeddings: bool = True,
         head_dtype: str | keras.dtype_policies.DTypePolicy | None = None,
+        special_token_ids: dict[str, int | list[int]] | None = None,
         compile: bool = True,
         name: str | None = None,
         trainable: bool = True,
@@ -88,6 +98,8 @@ class SSMCausalLM(Generation, Scores, NextTokenTraining, LogitsTask, CausalLM):
         self.set_parts(backbone, preprocessor, head_dtype)
         check_backbone(backbone, tie_embeddings, head_dtype)
         check_flags(trainable=trainable)
+        check_vocabulary(backbone, preprocessor)
+        self.special_token_ids = checked_special(special_token_ids, backbone.vocabulary_size)
         self.tie_embeddings = tie_embeddings
         self.head = None
         if not tie_embeddings:
@@ -207,35 +219,6 @@ class SSMCausalLM(Generation, Scores, NextTokenTraining, LogitsTask, CausalLM):
             raise
 
     def get_config(self):
-        return {**super().get_config(), "tie_embeddings": self.tie_embeddings}
-
-
-def check_backbone(backbone, tie_embeddings, head_dtype):
-    """Raises a `ValueError` for a backbone of which no language model can be made."""
-    if backbone.vocabulary_size is None:
-        raise ValueError(
-            "`backbone` of a language model must read token ids: make it with a "
-            f"`vocabulary_size`. Received: backbone {backbone.name} with vocabulary_size=None"
-        )
-    mixer = backbone.blocks[0].mixer
-    if not mixer.causal:
-        raise ValueError(
-            "The mixer of a language model must be causal, or a token would be predicted from "
-            f"itself. Received: a mixer {type(mixer).__name__} that reads later steps"
-        )
-    if not backbone.mask_inputs:
-        raise ValueError(
-            "`backbone` of a language model must leave out padding, or its states after a short "
-            "row are wrong. Received: a backbone with mask_inputs=False"
-        )
-    check_flags(tie_embeddings=tie_embeddings)
-    if tie_embeddings and not isinstance(backbone.token_embedding, Embedding):
-        raise ValueError(
-            "`tie_embeddings` needs the encoder 'embedding'. "
-            f"Received: tie_embeddings=True, encoder={backbone.encoder!r}"
-        )
-    if tie_embeddings and head_dtype is not None:
-        raise ValueError(
-            "`head_dtype` is that of a head of its own: pass `tie_embeddings=False`. "
-            f"Received: head_dtype={head_dtype}"
-        )
+        special = self.special_token_ids
+        own = {} if special is None else {"special_token_ids": dict(special)}
+        return {**super().get_config(), "tie_embeddings": self.tie_embeddings, **own}

@@ -1,5 +1,6 @@
 import warnings
 from collections.abc import Callable
+from pathlib import Path
 from typing import Self
 
 import keras
@@ -7,6 +8,7 @@ import numpy as np
 from keras_hub.models import CausalLMPreprocessor
 from keras_hub.tokenizers import Tokenizer
 
+from keras_ssm import presets
 from keras_ssm.attributes import Attributes
 from keras_ssm.checks import check_choice, check_flags, check_positive
 from keras_ssm.keras_internals import brief_errors
@@ -245,10 +247,11 @@ class SSMCausalLMPreprocessor(Attributes, CausalLMPreprocessor):
         """Takes the tokenizer of a preset whose task has another preprocessor."""
         if "tokenizer" not in kwargs:
             if loader.config.get("config", {}).get("vocabulary_size") is None:
+                saved = presets.Documents(Path(loader.preset)).get("task.json", {})
+                saved = saved.get("class_name", "SSMBackbone")
                 raise ValueError(
                     f"Preset '{loader.preset}' must read token ids to be a language model: load "
-                    "it as what it was saved as, such as `SSMClassifier.from_preset`. "
-                    "Received: a model of floats"
+                    f"it by `{saved}.from_preset`. Received: {saved}, a model of floats"
                 )
             if tokenizer_of(loader.preset) is None:
                 raise ValueError(

@@ -87,6 +87,11 @@ def test_saved_is_loaded(model, data, tmp_path, kind):
     for name in ("mean", "lo-80", "hi-80"):
         assert np.allclose(again[name], expected[name], rtol=1e-5, atol=1e-5)
     assert (expected["lo-80"] < expected["mean"]).all()
+    found.reset()
+    found.update(data)
+    found = keras.models.clone_model(model)
+    with pytest.raises(ValueError, match=r"`predict\(history\)` reads them.*Received: `update`"):
+        found.update(data[-1:])  # as if it were all that there was
 
 
 @pytest.mark.eager
@@ -369,6 +374,40 @@ def test_a_backtest_is_what_was_forecast_then(model, data):
     alone.fit(data[:112], epochs=0, verbose=0)
     expected = alone.predict(data[:112])
     assert np.allclose(again.forecasts["mean"][0][0], expected, rtol=1e-5)
+
+
+@pytest.mark.once("torch")
+def test_what_comes_later_tells_no_units_of_a_series_that_is_new(data):
+    import pandas as pd
+
+    def frame(x, name):
+        days = pd.date_range("2024-01-01", periods=len(x))
+        return pd.DataFrame({"unique_id": name, "ds": days, "y": x})
+
+    x = waves(60)[:, 1]
+    later = np.where(np.arange(60) < 41, x, 50 * x)
+    model = small(normalization=None)
+    model.fit(frame(waves()[:, 0], "a"), epochs=0, verbose=0)
+    shaken(model)
+    expected = model.predict(frame(x[:41], "b"), levels=80)
+    for series in (x, later):
+        found = model.backtest(frame(series, "b"), windows=4, step=5, levels=80)
+        for name, column in (("forecast", "y"), ("lo-80", "lo-80")):
+            mine = found.frame()[name].to_numpy()[:HORIZON]
+            assert np.allclose(mine, expected[column].to_numpy(), rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.once("torch")
+@pytest.mark.parametrize("trains", [False, True])
+def test_the_shortcut_trains_only_if_it_did(trains, tmp_path):
+    model = small(train_shortcut=trains)
+    model.trainable = False
+    model.save(tmp_path / "model.keras")
+    for found in (model, keras.models.load_model(tmp_path / "model.keras")):
+        assert found.trainable_variables == []
+        found.trainable = True
+        assert found.shortcut.trainable == trains and found.backbone.trainable_variables
+        assert found.get_config()["train_shortcut"] == trains
 
 
 BAD = {

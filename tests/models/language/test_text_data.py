@@ -185,3 +185,19 @@ def test_bits_per_byte_of_texts_that_begin_within_a_character(eager_model):
     ids = [*"東 é".encode()]
     expected = model.bits_per_byte([ids], num_bytes=len(ids) - 1)
     np.testing.assert_allclose(model.bits_per_byte(["東 é"]), expected, rtol=1e-6)
+
+
+@pytest.mark.once("torch")
+def test_what_cannot_be_learned_from_is_refused(tmp_path):
+    few = SSMBackbone(S4D(state_dim=4), num_layers=1, hidden_dim=4, vocabulary_size=100)
+    with pytest.raises(ValueError, match=r"all 259 tokens.*Received: vocabulary_size=100"):
+        SSMCausalLM(few, preprocessor=SSMCausalLMPreprocessor(ByteTokenizer()))
+    model = model_of(ByteTokenizer())
+    model.preprocessor.add_start_token = model.preprocessor.add_end_token = False
+    for texts in (["", ""], ["a", "b"]):
+        for use in (model.fit, model.evaluate):
+            with pytest.raises(ValueError, match="2 rows of which no token is left to learn from"):
+                use(texts, verbose=0)
+    assert model.predict(["a", "b"], verbose=0).shape[0] == 2
+    with pytest.raises(ValueError, match=r"`SSMClassifier.from_preset`. Received: SSMClassifier"):
+        SSMCausalLM.from_preset("s4d_digits")
