@@ -11,6 +11,7 @@ __all__ = [
     "callbacks",
     "convert",
     "datasets",
+    "experiments",
     "forecasting",
     "hub",
     "initializers",

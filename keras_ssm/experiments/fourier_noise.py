@@ -119,7 +119,7 @@ def with_fourier_noise(
     own = {id(weight) for mixer in mixers for weight in (mixer.amplitude, mixer.angle)}
     weights = [weight for weight in noisy.weights if id(weight) not in own]
     for weight, given in zip(weights, model.weights, strict=True):
-        weight.assign(ops.convert_to_tensor(given))
+        weight.assign(ops.convert_to_numpy(given))  # a copy: predicting on JAX gives buffers away
     set_fourier_noise(noisy, frequency, amplitude, seed)
     return noisy
 
