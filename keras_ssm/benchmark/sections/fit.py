@@ -30,11 +30,11 @@ def rows(names, seconds, size=SIZE):
     x = rng.standard_normal((STEPS * batch, length, 1)).astype("float32")
     y = rng.integers(10, size=STEPS * batch)
     for name in names:
-        ours, published = (
+        compared = (
             classifier(make(name, 1, size[-1]), size),
             classifier(plain(name, size), size),
         )
-        seconds_a_step, published_seconds = _in_turn([ours, published], x, y, batch, seconds)
+        seconds_a_step, published_seconds = _in_turn(compared, x, y, batch, seconds)
         yield {
             "layer": name,
             "size": list(size),

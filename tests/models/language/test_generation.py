@@ -13,7 +13,7 @@ from keras_ssm.layers.stepwise import stepwise
 from keras_ssm.models import GenerationState
 from keras_ssm.models.language.decoding import LONGEST_READ
 from tests.backend_tools import BACKEND, to_numpy
-from tests.mamba_recordings import CASES, model_of, recorded
+from tests.mamba_recordings import MODELS, model_of, recorded
 from tests.models.language.generating import language_model
 from tests.recordings import slow_but
 from tests.unreadable import unreadable_arrays
@@ -92,8 +92,10 @@ def test_generation_within_fit():
         assert samples.found == samples.read()
 
 
-@pytest.mark.once("torch")  # elsewhere a preset does: test_language_presets.py
-@pytest.mark.parametrize("name", CASES)
+# One of each kind: logits of all are compared in test_published_models.py. Elsewhere a preset
+# tells the same: test_language_presets.py.
+@pytest.mark.once("torch")
+@pytest.mark.parametrize("name", slow_but(["mamba_b", "mamba2_c", "falcon_mamba_c"], MODELS))
 def test_recorded_tokens(name):
     record = recorded(name)
     model, _ = model_of(record)

@@ -54,9 +54,14 @@ def _gradients(product, needed, count, *tensors):
         operands = [v if v.requires_grad else v.detach().requires_grad_() for v in operands]
         outputs = product(*operands)
         outputs = outputs if isinstance(outputs, tuple) else (outputs,)
-        wanted = [v for v, wanted in zip(operands, needed, strict=True) if wanted]
+        sources = [v for v, is_needed in zip(operands, needed, strict=True) if is_needed]
         return torch.autograd.grad(
-            outputs, wanted, upstream, create_graph=again, allow_unused=True, materialize_grads=True
+            outputs,
+            sources,
+            upstream,
+            create_graph=again,
+            allow_unused=True,
+            materialize_grads=True,
         )
 
 
