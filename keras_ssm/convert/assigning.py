@@ -5,8 +5,8 @@ import numpy as np
 from keras_ssm.convert.formats.mamba_weights import AXES, READ
 from keras_ssm.ops import backend
 
-# Bytes of a tensor up to which it is assigned whole; larger ones go row by row into the memory
-# that their weight has.
+# Bytes of a tensor up to which it is assigned whole. Larger tensors are written row by row into the
+# memory of their weight.
 WHOLE = 2**16
 
 
@@ -32,13 +32,13 @@ def assign_stored(variable, tensor, arranged, name):
     variable.assign(value.reshape(tuple(variable.shape)))
 
 
-def hold_the_same(one, other):
+def hold_the_same(first, second):
     """Whether two tensors hold the same numbers."""
-    if one.is_same_place(other):
+    if first.is_same_place(second):
         return True
-    if one.shape != other.shape:
+    if first.shape != second.shape:
         return False
-    pairs = zip(one.pieces(), other.pieces(), strict=False)
+    pairs = zip(first.pieces(), second.pieces(), strict=False)
     return all(np.array_equal(mine, its) for (_, mine), (_, its) in pairs)
 
 

@@ -48,13 +48,13 @@ def compare_recorded(model: keras.Model, path: PathLike):
             arrays = {name: file[name] for name in file.files if "/" not in name}
     except (OSError, ValueError, EOFError) as error:
         raise ValueError(f"'{path}' must be an npz file. Received: {error}") from None
-    found = [next((n for n in names if n in arrays), None) for names in (INPUTS, OUTPUTS)]
-    if None in found:
+    chosen = [next((n for n in names if n in arrays), None) for names in (INPUTS, OUTPUTS)]
+    if None in chosen:
         raise ValueError(
             f"'{path}' must hold one of {INPUTS} and one of {OUTPUTS}. "
             f"Received: {sorted(arrays)[:12]}"
         )
-    x, expected = (arrays[name] for name in found)
+    x, expected = (arrays[name] for name in chosen)
     data = {model.input_key: x.astype("int32" if model.input_key == "token_ids" else "float32")}
     if "padding_mask" in arrays:
         data["padding_mask"] = arrays["padding_mask"].astype(bool)
@@ -64,14 +64,14 @@ def compare_recorded(model: keras.Model, path: PathLike):
     if isinstance(model, SSMPairClassifier) and len(x) == 2 * len(expected):
         data = {k: np.stack(np.split(v, 2), axis=1) for k, v in data.items()}
     y = model(data)
-    if found[1].startswith("log_probs"):
+    if chosen[1].startswith("log_probs"):
         y = ops.log_softmax(y, axis=-1)
     y = np.asarray(ops.convert_to_numpy(y))
     if y.shape != expected.shape:
         raise ValueError(
-            f"'{found[1]}' must have the shape of the model's outputs, {y.shape}. "
+            f"'{chosen[1]}' must have the shape of the model's outputs, {y.shape}. "
             f"Received: shape {expected.shape}"
         )
     difference = np.abs(y - expected).reshape(len(y), -1).max(axis=1)
     rows = (difference / max(np.abs(expected).max(), 1e-300)).tolist()
-    return Comparison(found[1], rows, max(rows))
+    return Comparison(chosen[1], rows, max(rows))

@@ -75,12 +75,14 @@ def read_configuration(path):
     path = Path(path).expanduser()
     try:
         text = path.read_text(encoding="utf-8")
-        found = json.loads(text) if path.suffix == ".json" else yaml.safe_load(text)
+        configuration = json.loads(text) if path.suffix == ".json" else yaml.safe_load(text)
     except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
         raise ValueError(f"'{path}' must be a JSON or YAML file. Received: {error}") from None
-    if not isinstance(found, dict):
-        raise ValueError(f"'{path}' must hold names and values. Received: {type(found).__name__}")
-    return found
+    if not isinstance(configuration, dict):
+        raise ValueError(
+            f"'{path}' must hold names and values. Received: {type(configuration).__name__}"
+        )
+    return configuration
 
 
 def _recognise(path):
@@ -134,12 +136,12 @@ def from_torch(content):
     hyper_parameters = content.get("hyper_parameters")
     if not isinstance(hyper_parameters, dict):
         hyper_parameters = {}
-    kept = _arrays(tensors)
-    others += [name for name in tensors if name not in kept]
-    if not kept:
+    arrays = _arrays(tensors)
+    others += [name for name in tensors if name not in arrays]
+    if not arrays:
         raise ValueError(f"no tensors; it holds {sorted(map(str, content))[:8]}")
     others = [str(name) for name in others if name != "hyper_parameters"]
-    return kept, hyper_parameters, others
+    return arrays, hyper_parameters, others
 
 
 def _arrays(mapping):

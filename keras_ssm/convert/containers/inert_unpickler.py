@@ -3,10 +3,10 @@ import io
 import pickle
 import pickletools
 
-# Metadata and hyper-parameters; the numbers of a checkpoint lie outside its pickle.
+# Bytes of metadata and hyper-parameters; the numbers of a checkpoint are outside its pickle.
 LARGEST_PICKLE = 2**25
 
-# What a file has no honest use for: extensions, buffers, and copies of the top of the stack.
+# Instructions that no honest file needs: extensions, buffers, copies of the top of the stack.
 REFUSED = {
     *("EXT1", "EXT2", "EXT4", "BYTEARRAY8", "NEXT_BUFFER", "READONLY_BUFFER"),
     *("DUP", "PERSID", "INST", "OBJ"),

@@ -49,11 +49,11 @@ def read_stored(path: Path) -> dict[str, StoredTensor]:
     if not isinstance(entries, dict):
         raise _bad(path, "a header without names")
     entries.pop("__metadata__", None)
-    start, found, places = 8 + length, {}, []
+    start, stored, places = 8 + length, {}, []
     for name, entry in entries.items():
         shape, kind, begin, end = _entry(path, name, entry)
         places.append((begin, end, name))
-        found[name] = StoredTensor(path, start + begin, shape, kind)
+        stored[name] = StoredTensor(path, start + begin, shape, kind)
     expected = 0
     for begin, end, name in sorted(places):
         if begin != expected:
@@ -61,7 +61,7 @@ def read_stored(path: Path) -> dict[str, StoredTensor]:
         expected = end
     if start + expected != size:
         raise _bad(path, f"{size} bytes in place of {start + expected}")
-    return found
+    return stored
 
 
 def write_stored(path: Path, tensors: dict[str, tuple[tuple, str, Callable]]) -> None:
@@ -85,7 +85,7 @@ def write_stored(path: Path, tensors: dict[str, tuple[tuple, str, Callable]]) ->
 
 
 def _stored(array, kind):
-    if kind == "bfloat16":  # of numbers that have no more digits
+    if kind == "bfloat16":  # the numbers have no more digits
         array = (np.ascontiguousarray(array, "<f4").view("<u4") >> 16).astype("<u2")
     return np.ascontiguousarray(array, "<u2" if kind == "bfloat16" else kind)
 
@@ -112,10 +112,10 @@ def _counts(values):
 
 
 def _unique(pairs):
-    found = dict(pairs)
-    if len(found) != len(pairs):
+    entries = dict(pairs)
+    if len(entries) != len(pairs):
         raise ValueError("a name twice")
-    return found
+    return entries
 
 
 def _bad(path, received):

@@ -122,7 +122,7 @@ def read_zip(path, stored=False):
 
         data = archive.read(pickles[0])
         check_pickle(data)
-        # Numbers in another order of bytes are not read piece by piece.
+        # Numbers in another byte order are not read piece by piece.
         return _Converter(numbers, limit, place if stored and not big else None).plain(
             _load(data, {})
         )
@@ -141,8 +141,8 @@ def read_legacy(path):
         raise ValueError("no list of storages")
     offsets, position = {}, after
     storages = {}
-    # The sizes of the storages stand in the pickle: it is read first, the numbers after it.
-    found = _load(data[start:end], storages)
+    # The pickle holds the sizes of the storages: it is read first, then the numbers.
+    content = _load(data[start:end], storages)
     for key in keys:
         if key not in storages:
             raise ValueError(f"a storage {key!r} that no tensor refers to")
@@ -158,7 +158,7 @@ def read_legacy(path):
             raise ValueError(f"no storage {storage.key!r}")
         return np.frombuffer(data, dtype, storage.count, offsets[storage.key])
 
-    return _Converter(numbers, len(data)).plain(found)
+    return _Converter(numbers, len(data)).plain(content)
 
 
 def _load(data, storages):
@@ -186,7 +186,7 @@ class _Converter:
     """Turns what a pickle held into plain data, each object once."""
 
     def __init__(self, numbers, limit, place=None):
-        # Views may repeat numbers, within reason.
+        # Views may repeat numbers, up to a limit.
         self.numbers, self.budget, self.done = numbers, 16 * limit + 2**26, {}
         self.place = place
 
@@ -209,7 +209,7 @@ class _Converter:
             self.done[id(value)] = value, result
             result.extend(self.plain(item, depth + 1) for item in value)
         elif isinstance(value, Inert):
-            self.done[id(value)] = value, None  # its parents, if it names them
+            self.done[id(value)] = value, None  # for parents that contain themselves
             result = self.plain(value.plain(), depth + 1)
         else:
             result = None

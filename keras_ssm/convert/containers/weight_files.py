@@ -28,7 +28,7 @@ def open_weights(directory: Path, format: str) -> tuple[dict, str, list]:
     """
     names = presets.weight_names(directory, format)
     index = presets.weight_index(directory, format)
-    found, homes, others = {}, {}, []
+    all_tensors, homes, others = {}, {}, []
     for name in names:
         tensors, more = open_file(directory / name)
         others += more
@@ -39,7 +39,7 @@ def open_weights(directory: Path, format: str) -> tuple[dict, str, list]:
                     f"Received: '{tensor}' in {homes[tensor]} and {name}"
                 )
             homes[tensor] = name
-        found |= tensors
+        all_tensors |= tensors
     if index is not None and index != homes:
         wrong = min(set(index.items()) ^ set(homes.items()))[0]
         raise ValueError(
@@ -47,7 +47,7 @@ def open_weights(directory: Path, format: str) -> tuple[dict, str, list]:
             f"model? Received: tensor '{wrong}' in {homes.get(wrong, 'no file')}, in place of "
             f"{index.get(wrong, 'none')}"
         )
-    return found, "safetensors" if names[0].endswith(".safetensors") else "PyTorch", others
+    return all_tensors, "safetensors" if names[0].endswith(".safetensors") else "PyTorch", others
 
 
 def open_file(path: Path) -> tuple[dict, list]:

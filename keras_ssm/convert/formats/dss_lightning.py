@@ -84,6 +84,6 @@ def _weight_maps(tensors, stem, target):
     else:
         yield WeightMap(f"{target}.log_A_real", (f"{kernel}Lambda_log_neg_re",), same)
         imag = tensors.first(f"{kernel}Lambda_log_im", f"{kernel}Lambda_im")
-        ours = "log_A_imag" if imag.endswith("_log_im") else "A_imag"
-        yield WeightMap(f"{target}.{ours}", (imag,), same)
+        weight = "log_A_imag" if imag.endswith("_log_im") else "A_imag"
+        yield WeightMap(f"{target}.{weight}", (imag,), same)
     yield from complex_parts(f"{target}.C", (f"{kernel}W",), same, "")

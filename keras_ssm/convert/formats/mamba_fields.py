@@ -63,14 +63,14 @@ class Fields:
     def __init__(self, config: dict, source: str):
         self.config, self.source, self.rows, self._read = config, source, {}, set()
 
-    def take(self, name, default, check, ours=None):
+    def take(self, name, default, check, keras_name=None):
         """The value of a field, or the default of the published class.
 
         Args:
             name: str. The published name.
             default: what an absent field means, or `UNSET`: it must be there.
             check: callable. Whether a value is one; its docstring says what it must be.
-            ours: str or `None`. Name of our argument, for the report.
+            keras_name: str or `None`. Name of our argument, for the report.
         """
         self._read.add(name)
         value = self.config.get(name, default)
@@ -79,9 +79,9 @@ class Fields:
             raise ValueError(
                 f"`{name}` in {self.source} must be {check.__doc__}. Received: {received}"
             )
-        if ours is not None:
-            # What a published class does by default, an absent field says.
-            self.rows[ours] = value, "file" if name in self.config else "default", True
+        if keras_name is not None:
+            # An absent field means the default of the published class.
+            self.rows[keras_name] = value, "file" if name in self.config else "default", True
         return value
 
     def require(self, name, allowed, why):

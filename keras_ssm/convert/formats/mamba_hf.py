@@ -28,8 +28,8 @@ DEFAULTS["mamba2"]["num_hidden_layers"] = 64
 DEFAULTS["falcon_mamba"] = DEFAULTS["mamba"]
 TIED = {"mamba": True, "mamba2": False, "falcon_mamba": True}
 
-# Fields of all models of the library, of training and initialisation, and what its converters
-# left behind. None of them changes what a model computes.
+# Fields that all models of the library have, fields of training and initialisation, and remains of
+# its converters. None of them changes what a model computes.
 HARMLESS = (
     *("model_type", "architectures", "transformers_version", "torch_dtype", "dtype"),
     *("_name_or_path", "name_or_path", "_attn_implementation_autoset", "attn_implementation"),
@@ -42,7 +42,7 @@ HARMLESS = (
     *("tf_legacy_loss", "pruned_heads", "tie_encoder_decoder", "is_encoder_decoder", "is_decoder"),
     *("cross_attention_hidden_size", "add_cross_attention", "chunk_size_feed_forward"),
     *("finetuning_task", "id2label", "label2id", "task_specific_params", "problem_type"),
-    # Of generation, which stood here before it had a file of its own.
+    # Settings of generation, from before these had a file of their own.
     *("max_length", "min_length", "do_sample", "early_stopping", "num_beams", "num_beam_groups"),
     *("diversity_penalty", "temperature", "top_k", "top_p", "typical_p", "repetition_penalty"),
     *("length_penalty", "no_repeat_ngram_size", "encoder_no_repeat_ngram_size", "bad_words_ids"),
@@ -90,8 +90,8 @@ def read_config(config: dict, source: str) -> MambaSpec:
         "dt_floor": fields.take("time_step_floor", 1e-4, number, "dt_floor"),
         "residual_layers": backbone["num_layers"],
     }
-    own = _mamba2 if model_type == "mamba2" else _mamba
-    kind = own(fields, mixer, backbone, model_type)
+    read_mixer = _mamba2 if model_type == "mamba2" else _mamba
+    kind = read_mixer(fields, mixer, backbone, model_type)
     tied = fields.take("tie_word_embeddings", TIED[model_type], flag, "tie_embeddings")
     fields.require("hidden_act", ("silu", "swish"), "the convolution is followed by SiLU")
     fields.require("rms_norm", (True,), "blocks of this format have RMS norm")
@@ -120,8 +120,8 @@ def _mamba2(fields, mixer, backbone, model_type):
     mixer["norm_epsilon"] = backbone["norm_epsilon"]
     mixer["dt_limit"] = limit(fields.take("time_step_limit", (0.0, math.inf), bounds))
     fields.rows["dt_limit"] = mixer["dt_limit"], "file", True
-    fields.take("time_step_rank", "auto", lambda value: True)  # of Mamba alone
-    fields.take("intermediate_size", None, lambda value: True)  # which the library ignores
+    fields.take("time_step_rank", "auto", lambda value: True)  # a field of Mamba only
+    fields.take("intermediate_size", None, lambda value: True)  # the library ignores it
     if heads * mixer["head_dim"] != mixer["expand"] * backbone["hidden_dim"]:
         raise ValueError(
             f"`num_heads` times `head_dim` in {fields.source} must be `expand` times "
@@ -187,7 +187,7 @@ def write_config(spec: MambaSpec) -> dict:
             "head_dim": mixer["head_dim"],
             "n_groups": mixer["num_groups"],
             "num_heads": inner // mixer["head_dim"],
-            # As the library writes it since its fifth version.
+            # The library writes it like this since version 5.
             "time_step_limit": [low, {"__float__": "Infinity"} if high == math.inf else high],
         }
     else:

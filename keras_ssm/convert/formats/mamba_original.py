@@ -21,11 +21,11 @@ recognises, read = mamba_weights.recognises, mamba_weights.refuse_alone
 
 CONFIG = "config.json"
 
-EPSILON = 1e-5  # of every norm: the format cannot say it
+EPSILON = 1e-5  # of every norm: the format has no field for it
 
 LAYERS = {"Mamba1": "mamba", "Mamba2": "mamba2"}
 
-# Arguments of the mixers that start or speed up training, and change nothing of a trained model.
+# Arguments that initialise mixers or make them fast. They change nothing in a trained model.
 _OF_ANY_MIXER = ("layer", "layer_idx", "device", "dtype")
 HARMLESS = {
     "mamba": (*_OF_ANY_MIXER, "dt_init", "dt_scale", "use_fast_path"),
@@ -82,8 +82,8 @@ def read_config(config: dict, source: str) -> MambaSpec:
         "norm_epsilon": EPSILON,
         "residual_dtype": "float32" if residual else None,
     }
-    found = {**fields.rows, **inner.rows}
-    return MambaSpec(kind, mixer, backbone, tied, "embedding", found, remarks)
+    spec_rows = {**fields.rows, **inner.rows}
+    return MambaSpec(kind, mixer, backbone, tied, "embedding", spec_rows, remarks)
 
 
 def _mixer(fields, kind, width):
@@ -99,7 +99,7 @@ def _mixer(fields, kind, width):
         "dt_floor": fields.take("dt_init_floor", 1e-4, number, "dt_floor"),
     }
     inner = int(expand * width)
-    if inner != expand * width:  # cut here, rounded in our layers
+    if inner != expand * width:  # truncated here, but rounded in our layers
         mixer["inner_dim"] = inner
     if kind == "mamba":
         mixer["dt_rank"] = fields.take("dt_rank", "auto", rank, "dt_rank")
@@ -174,7 +174,7 @@ def write_config(spec: MambaSpec) -> dict:
     }
     if not spec.tie_embeddings:
         config["tie_embeddings"] = False
-    if spec.kind == "mamba2":  # the first version of the code knew nothing of these
+    if spec.kind == "mamba2":  # the first version of the code lacks these
         arguments["layer"] = "Mamba2"
         config |= {"d_intermediate": 0, "attn_layer_idx": [], "attn_cfg": {}}
         config["tie_embeddings"] = spec.tie_embeddings

@@ -14,7 +14,7 @@ HEAD = "lm_head.weight"
 # The names of the table, of transformers and of the original.
 TABLES = ("embeddings", "embedding")
 
-# The first layer of a model, and what stands before it.
+# The first layer of a model, and the prefix before it.
 _ANCHOR = re.compile(r"(.*?)layers\.0\.mixer\.A_log$")
 
 
@@ -66,14 +66,14 @@ def prefix_of(names) -> str:
     Raises:
         ValueError: if there is no Mamba layer, or several models are there.
     """
-    found = sorted({match[1] for name in names if (match := _ANCHOR.match(name))})
-    if len(found) != 1:
-        received = f"models at {found}" if found else f"{', '.join(sorted(names)[:6])}, ..."
+    prefixes = sorted({match[1] for name in names if (match := _ANCHOR.match(name))})
+    if len(prefixes) != 1:
+        received = f"models at {prefixes}" if prefixes else f"{', '.join(sorted(names)[:6])}, ..."
         raise ValueError(
             "The tensors must be those of one Mamba model, with names that end in "
             f"'layers.0.mixer.A_log' and so on. Received: {received}"
         )
-    return found[0]
+    return prefixes[0]
 
 
 def standard_names(names) -> dict[str, str]:
@@ -87,7 +87,7 @@ def standard_names(names) -> dict[str, str]:
     """
     prefix = prefix_of(names)
     outer = prefix.removesuffix("backbone.")
-    found = {}
+    sources = {}
     for name in names:
         standard = name
         if name == outer + HEAD:
@@ -96,11 +96,11 @@ def standard_names(names) -> dict[str, str]:
             standard = "backbone." + name.removeprefix(prefix)
             if standard == f"backbone.{TABLES[1]}.weight":
                 standard = f"backbone.{TABLES[0]}.weight"
-        if found.setdefault(standard, name) != name:
+        if sources.setdefault(standard, name) != name:
             raise ValueError(
-                f"One tensor must stand for '{standard}'. Received: {found[standard]}, {name}"
+                f"One tensor must stand for '{standard}'. Received: {sources[standard]}, {name}"
             )
-    return found
+    return sources
 
 
 def weights_of(spec: MambaSpec) -> Iterator[MambaWeight]:
@@ -128,11 +128,11 @@ def _norm(spec, target, name) -> Iterator[MambaWeight]:
 
 def _mixer(spec, target, name, width) -> Iterator[MambaWeight]:
     mixer, inner = spec.mixer, spec.inner_dim
-    own = _mamba2 if spec.kind == "mamba2" else _mamba
-    projected, channels, tensors = own(spec, inner)
+    mixer_weights = _mamba2 if spec.kind == "mamba2" else _mamba
+    projected, channels, tensors = mixer_weights(spec, inner)
 
-    def weight(ours, theirs, *shape, arranged="same"):
-        return MambaWeight(f"{target}.{ours}", f"{name}.{theirs}", shape, arranged)
+    def weight(local, source, *shape, arranged="same"):
+        return MambaWeight(f"{target}.{local}", f"{name}.{source}", shape, arranged)
 
     def linear(layer, outputs, inputs, bias):
         yield weight(f"{layer}.kernel", f"{layer}.weight", outputs, inputs, arranged="transposed")

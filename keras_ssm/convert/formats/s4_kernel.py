@@ -56,10 +56,10 @@ def find_kernel(tensors, stem):
     ):
         if f"{stem}{kernel}{name}" in tensors:
             return version, stem + outer, stem + kernel
-    found = sorted(n for n in tensors.arrays if n.startswith(stem)) or sorted(tensors.arrays)
+    candidates = sorted(n for n in tensors.arrays if n.startswith(stem)) or sorted(tensors.arrays)
     raise ValueError(
         f"The tensors at '{stem}' must be those of S4, S4D or DSS as published "
-        f"(kernel.C, log_dt or inv_dt, ...). Received: {', '.join(found[:8])}"
+        f"(kernel.C, log_dt or inv_dt, ...). Received: {', '.join(candidates[:8])}"
     )
 
 

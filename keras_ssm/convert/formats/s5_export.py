@@ -64,7 +64,7 @@ def export(model, to):
 
 def _gate_name(gate):
     gate = "full_glu" if gate == "glu" else gate
-    return next(name for name, ours in GATES.items() if ours == gate)
+    return next(name for name, keras_gate in GATES.items() if keras_gate == gate)
 
 
 def _parameters(mixer):

@@ -68,7 +68,7 @@ def _mixer(tensors, settings, modes):
         ),
         "clip_eigs": settings.choose("clip_eigs", False, settings.hyper("clip_eigs")),
     }
-    # Of initial values alone, which are replaced; one of them keeps both directions in one C.
+    # Settings of initial values, which are replaced. One of them keeps both directions in one C.
     if side_by_side:
         arguments["c_init"] = settings.derive("c_init", "complex_normal")
     else:
@@ -131,5 +131,5 @@ def _block(tensors, number, modes):
 
 
 def _either(settings, *names):
-    found = (settings.hyper(name) for name in names)
-    return next((value for value in found if value is not UNSET), UNSET)
+    values = (settings.hyper(name) for name in names)
+    return next((value for value in values if value is not UNSET), UNSET)

@@ -76,8 +76,8 @@ def norm(tensors, stem, target):
     if kind == "batch":
         names |= {"moving_mean": "running_mean", "moving_variance": "running_var"}
         tensors.drop(f"{stem}num_batches_tracked", "a count of training steps")
-    for ours, theirs in names.items():
-        yield WeightMap(f"{target}.{ours}", (f"{stem}{theirs}",), same)
+    for keras_name, file_name in names.items():
+        yield WeightMap(f"{target}.{keras_name}", (f"{stem}{file_name}",), same)
 
 
 def find_encoder(tensors, settings, stem, features):

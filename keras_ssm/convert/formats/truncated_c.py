@@ -46,8 +46,10 @@ def plain_C(C, A, P, dt, length):
     A, P = _both(A), _both(P)
     for h in range(features):
         s = h % len(A)
-        half = 0.5 * dt[h, 0] * (np.diag(A[s]) - np.einsum("ri,rj->ij", P[:, s], P[:, s].conj()))
-        dA = np.linalg.solve(eye - half, eye + half)
+        half_step = (
+            0.5 * dt[h, 0] * (np.diag(A[s]) - np.einsum("ri,rj->ij", P[:, s], P[:, s].conj()))
+        )
+        dA = np.linalg.solve(eye - half_step, eye + half_step)
         left = eye - np.linalg.matrix_power(dA, length)
         worst = max(worst, np.linalg.cond(left))
         plain[:, h] = np.linalg.solve(left.T, _both(C[:, h]).T).T[:, :modes]

@@ -4,11 +4,11 @@ import numpy as np
 
 from keras_ssm.forecasting.ridge_weights import RidgeSums
 
-# Penalties in units of the mean eigenvalue of the windows: those of smooth signals fall steeply.
+# Penalties in units of the mean eigenvalue of the windows: smooth signals need tiny ones.
 PENALTIES = tuple(10.0 ** (exponent / 2) for exponent in range(-16, 5))
-MOST = 300_000  # windows that are summed
+MOST = 300_000  # the most windows that are summed
 BLOCK = 4096
-LARGEST = 5_000_000  # numbers in the sums of steps whose targets lack in some windows
+LARGEST = 5_000_000  # the most numbers in sums of steps that lack targets
 
 
 def solve_shortcut(segments, train, validation, penalties=PENALTIES):
@@ -32,12 +32,12 @@ def solve_shortcut(segments, train, validation, penalties=PENALTIES):
         learned, validation = train._replace(last=cut - 1), train._replace(first=cut)
         if learned.counts.sum() == 0:
             learned = validation = train
-    fitted, held = RidgeSums(), RidgeSums()
+    fitted, held_out = RidgeSums(), RidgeSums()
     _add(fitted, segments, learned)
-    _add(held, segments, validation)
+    _add(held_out, segments, validation)
     unit = fitted.scale()
-    tried = [(held.error(fitted.solve(unit * penalty)), penalty) for penalty in penalties]
-    penalty = min(tried)[1]
+    errors = [(held_out.error(fitted.solve(unit * penalty)), penalty) for penalty in penalties]
+    penalty = min(errors)[1]
     if apart and learned is not train:
         _add(fitted, segments, validation)
         unit = fitted.scale()
@@ -50,8 +50,8 @@ def _add(sums, segments, ranges):
     for row, (first, last) in enumerate(zip(ranges.first, ranges.last, strict=True)):
         origins = np.arange(last, first - 1, -stride)
         for start in range(0, len(origins), BLOCK):
-            here = origins[start : start + BLOCK]
-            lanes = np.full(len(here), row)
-            windows = segments.windows(lanes, here)
+            block = origins[start : start + BLOCK]
+            lanes = np.full(len(block), row)
+            windows = segments.windows(lanes, block)
             end = windows[:, -1:]
-            sums.add(windows - end, segments.following(lanes, here, between) - end)
+            sums.add(windows - end, segments.following(lanes, block, between) - end)

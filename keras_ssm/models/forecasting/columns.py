@@ -103,13 +103,17 @@ class Columns:
         Args:
             roles: `Panel.roles`.
         """
-        for name, found in roles["categories"]:
+        for name, categories in roles["categories"]:
             allowed = self.categorical[name]
-            few = len(found) <= allowed if isinstance(allowed, int) else set(found) <= set(allowed)
-            if not few:
+            allows = (
+                len(categories) <= allowed
+                if isinstance(allowed, int)
+                else set(categories) <= set(allowed)
+            )
+            if not allows:
                 raise ValueError(
                     f"The column {name!r} must have the categories of the forecaster: {allowed}. "
-                    f"Received: {found}"
+                    f"Received: {categories}"
                 )
 
     def get_config(self) -> dict:
@@ -119,7 +123,7 @@ class Columns:
             "historic": self.historic,
             "known": self.known,
             "static": self.static,
-            # As pairs, since names may be numbers, which JSON would make texts.
+            # As pairs: names may be numbers, of which JSON would make texts.
             "categorical": [[name, values] for name, values in self.categorical.items()] or None,
         }
 

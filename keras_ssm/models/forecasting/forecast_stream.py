@@ -78,9 +78,9 @@ class ForecastStream(Stream):
         self._reading = Reading(self._task, self._batch_size * self._variables)
 
     def begin_rows(self, rows):
-        kept, fresh = self._reading, Reading(self._task, len(self._reading))
-        order = np.arange(len(kept)) + len(kept) * np.repeat(rows, self._variables)
-        self._reading = Reading.joined([kept, fresh]).rows(order)
+        current, fresh = self._reading, Reading(self._task, len(self._reading))
+        order = np.arange(len(current)) + len(current) * np.repeat(rows, self._variables)
+        self._reading = Reading.joined([current, fresh]).rows(order)
 
     def another(self):
         return ForecastStream(self._task, self._batch_size, self._series, self._units)
@@ -113,28 +113,30 @@ class ForecastStream(Stream):
         values = np.swapaxes(x.astype("float64"), 1, 2).reshape(-1, x.shape[1])
         values = (values - self._center[:, None]) / self._scale[:, None]
         horizon, outputs = self._task.horizon, self._task.shortcut_outputs
-        found = np.full((len(values), x.shape[1], horizon, outputs), np.nan)
+        forecasts = np.full((len(values), x.shape[1], horizon, outputs), np.nan)
         readings, order = [], []
         of_rows = np.repeat(lengths, self._variables)
-        for length in np.unique(of_rows):  # side by side what has as many rows
-            here = np.flatnonzero(of_rows == length)
-            reading = self._reading.rows(here)
+        for length in np.unique(of_rows):  # equal numbers of rows are read side by side
+            same_length = np.flatnonzero(of_rows == length)
+            reading = self._reading.rows(same_length)
             if length:
-                found[here, :length] = self._forecasts(reading, values[here, :length])
+                forecasts[same_length, :length] = self._forecasts(
+                    reading, values[same_length, :length]
+                )
             readings.append(reading)
-            order.append(here)
+            order.append(same_length)
         self._reading = Reading.joined(readings).rows(np.argsort(np.concatenate(order)))
-        found = self._center[:, None, None, None] + self._scale[:, None, None, None] * found
-        found = found.reshape(self._batch_size, self._variables, *found.shape[1:])
-        found = np.moveaxis(found, 1, 3)
-        return found if self._task.quantiles is not None else found[..., 0], lengths
+        forecasts = self._center[:, None, None, None] + self._scale[:, None, None, None] * forecasts
+        forecasts = forecasts.reshape(self._batch_size, self._variables, *forecasts.shape[1:])
+        forecasts = np.moveaxis(forecasts, 1, 3)
+        return forecasts if self._task.quantiles is not None else forecasts[..., 0], lengths
 
     def _forecasts(self, reading, values):
         """After each step `(rows, steps, horizon, outputs)`, in the units of the training."""
         rows, steps = values.shape
-        one = np.ones(rows)
+        ones = np.ones(rows)
         none = np.zeros((rows, steps, 0))
-        panel = PanelRows(values, none, None, 0 * one, one, one.astype(int), steps * one)
+        panel = PanelRows(values, none, None, 0 * ones, ones, ones.astype(int), steps * ones)
         return forecasts_after(self._task, panel, np.arange(steps), reading)
 
 

@@ -21,9 +21,9 @@ def standard_inputs(model, inputs):
         ValueError: for other keys, shapes or dtypes.
     """
     given = dict(inputs) if isinstance(inputs, dict) else {"inputs": inputs}
-    wanted = model.input
-    if set(given) == set(wanted):
-        for name, symbol in wanted.items():
+    model_inputs = model.input
+    if set(given) == set(model_inputs):
+        for name, symbol in model_inputs.items():
             if not hasattr(given[name], "shape"):
                 given[name] = to_numpy(given[name])
             shape = tuple(given[name].shape)
@@ -36,7 +36,7 @@ def standard_inputs(model, inputs):
     if set(given) != {"inputs"} or isinstance(given["inputs"], keras.KerasTensor):
         raise ValueError(
             f"`inputs` must be an array (batch, length, {model.columns.width}) or a dict of "
-            f"{', '.join(map(repr, wanted))}. Received: keys {sorted(given)}"
+            f"{', '.join(map(repr, model_inputs))}. Received: keys {sorted(given)}"
         )
     return from_rows(model, to_numpy(given["inputs"]))
 
@@ -128,9 +128,9 @@ def windows_at(filled, places, lookback, before=None):
         before = np.full((len(filled), lookback), np.nan)
     joined = np.concatenate([before, filled], axis=1)
     views = np.lib.stride_tricks.sliding_window_view(joined, lookback, axis=1)
-    found = views[np.arange(len(filled))[:, None], places + 1]
-    if np.isnan(found[..., 0]).any():
-        first = np.argmax(~np.isnan(found), axis=-1)[..., None]
-        value = np.take_along_axis(found, first, axis=-1)
-        found = np.where(np.isnan(found), value, found)
-    return found
+    windows = views[np.arange(len(filled))[:, None], places + 1]
+    if np.isnan(windows[..., 0]).any():
+        first = np.argmax(~np.isnan(windows), axis=-1)[..., None]
+        value = np.take_along_axis(windows, first, axis=-1)
+        windows = np.where(np.isnan(windows), value, windows)
+    return windows

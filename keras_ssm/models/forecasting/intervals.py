@@ -65,21 +65,25 @@ def named_forecasts(model, panel, rows, y, levels):
     mean = by_series(y[..., middle])
     levels = (levels,) if np.ndim(levels) == 0 and levels is not None else levels
     if model.quantiles is not None:
-        own = {round(100 - 200 * q, 6): i for i, q in enumerate(model.quantiles[:middle])}
-        levels = sorted(own) if levels is None else levels
-        check_levels(levels, own, "those of the quantiles")
-        found = {"mean": mean}
+        index_of_level = {
+            round(100 - 200 * q, 6): i for i, q in enumerate(model.quantiles[:middle])
+        }
+        levels = sorted(index_of_level) if levels is None else levels
+        check_levels(levels, index_of_level, "those of the quantiles")
+        named = {"mean": mean}
         for level in sorted(levels):
-            found[f"lo-{level:g}"] = by_series(y[..., own[level]])
-            found[f"hi-{level:g}"] = by_series(y[..., -1 - own[level]])
-        return found
-    half = dict(model.fitted["half_widths"])
+            named[f"lo-{level:g}"] = by_series(y[..., index_of_level[level]])
+            named[f"hi-{level:g}"] = by_series(y[..., -1 - index_of_level[level]])
+        return named
+    half_widths = dict(model.fitted["half_widths"])
     levels = levels or ()
-    check_levels(levels, half, "some for which `fit` had errors enough on its validation part")
+    check_levels(
+        levels, half_widths, "some for which `fit` had errors enough on its validation part"
+    )
     scales = rows.scale.reshape(-1, 1, count)
     widths = {
         level: [
-            np.broadcast_to(np.array(half[level]) * scale, part.shape)
+            np.broadcast_to(np.array(half_widths[level]) * scale, part.shape)
             for scale, part in zip(scales, mean, strict=True)
         ]
         for level in levels
@@ -87,9 +91,9 @@ def named_forecasts(model, panel, rows, y, levels):
     return with_intervals(mean, widths)
 
 
-def check_levels(levels, known, what):
+def check_levels(levels, known, source):
     """Raises a `ValueError` for levels that are not known."""
     if not set(levels) <= set(known):
         raise ValueError(
-            f"`levels` must be {what}: {sorted(known)}. Received: levels={tuple(levels)}"
+            f"`levels` must be {source}: {sorted(known)}. Received: levels={tuple(levels)}"
         )

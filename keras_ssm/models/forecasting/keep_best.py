@@ -29,7 +29,7 @@ class KeepBest(keras.callbacks.Callback):
         epoch: int. The number of epochs after which it was best; 0 is before the first.
     """
 
-    finished = False  # a run that goes on looks whether it is to end
+    finished = False  # a resumed run checks whether it is finished
 
     def __init__(
         self,

@@ -33,12 +33,12 @@ class Memory:
         """The rows of the series of a panel, as integers; -1 for a series that is new."""
         count = len(panel.variables)
         if len(self.names) == len(panel.series) and all(n is None for n in self.names):
-            return np.arange(len(self.names) * count)  # arrays, which have their places for names
-        found = []
+            return np.arange(len(self.names) * count)  # arrays have no names: their places count
+        lanes = []
         for series in panel.series:
             known = self.names.index(series.name) if series.name in self.names else -1
-            found += [known * count + v if known >= 0 else -1 for v in range(count)]
-        return np.array(found)
+            lanes += [known * count + v if known >= 0 else -1 for v in range(count)]
+        return np.array(lanes)
 
     def check(self, panel):
         """Raises a `ValueError` for rows that cannot be those that follow: another kind or count.
@@ -56,9 +56,9 @@ class Memory:
     def before(self, panel):
         """The covariates of the last step of each row of a panel, zero for a new series."""
         places = self.places(panel)
-        found = np.zeros((len(places), self.reading.covariates.shape[1]))
-        found[places >= 0] = self.reading.covariates[places[places >= 0]]
-        return found
+        covariates = np.zeros((len(places), self.reading.covariates.shape[1]))
+        covariates[places >= 0] = self.reading.covariates[places[places >= 0]]
+        return covariates
 
     def gaps(self, panel):
         """How many rows are missing between the end of each series and the rows of a panel.
@@ -66,11 +66,11 @@ class Memory:
         Raises:
             ValueError: if rows were read already, or dates are of another kind.
         """
-        found = []
+        missing_rows = []
         for series in panel.series:
             end = self.ends.get(series.name)
             if end is None or series.index is None:
-                found.append(0)
+                missing_rows.append(0)
                 continue
             what = "The new rows" if series.name is None else f"The new rows of {series.name!r}"
             first = series.index[:1]
@@ -85,9 +85,9 @@ class Memory:
                 raise ValueError(
                     f"{what} must follow the last one that was read, {end[0]}. Received: {first[0]}"
                 )
-            both = end.append(first)
-            found.append(len(regular(both, panel.frequency, what)) - 2)
-        return np.array(found)
+            edges = end.append(first)
+            missing_rows.append(len(regular(edges, panel.frequency, what)) - 2)
+        return np.array(missing_rows)
 
     def take(self, panel, rows):
         """The rows of a panel as those that go on: with the units of before, and their reading.
@@ -103,9 +103,9 @@ class Memory:
         values = rows.values * ratio[:, None] + shift[:, None]
         reading = Reading(self.model, len(places))
         if known.any():
-            both = Reading.joined([self.reading, reading])
+            joined = Reading.joined([self.reading, reading])
             old = len(self.reading)
-            reading = both.rows(np.where(known, places, old + np.arange(len(places))))
+            reading = joined.rows(np.where(known, places, old + np.arange(len(places))))
         return rows._replace(values=values, center=center, scale=scale), reading
 
     def put(self, panel, rows, reading, data):

@@ -31,15 +31,15 @@ def paired_gain(model, scored, before: list[np.ndarray]) -> tuple[float, float]:
 def _by_stretch(model, scored):
     """The mean loss of the forecasts that begin in each stretch."""
     loss = keras.losses.get(model.loss)
-    each = loss.call if isinstance(loss, keras.losses.Loss) else loss
+    loss_of_window = loss.call if isinstance(loss, keras.losses.Loss) else loss
     stretches = scored.origins // model.horizon
     names, ids = np.unique(stretches, return_inverse=True)
     ids = ids.reshape(stretches.shape)
     total, count = np.zeros(len(names)), np.zeros(len(names))
     for index in range(len(scored)):
         x, y, weight = scored[index]
-        found = ops.convert_to_numpy(each(y, model.predict_on_batch(x)))
-        own = ids[index * scored.batch_size :][: len(found)]
-        np.add.at(total, own, (found * weight).sum(axis=-1))
-        np.add.at(count, own, weight.sum(axis=-1))
+        losses = ops.convert_to_numpy(loss_of_window(y, model.predict_on_batch(x)))
+        batch_ids = ids[index * scored.batch_size :][: len(losses)]
+        np.add.at(total, batch_ids, (losses * weight).sum(axis=-1))
+        np.add.at(count, batch_ids, weight.sum(axis=-1))
     return total[count > 0] / count[count > 0]

@@ -9,7 +9,7 @@ from keras import ops, tree
 from keras_ssm.models.forecasting.forecaster_inputs import last_seen, packed_rows, windows_at
 from keras_ssm.ops import backend
 
-LONGEST = 2048  # steps of one call; shorter ones have a power of two, so that few are compiled
+LONGEST = 2048  # steps of one call; shorter calls take powers of two: few are compiled
 
 
 class Reading:
@@ -40,10 +40,10 @@ class Reading:
 
     def rows(self, places):
         """A reading of some of the rows, by index; what it reads changes none but itself."""
-        found = copy.copy(self)
-        found.state = tree.map_structure(lambda part: part[places], self.state)
-        found.window, found.covariates = self.window[places], self.covariates[places]
-        return found
+        selected = copy.copy(self)
+        selected.state = tree.map_structure(lambda part: part[places], self.state)
+        selected.window, selected.covariates = self.window[places], self.covariates[places]
+        return selected
 
     def read(
         self,
@@ -64,17 +64,19 @@ class Reading:
         Returns:
             Array `(rows, places, steps of a forecast, outputs)`, NaN where a row has no value yet.
         """
-        found, start = [], 0
+        outputs, start = [], 0
         steps = values.shape[1]
         while start < steps:
             stop = min(start + LONGEST, steps)
-            here = np.flatnonzero((origins >= start) & (origins < stop))
-            ahead = None if future is None else future[:, here]
+            origins_here = np.flatnonzero((origins >= start) & (origins < stop))
+            ahead = None if future is None else future[:, origins_here]
             part = slice(start, stop)
-            y = self._read(values[:, part], covariates[:, part], origins[here] - start, ahead)
-            found.append(y)
+            y = self._read(
+                values[:, part], covariates[:, part], origins[origins_here] - start, ahead
+            )
+            outputs.append(y)
             start = stop
-        return np.concatenate(found, axis=1)
+        return np.concatenate(outputs, axis=1)
 
     def _read(self, values, covariates, origins, future, observe=True):
         model, columns = self.model, self.model.columns
@@ -85,7 +87,7 @@ class Reading:
         )
         counts = np.cumsum(observed, axis=1)[:, origins]
         x = np.concatenate([values[..., None], covariates], axis=-1)
-        # Few sizes, since backends compile for each: what is added is masked, or thrown away.
+        # Few sizes, since backends compile for each. Added steps are masked, or their outputs cut.
         x, mask = packed_rows(x, observed, _power_of_two(values.shape[1]))
         places = _power_of_two(max(1, len(origins)))
         inputs = {
@@ -95,7 +97,7 @@ class Reading:
             "window": _more(np.nan_to_num(windows), places),
         }
         if columns.future:
-            if future is None:  # of no forecast
+            if future is None:  # where nothing is forecast
                 future = np.zeros((len(values), 0, *model.input["future"].shape[2:]))
             inputs["future"] = _more(future, places)
         y, self.state = programs(model).read(self.state, inputs)
@@ -115,22 +117,24 @@ class Reading:
         Returns:
             Array `(rows, 1, steps of a forecast, outputs)`.
         """
-        same = copy.copy(self)
+        copied = copy.copy(self)
         nothing = np.full((len(self), 1), np.nan)
-        kept = np.concatenate([nothing, self.window], axis=1)
-        same.window = kept[:, :-1]  # a masked step moves the window on: to where it is
-        y = same._read(self.window[:, -1:], self.covariates[:, None], np.array([0]), future, False)
+        window = np.concatenate([nothing, self.window], axis=1)
+        copied.window = window[:, :-1]  # the masked step moves it back to its place
+        y = copied._read(
+            self.window[:, -1:], self.covariates[:, None], np.array([0]), future, False
+        )
         return y
 
     @classmethod
     def joined(cls, readings: list["Reading"]) -> "Reading":
         """Readings of one forecaster as one, their rows in that order."""
-        found = copy.copy(readings[0])
+        joint = copy.copy(readings[0])
         states = [reading.state for reading in readings]
-        found.state = tree.map_structure(lambda *parts: np.concatenate(parts), *states)
-        found.window = np.concatenate([reading.window for reading in readings])
-        found.covariates = np.concatenate([reading.covariates for reading in readings])
-        return found
+        joint.state = tree.map_structure(lambda *parts: np.concatenate(parts), *states)
+        joint.window = np.concatenate([reading.window for reading in readings])
+        joint.covariates = np.concatenate([reading.covariates for reading in readings])
+        return joint
 
     def become(self, other: "Reading") -> None:
         """Goes on from where another one stands."""
@@ -141,8 +145,8 @@ class Reading:
     def arrays(self) -> dict[str, np.ndarray]:
         """The state as a dict of arrays, which `numpy.savez` keeps."""
         leaves = tree.flatten_with_path(self.state)
-        found = {"/".join(map(str, path)): leaf for path, leaf in leaves}
-        return {**found, "window": self.window, "covariates": self.covariates}
+        named = {"/".join(map(str, path)): leaf for path, leaf in leaves}
+        return {**named, "window": self.window, "covariates": self.covariates}
 
     def load(self, arrays: dict[str, np.ndarray]) -> None:
         """Goes on from what `arrays` gave, on this backend or another.
@@ -150,11 +154,11 @@ class Reading:
         Raises:
             ValueError: for another structure or other shapes.
         """
-        mine = self.arrays()
+        current = self.arrays()
         shapes = {name: np.shape(part) for name, part in arrays.items()}
-        wanted = {name: part.shape for name, part in mine.items()}
-        if shapes != wanted:
-            raise ValueError(f"The state must have parts of shapes {wanted}. Received: {shapes}")
+        expected = {name: part.shape for name, part in current.items()}
+        if shapes != expected:
+            raise ValueError(f"The state must have parts of shapes {expected}. Received: {shapes}")
         leaves = [
             np.asarray(arrays["/".join(map(str, path))], leaf.dtype)
             for path, leaf in tree.flatten_with_path(self.state)
@@ -202,10 +206,10 @@ class _Programs:
 
 def programs(model):
     """The `_Programs` of a model, made when they are first needed or other weights are there."""
-    found = vars(model).get("_programs")
-    if found is None or not found.fit(model):
-        found = vars(model)["_programs"] = _Programs(model)
-    return found
+    programs = vars(model).get("_programs")
+    if programs is None or not programs.fit(model):
+        programs = vars(model)["_programs"] = _Programs(model)
+    return programs
 
 
 def _numpy(x):

@@ -6,8 +6,8 @@ import numpy as np
 
 from keras_ssm.models.forecasting.reading import Reading
 
-ROWS = 256  # read side by side
-LOOPS = 2048  # closed loops side by side
+ROWS = 256  # series that are read side by side
+LOOPS = 2048  # closed loops that run side by side
 
 
 def forecasts_after(model, rows, origins, reading=None):
@@ -24,16 +24,16 @@ def forecasts_after(model, rows, origins, reading=None):
         row has no value yet.
     """
     origins = np.asarray(origins)
-    count, found, read = len(rows.values), [], []
+    count, forecasts, read = len(rows.values), [], []
     for start in range(0, count, ROWS):
         place = slice(start, start + ROWS)
         part = rows.part(place)
-        own = Reading(model, len(part.values)) if reading is None else reading.rows(place)
-        found.append(_forecasts(model, part, origins, own))
-        read.append(own)
+        part_reading = Reading(model, len(part.values)) if reading is None else reading.rows(place)
+        forecasts.append(_forecasts(model, part, origins, part_reading))
+        read.append(part_reading)
     if reading is not None:
         reading.become(Reading.joined(read))
-    return np.concatenate(found)
+    return np.concatenate(forecasts)
 
 
 def _forecasts(model, rows, origins, reading):
@@ -45,11 +45,11 @@ def _forecasts(model, rows, origins, reading):
         return reading.read(rows.values, rows.covariates, origins, future)
     ahead = rows.future(origins, model.horizon)
     block = max(1, LOOPS // len(rows.values))
-    found, start = [], 0
+    outputs, start = [], 0
     for first in range(0, len(origins), block):
-        here = origins[first : first + block]
+        block_origins = origins[first : first + block]
         readings, heads = [], []
-        for i, origin in enumerate(here):
+        for i, origin in enumerate(block_origins):
             part = slice(start, origin + 1)
             next_step = None if ahead is None else ahead[:, first + i, None, :1]
             last = np.array([origin - start])
@@ -59,13 +59,13 @@ def _forecasts(model, rows, origins, reading):
             start = origin + 1
         known = None
         if ahead is not None:
-            known = np.concatenate([ahead[:, first + i] for i in range(len(here))])
+            known = np.concatenate([ahead[:, first + i] for i in range(len(block_origins))])
         y = closed_loop(Reading.joined(readings), np.concatenate(heads), model.horizon, known)
-        found.append(np.stack(np.split(y, len(here)), axis=1))
-    if start < rows.values.shape[1]:  # what follows the last origin is read all the same
+        outputs.append(np.stack(np.split(y, len(block_origins)), axis=1))
+    if start < rows.values.shape[1]:  # rows after the last origin are read too
         part = slice(start, None)
         reading.read(rows.values[:, part], rows.covariates[:, part], np.zeros(0, int), None)
-    return np.concatenate(found, axis=1)
+    return np.concatenate(outputs, axis=1)
 
 
 def closed_loop(reading, first, horizon, ahead=None):

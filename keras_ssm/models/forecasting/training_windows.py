@@ -59,12 +59,12 @@ class Segments:
 
     @functools.cached_property
     def _between(self):
-        found, places = self.targets.copy(), np.arange(self.targets.shape[1])
-        for row in found:
+        filled, places = self.targets.copy(), np.arange(self.targets.shape[1])
+        for row in filled:
             known = ~np.isnan(row)
             if known.any():
                 row[:] = np.interp(places, places[known], row[known])
-        return found
+        return filled
 
     def batch(self, rows, origins, valid=None):
         """A batch of segments that end with the last of the steps to forecast after.
@@ -134,7 +134,7 @@ class TrainingWindows(keras.utils.PyDataset):
         first, last = self.first[rows], self.last[rows]
         end = first + (rng.random(self.batch_size) * (last - first + 1)).astype(int)
         low = np.maximum(end - self.span, first)
-        if self.places > self.span:  # all of them
+        if self.places > self.span:  # all windows
             places = np.maximum(end[:, None] - np.arange(self.places)[::-1], low[:, None])
             return self.segments.batch(rows, places)
         places = rng.random((self.batch_size, self.places))
@@ -162,10 +162,12 @@ class ValidationWindows(keras.utils.PyDataset):
         for row, (start, stop) in enumerate(zip(first, last, strict=True)):
             origins = np.arange(stop, start - 1, -stride)[::-1]
             for end in range(len(origins), 0, -places):
-                own = origins[max(0, end - places) : end]
-                lacking = places - len(own)
+                row_origins = origins[max(0, end - places) : end]
+                lacking = places - len(row_origins)
                 valid = np.arange(places) >= lacking
-                cut.append((row, np.concatenate([np.repeat(own[:1], lacking), own]), valid))
+                cut.append(
+                    (row, np.concatenate([np.repeat(row_origins[:1], lacking), row_origins]), valid)
+                )
         rows, origins, valid = zip(*cut, strict=True)
         self.rows, self.origins, self.valid = np.array(rows), np.stack(origins), np.stack(valid)
 

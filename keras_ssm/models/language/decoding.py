@@ -32,7 +32,7 @@ class Decoding:
         self.programs = programs
         self.limits = limits
         self.stops = stops
-        # Without a compiler it costs time, and a second program costs more with one.
+        # Without a compiler this takes time; with one, a second program takes more.
         self.freeze = len(rows) > 1 and (keep_state or backend.uses_xla())
         self.keep_state = keep_state
         self.seeds = [ops.convert_to_numpy(v.value) for v in programs.seeds]
@@ -83,7 +83,7 @@ class Decoding:
             for row in self._stopped_at:
                 left[row] = 0
             if self._stopped_at and (self.keep_state or not left.any()):
-                # Once more, as if each row had stopped there: for its state, and for the seeds.
+                # Once more, as if each row had stopped there, for its state and the seeds.
                 allowed = remaining.copy()
                 for row, count in self._stopped_at.items():
                     allowed[row] = count
@@ -128,16 +128,16 @@ class Decoding:
     def _by_sampler(self):
         """All new tokens at once; rows of as many new tokens run together."""
         start = self.layers
-        found = [np.zeros(0, "int32")] * len(self.rows)
+        continuations = [np.zeros(0, "int32")] * len(self.rows)
         for limit in sorted(set(self.limits.tolist()) - {0}):
             group = np.flatnonzero(self.limits == limit)
             chosen = self._sample([self.rows[i] for i in group], limit, _take(start, group))
             for i, ids in zip(group, chosen, strict=True):
                 ends = np.flatnonzero(np.isin(ids, self.stops))
-                found[i] = ids[: ends[0] + 1] if len(ends) else ids
+                continuations[i] = ids[: ends[0] + 1] if len(ends) else ids
         self._keep_seeds()
-        self._start, self._found = start, found
-        return found
+        self._start, self._found = start, continuations
+        return continuations
 
     def _sample(self, rows, limit, layers):
         before, self.layers = self.layers, layers
@@ -153,17 +153,19 @@ class Decoding:
             padded[index - len(row) : index] = row
         mask = np.broadcast_to(np.arange(length) < index, prompt.shape)
         features = self._features(rows, layers, hidden, prompt.shape, index) if compares else None
-        found, self.seeds = self.programs.sample(
+        sampled, self.seeds = self.programs.sample(
             self.stops, self.seeds, layers, prompt, mask, _number(index), features
         )
-        return _array(found)[:, index:].astype("int32")
+        return _array(sampled)[:, index:].astype("int32")
 
     def _features(self, rows, layers, hidden, shape, index):
         """Hidden features of the prompts where they stand in a batch of this shape."""
         ids = np.array([row[-1:] for row in rows], "int32")
         last = _array(self.programs.read(layers, ids, np.ones(ids.shape, bool), True)[0])
-        hidden = np.concatenate([*hidden, last], axis=1)  # of the first tokens, and of the last
-        # Where no token is, the last one stands: none is more alike to what follows.
+        hidden = np.concatenate(
+            [*hidden, last], axis=1
+        )  # the states of the first tokens, and of the last
+        # Empty places hold the last state, which is the closest to what follows.
         features = np.repeat(last, shape[1], axis=1)
         for i, row in enumerate(rows):
             features[i, index - len(row) : index - 1] = hidden[i, : len(row) - 1]
@@ -175,8 +177,10 @@ class Decoding:
         """The states of the layers and the tokens not read yet, as NumPy arrays."""
         layers, tokens = self.layers, self.tokens
         if not self.programs.steps_alone():
-            found = [ids[: self._stopped_at.get(i, len(ids))] for i, ids in enumerate(self._found)]
-            rows = [np.append(row, ids) for row, ids in zip(self.rows, found, strict=True)]
+            accepted = [
+                ids[: self._stopped_at.get(i, len(ids))] for i, ids in enumerate(self._found)
+            ]
+            rows = [np.append(row, ids) for row, ids in zip(self.rows, accepted, strict=True)]
             self.layers = self._start
             layers = self._read([row.astype("int32") for row in rows])
             tokens = np.array([row[-1] for row in rows])

@@ -79,9 +79,9 @@ def _is_bytes(x):
 
 
 def _tokenized(texts, tokenizer):
-    # Many tokenizers take no bytes; what is no UTF-8 comes back as it was, or is refused there.
-    found = tokenizer([t.decode("utf-8", "surrogateescape") if _is_bytes(t) else t for t in texts])
-    return [_row(row) for row in (as_arrays(found) if hasattr(found, "shape") else found)]
+    # Many tokenizers take no bytes. Those return what is no UTF-8 as it was, or refuse it.
+    rows = tokenizer([t.decode("utf-8", "surrogateescape") if _is_bytes(t) else t for t in texts])
+    return [_row(row) for row in (as_arrays(rows) if hasattr(rows, "shape") else rows)]
 
 
 def _row(row):

@@ -51,7 +51,9 @@ class GenerationState:
     ):
         self.layers = layers
         self.tokens = tokens
-        self.windows = windows  # of each row, the last ids and how many characters were given
+        self.windows = (
+            windows  # of each row: its last ids, and the number of its characters given out
+        )
         self.seeds = seeds
         self.form = form
         self.model = model
@@ -113,10 +115,10 @@ class GenerationState:
         if len(seeds) != len(self.seeds):
             return seeds
         return [
-            saved.astype(own.dtype)
-            if saved.shape == own.shape and saved[0] == own[0] and saved[-1] > own[-1]
-            else own
-            for own, saved in zip(seeds, self.seeds, strict=True)
+            saved.astype(seed.dtype)
+            if saved.shape == seed.shape and saved[0] == seed[0] and saved[-1] > seed[-1]
+            else seed
+            for seed, saved in zip(seeds, self.seeds, strict=True)
         ]
 
     # In files

@@ -47,7 +47,7 @@ class GenerationStream:
         self._texts = texts
         self._chunks = chunks
         self._strip_prompt = strip_prompt
-        self._one_by_one = one_by_one  # token by token, where a piece is wanted for each
+        self._one_by_one = one_by_one  # whether each token makes a piece
         self._state = None
         self._pieces = self._run()
 
@@ -96,9 +96,9 @@ class GenerationStream:
         text = self._prompts.form == "text"
         prompts, texts = self._prompts.rows, self._texts
         if texts is not None:
-            shown = [stream.prompt(row) for stream, row in zip(texts, prompts, strict=True)]
+            prompt_texts = [stream.prompt(row) for stream, row in zip(texts, prompts, strict=True)]
         if not self._strip_prompt:
-            yield shown if text else prompts
+            yield prompt_texts if text else prompts
         for rows in self._chunks:
             # A stop string ends a row within its chunk, so its tokens are read one by one.
             single = self._one_by_one or (texts is not None and texts[0].stops.strings)

@@ -49,11 +49,11 @@ def call_from_graph(function, x, weights, dtypes, length, free_rows=None):
             given[key] = np.split(given[key], ends[:-1])
         weights = given.pop("weights", None)
         whole = isinstance(x, dict)
-        found = function(given if whole else given["token_ids"], weights)
-        return [part.astype(dtype) for part, dtype in zip(found, dtypes, strict=True)]
+        outputs = function(given if whole else given["token_ids"], weights)
+        return [part.astype(dtype) for part, dtype in zip(outputs, dtypes, strict=True)]
 
     outputs = tf.numpy_function(call, list(parts.values()), [tf.as_dtype(d) for d in dtypes])
-    one = rank == single and not free_rows
+    is_single_row = rank == single and not free_rows
     for output in outputs:
-        output.set_shape([length] if one else [None, length])
+        output.set_shape([length] if is_single_row else [None, length])
     return outputs

@@ -80,7 +80,7 @@ def texts_of(x):
     if isinstance(x, (str, bytes)):
         raise ValueError(f"`x` must be a batch: a list of texts. Received: x={x[:40]!r}")
     rows = x.ravel().tolist() if isinstance(x, np.ndarray) else list(x)
-    # Bytes that are no UTF-8 come back in a tokenizer of bytes, and are refused by others.
+    # Bytes that are no UTF-8: a tokenizer of bytes returns them, others refuse them.
     return [
         row.decode("utf-8", "surrogateescape") if isinstance(row, bytes) else row for row in rows
     ]

@@ -10,7 +10,7 @@ from keras_hub.samplers import BeamSampler, GreedySampler, Sampler
 from keras_ssm.ops import backend
 
 CHUNK = 256  # tokens that one call of the decoding program can give
-STOPS = 8  # stop tokens come in arrays of a multiple of so many, or each number were a program
+STOPS = 8  # stop tokens are padded to a multiple of this, or each number needs a program
 
 
 class Programs:
@@ -32,7 +32,7 @@ class Programs:
         self.weights = model.variables
         self.seeds = list(sampler.variables)
         self.settings = repr(_settings(sampler))
-        self.traces = 0  # how often a program was traced, or run where none is compiled
+        self.traces = 0  # how often a program was traced (or run, uncompiled)
         self._greedy = type(sampler) is GreedySampler
         self._made = {}
         self._step, self._note = self._next_of, _noted
@@ -41,9 +41,9 @@ class Programs:
 
     def fit(self, sampler, known):
         """Whether these programs are those of a sampler, and of the weights, as they are now."""
-        same = sampler is self.sampler and known == self.known
-        same = same and [*map(id, self.weights)] == [*map(id, self.model.variables)]
-        return same and self.settings == repr(_settings(sampler))
+        unchanged = sampler is self.sampler and known == self.known
+        unchanged = unchanged and [*map(id, self.weights)] == [*map(id, self.model.variables)]
+        return unchanged and self.settings == repr(_settings(sampler))
 
     def steps_alone(self):
         """Whether the sampler chooses token by token: others run a loop of their own."""
@@ -133,11 +133,11 @@ class Programs:
     def _next_of(self, tokens, layers, systems, weights):
         """Logits, or what a greedy sampler makes of them, and the states."""
         with self._values(weights):
-            found, _, following = self._next(tokens, layers, systems)
+            result, _, following = self._next(tokens, layers, systems)
         if self._greedy:
-            # The largest logit itself: probabilities round close ones to the same number.
-            found = ops.cast(ops.argmax(found, axis=-1), "int32")
-        return found, tree.map_structure(_like, following, layers)
+            # The largest logit: as probabilities, close logits would round to the same number.
+            result = ops.cast(ops.argmax(result, axis=-1), "int32")
+        return result, tree.map_structure(_like, following, layers)
 
     def _token(self, weights, seeds, logits):
         with self._values(weights, seeds) as scope:
@@ -153,8 +153,8 @@ class Programs:
         logits = self.model.logits(hidden)
         size = logits.shape[-1]
         if self.known < size:
-            there = ops.convert_to_tensor(np.arange(size) < self.known)
-            logits = ops.where(there, logits, ops.full_like(logits, -np.inf))
+            is_known = ops.convert_to_tensor(np.arange(size) < self.known)
+            logits = ops.where(is_known, logits, ops.full_like(logits, -np.inf))
         return logits, hidden, following
 
     def _sample(self, stops, weights, seeds, layers, prompt, mask, index, hidden):
@@ -172,7 +172,7 @@ class Programs:
             Tuple of the prompt with what was chosen, and the seeds.
         """
         stateless = backend.is_stateless()
-        if not stateless:  # a loop of the sampler's own draws from its variables
+        if not stateless:  # the sampler's own loop draws from its variables
             for variable, seed in zip(self.seeds, seeds, strict=True):
                 variable.assign(seed)
         with self._values(weights, seeds if stateless else None) as scope:
@@ -184,7 +184,7 @@ class Programs:
                 tokens = ops.slice(prompt, [0, index - 1], [ops.shape(prompt)[0], 1])
                 return self._next(ops.squeeze(tokens, 1), cache, systems)
 
-            found = self.sampler(
+            sampled = self.sampler(
                 next=following,
                 prompt=prompt,
                 cache=layers,
@@ -195,7 +195,7 @@ class Programs:
                 model=self.model,
             )
             seeds = [scope.get_current_value(v) if stateless else v.value for v in self.seeds]
-        return found, seeds
+        return sampled, seeds
 
     @contextlib.contextmanager
     def _values(self, weights, seeds=None):
@@ -216,14 +216,14 @@ def _noted(chosen, notes, stops, count):
     """What is known of the rows after one more token."""
     active = notes["remaining"] > 0
     tokens = ops.where(active, chosen, notes["tokens"])
-    here = ops.arange(CHUNK, dtype="int32") == notes["place"]
+    at_place = ops.arange(CHUNK, dtype="int32") == notes["place"]
     stopped = ops.any(ops.expand_dims(tokens, 1) == stops, axis=1)
     left = ops.where(stopped, ops.zeros_like(tokens), notes["remaining"] - 1)
     left = ops.where(active, left, notes["remaining"])
     place = notes["place"] + 1
     return {
         "place": place,
-        "ids": ops.where(here, ops.expand_dims(tokens, 1), notes["ids"]),
+        "ids": ops.where(at_place, ops.expand_dims(tokens, 1), notes["ids"]),
         "emitted": notes["emitted"] + ops.cast(active, "int32"),
         "tokens": tokens,
         "remaining": left,

@@ -130,12 +130,12 @@ def _tokenized(texts, preprocessor, goes_on):
         )
     width = max(len(text.encode("utf-8", "surrogateescape")) for text in texts) + 16
     while True:
-        found = preprocessor.generate_preprocess(list(texts), sequence_length=width)
-        ids, mask = (np.atleast_2d(to_numpy(found[k])) for k in ("token_ids", "padding_mask"))
+        batch = preprocessor.generate_preprocess(list(texts), sequence_length=width)
+        ids, mask = (np.atleast_2d(to_numpy(batch[k])) for k in ("token_ids", "padding_mask"))
         rows = [row[valid.astype(bool)] for row, valid in zip(ids, mask, strict=True)]
         if max(map(len, rows), default=0) < width:
             break
-        width *= 4  # one may have been cut: few have more tokens than bytes
+        width *= 4  # a prompt may have been cut; few have more tokens than bytes
     if goes_on and getattr(preprocessor, "add_start_token", False):
         start = np.atleast_1d(preprocessor.tokenizer.start_token_id)
         cut = len(start)
@@ -158,14 +158,14 @@ def _of_ids(inputs):
     single = bool(rows) and all(np.ndim(row) == 0 for row in rows)
     rows = [rows] if single else rows
     arrays = all(hasattr(row, "shape") for row in rows) and bool(rows) and not single
-    found = []
+    checked_rows = []
     for row in rows:
         row = to_numpy(row) if hasattr(row, "shape") else np.asarray(row)
         if row.ndim != 1:
             raise ValueError(f"`inputs` must be {KINDS}. Received: a row of shape {row.shape}")
         _check_integers(row)
-        found.append(row)
-    return Prompts(found, "arrays" if arrays else "list", single)
+        checked_rows.append(row)
+    return Prompts(checked_rows, "arrays" if arrays else "list", single)
 
 
 def _of_dict(inputs):

@@ -51,8 +51,8 @@ class Scores:
             token_ids = [token_ids]
         inputs = {"token_ids": token_ids, "padding_mask": padding_mask}
         if is_text(token_ids):
-            inputs, found, _ = self.preprocess_samples(token_ids)
-            target_ids = found if target_ids is None else target_ids
+            inputs, next_ids, _ = self.preprocess_samples(token_ids)
+            target_ids = next_ids if target_ids is None else target_ids
         if scoring_mode == "loss" and target_ids is None:
             raise ValueError(
                 "scoring_mode='loss' compares with `target_ids`, the tokens that come next. "
@@ -60,7 +60,7 @@ class Scores:
             )
         inputs = self.as_tensors(inputs)
         if backend.is_stateless():
-            self.jax_state_sync()  # `fit` may be running, and this one of its callbacks
+            self.jax_state_sync()  # this may be a callback of a running `fit`
         body = self.backbone
         hidden = run_layers(
             inputs["token_ids"],

@@ -7,7 +7,7 @@ import numpy as np
 LONGEST_WINDOW = 16
 IN_CHARACTER = 4  # tokens that one character of UTF-8 can be split over
 
-# What a tokenizer makes of bytes at the end that more of them may complete, by its `errors`.
+# The text of incomplete bytes at the end, for each value of a tokenizer's `errors`.
 OPEN_END = re.compile(r"(?:\ufffd|[\udc80-\udcff]{1,3}|(?:\\x[89a-f][0-9a-f]){1,3})\Z")
 
 
@@ -60,7 +60,7 @@ class TextStream:
         self.ids.extend(ids)
         try:
             text = self._text(self.ids)
-        except ValueError:  # of a tokenizer that refuses what is not complete
+        except ValueError:  # the tokenizer refuses incomplete characters
             return ""
         stable = len(text) if (end := OPEN_END.search(text)) is None else end.start()
         piece = text[self.given : stable]
@@ -84,7 +84,7 @@ class TextStream:
                 tail = self._text(self.ids[start:])
             except ValueError:
                 continue
-            # Within a character the tail begins with other text.
+            # Inside a character, the tail begins with other text.
             if len(tail) >= waiting and text.endswith(tail):
                 self.ids, self.given = self.ids[start:], len(tail) - waiting
                 return

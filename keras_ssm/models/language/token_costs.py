@@ -11,7 +11,7 @@ from keras_ssm.models.language.next_tokens import is_text, padder, texts_of
 from keras_ssm.models.trainer.targets import as_arrays, to_numpy
 from keras_ssm.ops import backend
 
-LOGITS = 2**24  # numbers that a piece may make of them
+LOGITS = 2**24  # the most logits of a piece
 LONGEST = 1024
 
 
@@ -53,7 +53,7 @@ def _tokenized(preprocessor, texts, add_end):
             "Texts need a `preprocessor`, which turns them into token ids. "
             "Received: texts, with preprocessor=None"
         )
-    if tokenizer is None:  # a preprocessor of its own, such as that of bytes
+    if tokenizer is None:  # the preprocessor has none, as that of bytes
         x, _, _ = keras.utils.unpack_x_y_sample_weight(preprocessor(texts))
         return _rows(x)
     before, after = [], []
@@ -61,9 +61,9 @@ def _tokenized(preprocessor, texts, add_end):
         before = [tokenizer.start_token_id]
     if add_end and getattr(preprocessor, "add_end_token", False):
         after = [tokenizer.end_token_id]
-    found = as_arrays(tokenizer(texts))
-    found = found.to_list() if hasattr(found, "to_list") else found
-    return [np.array([*before, *to_numpy(row), *after], "int32") for row in found]
+    rows = as_arrays(tokenizer(texts))
+    rows = rows.to_list() if hasattr(rows, "to_list") else rows
+    return [np.array([*before, *to_numpy(row), *after], "int32") for row in rows]
 
 
 def _rows(inputs):
@@ -81,7 +81,7 @@ def count_bytes(model, texts, rows):
     tokenizer = getattr(preprocessor, "tokenizer", None)
     if tokenizer is None:
         return total - len(rows)  # a token is a byte
-    if hasattr(tokenizer, "count_bytes"):  # also of a token that is a part of a character
+    if hasattr(tokenizer, "count_bytes"):  # counts parts of characters too
         return total - sum(tokenizer.count_bytes([int(i) for i in row[:1]]) for row in rows)
     for row in rows:
         first = tokenizer.detokenize([[int(i) for i in row[:1]]])
@@ -114,7 +114,7 @@ def total_cost(model, segments, piece, batch_size, ends):
     """
     nats, count = 0.0, 0
     if backend.is_stateless():
-        model.jax_state_sync()  # `fit` may be running, and this one of its callbacks
+        model.jax_state_sync()  # this may be a callback of a running `fit`
     for i in range(0, len(segments), batch_size):
         batch = segments[i : i + batch_size]
         for costs, counts in _batch_costs(
@@ -140,9 +140,9 @@ def _batch_costs(model, segments, piece, batch_size, ends):
     for start in range(0, steps, piece):
         ids = np.zeros((batch_size, piece + 1), "int32")
         valid = np.zeros((batch_size, piece + 1), bool)
-        for row, kept, segment in zip(ids, valid, segments, strict=False):
+        for row, row_mask, segment in zip(ids, valid, segments, strict=False):
             part = segment[start : start + piece + 1]
-            row[: len(part)], kept[: len(part)] = part, True
+            row[: len(part)], row_mask[: len(part)] = part, True
         counts = valid[:, 1:] & ~np.isin(ids[:, :-1], ends)
         costs, states = program(ids[:, :-1], valid[:, 1:], ids[:, 1:], states)
         yield ops.convert_to_numpy(costs).astype("float64"), counts
@@ -150,17 +150,17 @@ def _batch_costs(model, segments, piece, batch_size, ends):
 
 def _program(model):
     """The function that reads a piece, compiled where the backend does so, kept with the model."""
-    made = vars(model).get("_cost_program")
+    stored = vars(model).get("_cost_program")
     weights = model.variables
-    if made is None or len(made[0]) != len(weights) or any(map(_differ, made[0], weights)):
+    if stored is None or len(stored[0]) != len(weights) or any(map(_differ, stored[0], weights)):
         run = backend.program(
             lambda *arguments: _costs(model, weights, *arguments),
             weights,
             getattr(model, "jit_compile", False) is True,
             bool(model.run_eagerly),
         )
-        vars(model)["_cost_program"] = made = (weights, run)
-    return made[1]
+        vars(model)["_cost_program"] = stored = (weights, run)
+    return stored[1]
 
 
 def _differ(one, other):
