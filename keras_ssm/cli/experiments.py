@@ -73,7 +73,7 @@ def ptd_noise(settings, data, out, source, forms, systems, seeds, images, limit,
             scores = (_with_spread(*row[name]) for name in ("clean", "noisy"))
             table.add_row(row["form"], row["system"], str(row["seeds"]), *scores)
         console.print(table)
-        experiments.plot_ptd_noise(rows).savefig(out / "noise.png", dpi=100)
+        experiments.plot_ptd_noise(rows).savefig(out / "noise.png", dpi=100, bbox_inches="tight")
         console.print(f"scores in {out / 'noise.csv'}, picture in {out / 'noise.png'}")
     except ValueError as error:
         raise click.ClickException(str(error)) from None

@@ -13,11 +13,12 @@ from keras_ssm.experiments.pictures import (
     plot_ptd_noise,
 )
 from keras_ssm.experiments.playback_rate import playback_rate
-from keras_ssm.experiments.ptd_experiment import frequencies, ptd_noise, summary
+from keras_ssm.experiments.ptd_experiment import FORMS, frequencies, ptd_noise, summary
 from keras_ssm.experiments.ptd_recipe import PTDNoise
 from keras_ssm.experiments.untrained import heard_waves
 
 __all__ = [
+    "FORMS",
     "DirectBlock",
     "NoisyMixer",
     "PTDNoise",

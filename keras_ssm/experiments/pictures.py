@@ -86,15 +86,16 @@ def plot_ptd_noise(rows: Iterable[dict]) -> "Figure":
     for line, form in zip(axes, forms, strict=True):
         for axis, system in zip(line, systems, strict=True):
             own = [row for row in rows if (row["form"], row["system"]) == (form, system)]
-            axis.set_title(LABELS.get(system, system), fontsize=9)
-            image = _cells(axis, own) or image
+            if form == forms[0]:
+                axis.set_title(LABELS.get(system, system), fontsize=9)
+            image = _cells(axis, own, labelled=form == forms[-1]) or image
         line[0].set_ylabel(f"{form}\namplitude", fontsize=8)
     if image is not None:
         figure.colorbar(image, ax=axes.ravel().tolist(), fraction=0.03, pad=0.02, label="accuracy")
     return figure
 
 
-def _cells(axis, rows):
+def _cells(axis, rows, labelled):
     """A map of mean accuracies; returns the image, or nothing where there are no rows."""
     rows = [row for row in rows if row["amplitude"]]
     if not rows:
@@ -114,9 +115,10 @@ def _cells(axis, rows):
     image = axis.imshow(found, origin="lower", aspect="auto", vmin=0, vmax=1, cmap="viridis")
     axis.axvline(len(waves) - 2, color="white", linestyle=":", linewidth=0.8)
     shown = range(0, len(waves), 3)
-    axis.set_xticks(shown, [f"{waves[i]:.3g}" for i in shown], fontsize=7, rotation=60)
+    names = [f"{waves[i]:.3g}" if labelled else "" for i in shown]
+    axis.set_xticks(shown, names, fontsize=7, rotation=60)
     axis.set_yticks(range(len(heights)), [f"{height:g}" for height in heights], fontsize=7)
-    axis.set_xlabel("frequency", fontsize=8)
+    axis.set_xlabel("frequency" if labelled else "", fontsize=8)
     return image
 
 
