@@ -8,10 +8,14 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: demo test test-all test-gpu lint docs clean
+.PHONY: demo gallery test test-all test-gpu lint docs clean
 
 demo: $(VENV)/.demo-$(BACKEND)
 	KERAS_BACKEND=$(BACKEND) $(BIN)/keras-ssm demo --out out
+
+# Pictures of all presets, from the test parts of the data in DATA, and docs/gallery.md.
+gallery: $(VENV)/.tests
+	KERAS_BACKEND=$(BACKEND) $(BIN)/python tools/make_gallery.py $(if $(DATA),--data $(DATA))
 
 test: $(VENV)/.tests
 	$(BIN)/python tools/run_suite.py $(BACKENDS)

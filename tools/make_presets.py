@@ -5,7 +5,7 @@
 
 `runs` are directories of runs that `keras-ssm train` left, or folders of such. The first seed of a
 preset is what is published. Runs of another seed or of a baseline can come later; a second time
-nothing changes. The tables of README.md and docs/zoo.md are written too.
+nothing changes. The tables of README.md and docs/zoo.md, and docs/gallery.md, are written too.
 """
 
 import argparse
@@ -40,8 +40,8 @@ def main():
 
 
 def write_pages():
-    """Writes the tables of README.md and docs/zoo.md."""
-    from keras_ssm import presets
+    """Writes the tables of README.md and docs/zoo.md, and docs/gallery.md."""
+    from keras_ssm import gallery, presets
 
     tables = {"presets": presets.markdown_table(), "results": presets.markdown_results()}
     for page, kind in (("README.md", "presets"), ("docs/zoo.md", "results")):
@@ -50,6 +50,7 @@ def write_pages():
         pattern = re.compile(f"({marks[0]}\n).*?({marks[1]})", re.DOTALL)
         filled = f"\\1\n{tables[kind]}\n\\2"
         path.write_text(pattern.sub(filled, path.read_text(encoding="utf-8")), encoding="utf-8")
+    (ROOT / "docs" / "gallery.md").write_text(gallery.page(ROOT), encoding="utf-8")
 
 
 if __name__ == "__main__":

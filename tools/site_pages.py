@@ -1,7 +1,8 @@
 """A hook of mkdocs: files outside of docs/ that pages link to become pages of the site.
 
 On GitHub `[how to add](../CONTRIBUTING.md)` opens the file. On the site it opens the page
-`project/CONTRIBUTING.md`, and an example in Python a page with its code.
+`project/CONTRIBUTING.md`, and an example in Python a page with its code. Pictures, such as
+those of the cards of presets, are copied as they are.
 """
 
 import os
@@ -16,6 +17,7 @@ ROOT = Path(__file__).resolve().parents[1]
 FOLDER = "project"
 LINK = re.compile(r"(?<=\]\()(?!https?:|mailto:|#)([^)#\s]+)(?=[)#])")
 FENCE = re.compile(r"^( *)```.*?^\1```", re.MULTILINE | re.DOTALL)
+IMAGES = (".png", ".svg")
 LANGUAGES = {".py": "python", ".csv": "text", ".toml": "toml"}
 # What a browser would ask for by itself.
 REQUEST = re.compile(
@@ -34,6 +36,9 @@ def on_files(files, config):
         if path in added:
             continue
         added.add(path)
+        if path.endswith(IMAGES):
+            files.append(File.generated(config, _uri(path), abs_src_path=str(ROOT / path)))
+            continue
         text = _content(path)
         waiting += _outside(text, path)
         files.append(File.generated(config, _uri(path), content=text))
@@ -83,7 +88,7 @@ def _is_file(path):
 
 
 def _uri(path):
-    return f"{FOLDER}/{path}" if path.endswith(".md") else f"{FOLDER}/{path}.md"
+    return f"{FOLDER}/{path}" if path.endswith((".md", *IMAGES)) else f"{FOLDER}/{path}.md"
 
 
 def _path(uri):

@@ -79,13 +79,9 @@ def _use(page, address, out, width, csv, wav):
 
 
 def _draw(page, csv, wav):
-    box = page.locator("canvas").first
-    expect(box).to_be_visible(timeout=PATIENCE)
-    page.wait_for_timeout(1000)  # the canvas grows into its place
-    place = box.bounding_box()
-    side = min(place["width"], place["height"])
-    left = place["x"] + (place["width"] - side) / 2
-    top = place["y"] + (place["height"] - side) / 2
+    page.locator("#pad[data-ready]").wait_for(timeout=PATIENCE)
+    place = page.locator("#pad").bounding_box()
+    left, top, side = place["x"], place["y"], place["width"]
     points = [(left + x * side, top + y * side) for x, y in DIGIT]
     page.mouse.move(*points[0])
     page.mouse.down()
@@ -94,6 +90,7 @@ def _draw(page, csv, wav):
     page.mouse.up()
     page.wait_for_timeout(500)
     page.get_by_role("button", name="Read it").click()
+    print("  drawn", flush=True)
     label = page.locator("[data-testid=label-output-value]")
     seen = set()
     end = time.monotonic() + PATIENCE / 1000
@@ -106,6 +103,9 @@ def _draw(page, csv, wav):
         _refuse(page)
         page.wait_for_timeout(50)
     print(f"  answers while it was read: {sorted(seen)}; at the end: {label.first.inner_text()}")
+    expect(
+        page.get_by_text("64 of 64 pixels read").or_(page.get_by_text("784 of 784"))
+    ).to_be_visible()
     if len(seen) < 2:
         raise SystemExit("the probabilities must move while the pixels are read")
 

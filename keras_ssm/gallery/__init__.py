@@ -2,7 +2,8 @@
 
 from keras_ssm.gallery.calibration import calibration_error
 from keras_ssm.gallery.costs import step_cost
+from keras_ssm.gallery.page import page
 from keras_ssm.gallery.pictures import pictures
 from keras_ssm.gallery.zoo import collect, redraw
 
-__all__ = ["calibration_error", "collect", "pictures", "redraw", "step_cost"]
+__all__ = ["calibration_error", "collect", "page", "pictures", "redraw", "step_cost"]

@@ -31,7 +31,7 @@ def rows(presets):
                 f"{info.get('parameters', 0):,}",
                 info.get("data", {}).get("name", ""),
                 over_seeds(own) if own else scores,
-                _beside(table, own) if own else "",
+                beside(table, own) if own else "",
             )
         )
     return found
@@ -57,7 +57,7 @@ def _mean(rows, metric):
     return f"{mean:.4g}", None if spread is None else f"{spread:.2g}"
 
 
-def _beside(table, own):
+def beside(table, own):
     """The baselines of the same task, with the same metric."""
     metric, task = own[0]["metric"], results.task(own[0])
     others = [r for r in table if r["baseline"] == "yes" and results.task(r) == task]

@@ -83,16 +83,15 @@ def watch(
         yield int(stream.steps[0]), np.concatenate(found)
 
 
-def shown(pixels: np.ndarray, read: int, size: int = 280) -> np.ndarray:
-    """A picture of the pixels in which those that are not read yet are pale, `(size, size, 3)`."""
+def shown(pixels: np.ndarray, read: int) -> np.ndarray:
+    """A picture of the pixels in which those that are not read yet are pale, `(side, side, 3)`."""
     pixels = np.asarray(pixels)
     side = len(pixels)
     grey = 255 - pixels / DEEPEST[side] * 255
     picture = np.repeat(grey[..., None], 3, axis=-1)
     ahead = np.arange(side * side).reshape(side, side) >= read
     picture[ahead] = 0.25 * picture[ahead] + 0.75 * np.array([205, 214, 235])
-    scale = max(1, size // side)
-    return np.kron(picture, np.ones((scale, scale, 1))).round().astype("uint8")
+    return picture.round().astype("uint8")
 
 
 def _ink(image):

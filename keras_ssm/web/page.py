@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from keras_ssm import plotting, presets
 from keras_ssm.models import SSMClassifier
-from keras_ssm.web import drawing, sound, table
+from keras_ssm.web import drawing, pad, sound, table
 from keras_ssm.web.choice import DRAWING, SOUND, choices, side
 from keras_ssm.web.own_server import OWN_SERVER, without_telemetry
 from keras_ssm.web.probabilities import named
@@ -22,7 +22,7 @@ _INTRODUCTION = """\
 
 State-space models read a sequence sample by sample with a small state: they answer while it comes.
 Everything here is computed by {backend} where this page was started. The page asks no other server
-for anything, and keeps nothing.
+for anything, and files that you drop are deleted again within an hour.
 """
 
 
@@ -44,7 +44,8 @@ def page() -> "gradio.Blocks":
     import keras
 
     found = choices()
-    with gr.Blocks(title="keras_ssm", analytics_enabled=False) as blocks:
+    kept = (1800, 1800)  # seconds from one look at old files to the next, and how old they become
+    with gr.Blocks(title="keras_ssm", analytics_enabled=False, delete_cache=kept) as blocks:
         gr.Markdown(_INTRODUCTION.format(backend=keras.config.backend()))
         for title, build in ((DRAWING, _drawing), (SOUND, _sound)):
             if found[title].presets:
@@ -55,6 +56,7 @@ def page() -> "gradio.Blocks":
         for choice in found.values():
             if not choice.presets:
                 gr.Markdown(choice.lacking)
+        blocks.load(fn=None, js=pad.PREPARE)
     return blocks
 
 
@@ -102,33 +104,28 @@ def serve(port: int | None = None, block: bool = True) -> str:
 def _drawing(gr, names):
     with gr.Row():
         with gr.Column(min_width=300):
-            pad = gr.Sketchpad(
-                label="Draw a digit, large",
-                type="numpy",
-                image_mode="RGBA",
-                canvas_size=(280, 280),
-                height=420,
-                layers=False,
-                brush=gr.Brush(default_size=22, colors=["#000000"], color_mode="fixed"),
-            )
+            gr.HTML(pad.CANVAS)
+            clear = gr.Button("Clear", size="sm")
+            drawn = gr.Textbox(visible=False)
             preset = gr.Dropdown(list(names), value=names[0], label="Preset")
             button = gr.Button("Read it, pixel by pixel", variant="primary")
         with gr.Column(min_width=300):
-            seen = gr.Image(label="What was read so far", height=300, interactive=False)
+            seen = gr.HTML("<p>What was read so far appears here.</p>", min_height=320)
             answer = gr.Label(label="Probabilities now", num_top_classes=4)
     curve = gr.Plot(label="Probabilities, as the pixels arrived")
-    button.click(_shown_errors(_read_drawing, gr), [pad, preset], [seen, answer, curve])
+    clear.click(fn=None, js=pad.CLEAR)
+    steps = _shown_errors(_read_drawing, gr)
+    button.click(steps, [drawn, preset], [seen, answer, curve], js=pad.TAKE)
 
 
 def _read_drawing(drawn, preset):
-    if drawn is None or drawn.get("composite") is None:
-        raise ValueError("Draw a digit first, then let it be read. Received: an empty page")
-    model, length = _model(preset), side(presets.list_presets()[preset])
-    pixels = drawing.to_pixels(drawn["composite"], length)
+    length = side(presets.list_presets()[preset])
+    pixels = drawing.to_pixels(pad.decoded(drawn), length)
+    model = _model(preset)
     frames = 64
     for read, probabilities in drawing.watch(model, pixels, frames):
         start = time.monotonic()
-        picture = drawing.shown(pixels, read)
+        picture = pad.picture(drawing.shown(pixels, read), f"{read} of {pixels.size} pixels read")
         yield picture, named(model, probabilities[-1]), None
         time.sleep(max(0.0, WATCHED / frames - (time.monotonic() - start)))
     answers = named(model, probabilities[-1])

@@ -1,13 +1,17 @@
 """What the tabs of the page compute, which needs no Gradio."""
 
+import base64
+import io
+
 import numpy as np
 import pytest
+from PIL import Image
 from scipy.io import wavfile
 
 from keras_ssm import datasets, presets, web
 from keras_ssm.layers import S4D
 from keras_ssm.models import SequencePreprocessor, SSMBackbone, SSMClassifier
-from keras_ssm.web import drawing, table
+from keras_ssm.web import drawing, pad, table
 from keras_ssm.web.choice import DRAWING, SOUND, side
 from tests.small_preset import make_model
 
@@ -27,12 +31,19 @@ def drawn(pixels, size=280):
     return image
 
 
+def as_sent(image):
+    """What a canvas of the browser sends."""
+    file = io.BytesIO()
+    Image.fromarray(image).save(file, "png")
+    return "data:image/png;base64," + base64.b64encode(file.getvalue()).decode()
+
+
 def test_drawings_of_test_digits_are_read(digits):
     """The whole way: ink, the pixels of the data set, the stream, the probabilities."""
     (_, _), (x, y) = datasets.digits()
     found = []
     for row in x[:10]:
-        pixels = web.to_pixels(drawn(row.reshape(8, 8)), side=8)
+        pixels = web.to_pixels(pad.decoded(as_sent(drawn(row.reshape(8, 8)))), side=8)
         *_, (read, probabilities) = web.watch(digits, pixels, frames=2)
         assert read == 64
         found.append(probabilities[-1].argmax())
@@ -79,11 +90,23 @@ def test_what_is_no_drawing(image, size, message):
         web.to_pixels(image, size)
 
 
+@pytest.mark.parametrize(
+    "url", [None, "", "data:image/png;base64,AAAA", as_sent(np.zeros((9, 9, 4), "uint8"))]
+)
+def test_what_no_canvas_sends(url):
+    with pytest.raises(ValueError, match="must be a drawing of 280 x 280 pixels"):
+        pad.decoded(url)
+
+
 def test_pixels_ahead_are_pale():
     pixels = np.full((8, 8), 16)
     picture = drawing.shown(pixels, read=20)
-    assert picture.shape == (280, 280, 3)
-    assert (picture[17, 17] == 0).all() and (picture[-1, -1] > 100).all()
+    assert picture.shape == (8, 8, 3)
+    assert (picture[2, 3] == 0).all() and (picture[2, 4] > 100).all()
+    tag = pad.picture(picture, "20 of 64 pixels read")
+    assert 'alt="20 of 64 pixels read"' in tag
+    sent = io.BytesIO(base64.b64decode(tag.partition("base64,")[2].partition('"')[0]))
+    np.testing.assert_array_equal(np.asarray(Image.open(sent)), picture)
 
 
 @pytest.fixture(scope="module")
