@@ -240,3 +240,19 @@ def test_compiled_chunks_are_compiled_once():
         for _ in range(3):
             y = compiled(u, *pieces)
     assert relative_error(y, evaluate(u, *pieces)) < 1e-5
+
+
+def test_a_step_that_cannot_be_traced_goes_on_as_it_is():
+    from torch._subclasses.fake_tensor import FakeTensor
+
+    from keras_ssm.ops.backend.torch.traced import traced
+
+    def step(x):
+        if isinstance(x, FakeTensor):
+            raise KeyError("of a kind that nobody expects")
+        return x + 1
+
+    run = traced(step)
+    with pytest.warns(UserWarning, match=r"could not be traced.*KeyError"):
+        found = [float(run(torch.full((1,), t))) for t in range(30)]
+    assert found == [t + 1 for t in range(30)]

@@ -72,7 +72,9 @@ def sequential(advance, carry, samples, reverse=False):
     if tf.executing_eagerly():
         return _one_by_one(advance, carry, at, int(count), reverse)
     specs = tf.nest.map_structure(tf.TensorSpec.from_tensor, (carry, at(0)))
-    _, kind = tf.function(advance, autograph=False).get_concrete_function(*specs).structured_outputs
+    # Traced once, for the outputs and for the loop: loops in loops would double it at each level.
+    advance = tf.function(advance, autograph=False).get_concrete_function(*specs)
+    _, kind = advance.structured_outputs
     kind = () if kind is None else kind
     arrays = [
         tf.TensorArray(spec.dtype, size=count, element_shape=spec.shape)
@@ -81,7 +83,7 @@ def sequential(advance, carry, samples, reverse=False):
 
     def body(i, carry, arrays):
         t = count - 1 - i if reverse else i
-        carry, output = advance(carry, at(t))
+        carry, output = advance(*tf.nest.flatten((carry, at(t))))
         if arrays:
             output = tf.nest.flatten(output)
             arrays = [array.write(t, x) for array, x in zip(arrays, output, strict=True)]

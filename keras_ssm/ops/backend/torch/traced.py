@@ -1,9 +1,13 @@
 """Functions of tensors as lists of operations, without the Python around them."""
 
+import warnings
+
 import torch
 from keras import tree
 
 CALLS_BEFORE = 24  # calls that cost less than a trace
+# What tracing raises for functions that read the values of their tensors.
+EXPECTED = (RuntimeError, TypeError, ValueError, NotImplementedError)
 
 
 def traced(function):
@@ -37,16 +41,31 @@ def _compared(function, arguments, keep):
     make = make_fx(lambda *x: function(*x), tracing_mode="fake", _allow_non_fake_inputs=True)
     try:
         graph = make(*arguments)
-    except (RuntimeError, TypeError, ValueError, NotImplementedError):
+        graph.graph.eliminate_dead_code()
+        graph.recompile()
+    except EXPECTED:
         return function
-    graph.graph.eliminate_dead_code()
-    graph.recompile()
+    except Exception as error:  # of whatever kind: the step itself runs
+        _warn(error)
+        return function
 
     def both(*arguments):
         outputs = function(*arguments)
-        pairs = zip(tree.flatten(outputs), tree.flatten(graph(*arguments)), strict=True)
-        agrees = all(torch.allclose(a, b, equal_nan=True) for a, b in pairs)
+        try:
+            pairs = zip(tree.flatten(outputs), tree.flatten(graph(*arguments)), strict=True)
+            agrees = all(torch.allclose(a, b, equal_nan=True) for a, b in pairs)
+        except Exception as error:
+            _warn(error)
+            agrees = False
         keep(graph if agrees else function)
         return outputs
 
     return both
+
+
+def _warn(error):
+    warnings.warn(
+        "A step could not be traced, and goes on as it is, slower. "
+        f"Received: {type(error).__name__}: {error}",
+        stacklevel=2,
+    )
