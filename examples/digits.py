@@ -46,6 +46,14 @@ EXAMPLE = """\
 (x_train, y_train), (x_test, y_test) = keras_ssm.datasets.digits()  # needs scikit-learn
 print(model.predict(x_test[:5], verbose=0).argmax(axis=-1), y_test[:5])"""
 
+OWN_FILE = """\
+import numpy as np
+from PIL import Image
+
+image = Image.open("digit.png").convert("L").resize((8, 8))  # a dark digit on light
+pixels = (255 - np.asarray(image, "float32")).reshape(1, 64) / 16
+print(model.predict(pixels, verbose=0).argmax(axis=-1))"""
+
 TRAINING = (
     "`{command}`: {epochs} epochs on 1297 images, each time a little turned, stretched, sheared "
     "and moved, with `ssm_optimizer` and a cosine schedule. Settings were chosen on 10 % of the "
@@ -63,7 +71,7 @@ FORMER = {"s4": 498, "s4d": 497, "s4ptd": 498, "dss": 494, "s5": 497, "s5ptd": 4
 
 LIMITS = (
     "Inputs are 64 pixels from 0 to 16, row after row, dark on light as scikit-learn ships them. "
-    "It knows no other images, and its probabilities are not calibrated."
+    "It knows no other images."
 )
 
 DATA_LICENCE = (
@@ -142,6 +150,7 @@ def facts(name, command, training, seeds):
         "pipeline_tag": "image-classification",
         "tags": ["sequence-classification"],
         "example": EXAMPLE,
+        "own_file": OWN_FILE,
         "data": {
             "name": "handwritten digits",
             "source": "sklearn.datasets.load_digits",

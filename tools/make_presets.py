@@ -1,11 +1,12 @@
 """Makes the presets of the package from runs of recipes, with pictures, cards and their table.
 
     python tools/make_presets.py runs --data DIR
-    python tools/make_presets.py --redraw s4d_japanese_vowels --data DIR
+    python tools/make_presets.py --redraw s4d_japanese_vowels s4d_digits --data DIR
 
 `runs` are directories of runs that `keras-ssm train` left, or folders of such. The first seed of a
 preset is what is published. Runs of another seed or of a baseline can come later; a second time
-nothing changes. The tables of README.md and docs/zoo.md, and docs/gallery.md, are written too.
+nothing changes. All cards, the tables of README.md and docs/zoo.md, and docs/gallery.md are made
+anew.
 """
 
 import argparse
@@ -19,7 +20,7 @@ ROOT = Path(__file__).resolve().parents[1]
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("runs", nargs="*", type=Path, help="runs, or folders of runs")
-    parser.add_argument("--data", type=Path, help="folder of all data; without it tables alone")
+    parser.add_argument("--data", type=Path, help="folder of all data")
     parser.add_argument("--presets", type=Path, default=ROOT / "presets", help="where they go")
     parser.add_argument("--redraw", nargs="+", default=[], metavar="NAME", help="presets, anew")
     parser.add_argument("--measure", action="store_true", help="time a streamed step anew")
@@ -30,13 +31,54 @@ def main():
         names = []
         if args.runs:
             names += gallery.collect(args.runs, args.data, args.presets, args.measure)
-        names += gallery.redraw(args.redraw, args.data, args.presets, args.measure)
+        digits = [name for name in args.redraw if name.endswith("_digits")]
+        others = [name for name in args.redraw if name not in digits]
+        names += gallery.redraw(others, args.data, args.presets, args.measure)
+        for name in digits:
+            redraw_digits(args.presets / name, args.measure)
     except ValueError as error:
         sys.exit(f"Error: {error}")
     for name in names:
         print(args.presets / name)
+    write_cards(args.presets)
     if args.presets == ROOT / "presets":
         write_pages()
+
+
+def redraw_digits(directory, measure):
+    """Draws a preset of examples/digits.py, whose data come with scikit-learn."""
+    sys.path.insert(0, str(ROOT / "examples"))
+    import digits
+
+    import keras_ssm
+    from keras_ssm import gallery, presets, training
+
+    class Digits(training.ClassificationRecipe):
+        name = "digits"
+        classes = tuple("0123456789")
+        picture_shape = 8, 8
+
+        def read(self, directory):
+            return training.Splits(None, None, training.Part(*keras_ssm.datasets.digits()[1]))
+
+        def facts(self, system, settings):
+            return {}
+
+    document = presets.read(directory)
+    facts = {key: value for key, value in document.items() if key not in ("files", "sample")}
+    facts |= {"limits": digits.LIMITS, "own_file": digits.OWN_FILE}
+    recipe = Digits()
+    subject = gallery.Subject(directory, recipe, recipe.read(None).test, {"batch_size": 250})
+    gallery.dress(subject, facts, measure)
+
+
+def write_cards(folder):
+    """Writes the cards of all presets in a folder."""
+    from keras_ssm import hub, presets
+
+    for file in sorted(folder.glob(f"*/{presets.PRESET_FILE}")):
+        card = hub.card(file.parent)
+        (file.parent / presets.CARD_FILE).write_text(card, encoding="utf-8")
 
 
 def write_pages():

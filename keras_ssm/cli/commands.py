@@ -81,6 +81,11 @@ def info(name, revision):
         table.add_row(
             "score", f"{presets.table.score(entry)}\n[dim]{entry.get('command', '')}[/dim]"
         )
+    for row in document.get("baselines", []):
+        shown = presets.table.shown(row["value"], row["metric"])
+        table.add_row(f"beside it, {row['system']}", f"{shown} {row['metric']}")
+    for line in presets.table.costs(document):
+        table.add_row("cost", line)
     for key, value in document.get("data", {}).items():
         table.add_row(f"data {key}".replace("data name", "data"), str(value))
     for key, value in document.get("licences", {}).items():

@@ -173,7 +173,9 @@ def evaluate(preset, data, tolerance, backend):
     for metric, recorded, found in scores:
         table.add_row(metric, f"{recorded:.4f}", f"{found:.4f}")
     console.print(table)
-    if any(abs(found - recorded) > tolerance * abs(recorded) for _, recorded, found in scores):
+    # A score that is no number repeats nothing.
+    same = [abs(found - recorded) <= tolerance * abs(recorded) for _, recorded, found in scores]
+    if not all(same):
         raise click.ClickException(
             f"The scores must repeat within {tolerance:g} of those recorded. Received: others"
         )

@@ -4,6 +4,16 @@ from keras_ssm.gallery.calibration import calibration_error
 from keras_ssm.gallery.costs import step_cost
 from keras_ssm.gallery.page import page
 from keras_ssm.gallery.pictures import pictures
-from keras_ssm.gallery.zoo import collect, redraw
+from keras_ssm.gallery.subject import Subject
+from keras_ssm.gallery.zoo import collect, dress, redraw
 
-__all__ = ["calibration_error", "collect", "page", "pictures", "redraw", "step_cost"]
+__all__ = [
+    "Subject",
+    "calibration_error",
+    "collect",
+    "dress",
+    "page",
+    "pictures",
+    "redraw",
+    "step_cost",
+]

@@ -1,5 +1,7 @@
 """Pictures of a forecaster."""
 
+import math
+
 import numpy as np
 
 from keras_ssm.forecasting import Naive, SeasonalNaive
@@ -49,7 +51,9 @@ def _windows(subject):
 def _errors(subject):
     model, recipe, part = subject.model, subject.recipe, subject.part
     step = max(1, (part.rows - model.horizon) // WINDOWS)
-    windows = (part.rows - model.horizon) // step + 1
+    while math.gcd(step, recipe.season) > 1:  # windows begin at every hour of the day
+        step -= 1
+    windows = min(2 * WINDOWS, (part.rows - model.horizon) // step + 1)
     known = [np.asarray(x)[: len(x) - part.rows] for x in part.data]
     others = {"last value": Naive(model.horizon)}
     if recipe.season > 1:

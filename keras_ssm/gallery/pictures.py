@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING
 
-from keras_ssm.gallery import classes, forecasts, texts
+from keras_ssm.gallery import classes, events, forecasts, texts
 from keras_ssm.gallery.subject import Subject
 from keras_ssm.models import SSMCausalLM, SSMForecaster
 from keras_ssm.plotting import plot_learning_curves
@@ -58,7 +58,17 @@ def described(subject: Subject) -> "dict[str, tuple[Figure, str]]":
         found = texts.pictures(subject)
     elif subject.classifies:
         found = classes.pictures(subject)
+    elif subject.has_classes:
+        found = events.pictures(subject)
     if (subject.directory / LOG_FILE).is_file():
         figure = plot_learning_curves(subject.directory / LOG_FILE)
-        found[LEARNING] = figure, "Loss and scores over the epochs of training."
+        found[LEARNING] = figure, f"Loss and scores over the epochs of training.{_kept(subject)}"
     return found
+
+
+def _kept(subject):
+    """Which epoch's weights a forecaster kept, where that is not the last one."""
+    epoch = (getattr(subject.model, "fitted", None) or {}).get("epoch")
+    if epoch == 0:
+        return " The weights kept are those before the first epoch: training gained nothing sure."
+    return "" if epoch is None else f" The weights kept are those after epoch {epoch}."

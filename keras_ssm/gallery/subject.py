@@ -40,7 +40,12 @@ class Subject:
     @property
     def classifies(self) -> bool:
         """Whether it gives one class to each row of the test part."""
-        return isinstance(self.model, SSMClassifier) and hasattr(self.recipe, "logits")
+        return self.has_classes and not self.model.has_step_outputs
+
+    @property
+    def has_classes(self) -> bool:
+        """Whether it is a classifier, of rows or of steps, that a recipe of classifiers made."""
+        return isinstance(self.model, SSMClassifier) and hasattr(self.recipe, "classes")
 
     @functools.cached_property
     def logits(self) -> np.ndarray:

@@ -69,4 +69,5 @@ def _starts(ids, count):
 
 
 def _mark(letter):
-    return {" ": "␣", "\n": "↵"}.get(letter, letter)
+    known = {" ": "␣", "\n": "↵"}
+    return known.get(letter, letter if letter.isprintable() else "·")

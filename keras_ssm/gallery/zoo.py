@@ -7,10 +7,12 @@ import tempfile
 from collections.abc import Iterable
 from pathlib import Path
 
+import numpy as np
+
 from keras_ssm import hub, presets, recipes
 from keras_ssm.gallery import runs
 from keras_ssm.gallery.calibration import BINS, calibration_error
-from keras_ssm.gallery.costs import in_eight_bits, step_cost
+from keras_ssm.gallery.costs import in_eight_bits, step_cost, updates
 from keras_ssm.gallery.pictures import LOG_FILE, described
 from keras_ssm.gallery.png import png
 from keras_ssm.gallery.subject import Subject
@@ -22,8 +24,6 @@ LARGEST = 2 * 2**20  # bytes of the weights of a preset in the package
 
 # What of a saved preset describes its files, and stays as it was saved.
 _OF_FILES = ("system", "backbone", "library_version", "task", "task_weights", "parameters")
-# What is measured anew only where the weights are new, since no measurement repeats to the digit.
-_MEASURED = ("streaming",)
 
 
 def collect(
@@ -99,7 +99,9 @@ def redraw(
             )
         recipe = recipes.get(made["recipe"])
         part = recipe.arrange(read(made["recipe"]), made["settings"]).test
-        _dress(Subject(directory / name, recipe, part), table, measure)
+        subject = Subject(directory / name, recipe, part)
+        facts = facts_of(recipe, subject.settings, rows, part)
+        dress(subject, facts | {"baselines": _baselines(recipe, table, rows[0])}, measure)
         done.append(name)
     return done
 
@@ -133,19 +135,24 @@ def _bring(run, destination):
         presets.describe(scratch, {**facts, "name": destination.name})
 
 
-def _dress(subject, table, measure):
-    """Writes what a preset says of itself, and its pictures, in place of what it said before."""
+def dress(subject: Subject, facts: dict, measure: bool = False) -> None:
+    """Writes what a preset says of itself, and its pictures, in place of what it said before.
+
+    Args:
+        subject: `Subject`.
+        facts: dict. What `preset.json` is to say beside what is found here.
+        measure: bool. Whether the time of a streamed step is measured anew. Defaults to `False`.
+    """
     old, directory = subject.document, subject.directory
-    rows = _rows_of(table, directory.name)
-    facts = {key: old[key] for key in _OF_FILES if key in old}
-    facts |= facts_of(subject.recipe, subject.settings, rows, subject.part)
-    facts["baselines"] = _baselines(subject.recipe, table, rows[0])
+    facts = {key: old[key] for key in _OF_FILES if key in old} | facts
     facts["size"] = weights_size(directory)
     if subject.classifies:
         error = calibration_error(subject.logits, subject.part.y, BINS).error
         facts["calibration"] = {"ece": round(error, 4), "bins": BINS, "part": "test"}
+    if subject.has_classes:
         facts["int8"] = in_eight_bits(subject)
-    if subject.streams:
+    if subject.streams or updates(subject.model):
+        # No measurement repeats to the digit: it is made anew where the weights are, or on demand.
         kept = old.get("streaming") if not measure else None
         facts["streaming"] = kept or step_cost(subject.model, _one_step(subject))
     drawn = described(subject)
@@ -175,13 +182,11 @@ def _content(directory):
 
 def _one_step(subject):
     """One sample of the test part, as a stream takes it."""
-    import numpy as np
-
-    if hasattr(subject.part, "x"):
-        return np.asarray(subject.part.x[0])[:1]
-    if hasattr(subject.part, "data"):
-        return np.asarray(subject.part.data[0])[:1]
-    return np.asarray(subject.part)[:1]
+    part = subject.part
+    if not isinstance(part, np.ndarray):  # whatever holds the sequences of a recipe
+        part = next(getattr(part, name) for name in ("x", "data", "signals") if hasattr(part, name))
+        part = part[0]
+    return np.asarray(part)[:1]
 
 
 def _baselines(recipe, table, own):

@@ -19,6 +19,7 @@ def plot_answers(
     class_names: Sequence[str],
     shape: tuple[int, int] | None = None,
     sampling_rate: float | None = None,
+    truths: Sequence | None = None,
 ) -> "Figure":
     """Plots sequences, and beside each what a classifier says while it is read.
 
@@ -32,6 +33,8 @@ def plot_answers(
             `None`. Defaults to `None`.
         sampling_rate: float or `None`. Samples in a second, for an axis of time in seconds.
             Defaults to `None`: samples.
+        truths: list of integer arrays `(steps,)` or `None`. The class of each step, drawn as bars
+            below the curves. Defaults to `None`.
 
     Returns:
         `matplotlib.figure.Figure`, a row for each sample.
@@ -61,7 +64,9 @@ def plot_answers(
     ratios = {"width_ratios": [1, 3] if shape else [1, 1.25]}
     figure, axes = subplots(count, 2, figsize=(8.5, 1.75 * count + 0.3), gridspec_kw=ratios)
     unit = 1.0 if sampling_rate is None else 1.0 / sampling_rate
-    for row, sample, answers, title in zip(axes, samples, probabilities, titles, strict=True):
+    truths = [None] * count if truths is None else truths
+    parts = zip(axes, samples, probabilities, titles, truths, strict=True)
+    for row, sample, answers, title, truth in parts:
         sample, answers = np.asarray(sample), np.asarray(answers)
         if shape is not None:
             row[0].imshow(sample.reshape(shape), cmap="gray_r")
@@ -69,7 +74,7 @@ def plot_answers(
         else:
             _signal(row[0], sample, unit)
         row[0].set_title(title, loc="left", fontsize=9)
-        _curves(row[1], answers, len(sample) * unit, class_names)
+        _curves(row[1], answers, len(sample) * unit, class_names, truth)
     axes[0, 1].set_title("probability, as the sample is read", loc="left", fontsize=9)
     label = "samples read" if sampling_rate is None else "seconds"
     axes[-1, 1].set_xlabel(label)
@@ -88,7 +93,7 @@ def _signal(axis, sample, unit):
     axis.spines[["top", "right"]].set_visible(False)
 
 
-def _curves(axis, answers, end, class_names):
+def _curves(axis, answers, end, class_names, truth):
     steps = np.arange(1, len(answers) + 1) * end / len(answers)
     thin = -(-len(answers) // LONGEST)
     peaks = answers.max(axis=0).argsort()[::-1][:SHOWN]
@@ -102,7 +107,11 @@ def _curves(axis, answers, end, class_names):
             marker=marker,
             label=str(class_names[index]),
         )
-    axis.set(xlim=(0, end), ylim=(-0.03, 1.03))
+    axis.set(xlim=(0, end), ylim=(-0.03 if truth is None else -0.12, 1.03))
+    for number, index in enumerate(np.sort(peaks) if truth is not None else ()):
+        where = np.flatnonzero(np.asarray(truth) == index)
+        begin = steps[where] - end / len(answers)
+        axis.hlines(np.full(len(where), -0.08), begin, steps[where], f"C{number}", linewidth=5)
     axis.tick_params(labelsize=8)
     axis.legend(loc="center left", bbox_to_anchor=(1.0, 0.5), frameon=False, fontsize=8)
     axis.spines[["top", "right"]].set_visible(False)

@@ -37,10 +37,11 @@ _INTERRUPTED = "being_written"
 # The types of the entries that are read. Any entry may be missing, and there may be others.
 _FACTS = {
     **dict.fromkeys(("name", "description", "pipeline_tag", "task", "system", "backbone"), str),
-    **dict.fromkeys(("example", "training", "limits", "citation"), str),
+    **dict.fromkeys(("example", "own_file", "training", "limits", "citation"), str),
     **dict.fromkeys(("data", "licences", "sample"), dict),
-    **dict.fromkeys(("scores", "tags"), list),
-    "parameters": int,
+    **dict.fromkeys(("calibration", "streaming", "int8", "seconds"), dict),
+    **dict.fromkeys(("scores", "tags", "baselines", "pictures"), list),
+    **dict.fromkeys(("parameters", "size"), int),
 }
 
 # Names that mean the same as a path, as a pattern and in a URL.
@@ -243,6 +244,14 @@ def _check_facts(document, directory):
                 f"`scores` in the facts of preset '{directory}' must hold dicts with `metric` and "
                 "a number as `value`, from 0 to 1 where a `count` of examples (an integer above 0) "
                 f"says of how many it is the share. Received: {score!r}"
+            )
+
+    for picture in document.get("pictures", []):
+        file = picture.get("file") if isinstance(picture, dict) else None
+        if not isinstance(file, str) or not isinstance(picture.get("alt"), str):
+            raise ValueError(
+                f"`pictures` in the facts of preset '{directory}' must hold dicts of `file` and "
+                f"`alt`, both str. Received: {picture!r}"
             )
 
 

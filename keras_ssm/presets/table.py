@@ -52,9 +52,7 @@ def over_seeds(rows: list[dict]) -> str:
 def _mean(rows, metric):
     """The mean of a metric and its spread over the seeds, as they are printed."""
     mean, spread = results.mean_and_spread(list(results.scores(rows)[metric].values()))
-    if results.is_share(metric):
-        return f"{100 * mean:.2f} %", None if spread is None else f"{100 * spread:.2f} %"
-    return f"{mean:.4g}", None if spread is None else f"{spread:.2g}"
+    return precise(mean, metric), None if spread is None else precise(spread, metric)
 
 
 def beside(table, own):
@@ -116,7 +114,46 @@ def interval(entry):
 
 def shown(value, metric=""):
     """A value as it is printed: a share as a percentage, any other number as it is."""
-    return f"{100 * value:.1f} %" if results.is_share(metric) else f"{value:g}"
+    return f"{100 * value:.1f} %" if results.is_share(metric) else f"{value:.5g}"
+
+
+def precise(value, metric):
+    """A mean or a spread as it is printed: two decimals of a percentage, else four digits."""
+    return f"{100 * value:.2f} %" if results.is_share(metric) else f"{value:.4g}"
+
+
+def costs(document: dict) -> list[str]:
+    """Sentences on what a preset costs: bytes, a streamed step, and eight bits in place of 32.
+
+    Args:
+        document: dict. Its `preset.json`.
+    """
+    found = []
+    if size := document.get("size"):
+        found.append(f"Weights: {size:,} bytes.")
+    if cost := document.get("streaming"):
+        found.append(
+            f"A streamed step of one sample: {cost['microseconds']:,} microseconds of a processor "
+            f"({cost['machine']}, {cost['backend']}). Its state has {cost['state_bytes']:,} bytes, "
+            "however much was read."
+        )
+    elif size:
+        found.append("It needs the whole sequence, and does not stream.")
+    if rounded := document.get("int8"):
+        found.append(_in_eight_bits(document, rounded))
+    return found
+
+
+def _in_eight_bits(document, rounded):
+    metric, value = rounded["metric"], rounded["value"]
+    text = f'After `model.quantize("int8")`: {precise(value, metric)} {metric}'
+    for entry in document.get("scores", []):
+        if str(entry.get("metric")).startswith(f"{metric} on "):
+            change = value - entry["value"]
+            if results.is_share(metric):
+                return f"{text}, {100 * change:+.2f} points."
+            return f"{text}, {change:+.2g}."
+    return f"{text}."
 
 
 def markdown_table() -> str:

@@ -19,6 +19,14 @@ import numpy as np
 leads = np.random.default_rng(0).normal(size=(900, 2))  # 10 s at 90 Hz
 print(model.predict(leads).shape)"""
 
+OWN_FILE = """\
+import numpy as np
+
+record = keras_ssm.signals.read_record("100")  # 100.hea and 100.dat; needs the package wfdb
+leads = np.nan_to_num(record.samples[:, :2])  # two leads, ten seconds or more
+leads = keras_ssm.signals.resample(leads, record.sampling_rate, 90)
+print(model.predict(leads))  # the second that follows, in the units of the record"""
+
 LIMITS = (
     "It was trained on the first 24 minutes of the records that it was tested on: it knows these "
     "ten patients. It is a demonstration of forecasting, and no medical device."
@@ -84,6 +92,7 @@ class ECGAhead(ForecastRecipe):
             "description": DESCRIPTION,
             "pipeline_tag": "time-series-forecasting",
             "example": EXAMPLE,
+            "own_file": OWN_FILE,
             "limits": LIMITS,
             "data": {
                 "name": "10 records of MIT-BIH",

@@ -21,6 +21,15 @@ import numpy as np
 hours = np.random.default_rng(0).normal(size=(500, 7))
 print(model.predict(hours).shape)"""
 
+OWN_FILE = """\
+import numpy as np
+
+# A header, then a line for each hour: a date and seven numbers, of two weeks or more.
+hours = np.genfromtxt("hours.csv", delimiter=",", skip_header=1)[:, 1:]
+mean, scale = hours.mean(axis=0), hours.std(axis=0)
+forecast = mean + scale * model.predict((hours - mean) / scale)
+np.savetxt("forecast.csv", forecast, delimiter=",")"""
+
 LIMITS = (
     "It was trained on one transformer, in units of its first year. On these data the state adds "
     "little to the linear shortcut. The test windows overlap, so that their errors are not "
@@ -86,6 +95,7 @@ class ETTh1(ForecastRecipe):
             "description": DESCRIPTION,
             "pipeline_tag": "time-series-forecasting",
             "example": EXAMPLE,
+            "own_file": OWN_FILE,
             "limits": LIMITS,
             "data": {
                 "name": f"ETTh1, {settings['horizon']} hours ahead",

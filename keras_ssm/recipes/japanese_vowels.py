@@ -8,7 +8,7 @@ from keras_ssm.training import ClassificationRecipe, Part, Splits
 
 DESCRIPTION = (
     "A classifier of nine speakers by two vowels that they say. Its rows have different lengths, "
-    "which it reads with a mask: it shows variable length, streaming and fine-tuning."
+    "which it reads with a mask: it shows variable length{streaming} and fine-tuning."
 )
 
 EXAMPLE = """\
@@ -16,6 +16,13 @@ import numpy as np
 
 rows = [np.zeros((20, 12), "float32"), np.zeros((9, 12), "float32")]
 print(model.predict(rows, verbose=0).argmax(axis=-1))"""
+
+OWN_FILE = """\
+import numpy as np
+
+# A line for each frame of a vowel, with its 12 LPC cepstrum coefficients.
+frames = np.loadtxt("vowel.csv", delimiter=",", ndmin=2)
+print(model.predict([frames], verbose=0).argmax(axis=-1))"""
 
 LIMITS = (
     "Inputs are 12 LPC cepstrum coefficients a frame, as the data have them. It tells nine men "
@@ -79,9 +86,12 @@ class JapaneseVowels(ClassificationRecipe):
 
     def facts(self, system, settings):
         return {
-            "description": DESCRIPTION,
+            "description": DESCRIPTION.format(
+                streaming="" if settings["bidirectional"] else ", streaming"
+            ),
             "pipeline_tag": "audio-classification",
             "example": EXAMPLE,
+            "own_file": OWN_FILE,
             "limits": LIMITS,
             "data": {
                 "name": "Japanese Vowels",

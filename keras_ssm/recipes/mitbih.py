@@ -33,6 +33,21 @@ import numpy as np
 beats = np.zeros((2, 936, 2), "int16")
 print(model.predict(beats, verbose=0).argmax(axis=-1))"""
 
+OWN_FILE = """\
+import numpy as np
+
+# 100.hea, 100.dat and the places of beats, 100.atr; needs the package wfdb.
+record = keras_ssm.signals.read_record("100", annotator="atr")
+signal = np.nan_to_num(record.samples[:, :2]) * 200  # millivolts to units of 5 microvolts
+before, after = (round(s * record.sampling_rate) for s in ({before}, {after}))
+rows = [
+    signal[place - before : place + after]
+    for place in record.places
+    if before <= place <= len(signal) - after
+]
+inputs = {{"inputs": rows, "sampling_rate": record.sampling_rate}}
+print(model.predict(inputs, verbose=0).argmax(axis=-1))  # 0, 1, 2, 3: N, S, V, F"""
+
 LIMITS = (
     "Not a medical device. It has learned from a few records and is tested on {what}. The beats "
     "must have been found before, and the leads must be those of the records."
@@ -189,6 +204,7 @@ class MITBIH(ClassificationRecipe):
             "pipeline_tag": "other",
             "tags": ["ecg", "sequence-classification"],
             "example": EXAMPLE,
+            "own_file": OWN_FILE.format(before=settings["before"], after=settings["after"]),
             "limits": LIMITS.format(what=what),
             "data": {
                 "name": "MIT-BIH Arrhythmia Database, 10 records",

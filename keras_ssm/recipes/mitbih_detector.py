@@ -281,6 +281,15 @@ class MITBIHDetector(ClassificationRecipe):
         own = labels > 0 if name == "beats" else labels == self.classes.index(name)
         return int(own.sum()) or None
 
+    def step_samples(self, part, settings):
+        stride, delay = settings["encoder_stride"], round(settings["delay"] * RATE)
+        found = []
+        for row in np.unique(np.linspace(0, len(part.signals) - 1, 3, dtype=int)):
+            signal, beats = part.signals[row], part.beats[row]
+            labels = step_labels(beats, len(signal), stride, delay)
+            found.append((signal[: len(labels) * stride], labels))
+        return found
+
     def preset_name(self, system, settings):
         return f"{system}_{self.name}" + "_patients" * (settings["split"] == "patients")
 

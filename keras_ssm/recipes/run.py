@@ -43,7 +43,11 @@ def evaluate(preset: PathLike, data: PathLike) -> list[tuple[str, float, float]]
     part = recipe.arrange(recipe.read(Path(data).expanduser()), settings).test
     found = recipe.score(load_model(preset), part, settings)
     recorded = {entry["metric"]: entry["value"] for entry in document["scores"]}
+    names = {metric: on_test(metric) for metric in found}
+    if lacking := sorted(set(recorded) - set(names.values())):
+        raise ValueError(
+            f"Recipe '{recipe.name}' must give each score that '{preset}' has. "
+            f"Received: none of {', '.join(lacking)}"
+        )
     # What a recipe scores beside that, since a later version, was not recorded.
-    return [
-        (m, recorded[on_test(m)], value) for m, value in found.items() if on_test(m) in recorded
-    ]
+    return [(m, recorded[name], found[m]) for m, name in names.items() if name in recorded]

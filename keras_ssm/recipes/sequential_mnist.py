@@ -17,6 +17,16 @@ import numpy as np
 images = np.zeros((2, 784), "uint8")  # 28 x 28 pixels from 0 to 255, row after row
 print(model.predict(images, verbose=0).argmax(axis=-1))"""
 
+OWN_FILE = """\
+import numpy as np
+from PIL import Image
+
+image = Image.open("digit.png").convert("L").resize((28, 28))  # a light digit on dark
+pixels = np.asarray(image).reshape(1, 784){order}
+print(model.predict(pixels, verbose=0).argmax(axis=-1))"""
+
+ORDER = "[:, np.random.RandomState(92916).permutation(784)]"
+
 LIMITS = "Inputs are 784 pixels from 0 to 255, light on dark as MNIST has them. It knows no others."
 
 STRIDED = (
@@ -47,6 +57,7 @@ class SequentialMNIST(ClassificationRecipe):
     name = "sequential_mnist"
     classes = tuple("0123456789")
     scale = 1 / 255
+    picture_shape = 28, 28
     settings = {
         "permuted": False,
         "num_layers": 3,
@@ -100,6 +111,7 @@ class SequentialMNIST(ClassificationRecipe):
             "pipeline_tag": "image-classification",
             "tags": ["sequence-classification"],
             "example": EXAMPLE,
+            "own_file": OWN_FILE.format(order=ORDER * settings["permuted"]),
             "limits": LIMITS
             + PERMUTED * settings["permuted"]
             + STRIDED.format(stride=stride) * (stride > 1),

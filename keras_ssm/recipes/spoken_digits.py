@@ -32,6 +32,10 @@ import numpy as np
 clips = [np.zeros(4000, "int16"), np.zeros(3000, "int16")]  # or paths of sound files
 print(model.predict(clips, verbose=0).argmax(axis=-1))"""
 
+OWN_FILE = """\
+# One spoken digit in a WAV file, of any sampling rate.
+print(model.predict(["digit.wav"], verbose=0).argmax(axis=-1))"""
+
 LIMITS = (
     "Inputs are one English digit, spoken close to a microphone, with little silence around it. "
     "The six voices of the test part are those of the training part: with a voice that it has not "
@@ -184,6 +188,7 @@ class SpokenDigits(ClassificationRecipe):
             "description": DESCRIPTION,
             "pipeline_tag": "audio-classification",
             "example": EXAMPLE,
+            "own_file": OWN_FILE,
             "limits": LIMITS,
             "data": {
                 "name": "Free Spoken Digit Dataset",

@@ -23,6 +23,13 @@ EXAMPLE = """\
 model.compile(sampler="random")
 print(model.generate("ROMEO:", max_length=200))"""
 
+OWN_FILE = """\
+from pathlib import Path
+
+text = Path("scene.txt").read_text(encoding="utf-8")
+print(model.bits_per_byte([text]), "bits for each byte of it")
+print(model.generate(text[-500:], max_length=700))  # how it goes on"""
+
 LIMITS = (
     "It has read one megabyte of plays and knows nothing else. What it writes looks like a play "
     "and means nothing."
@@ -152,6 +159,7 @@ class TinyShakespeare(Recipe):
             "description": DESCRIPTION,
             "pipeline_tag": "text-generation",
             "example": EXAMPLE,
+            "own_file": OWN_FILE,
             "limits": LIMITS,
             "data": {
                 "name": "tinyshakespeare",

@@ -3,6 +3,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import keras
+import numpy as np
 
 from keras_ssm.checks import check_choice
 from keras_ssm.training.epoch_data import EpochData, FollowEpochs
@@ -151,6 +152,14 @@ class Recipe(abc.ABC):
     def count(self, metric: str, part: object) -> int | None:
         """Number of examples of which a metric is the share; `None` for other metrics."""
         return None
+
+    def step_samples(self, part: object, settings: dict) -> list[tuple[np.ndarray, np.ndarray]]:
+        """Stretches of a part for pictures of a model that answers at each step.
+
+        Returns:
+            List of tuples: a sequence, and the class of each of its steps.
+        """
+        return []
 
     @abc.abstractmethod
     def facts(self, system: str, settings: dict) -> dict:
