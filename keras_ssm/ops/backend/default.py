@@ -10,6 +10,15 @@ import contextlib
 import numpy as np
 from keras import ops
 
+from keras_ssm.ops.backend.default_exports import (
+    export_arguments,
+    exports_erf,
+    exports_loops,
+    exports_unknown_lengths,
+    keras_writes_onnx,
+    takes_erfc,
+    writes_saved_models,
+)
 from keras_ssm.ops.backend.default_programs import (
     program,
     step_program,
@@ -290,16 +299,6 @@ def uses_xla():
     return True
 
 
-def takes_erfc():
-    """Whether Keras writes the exact GELU in terms of erfc."""
-    return True
-
-
-def exports_erf():
-    """Whether the readers of exported programs know erf."""
-    return True
-
-
 def loops_over_unknown_steps():
     """Whether `sequential` takes a number of steps that a graph does not know."""
     return True
@@ -308,31 +307,6 @@ def loops_over_unknown_steps():
 def transforms_unknown_lengths():
     """Whether Fourier transforms take a length that a graph does not know."""
     return False
-
-
-def exports_unknown_lengths():
-    """Whether an exported program may read sequences of any length."""
-    return True
-
-
-def exports_loops():
-    """Whether an exported program may hold loops."""
-    return True
-
-
-def writes_saved_models():
-    """Whether Keras writes a TensorFlow SavedModel."""
-    return True
-
-
-def keras_writes_onnx():
-    """Whether Keras' own export writes these models to ONNX."""
-    return True
-
-
-def export_arguments(format, signature, length_axis):
-    """What `keras.Model.export` has to be told for a format and a signature."""
-    return {}
 
 
 def is_stateless():
