@@ -101,7 +101,7 @@ def _draw(page, csv, wav):
         if label.count() and label.first.is_visible():
             seen.add(label.first.inner_text())
         _refuse(page)
-        page.wait_for_timeout(50)
+        page.wait_for_timeout(400)
     print(f"  answers while it was read: {sorted(seen)}; at the end: {label.first.inner_text()}")
     expect(
         page.get_by_text("64 of 64 pixels read").or_(page.get_by_text("784 of 784"))

@@ -112,7 +112,7 @@ def _drawing(gr, names):
         with gr.Column(min_width=300):
             seen = gr.HTML("<p>What was read so far appears here.</p>", min_height=320)
             answer = gr.Label(label="Probabilities now", num_top_classes=4)
-    curve = gr.Plot(label="Probabilities, as the pixels arrived")
+    curve = gr.Plot(show_label=False)
     clear.click(fn=None, js=pad.CLEAR)
     steps = _shown_errors(_read_drawing, gr)
     button.click(steps, [drawn, preset], [seen, answer, curve], js=pad.TAKE)
@@ -150,7 +150,7 @@ def _sound(gr, names):
             preset = gr.Dropdown(list(names), value=names[0], label="Preset")
             button = gr.Button("Hear it", variant="primary")
         answer = gr.Label(label="Probabilities at the end", num_top_classes=4)
-    curve = gr.Plot(label="Probabilities, as the samples arrived")
+    curve = gr.Plot(show_label=False)
     button.click(_shown_errors(_hear, gr), [clip, preset], [answer, curve])
 
 
@@ -181,7 +181,7 @@ def _table(gr):
             horizon = gr.Number(24, label="Rows to forecast", precision=0, minimum=1)
             button = gr.Button("Forecast", variant="primary")
         words = gr.Markdown()
-    curve = gr.Plot(label="Forecast")
+    curve = gr.Plot(show_label=False)
     button.click(_shown_errors(_forecast, gr), [path, horizon], [words, curve])
 
 
