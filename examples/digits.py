@@ -34,6 +34,9 @@ SYSTEMS = {
     "s5ptd": keras_ssm.layers.S5PTD,
     # Memories of 10 samples and more, of the 64 there are.
     "lru": partial(keras_ssm.layers.LRU, r_min=0.9, r_max=0.999),
+    # Kernels as long as an image, which hold no state of 64 numbers.
+    "sgconv": partial(keras_ssm.layers.SGConv, max_length=64, kernel_dim=8),
+    "longconv": partial(keras_ssm.layers.LongConv, max_length=64, init="double_exp"),
 }
 
 # What `preset.json` and the model card say beside scores and sizes.
@@ -111,8 +114,9 @@ class WarpedDigits(keras.utils.PyDataset):
 
 def make_model(system, seed, dropout, steps):
     keras.utils.set_random_seed(seed)
+    size = {} if system in ("sgconv", "longconv") else {"state_dim": 64}
     backbone = keras_ssm.models.SSMBackbone(
-        SYSTEMS[system](state_dim=64, seed=seed), num_layers=4, hidden_dim=64, dropout=dropout
+        SYSTEMS[system](**size, seed=seed), num_layers=4, hidden_dim=64, dropout=dropout
     )
     preprocessor = keras_ssm.models.SequencePreprocessor(scale=SCALE)
     model = keras_ssm.models.SSMClassifier(backbone, num_classes=10, preprocessor=preprocessor)

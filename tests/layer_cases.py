@@ -9,7 +9,19 @@ import numpy as np
 import pytest
 from keras import ops
 
-from keras_ssm.layers import DSS, LRU, S4, S4D, S4PTD, S5, S5PTD, MIMOLayer
+from keras_ssm.layers import (
+    DSS,
+    LRU,
+    S4,
+    S4D,
+    S4PTD,
+    S5,
+    S5PTD,
+    KernelLayer,
+    LongConv,
+    MIMOLayer,
+    SGConv,
+)
 from keras_ssm.ops import backend
 from keras_ssm.ops.naive import (
     convolve,
@@ -161,14 +173,17 @@ def naive_fixed_softmax(layer, x, initial_state=None):
 def naive_softmax(layer, x, initial_state=None):
     """The convolution with a kernel of the sequence's own length, which has no state."""
     x = tensor(x)
-    K = softmax_kernel(layer, x.shape[1])
-    if layer.bidirectional:
-        half = K.shape[0] // 2
-        later = ops.flip(convolve(ops.flip(x, axis=1), K[half:]), axis=1)[:, 1:]
-        y = convolve(x, K[:half]) + ops.pad(later, [(0, 0), (0, 1), (0, 0)])
-    else:
-        y = convolve(x, K)
+    y = convolve_both_ways(layer, x, softmax_kernel(layer, x.shape[1]))
     return y + skip_of(layer, x), None
+
+
+def convolve_both_ways(layer, x, K):
+    """The convolution with the kernel of a layer, whose second half reads backwards."""
+    if not layer.bidirectional:
+        return convolve(x, K)
+    half = K.shape[0] // 2
+    later = ops.flip(convolve(ops.flip(x, axis=1), K[half:]), axis=1)[:, 1:]
+    return convolve(x, K[:half]) + ops.pad(later, [(0, 0), (0, 1), (0, 0)])
 
 
 def naive_s5(layer, x, initial_state=None, timesteps=None):
@@ -205,6 +220,57 @@ def naive_lru(layer, x, initial_state=None):
     return y + x * tensor(layer.D), as_real(state)
 
 
+def with_kernel(make_kernel):
+    """The ground truth of a layer with such a kernel, whose state is the last inputs."""
+
+    def reference(layer, x, initial_state=None):
+        x, K = tensor(x), make_kernel(layer)
+        count = K.shape[-1] - 1
+        before = ops.repeat(0.0 * x[:, 0, :, None], count, axis=-1)
+        before = before if initial_state is None else tensor(initial_state)
+        whole = ops.concatenate([ops.transpose(before, (0, 2, 1)), x], axis=1)
+        K = ops.pad(K, [(0, 0), (0, 0), (0, x.shape[1] - 1)])  # as long as all of these
+        y = convolve_both_ways(layer, whole, K)[:, count:]
+        return y + skip_of(layer, x), ops.transpose(whole[:, x.shape[1] :], (0, 2, 1))
+
+    return reference
+
+
+def long_conv_kernel(layer):
+    K, n = tensor(layer.entries), layer.max_length
+    if layer.smoothing is not None:
+        near = np.abs(np.subtract.outer(np.arange(n), np.arange(n))) <= layer.smoothing // 2
+        K = backend.einsum(
+            "phk,kl->phl", K, tensor((near / layer.smoothing).astype(layer.system_dtype))
+        )
+    size = ops.abs(K) - layer.squash
+    return ops.where(size > 0, ops.sign(K) * size, ops.zeros_like(K))
+
+
+def sg_conv_kernel(layer):
+    """Each piece through a matrix of interpolation, at its place."""
+    pieces, d, total = tensor(layer.pieces), layer.kernel_dim, layer.kernel_length
+    decay, start, K = np.linspace(layer.decay_min, layer.decay_max, layer.features), 0, 0.0
+    first = int(np.log2(total // d)) + 1 - layer.scales
+    for i in range(layer.scales):
+        joined = layer.composition == "concat"
+        f = 2 ** (first + (max(0, i - 1) if joined else i))
+        places = (np.arange(d * f) + 0.5) / f - 0.5
+        if layer.interpolation == "nearest":
+            places = np.repeat(np.arange(d), f)
+        M = np.stack([np.interp(places, np.arange(d), row) for row in np.eye(d)])
+        M = np.pad(M, [(0, 0), (start, total - start - d * f)])
+        gain = 1.0 if layer.learnable_decay else decay ** (layer.scales - 1 - i)
+        M = (M * np.reshape(gain, (-1, 1, 1))).astype(layer.system_dtype)
+        M = M if len(M) > 1 else np.repeat(M, layer.features, axis=0)
+        K = K + backend.einsum("phd,hdl->phl", pieces[i], tensor(M))
+        start += d * f if joined else 0
+    if layer.learnable_decay:
+        lags = tensor(np.arange(1, total + 1).astype(layer.system_dtype))
+        K = K * lags ** (-tensor(layer.decay)[:, None])
+    return K / tensor(layer.kernel_norm)[..., None]
+
+
 class Case:
     """A layer, its sequential ground truth, and what it can do.
 
@@ -216,11 +282,16 @@ class Case:
     def __init__(self, name, cls, reference, tolerance=1e-5, undamped=False, **arguments):
         self.name, self.cls, self.reference = name, cls, reference
         self.undamped = undamped
-        self.arguments = {"state_dim": 8, "seed": 1, **arguments}
+        self.holds_kernel = issubclass(cls, KernelLayer)
+        size = {} if self.holds_kernel else {"state_dim": 8}
+        self.arguments = {**size, "seed": 1, **arguments}
         self.tolerance = tolerance
 
     def make(self, features=4, **arguments):
-        layer = self.cls(**{**self.arguments, **arguments})
+        arguments = {**self.arguments, **arguments}
+        if self.holds_kernel:
+            arguments.pop("chunk_size", None)  # there are no chunks
+        layer = self.cls(**arguments)
         layer.build((None, None, features))
         return layer
 
@@ -241,11 +312,14 @@ class Case:
     @property
     def methods(self):
         one_way = not self.arguments.get("bidirectional")
-        return ["chunked", "fft"] + (["recurrent"] if one_way else [])
+        first = ["fft", "direct"] if self.holds_kernel else ["chunked", "fft"]
+        return first + (["recurrent"] if one_way else [])
 
     def __repr__(self):
         return self.name
 
+
+LONG = {"max_length": 40, "init": "double_exp", "squash": 0.002}
 
 # One of each system.
 SYSTEMS = [
@@ -257,9 +331,11 @@ SYSTEMS = [
     Case("s4ptd", S4PTD, naive_s4d),
     Case("s5ptd", S5PTD, naive_s5, blocks=1),
     Case("lru", LRU, naive_lru),
+    Case("long_conv", LongConv, with_kernel(long_conv_kernel), **LONG),
+    Case("sg_conv", SGConv, with_kernel(sg_conv_kernel), max_length=40, kernel_dim=8),
 ]
 
-OWN_OPERATIONS = [case for case in SYSTEMS if case.name in ("s4d", "s4", "dss", "s5")]
+OWN_OPERATIONS = [case for case in SYSTEMS if case.name in ("s4d", "s4", "dss", "s5", "sg_conv")]
 
 # Their options.
 VARIANTS = [
@@ -284,6 +360,37 @@ VARIANTS = [
     Case("s4ptd_rank1", S4PTD, naive_s4d, perturbation="rank1", bidirectional=True),
     Case("s4ptd_all_modes", S4PTD, naive_s4d, state_dim=2),
     Case("lru_bidirectional", LRU, naive_lru, bidirectional=True, r_min=0.9, max_phase=0.6),
+    Case(
+        "long_conv_smooth",
+        LongConv,
+        with_kernel(long_conv_kernel),
+        **LONG,
+        smoothing=5,
+        channels=2,
+        bidirectional=True,
+    ),
+    Case(
+        "sg_conv_sum",
+        SGConv,
+        with_kernel(sg_conv_kernel),
+        max_length=40,
+        kernel_dim=8,
+        num_scales=3,
+        decay_min=1.5,
+        composition="sum",
+        interpolation="nearest",
+        channels=2,
+    ),
+    Case(
+        "sg_conv_learnable",
+        SGConv,
+        with_kernel(sg_conv_kernel),
+        max_length=32,
+        kernel_dim=8,
+        decay_min=0.5,
+        learnable_decay=True,
+        bidirectional=True,
+    ),
     Case("s5ptd_complex", S5PTD, naive_s5, conj_sym=False, perturbation="rank1"),
 ]
 

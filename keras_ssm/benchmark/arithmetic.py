@@ -2,6 +2,7 @@
 
 import math
 
+from keras_ssm.benchmark.run import KERNELS
 from keras_ssm.ops.chunks import even_chunk
 
 # The gradient of a product A B has two products of the same size. What blocks compute a second
@@ -27,7 +28,8 @@ def count(name, method, shape):
     and, for `S4`, H N N (2 N (log2 T + 1) + 4 T) in place of the powers: doublings of dA and of
     the columns and rows. `S5` is 2 B L H N to project, the same to read out, and 4 B L N for
     the recurrence, of which the two levels compute twice as much and more. `LRU` is the same with
-    2 N, since it keeps N complex modes.
+    2 N, since it keeps N complex modes. A layer that holds its kernel, as long as the sequence,
+    counts the convolution alone.
 
     Args:
         name: str. A layer.
@@ -46,6 +48,9 @@ def count(name, method, shape):
     if method is None:
         return _others(name, B, L, H)
     N = 2 * N if name in ("DSS", "LRU") else N
+    if name in KERNELS:
+        total = _convolution(B, L, H) if method == "fft" else 2 * B * L * L * H
+        return total, total
     if name.startswith("S5") or name == "LRU":
         return _s5(method, B, L, H, N)
     return _siso(name, method, B, L, H, N)

@@ -4,6 +4,7 @@ import keras
 import numpy as np
 
 from keras_ssm import layers
+from keras_ssm.benchmark.run import KERNELS
 from keras_ssm.benchmark.stepping import BACKEND, layer_function, passes
 from keras_ssm.benchmark.yardsticks import published
 
@@ -32,21 +33,27 @@ class CausalAttention(keras.layers.Layer):
         return self.attention(x, x, use_causal_mask=True)
 
 
-def make(name, features, state, method="auto"):
-    """An unbuilt layer of as many outputs as inputs."""
+def make(name, features, state, method="auto", length=None):
+    """An unbuilt layer of as many outputs as inputs, for a `length` where it holds its kernel."""
     if name == "MultiHeadAttention":
         return CausalAttention(features)
     if name in ("LSTM", "GRU"):
         return getattr(keras.layers, name)(features, return_sequences=True)
     options = {"variant": "exp"} if name == "DSS" else {}
-    return getattr(layers, name)(state_dim=state, method=method, seed=0, **options)
+    if name in KERNELS:
+        options["max_length"] = length
+    else:
+        options["state_dim"] = state
+    if name == "SGConv":
+        options["kernel_dim"] = min(64, length)
+    return getattr(layers, name)(method=method, seed=0, **options)
 
 
 def candidates(name, shape, methods):
     """The layers of a name at a shape, each with its passes.
 
     Args:
-        name: str. Of `run.SYSTEMS` or `run.OTHERS`.
+        name: str. Of `run.SYSTEMS`, `run.KERNELS` or `run.OTHERS`.
         shape: tuple `(batch, length, features, state)`.
         methods: list of str. Evaluations; `"auto"` is whatever it picks.
 
@@ -62,7 +69,7 @@ def candidates(name, shape, methods):
     x, upstream = samples(shape)
     timed = []
     for method in evaluations(name, shape, methods):
-        layer = make(name, features, state, method or "auto")
+        layer = make(name, features, state, method or "auto", length)
         layer.build(x.shape if name == "MultiHeadAttention" else (None, None, features))
         timed.append((layer, method, passes(*layer_function(layer), x, upstream)))
     return timed
@@ -74,6 +81,7 @@ def evaluations(name, shape, methods):
         return [None]
     picked = picked_method(name, shape)
     named = dict.fromkeys(picked if method == "auto" else method for method in methods)
+    named = [method for method in named if method in getattr(layers, name).methods]
     return [m for m in named if m != "recurrent" or shape[1] <= LONGEST_RECURRENT]
 
 
@@ -81,7 +89,7 @@ def picked_method(name, shape):
     """What a layer with `method="auto"` evaluates a shape by; `None` outside the family."""
     if not hasattr(layers, name):
         return None
-    return make(name, shape[2], shape[3]).chosen_method(shape[1])
+    return make(name, *shape[2:], length=shape[1]).chosen_method(shape[1])
 
 
 def published_passes(name, layer, shape):
@@ -91,6 +99,7 @@ def published_passes(name, layer, shape):
     # Complex numbers that are kept for the gradient: Cauchy matrices, Vandermonde, or states.
     sizes = {"S4": 12 * features * modes * length // 2, "S5": 8 * batch * length * modes}
     sizes["LRU"] = sizes["S5"]
+    sizes |= dict.fromkeys(KERNELS, 6 * batch * features * length)  # spectra
     numbers = sizes.get(name.replace("PTD", ""), 3 * features * modes * length)
     if 8 * numbers > LARGEST_PUBLISHED:
         return None

@@ -19,6 +19,7 @@ SHAPES = [
 ]
 QUICK_SHAPES = [(8, 1024, 128, 64)]
 SYSTEMS = ["S4", "S4D", "S4PTD", "DSS", "S5", "S5PTD", "LRU"]
+KERNELS = ["SGConv", "LongConv"]  # layers that hold their kernel: as long as the sequence
 OTHERS = ["LSTM", "GRU", "MultiHeadAttention"]
 QUICK_NAMES = [*SYSTEMS, "LSTM"]
 METHODS = ["auto", "chunked", "fft", "recurrent"]
@@ -49,9 +50,9 @@ def run(sections, backends, progress=lambda row: None, **job):
         sections: list of str. Of `SECTIONS`.
         backends: list of str. Of `"jax"`, `"tensorflow"` and `"torch"`.
         progress: function of each row as it is measured.
-        **job: `shapes` (list of `(batch, length, features, state)`), `names` (of `SYSTEMS` and
-            `OTHERS`), `methods` (of `METHODS`), `seconds` (for each function that is timed),
-            `quick` (bool; see the sections).
+        **job: `shapes` (list of `(batch, length, features, state)`), `names` (of `SYSTEMS`,
+            `KERNELS` and `OTHERS`), `methods` (of `METHODS`), `seconds` (for each function that is
+            timed), `quick` (bool; see the sections).
 
     Returns:
         List of dicts, the rows of `worker.rows`.

@@ -69,7 +69,8 @@ def _measured(rows):
     yield "one streamed step of a diagonal layer, over LSTM", 1.0, False, steps(DIAGONAL)
     yield "one streamed step of S4, over LSTM", 4.0, False, steps(["S4"])
     layers, memory = (
-        [row for row in of(section) if row["picked"]] for section in ("layers", "memory")
+        [row for row in of(section) if row["picked"] and row["layer"] in SYSTEMS]
+        for section in ("layers", "memory")
     )
     yield from _over_published(layers)
     yield from _over_lstm(layers, of("layers"))

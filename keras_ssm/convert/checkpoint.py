@@ -10,7 +10,16 @@ from keras_ssm import presets
 from keras_ssm.checks import check_choice
 from keras_ssm.convert import published_model
 from keras_ssm.convert.containers.checkpoint_file import read_checkpoint_file, read_configuration
-from keras_ssm.convert.formats import dss_lightning, lru_flax, s4_example, s4_lightning, s5_flax
+from keras_ssm.convert.formats import (
+    dss_lightning,
+    longconv_example,
+    longconv_lightning,
+    lru_flax,
+    s4_example,
+    s4_lightning,
+    s5_flax,
+    sgconv_lightning,
+)
 from keras_ssm.convert.mapping import is_named
 from keras_ssm.convert.published_model import find_weight, read_published
 from keras_ssm.convert.report import Report
@@ -22,6 +31,9 @@ from keras_ssm.types import PathLike
 
 FORMATS = {
     "s4-example": s4_example,
+    "longconv-example": longconv_example,
+    "longconv-lightning": longconv_lightning,
+    "sgconv-lightning": sgconv_lightning,
     "s4-lightning": s4_lightning,
     "dss-lightning": dss_lightning,
     "s5-flax": s5_flax,
@@ -44,13 +56,15 @@ def load_checkpoint(
 
     Args:
         path: str or `Path`. A checkpoint of state-spaces/s4 (`example.py`, Lightning, bare state
-            dict), ag1988/dss, lindermanlab/S5 or NicolasZucchet/minimal-LRU (flax msgpack, npz),
-            or safetensors with the names of one of them. A `NAME.json` beside it is read as its
+            dict), ag1988/dss, HazyResearch/safari (long convolutions), ctlllll/SGConv,
+            lindermanlab/S5 or NicolasZucchet/minimal-LRU (flax msgpack, npz), or safetensors with
+            the names of one of them. A `NAME.json` beside it is read as its
             configuration. Or the directory of a Mamba model: of transformers, of
             state-spaces/mamba, or Codestral's.
         format: str. `"s4-example"`, `"s4-lightning"`, `"dss-lightning"`, `"s5-flax"`,
-            `"lru-flax"`, `"mamba-hf"`, `"mamba-original"`, `"mamba-codestral"`, or `"auto"`: by the
-            names of the tensors, or the configuration in a directory. Defaults to `"auto"`.
+            `"lru-flax"`, `"longconv-example"`, `"longconv-lightning"`, `"sgconv-lightning"`,
+            `"mamba-hf"`, `"mamba-original"`, `"mamba-codestral"`, or `"auto"`: by the names of
+            the tensors, or the configuration in a directory. Defaults to `"auto"`.
         config: dict, str or `Path`, or `None`. The configuration of the training run by its
             official names, or a JSON or YAML file of it, over what the checkpoint says; or
             arguments of our classes, as in `overrides`.
@@ -68,7 +82,8 @@ def load_checkpoint(
         ValueError: for a damaged, unsafe or unknown file, tensors that are missing, left over
             or of other shapes, several models in one file, an option of the official code that
             has no counterpart here, an unknown or contradicted override, or no `prenorm` (of S5
-            and LRU also no `encoder`) where neither the file nor a configuration says it.
+            and LRU also no `encoder`, of long convolutions no `squash`) where neither the file nor
+            a configuration says it.
         ImportError: if a library that the file needs is not installed.
 
     Example:

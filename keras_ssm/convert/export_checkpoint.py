@@ -7,11 +7,11 @@ from keras_ssm.atomic_file import writing_file
 from keras_ssm.checks import check_choice
 from keras_ssm.convert import published_export
 from keras_ssm.convert.containers import flax_msgpack
-from keras_ssm.convert.formats import lru_export, s4_export, s5_export
+from keras_ssm.convert.formats import kernel_export, lru_export, s4_export, s5_export
 from keras_ssm.types import PathLike
 
 TARGETS = {"s4-example": s4_export, "s4-block": s4_export, "s5-flax": s5_export}
-TARGETS |= {"lru-flax": lru_export}
+TARGETS |= {"lru-flax": lru_export, **dict.fromkeys(kernel_export.MIXERS, kernel_export)}
 TARGETS |= published_export.TARGETS
 
 
@@ -30,7 +30,9 @@ def export_checkpoint(
         to: str. `"s4-example"` (a file of `example.py` of state-spaces/s4 with minimal `S4D`),
             `"s4-block"` (the same with `S4Block`: its tensors are those below
             `s4_layers.i.`), `"s5-flax"` or `"lru-flax"` (msgpack of `params` and `batch_stats`, for
-            lindermanlab/S5 or NicolasZucchet/minimal-LRU), `"mamba-hf"` (`config.json`,
+            lindermanlab/S5 or NicolasZucchet/minimal-LRU), `"longconv-example"` or
+            `"longconv-lightning"` (files of HazyResearch/safari), `"sgconv-lightning"` (of models
+            around the layer of ctlllll/SGConv), `"mamba-hf"` (`config.json`,
             `generation_config.json` and `model.safetensors` of transformers) or
             `"mamba-original"` (`config.json` and `pytorch_model.bin` of state-spaces/mamba).
         overwrite: bool. Whether a file, or a model in the directory, is replaced.
@@ -70,7 +72,8 @@ def export_checkpoint(
                 beside.write_text(json.dumps(configuration, indent=1) + "\n", encoding="utf-8")
     else:
         with writing_file(path) as file:
-            _save_torch(content, configuration, file)
+            key = "state_dict" if to.endswith("-lightning") else "model"
+            _save_torch({key: content}, configuration, file)
     return remarks
 
 
@@ -85,7 +88,7 @@ def _check_free(path, to, overwrite):
         )
 
 
-def _save_torch(tensors, configuration, file):
+def _save_torch(content, configuration, file):
     try:
         import torch
     except ImportError:
@@ -93,6 +96,7 @@ def _save_torch(tensors, configuration, file):
             "Checkpoints of state-spaces/s4 are written with PyTorch: pip install "
             "'keras-ssm[torch]'. Received: no torch"
         ) from None
+    ((key, tensors),) = content.items()
     state_dict = {name: torch.from_numpy(value.copy()) for name, value in tensors.items()}
-    content = {"model": state_dict, "acc": 0.0, "epoch": 0, "hyper_parameters": configuration}
+    content = {key: state_dict, "acc": 0.0, "epoch": 0, "hyper_parameters": configuration}
     torch.save(content, file)

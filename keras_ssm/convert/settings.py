@@ -1,6 +1,6 @@
 import inspect
 
-from keras_ssm.layers import DSS, LRU, S4, S4D, S5
+from keras_ssm.layers import DSS, LRU, S4, S4D, S5, LongConv, SGConv
 from keras_ssm.models import (
     SequencePreprocessor,
     SSMBackbone,
@@ -10,8 +10,8 @@ from keras_ssm.models import (
 
 UNSET = object()
 
-CLASSES = (DSS, LRU, S4, S4D, S5, SSMBackbone, SSMClassifier, SSMPairClassifier)
-CLASSES += (SequencePreprocessor,)
+CLASSES = (DSS, LRU, S4, S4D, S5, LongConv, SGConv)
+CLASSES += (SSMBackbone, SSMClassifier, SSMPairClassifier, SequencePreprocessor)
 
 
 def _argument_names(*classes):

@@ -14,7 +14,7 @@ WRAPPERS = (
 _WRAPPER = re.compile(rf"(?<![^.])(?:{'|'.join(WRAPPERS)})\.")
 
 # What a model of each kind has; before it stands the attribute of whatever holds the model.
-_ANCHOR = re.compile(r"(?:^|.*?\.)(?=s4_layers\.0\.|model\.layers\.0\.layer\.)")
+_ANCHOR = re.compile(r"(?:^|.*?\.)(?=s4_layers\.0\.|conv_layers\.0\.|model\.layers\.0\.layer\.)")
 _FLAX_ANCHOR = re.compile(r"(|.*?/)params/(|.*?/)encoder/layers_0/")
 
 

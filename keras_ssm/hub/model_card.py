@@ -39,6 +39,11 @@ PAPERS = {
     "LRU": "A. Orvieto, S. L. Smith, A. Gu, A. Fernando, C. Gulcehre, R. Pascanu, S. De, "
     "[Resurrecting Recurrent Neural Networks for Long Sequences]"
     "(https://arxiv.org/abs/2303.06349), 2023.",
+    "SGConv": "Y. Li, T. Cai, Y. Zhang, D. Chen, D. Dey, [What Makes Convolutional Models Great on "
+    "Long Sequence Modeling?](https://arxiv.org/abs/2210.09298), 2023.",
+    "LongConv": "D. Y. Fu, E. L. Epstein, E. Nguyen, A. W. Thomas, M. Zhang, T. Dao, A. Rudra, "
+    "C. Ré, [Simple Hardware-Efficient Long Convolutions for Sequence Modeling]"
+    "(https://arxiv.org/abs/2302.06646), 2023.",
     "Mamba": "A. Gu, T. Dao, [Mamba: Linear-Time Sequence Modeling with Selective State Spaces]"
     "(https://arxiv.org/abs/2312.00752), 2023.",
     "Mamba2": "T. Dao, A. Gu, [Transformers are SSMs: Generalized Models and Efficient Algorithms "

@@ -5,6 +5,7 @@ from keras_ssm.initializers.diagonal import diagonal
 from keras_ssm.initializers.dplr import dplr
 from keras_ssm.initializers.hippo import NPLR, low_rank, nplr, transition
 from keras_ssm.initializers.legs_transfer import blaschke, legs_state_transfer
+from keras_ssm.initializers.long_kernel import long_kernel
 from keras_ssm.initializers.ptd import PTD, ptd
 from keras_ssm.initializers.random import lecun_normal
 from keras_ssm.initializers.ring import ring
@@ -21,6 +22,7 @@ __all__ = [
     "lecun_normal",
     "legs_state_transfer",
     "log_uniform_step",
+    "long_kernel",
     "low_rank",
     "nplr",
     "ptd",

@@ -3,6 +3,8 @@
 from keras_ssm.layers.conv_encoder import ConvEncoder
 from keras_ssm.layers.discrete_system import DiscreteSystem
 from keras_ssm.layers.dss import DSS
+from keras_ssm.layers.kernel_layer import KernelLayer
+from keras_ssm.layers.long_conv import LongConv
 from keras_ssm.layers.lru import LRU
 from keras_ssm.layers.mamba import Mamba
 from keras_ssm.layers.mamba2 import Mamba2
@@ -20,6 +22,7 @@ from keras_ssm.layers.s5_ptd import S5PTD
 from keras_ssm.layers.scalar_normalization import ScalarNormalization
 from keras_ssm.layers.sequence_mixer import SequenceMixer
 from keras_ssm.layers.sequence_pooling import SequencePooling
+from keras_ssm.layers.sg_conv import SGConv
 from keras_ssm.layers.siso_layer import SISOLayer
 from keras_ssm.layers.ssm_block import SSMBlock
 from keras_ssm.layers.ssm_layer import SSMLayer
@@ -35,6 +38,8 @@ __all__ = [
     "S5PTD",
     "ConvEncoder",
     "DiscreteSystem",
+    "KernelLayer",
+    "LongConv",
     "MIMOLayer",
     "Mamba",
     "Mamba2",
@@ -43,6 +48,7 @@ __all__ = [
     "RandomShift",
     "RandomTimeMask",
     "RunningNormalization",
+    "SGConv",
     "SISOLayer",
     "SSMBlock",
     "SSMLayer",

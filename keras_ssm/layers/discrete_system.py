@@ -9,7 +9,8 @@ class DiscreteSystem(NamedTuple):
     Diagonal systems have real parts, then imaginary parts, on the last axis and keep one mode of
     each conjugate pair, so that y = 2 Re(dC x'). Dense ones are real. They hold the factors of
     dA - I (`ops.dplr_factors`), and a step uses these: it takes O(N) operations, and keeps the
-    digits that rounding dA would lose.
+    digits that rounding dA would lose. Of a layer that holds its kernel dA and dB are `None`: its
+    state is the last inputs, which move by one place, and `dC` holds the kernel.
     """
 
     dA: object
@@ -20,7 +21,8 @@ class DiscreteSystem(NamedTuple):
 
     def on_device(self) -> Self:
         """The same matrices on the device of the layers."""
-        dA, dB, dC, D, low_rank = self
+        *matrices, low_rank = self
+        matrices = [None if m is None else ops.convert_to_tensor(m) for m in matrices]
         if low_rank is not None:
             low_rank = tuple(map(ops.convert_to_tensor, low_rank))
-        return DiscreteSystem(*map(ops.convert_to_tensor, (dA, dB, dC, D)), low_rank)
+        return DiscreteSystem(*matrices, low_rank)

@@ -17,6 +17,7 @@ class Evaluation:
     """
 
     settable = ("method", "chunk_size")
+    methods = METHODS
     _in_program = False
 
     @property
@@ -44,7 +45,7 @@ class Evaluation:
 
     def check_method(self, method):
         """Raises a `ValueError` unless the layer has this evaluation."""
-        check_choice("method", method, METHODS)
+        check_choice("method", method, self.methods)
         if self.bidirectional and method == "recurrent":
             raise ValueError(
                 "A bidirectional layer has no recurrent evaluation. "

@@ -3,7 +3,8 @@ from keras import ops
 
 from keras_ssm.checks import check_positive
 from keras_ssm.layers.discrete_system import DiscreteSystem
-from keras_ssm.layers.ssm_layer import SSMLayer, valid_steps
+from keras_ssm.layers.featurewise_layer import FeaturewiseLayer
+from keras_ssm.layers.ssm_layer import valid_steps
 from keras_ssm.ops import backend
 from keras_ssm.ops.chunked import chunked
 from keras_ssm.ops.exporting import known, loops_allowed
@@ -13,7 +14,7 @@ from keras_ssm.ops.recurrent import recurrent, step
 from keras_ssm.types import State, Tensor
 
 
-class SISOLayer(SSMLayer):
+class SISOLayer(FeaturewiseLayer):
     """Base class of the layers with a single-input single-output system for each feature.
 
     It applies a bank of systems in every way there is, adds the skip D, and gives the kernel,
@@ -35,12 +36,11 @@ class SISOLayer(SSMLayer):
     def __init__(
         self, state_dim: int = 64, channels: int = 1, max_kernel_length: int | None = None, **kwargs
     ):
-        super().__init__(**kwargs)
-        check_positive(state_dim=state_dim, channels=channels)
+        super().__init__(channels=channels, **kwargs)
+        check_positive(state_dim=state_dim)
         if max_kernel_length is not None:
             check_positive(max_kernel_length=max_kernel_length)
         self.state_dim = state_dim
-        self.channels = channels
         self.max_kernel_length = max_kernel_length
         self.check_method(self.method)
 
@@ -88,12 +88,11 @@ class SISOLayer(SSMLayer):
     def build_system(self, features: int) -> None:
         rng = self.make_rng()
         self.build_bank(features, rng)
-        self.D = self.add_system_weight("D", rng.standard_normal((self.channels, features)))
+        self.add_skip(features, rng)
 
     def draw_C(self, shape, rng):
         """Complex normal output vectors of unit variance, for every channel and direction."""
-        directions = 2 if self.bidirectional else 1
-        real, imag = rng.standard_normal((2, directions * self.channels, *shape)) * np.sqrt(0.5)
+        real, imag = rng.standard_normal((2, self.planes, *shape)) * np.sqrt(0.5)
         return real + 1j * imag
 
     def discretize(self) -> DiscreteSystem:
@@ -119,7 +118,7 @@ class SISOLayer(SSMLayer):
 
     def advance(self, x: Tensor, state: State, system: DiscreteSystem) -> tuple[Tensor, State]:
         y, state = step(x, state, system.dA, system.dB, system.dC)
-        return y + self._skip(x, system.D), state
+        return y + self.skip(x, system.D), state
 
     def evaluate(
         self,
@@ -147,36 +146,13 @@ class SISOLayer(SSMLayer):
             D=D,
         )
 
-    def kernel(self, length: int) -> Tensor:
-        """Returns the convolution kernel of each feature.
-
-        Args:
-            length: int. Number of steps.
-
-        Returns:
-            Tensor `(features, length)`; `(channels, features, length)` with several channels;
-            a leading axis of 2 (past, future) if bidirectional. The future half starts at the
-            sample after the current one.
-
-        Raises:
-            ValueError: if the length is not a positive integer.
-        """
-        check_positive(length=length)
-        self.check_built()
-        K = self.full_kernel(length)
-        directions = (2,) if self.bidirectional else ()
-        channels = (self.channels,) if self.channels > 1 else ()
-        return ops.reshape(K, (*directions, *channels, self.features, length))
-
     def full_kernel(self, length: int) -> Tensor:
-        """The kernel with all channels and directions on the first axis."""
         return kernel(self.bank(length), length)
 
     def get_config(self):
         return {
             **super().get_config(),
             "state_dim": self.state_dim,
-            "channels": self.channels,
             "max_kernel_length": self.max_kernel_length,
         }
 
@@ -188,12 +164,6 @@ class SISOLayer(SSMLayer):
             "has a truncated kernel, which no state produces. "
             f"Received: max_kernel_length={self.max_kernel_length}"
         )
-
-    def _skip(self, x, D):
-        """D u for each channel, channels outermost: `(..., channels * features)`."""
-        if self.channels == 1:
-            return x * D[0]
-        return ops.concatenate([x * D[c] for c in range(self.channels)], axis=-1)
 
     def _recur(self, x, system, initial_state, lengths):
         if initial_state is None:

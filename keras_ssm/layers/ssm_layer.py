@@ -103,6 +103,10 @@ class SSMLayer(Evaluation, SequenceMixer):
 
     def build(self, input_shape):
         super().build(input_shape)
+        self.add_step_scale()
+
+    def add_step_scale(self):
+        """Adds the weight that multiplies every dt."""
         self._step_scale = self.add_system_weight(
             "step_scale", np.array(self._initial_step_scale), trainable=False
         )

@@ -42,10 +42,7 @@ def fft_conv(u: Tensor, kernel: Tensor, bidirectional: bool = False, D: Tensor =
         room = size - steps
         kernel = backend.pad(kernel, [(0, 0), (0, 0), (0, room)])
         kernel = kernel + backend.pad(ops.flip(later, axis=-1), [(0, 0), (0, 0), (room, 0)])
-    u_re, u_im = ops.rfft(ops.transpose(u, (0, 2, 1)), fft_length=size)
-    k_re, k_im = ops.rfft(kernel, fft_length=size)
-    u_re, u_im = u_re[:, None], u_im[:, None]
-    y = ops.irfft((u_re * k_re - u_im * k_im, u_re * k_im + u_im * k_re), fft_length=size)
+    y = backend.circular(ops.transpose(u, (0, 2, 1)), kernel, size)
     y = ops.transpose(y[..., :length], (0, 3, 1, 2))  # (batch, length, channels, features)
     lead = ops.shape(y)[0] if y.shape[0] is None else y.shape[0]
     return ops.reshape(y, (lead, length, channels * features))

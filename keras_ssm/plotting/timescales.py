@@ -5,7 +5,7 @@ import numpy as np
 from keras import ops
 
 from keras_ssm.checks import check_number
-from keras_ssm.layers import S4, MIMOLayer, SequenceMixer, SSMLayer
+from keras_ssm.layers import S4, KernelLayer, MIMOLayer, SequenceMixer, SSMLayer
 from keras_ssm.plotting.eigenvalues import eigenvalues
 from keras_ssm.plotting.figures import layers_and_labels, subplots
 
@@ -58,7 +58,7 @@ def plot_timescales(
             raise ValueError(f"`sampling_rate` must be positive. Received: {sampling_rate}")
     given = layers if isinstance(layers, (list, tuple)) else [layers]
     for layer in given:
-        _refuse_selective(layer)
+        _refuse_others(layer)
     strides = [_stride(layer) for layer in given for _ in layers_and_labels(layer, None)[0]]
     layers, labels = layers_and_labels(layers, labels)
     unit = 1.0 if sampling_rate is None else 1.0 / sampling_rate
@@ -120,7 +120,7 @@ def time_scales(layer: SSMLayer) -> tuple[np.ndarray, np.ndarray | None]:
     return scales, weights / weights.sum()
 
 
-def _refuse_selective(layer):
+def _refuse_others(layer):
     if not isinstance(layer, keras.layers.Layer):
         return
     for part in [layer, *layer._flatten_layers(include_self=False)]:
@@ -128,6 +128,11 @@ def _refuse_selective(layer):
             raise ValueError(
                 "`layers` must be time-invariant: where the inputs choose the steps, time scales "
                 f"change from sample to sample. Received: {part.name}, a {type(part).__name__}"
+            )
+        if isinstance(part, KernelLayer):
+            raise ValueError(
+                "`layers` must have modes, whose time scales are drawn: a layer that holds its "
+                f"kernel has none. Received: {part.name}, a {type(part).__name__}"
             )
 
 

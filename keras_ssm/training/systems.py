@@ -16,6 +16,8 @@ MIXERS = {
     "s5": layers.S5,
     "s5ptd": layers.S5PTD,
     "lru": layers.LRU,
+    "sgconv": layers.SGConv,
+    "longconv": layers.LongConv,
     "mamba": layers.Mamba,
     "mamba2": layers.Mamba2,
 }
@@ -29,7 +31,8 @@ def make_mixer(system: str, **arguments) -> SequenceMixer:
         **arguments: those of the constructor: `state_dim`, `seed`, `bidirectional`, ...
 
     Raises:
-        ValueError: for an unknown system, or an argument that its mixer has not.
+        ValueError: for an unknown system, an argument that its mixer has not, or one that it
+            needs and that is missing, such as the `max_length` of `"sgconv"`.
 
     Example:
         ```python
@@ -42,6 +45,10 @@ def make_mixer(system: str, **arguments) -> SequenceMixer:
     for name, value in arguments.items():
         if name not in known:
             raise ValueError(f"`{mixer.__name__}` has no `{name}`. Received: {name}={value}")
+    for name, parameter in known.items():
+        named = parameter.kind is parameter.POSITIONAL_OR_KEYWORD
+        if named and parameter.default is parameter.empty and name not in arguments:
+            raise ValueError(f"`{mixer.__name__}` needs `{name}`. Received: {sorted(arguments)}")
     return mixer(**arguments)
 
 

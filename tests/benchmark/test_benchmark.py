@@ -38,9 +38,9 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 @once
-@pytest.mark.parametrize("name", run.SYSTEMS)
+@pytest.mark.parametrize("name", [*run.SYSTEMS, *run.KERNELS])
 def test_yardsticks_compute_the_same(name, rng):
-    layer = make(name, 4, 8)
+    layer = make(name, 4, 8, length=300)
     layer.build((None, None, 4))
     x = rng.standard_normal((2, 50, 4)).astype("float32")
     expected = to_numpy(layer(x))
@@ -250,6 +250,15 @@ def test_operations_are_counted(name):
     expected["S4"] += 2 * H * N * T + H * N * N * (2 * N * 7 + 4 * T)
     assert count == expected[name]
     assert arithmetic.count(name, method, (2 * B, L, H, N))[0] > 1.5 * count or name == "S4"
+
+
+@once
+def test_evaluations_of_a_layer_that_holds_its_kernel():
+    shape = (8, 64, 128, 64)
+    assert evaluations("LongConv", shape, run.METHODS) == ["fft", "recurrent"]
+    assert arithmetic.count("LongConv", "recurrent", shape)[0] == 2 * 8 * 64 * 64 * 128
+    ((layer, method, _),) = candidates("SGConv", (1, 8, 2, 4), ["auto"])
+    assert (layer.max_length, layer.kernel_dim, method) == (8, 8, "fft")
 
 
 @once

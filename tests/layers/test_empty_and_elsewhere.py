@@ -22,7 +22,7 @@ def test_a_batch_without_rows(case):
     if case.has_state:
         calls = [{"return_state": True, "initial_state": np.zeros(state, "float32")}]
         calls += [{"return_state": True, "mask": np.ones((0, 9), "bool")}]
-    for method in case.methods if BACKEND == "torch" else ["chunked"]:
+    for method in case.methods if BACKEND == "torch" else case.methods[:1]:
         layer.method = method
         for arguments in calls:
 

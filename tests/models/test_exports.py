@@ -7,7 +7,7 @@ import keras
 import numpy as np
 import pytest
 
-from keras_ssm.layers import DSS, LRU, S4D, S5, Mamba, Mamba2
+from keras_ssm.layers import DSS, LRU, S4D, S5, Mamba, Mamba2, SGConv
 from keras_ssm.models import SSMBackbone, SSMClassifier
 
 BACKEND = keras.config.backend()
@@ -15,6 +15,7 @@ MIXERS = [
     pytest.param(S4D(4, seed=1), id="S4D"),
     pytest.param(S5(4, seed=1), id="S5", marks=pytest.mark.slow),
     pytest.param(LRU(4, seed=1), id="LRU", marks=pytest.mark.slow),
+    pytest.param(SGConv(64, kernel_dim=8, seed=1), id="SGConv", marks=pytest.mark.slow),
 ]
 SHAPES = [(1, 5), (3, 64), (2, 200)]
 
@@ -81,6 +82,9 @@ if BACKEND == "tensorflow":
             return interpreter.get_tensor(interpreter.get_output_details()[0]["index"])
 
         agree(model, run)
+        if isinstance(mixer, SGConv):  # whose file holds no recurrence
+            agree(model, run, [(1, 700)])
+            return
         assert np.isnan(run(data(1, 700))).all()  # far longer than the file was made for
 
 
@@ -122,13 +126,14 @@ if BACKEND == "torch":
             [
                 *("floats", "tokens", "one input", "known", "Mamba", "Mamba2"),
                 pytest.param("LRU", marks=pytest.mark.slow),
+                pytest.param("SGConv", marks=pytest.mark.slow),
             ],
         )
         def test_onnx_of_any_batch_and_length(tmp_path, kind):
             import onnxruntime
 
             others = {"Mamba": Mamba(4, seed=1), "Mamba2": Mamba2(4, head_dim=4, seed=1)}
-            others["LRU"] = LRU(4, seed=1)
+            others |= {"LRU": LRU(4, seed=1), "SGConv": SGConv(64, kernel_dim=8, seed=1)}
             mixer = others.get(kind, S5(4, seed=1) if kind == "one input" else S4D(4, seed=1))
             words = {"vocabulary_size": 5} if kind == "tokens" else {"input_dim": 2}
             model = SSMClassifier(SSMBackbone(mixer, 1, 4, **words), 3)
@@ -153,7 +158,7 @@ if BACKEND == "torch":
                 wanted = keras.ops.convert_to_numpy(model(x))
                 found = session.run(None, x)[0]
                 np.testing.assert_allclose(found, wanted, rtol=1e-5, atol=2e-6)
-            if signature is None and kind != "Mamba2":  # chunks reach further
+            if signature is None and kind not in ("Mamba2", "SGConv"):  # these reach further
                 x = data(1, 700)
                 x["token_ids"] = np.zeros((1, 700), "int32")
                 found = session.run(None, {name: x[name] for name in names})[0]

@@ -7,7 +7,7 @@ from keras.layers import Dense
 
 from keras_ssm import plotting
 from keras_ssm.initializers import diagonal
-from keras_ssm.layers import DSS, LRU, S4, S4D, S4PTD, S5, S5PTD
+from keras_ssm.layers import DSS, LRU, S4, S4D, S4PTD, S5, S5PTD, LongConv
 from keras_ssm.models import SSMBackbone, SSMClassifier
 
 pytestmark = pytest.mark.once("torch")
@@ -133,6 +133,19 @@ def test_kernels_are_those_of_the_layer(name, bidirectional):
             np.testing.assert_allclose(drawn, np.delete(expected, output, axis=0), **close)
         else:
             assert not others
+
+
+def test_kernels_without_a_system():
+    layer = LongConv(max_length=8, init="double_exp", seed=0)
+    layer.build((None, None, FEATURES))
+    figure = plotting.plot_kernels(layer, length=10, features=FEATURES)
+    expected = ops.convert_to_numpy(layer.kernel(10))
+    drawn = [axis.lines[-1].get_ydata() for axis in figure.axes]
+    np.testing.assert_allclose(drawn, expected, atol=1e-7)
+    with pytest.raises(ValueError, match=r"must have modes.*Received: .*LongConv"):
+        plotting.plot_timescales(layer)
+    with pytest.raises(ValueError, match=r"which have eigenvalues.*Received: .*LongConv"):
+        plotting.plot_eigenvalues(layer)
 
 
 def test_a_layer_a_list_or_a_model():

@@ -5,6 +5,7 @@ import functools
 from keras_ssm import layers
 from keras_ssm.benchmark import arithmetic
 from keras_ssm.benchmark.candidates import candidates, picked_method, published_passes
+from keras_ssm.benchmark.run import KERNELS
 from keras_ssm.benchmark.sections.stream import single_step
 from keras_ssm.benchmark.timing import alternate, matmul_rate
 
@@ -35,7 +36,9 @@ def rows(shapes, names, methods, seconds, quick=False):
                     "layer": name,
                     "shape": list(shape),
                     **row,
-                    "streamed": step(name, *shape[2:]),
+                    "streamed": step(
+                        name, *shape[2:], length=shape[1] if name in KERNELS else None
+                    ),
                     "matmul_rate": limit,
                     "operations": count,
                     "least_operations": least,

@@ -46,7 +46,7 @@ def rows(names, seconds, features=128, state=64, layers=6):
             }
 
 
-def single_step(name, features, state, seconds):
+def single_step(name, features, state, seconds, length=None):
     """Seconds of one step of one layer, of batch 1; `None` for attention.
 
     It is compiled, except on PyTorch, whose compiler takes half a minute for each.
@@ -54,11 +54,11 @@ def single_step(name, features, state, seconds):
     if name == "MultiHeadAttention":
         return None
     forms = ["step" if backend.uses_xla() else "eager"]
-    ((function, steps, _),) = streams(name, features, state, 1, forms).values()
+    ((function, steps, _),) = streams(name, features, state, 1, forms, length).values()
     return alternate([function], seconds)[0] / steps
 
 
-def streams(name, features, state, layers, forms=("step", "loop")):
+def streams(name, features, state, layers, forms=("step", "loop"), length=None):
     """Functions that run a stack of layers over samples.
 
     Args:
@@ -67,6 +67,7 @@ def streams(name, features, state, layers, forms=("step", "loop")):
         state: int.
         layers: int.
         forms: list of str. Of `"step"`, `"loop"` and, on PyTorch, `"eager"`.
+        length: int or `None`. Of the kernel, where a layer holds it.
 
     Returns:
         Dict of the forms there are on this backend: `(function, steps, how it is compiled)`.
@@ -74,12 +75,12 @@ def streams(name, features, state, layers, forms=("step", "loop")):
     make_stack = _cells if name in ("LSTM", "GRU") else _systems
     maker = {"jax": _jax, "tensorflow": _tensorflow, "torch": _torch}[BACKEND]
     x = np.random.default_rng(0).standard_normal((LOOP, 1, features)).astype("float32")
-    return maker(make_stack, (name, features, state, layers), x, forms)
+    return maker(make_stack, (name, features, state, layers, length), x, forms)
 
 
-def _systems(name, features, state, layers):
+def _systems(name, features, state, layers, length):
     """`step(x, states, systems)` of a stack, its states and its systems."""
-    stack = [make(name, features, state) for _ in range(layers)]
+    stack = [make(name, features, state, length=length) for _ in range(layers)]
     for layer in stack:
         layer.build((None, None, features))
 
@@ -94,7 +95,7 @@ def _systems(name, features, state, layers):
     return step, states, [layer.discretize() for layer in stack]
 
 
-def _cells(name, features, state, layers):
+def _cells(name, features, state, layers, length):
     """The same of LSTM or GRU cells, whose systems are their weights."""
     stack = [getattr(keras.layers, f"{name}Cell")(features) for _ in range(layers)]
     for cell in stack:

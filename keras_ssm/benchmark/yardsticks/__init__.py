@@ -16,8 +16,8 @@ def published(system):
     """Returns the published formulation of a system on the current backend.
 
     Args:
-        system: str. `"S4"`, `"S4D"`, `"S4PTD"`, `"DSS"` (variant `"exp"`), `"S5"`, `"S5PTD"`
-            or `"LRU"`.
+        system: str. `"S4"`, `"S4D"`, `"S4PTD"`, `"DSS"` (variant `"exp"`), `"S5"`, `"S5PTD"`,
+            `"LRU"`, `"SGConv"` or `"LongConv"`.
 
     Returns:
         Tuple `(function, features_last)`: `function(weights, u)` with a dict of the layer's

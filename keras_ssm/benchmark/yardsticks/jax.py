@@ -56,6 +56,25 @@ def lru(w, u):
     return _scanned(u, dA, dB, _complex(w, "C")) + u * w["D"]
 
 
+def sgconv(w, u):
+    """SGConv: pieces stretched one after the other, and a Fourier transform."""
+    parts = []
+    for i, piece in enumerate(w["kernel"]):
+        shape = (*piece.shape[:-1], piece.shape[-1] * 2 ** max(0, i - 1))
+        piece = piece * 2.0 ** (len(w["kernel"]) - 1 - i)
+        parts.append(jax.image.resize(piece, shape, "linear"))
+    K = jnp.concatenate(parts, axis=-1)
+    # Fixed, as at the first step of training.
+    K = K / jax.lax.stop_gradient(jnp.linalg.norm(K, axis=-1, keepdims=True))
+    return _convolve(u, K[0, :, : u.shape[-1]], w["D"])
+
+
+def longconv(w, u):
+    """A long convolution: free entries, squashed, and a Fourier transform."""
+    K = jax.nn.relu(jnp.abs(w["kernel"]) - 0.003) * jnp.sign(w["kernel"])
+    return _convolve(u, K[0, :, : u.shape[-1]], w["D"])
+
+
 def _scanned(u, dA, dB, C):
     def combine(before, after):
         return after[0] * before[0], after[0] * before[1] + after[1]

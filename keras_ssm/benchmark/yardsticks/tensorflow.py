@@ -61,6 +61,26 @@ def lru(w, u):
     return _scanned(u, dA, dB, _complex(w, "C")) + u * w["D"]
 
 
+def sgconv(w, u):
+    """SGConv: pieces stretched one after the other, and a Fourier transform."""
+    parts, scales = [], w["kernel"].shape[0]
+    for i in range(scales):
+        piece = w["kernel"][i, 0] * 2.0 ** (scales - 1 - i)
+        size = piece.shape[-1] * 2 ** max(0, i - 1)
+        image = tf.image.resize(piece[None, ..., None], (piece.shape[0], size))
+        parts.append(image[0, ..., 0])
+    K = tf.concat(parts, axis=-1)
+    # Fixed, as at the first step of training.
+    K = K / tf.stop_gradient(tf.norm(K, axis=-1, keepdims=True))
+    return _convolve(u, K[:, : u.shape[-1]], w["D"])
+
+
+def longconv(w, u):
+    """A long convolution: free entries, squashed, and a Fourier transform."""
+    K = tf.nn.relu(tf.abs(w["kernel"]) - 0.003) * tf.sign(w["kernel"])
+    return _convolve(u, K[0, :, : u.shape[-1]], w["D"])
+
+
 def _scanned(u, dA, dB, C):
     driven = tf.einsum("blh,ph->blp", _real(u), dB)
     gains = tf.broadcast_to(dA, tf.shape(driven))

@@ -61,6 +61,27 @@ def lru(w, u):
     return _scanned(u, dA, dB, _complex(w, "C")) + u * w["D"]
 
 
+def sgconv(w, u):
+    """SGConv: pieces stretched one after the other, and a Fourier transform."""
+    parts = [
+        torch.nn.functional.interpolate(
+            piece * 2.0 ** (len(w["kernel"]) - 1 - i),
+            scale_factor=2 ** max(0, i - 1),
+            mode="linear",
+        )
+        for i, piece in enumerate(w["kernel"])
+    ]
+    K = torch.cat(parts, dim=-1)
+    K = K / K.norm(dim=-1, keepdim=True).detach()  # fixed, as at the first step of training
+    return _convolve(u, K[0, :, : u.shape[-1]], w["D"])
+
+
+def longconv(w, u):
+    """A long convolution: free entries, squashed, and a Fourier transform."""
+    K = torch.relu(w["kernel"].abs() - 0.003) * w["kernel"].sign()
+    return _convolve(u, K[0, :, : u.shape[-1]], w["D"])
+
+
 def _scanned(u, dA, dB, C):
     driven = u.to(dB.dtype) @ dB.T
     _, x = associative_scan(dA.expand_as(driven), driven, _concatenate, _interleave)

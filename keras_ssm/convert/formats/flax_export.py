@@ -66,8 +66,8 @@ def tree(backbone, decoder, mixer, norm):
         if block.norm_kind == "batch":
             mean, variance = block.norm.moving_mean, block.norm.moving_variance
             statistics[f"layers_{i}"] = {norm: {"mean": array(mean), "var": array(variance)}}
-    found = {"params": {"encoder": encoder, "decoder": decoder}}
-    return {**found, "batch_stats": {"encoder": statistics}} if statistics else found
+    variables = {"params": {"encoder": encoder, "decoder": decoder}}
+    return {**variables, "batch_stats": {"encoder": statistics}} if statistics else variables
 
 
 def dense(layer):
@@ -89,9 +89,9 @@ def _encoder(backbone):
 def _gate(block):
     if block.gate is None:
         return {}
-    found = dense(block.output_dense)
+    projection = dense(block.output_dense)
     if block.gate not in ("glu", "full_glu"):
-        return {"out2": found}
-    halves = {key: np.split(value, 2, axis=-1) for key, value in found.items()}
+        return {"out2": projection}
+    halves = {key: np.split(value, 2, axis=-1) for key, value in projection.items()}
     names = ("out1", "out2")
     return {name: {key: halves[key][i] for key in halves} for i, name in enumerate(names)}

@@ -57,12 +57,12 @@ def export(model, to):
 
 def _parameters(mixer):
     """The official parameters, with the `step_scale`, which the files do not have, within."""
-    found = {theirs: flax_export.array(getattr(mixer, ours)) for theirs, ours in WEIGHTS.items()}
+    weights = {theirs: flax_export.array(getattr(mixer, ours)) for theirs, ours in WEIGHTS.items()}
     scale = flax_export.array(mixer.step_scale)
     if scale != 1:
-        log_lambda = -np.exp(found["nu_log"]) + 1j * np.exp(found["theta_log"])
+        log_lambda = -np.exp(weights["nu_log"]) + 1j * np.exp(weights["theta_log"])
         change = np.log(np.abs(np.expm1(scale * log_lambda)) / np.abs(np.expm1(log_lambda)))
-        found["gamma_log"] = found["gamma_log"] + change
-        found["nu_log"] = found["nu_log"] + np.log(scale)
-        found["theta_log"] = found["theta_log"] + np.log(scale)
-    return found
+        weights["gamma_log"] = weights["gamma_log"] + change
+        weights["nu_log"] = weights["nu_log"] + np.log(scale)
+        weights["theta_log"] = weights["theta_log"] + np.log(scale)
+    return weights

@@ -62,7 +62,7 @@ def layer_hyper_parameters(settings):
     return {name: value for name, value in found.items() if value is not UNSET}
 
 
-def sequence_model(tensors, settings, hyper, mixer, mixer_weight_maps):
+def sequence_model(tensors, settings, hyper, mixer, mixer_weight_maps, outer=None):
     """The `ModelSpec` of a `SequenceModel` around a mixer.
 
     Args:
@@ -72,6 +72,7 @@ def sequence_model(tensors, settings, hyper, mixer, mixer_weight_maps):
         mixer: the mixer.
         mixer_weight_maps: callable. Maps the prefix of a layer and the path of its mixer to
             weight maps.
+        outer: str or `None`. Prefix of D of the first layer, where it is none of S4 or DSS.
     """
     for name, allowed in WITHOUT_COUNTERPART.items():
         value = settings.hyper("model", name)
@@ -81,7 +82,7 @@ def sequence_model(tensors, settings, hyper, mixer, mixer_weight_maps):
                 f"converted. Received: {name}={value!r}"
             )
     first = LAYER.format(0)
-    outer = find_kernel(tensors, first)[1]
+    outer = find_kernel(tensors, first)[1] if outer is None else outer
     features = settings.derive("hidden_dim", tensors.shape(f"{outer}D")[-1])
     layers = settings.derive("num_layers", tensors.count(LAYER))
     # Version 4 numbers encoder and decoder, earlier ones do not where there is only one.

@@ -8,7 +8,7 @@ import keras
 import numpy as np
 
 from keras_ssm.checks import check_number
-from keras_ssm.layers import SSMLayer
+from keras_ssm.layers import KernelLayer, SSMLayer
 from keras_ssm.models.sampled_inputs import STEP_SCALE
 
 
@@ -56,8 +56,9 @@ class Rescales:
             config["encoder_stride"] = stride
             config["encoder_width"] = max(2, stride, math.ceil(config["encoder_width"] / factor))
             factor_of_steps = factor * stride / body.stride
-            time_invariant = all(isinstance(block.mixer, SSMLayer) for block in body.blocks)
-            if factor_of_steps != 1 and not time_invariant:
+            mixers = [block.mixer for block in body.blocks]
+            scales = all(isinstance(m, SSMLayer) and not isinstance(m, KernelLayer) for m in mixers)
+            if factor_of_steps != 1 and not scales:
                 raise ValueError(
                     f"`step_scale` must divide the stride of the encoder, {body.stride}, where the "
                     "layers have no `step_scale` to make up for it; a preprocessor with a "

@@ -32,6 +32,7 @@ __all__ = [
     "argsort",
     "assign_part",
     "blocks_side_by_side",
+    "circular",
     "compiled",
     "compiles_gradients",
     "complex_of",
@@ -247,6 +248,17 @@ def fused_scan(dA, inputs, initial, reverse, portable):
 def scan_states(dA, inputs, initial, reverse):
     """The states of `ops.scan`, without their gradient, or `None`."""
     return None
+
+
+def circular(u, kernel, size):
+    """Convolves `(batch, features, length)` with `(channels, features, steps)` on a circle.
+
+    Returns `(batch, channels, features, size)`.
+    """
+    u_re, u_im = (part[:, None] for part in ops.rfft(u, fft_length=size))
+    k_re, k_im = ops.rfft(kernel, fft_length=size)
+    y = u_re * k_re - u_im * k_im, u_re * k_im + u_im * k_re
+    return ops.irfft(y, fft_length=size)
 
 
 def fused_mimo(u, dA, dB, C, D, initial, portable):

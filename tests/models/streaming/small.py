@@ -4,7 +4,19 @@ import functools
 
 import numpy as np
 
-from keras_ssm.layers import DSS, LRU, S4, S4D, S4PTD, S5, S5PTD, Mamba, Mamba2
+from keras_ssm.layers import (
+    DSS,
+    LRU,
+    S4,
+    S4D,
+    S4PTD,
+    S5,
+    S5PTD,
+    LongConv,
+    Mamba,
+    Mamba2,
+    SGConv,
+)
 from keras_ssm.models import SequencePreprocessor, SSMBackbone, SSMClassifier
 
 LENGTH = 40
@@ -18,6 +30,8 @@ MIXERS = {
     "s4ptd": S4PTD(4, seed=0),
     "s5ptd": S5PTD(8, blocks=1, seed=0),
     "lru": LRU(4, seed=0),
+    "sgconv": SGConv(16, kernel_dim=4, seed=0),
+    "longconv": LongConv(16, init="double_exp", seed=0),
     "mamba": Mamba(2, seed=0),
     "mamba2": Mamba2(2, head_dim=4, seed=0),
 }

@@ -12,6 +12,7 @@ from keras_ssm.ops.backend.torch.chunks import chunk_outputs
 from keras_ssm.ops.backend.torch.mimo import mimo_outputs
 from keras_ssm.ops.backend.torch.numbers import (
     arctan2,
+    circular,
     complex_of,
     cos,
     cumsum,
@@ -36,6 +37,7 @@ __all__ = [
     "arctan2",
     "argsort",
     "assign_part",
+    "circular",
     "compiles_gradients",
     "complex_of",
     "contiguous",
