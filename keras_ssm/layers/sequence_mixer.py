@@ -8,7 +8,9 @@ from keras_ssm.attributes import Attributes
 from keras_ssm.layers.mixer_checks import MixerChecks
 from keras_ssm.layers.one_direction import OneDirection
 from keras_ssm.layers.state_tree import map_shapes
+from keras_ssm.layers.step_mask import masked
 from keras_ssm.layers.stepwise import stepwise
+from keras_ssm.ops import backend
 from keras_ssm.types import State, Tensor
 
 
@@ -219,7 +221,10 @@ class SequenceMixer(Attributes, MixerChecks, OneDirection, keras.layers.Layer):
         if mask is not None:
             mask = ops.cast(ops.convert_to_tensor(mask), "bool")
             self.check_mask(mask, x.shape, return_state)
-            x = ops.where(ops.expand_dims(mask, -1), x, ops.zeros_like(x))
+            if backend.covers_nothing(mask):
+                mask = None
+            else:
+                x = masked(x, mask)
         if initial_state is not None or return_state:
             self.check_has_state()
         if initial_state is not None:

@@ -71,6 +71,8 @@ class SequencePooling(Attributes, keras.layers.Layer):
         x = ops.convert_to_tensor(x)
         if self.pooling is None:
             return x
+        if mask is not None and backend.covers_nothing(mask):
+            mask = None
         if mask is None and self.pooling in ("mean", "last"):
             y = ops.cast(x, self.state_dtype)
             y = backend.mean(y, axis=1) if self.pooling == "mean" else y[:, -1]

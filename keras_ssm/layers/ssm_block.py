@@ -333,7 +333,11 @@ class SSMBlock(Attributes, OneDirection, keras.layers.Layer):
         return y if self.prenorm else ops.cast(normalize(self.norm, y, apply), x.dtype)
 
     def _drop(self, layer, x, training):
-        return layer(x, training=training) if training and layer.rate > 0 else x
+        if not (training and layer.rate > 0 and self.tie_dropout):
+            return layer(x, training=training) if training and layer.rate > 0 else x
+        # What is tied is drawn for one step: Keras would spread it over all before it applies it.
+        one = (slice(None), *[slice(0, 1)] * (len(x.shape) - 2))
+        return x * layer(ops.ones_like(x[one]), training=training)
 
     def _make_dropout(self, name):
         noise = (None, *[1] * (self.mixer.input_rank - 2), None)

@@ -1,6 +1,7 @@
 import keras
 from keras import ops
 
+from keras_ssm.ops import backend
 from keras_ssm.types import Tensor
 
 
@@ -47,6 +48,8 @@ class StepMask(keras.layers.Layer):
 def masked(x, mask):
     """x with zeros where a mask of its first axes covers it, in values and gradients."""
     mask = ops.cast(mask, "bool")
+    if backend.covers_nothing(mask):
+        return x
     for _ in x.shape[len(mask.shape) :]:
         mask = ops.expand_dims(mask, -1)
     return ops.where(mask, x, ops.zeros_like(x))

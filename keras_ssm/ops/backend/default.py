@@ -38,6 +38,7 @@ __all__ = [
     "complex_of",
     "contiguous",
     "cos",
+    "covers_nothing",
     "cumsum",
     "einsum",
     "exact_einsum",
@@ -163,6 +164,15 @@ def assign_part(variable, part, start, axis):
 def static_value(x):
     """The value of x as a NumPy array, or `None` where a graph is traced."""
     raise NotImplementedError
+
+
+def covers_nothing(mask):
+    """Whether a mask is known to be True everywhere, so that nobody needs to look at it.
+
+    A compiler, to which the values of a mask are not known, makes one loop of a mask and of what
+    comes next. Op by op a mask costs passes over the sequence.
+    """
+    return False
 
 
 def with_gradient(forward, backward):

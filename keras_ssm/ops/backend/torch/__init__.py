@@ -42,6 +42,7 @@ __all__ = [
     "complex_of",
     "contiguous",
     "cos",
+    "covers_nothing",
     "cumsum",
     "einsum",
     "exact_einsum",
@@ -113,6 +114,18 @@ def static_value(x):
     if torch.compiler.is_compiling() or (torch.is_tensor(x) and x.device.type == "meta"):
         return None
     return x.detach().cpu().numpy() if torch.is_tensor(x) else x
+
+
+def covers_nothing(mask):
+    """Whether a mask is True everywhere, on a CPU, where to look costs no waiting."""
+    if type(mask) is not torch.Tensor or mask.device.type != "cpu":  # fake ones are of another type
+        return False
+    if torch.compiler.is_compiling() or torch.jit.is_tracing():
+        return False
+    try:
+        return bool(mask.all())
+    except RuntimeError:  # within `vmap`
+        return False
 
 
 def sequential(advance, carry, samples, reverse=False):
