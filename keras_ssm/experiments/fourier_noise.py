@@ -212,7 +212,8 @@ def _wrapped(node):
     kind = node.get("registered_name")
     kind = keras.saving.get_registered_object(kind) if isinstance(kind, str) else None
     if not (isinstance(kind, type) and issubclass(kind, SSMLayer)):
-        return {key: _wrapped(value) for key, value in node.items()}
+        # The copy is not trained, and its layers have other paths than those that were frozen.
+        return {key: _wrapped(value) for key, value in node.items() if key != "frozen"}
     inner = {key: node[key] for key in ("module", "class_name", "config", "registered_name")}
     settings = {key: node["config"][key] for key in ("name", "dtype", "seed")}
     return {

@@ -7,7 +7,7 @@ import numpy as np
 
 from keras_ssm import presets, recipes, signals
 from keras_ssm.checks import check_number
-from keras_ssm.experiments.tables import write_table
+from keras_ssm.experiments.tables import add_rows
 from keras_ssm.models import SSMClassifier
 from keras_ssm.models.saving.preset_loading import load_model
 from keras_ssm.recipes.spoken_digits import RATE
@@ -60,7 +60,7 @@ def playback_rate(
     Reference:
         [S4](https://arxiv.org/abs/2111.00396), section 4.2: speech at half the sampling rate.
     """
-    rates, out = list(rates), Path(out).expanduser()
+    sources, rates, out = list(sources), list(rates), Path(out).expanduser()
     for rate in rates:
         check_number("rates", rate, low=0.05, high=20)
     recipe, rows = recipes.get("spoken_digits"), []
@@ -76,7 +76,8 @@ def playback_rate(
                 accuracy = float(np.mean(logits.argmax(axis=1) == part.y))
                 found = (run["system"], run["seed"], rate, reading, part.size, round(accuracy, 4))
                 rows.append(dict(zip(COLUMNS, (*found, Path(source).name), strict=True)))
-        write_table(out / "rates.csv", rows, COLUMNS)  # whatever is there so far
+        # Whatever is there so far, beside the rows of other sources from earlier calls.
+        add_rows(out / "rates.csv", rows, COLUMNS, ("source",))
     return rows
 
 

@@ -12,7 +12,7 @@ from keras_ssm import initializers
 from keras_ssm.checks import check_choice, check_positive
 from keras_ssm.experiments.fourier_noise import set_fourier_noise, with_fourier_noise
 from keras_ssm.experiments.ptd_recipe import PTDNoise
-from keras_ssm.experiments.tables import read_table, write_table
+from keras_ssm.experiments.tables import add_rows, read_table, write_table
 from keras_ssm.training import append_rows, train
 from keras_ssm.types import PathLike
 
@@ -75,6 +75,12 @@ def ptd_noise(
     """
     out, recipe, rows = Path(out).expanduser(), PTDNoise(source), []
     check_positive(images=images)
+    forms, systems, seeds = tuple(forms), tuple(systems), tuple(seeds)
+    if decided := {"residual", "frozen"} & {*(overrides or {})}:
+        raise ValueError(
+            "`forms` decides about the residual connection and what learns. "
+            f"Received: {sorted(decided)}"
+        )
     for name, given, known in (("form", forms, FORMS), ("system", systems, recipe.systems)):
         for value in given:
             check_choice(name, value, tuple(known))
@@ -87,7 +93,8 @@ def ptd_noise(
         )
         append_rows(out / "results.csv", results)
         rows += _scored(recipe, results, place, Path(data), form, images)
-        write_table(out / "noise.csv", rows, COLUMNS)  # whatever is there so far
+        # Whatever is there so far, beside the rows of other runs from earlier calls.
+        add_rows(out / "noise.csv", rows, COLUMNS, ("form", "system", "seed"))
     return rows
 
 
@@ -155,7 +162,9 @@ def frequencies(state_dim: int) -> np.ndarray:
 def _scored(recipe, results, place, data, form, images):
     """The rows of a run: those that are there, or what its network makes of the noise."""
     if (place / "noise.csv").is_file():
-        return read_table(place / "noise.csv")
+        rows = read_table(place / "noise.csv")
+        if min(row["images"] for row in rows) == min(images, rows[0]["images"]):
+            return rows
     system, seed, settings = (results[key] for key in ("system", "seed", "settings"))
     model = recipe.make_model(system, seed, settings)
     model.load_weights(place / "best.weights.h5")

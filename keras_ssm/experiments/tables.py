@@ -14,6 +14,14 @@ def write_table(path: Path, rows: list[dict], columns: tuple[str, ...]) -> None:
         writer.writerows(rows)
 
 
+def add_rows(path: Path, rows: list[dict], columns: tuple, key: tuple[str, ...]) -> None:
+    """Writes rows into a CSV file, in place of those that are there of the same key."""
+    known = read_table(path) if path.is_file() else []
+    replaced = {tuple(row[name] for name in key) for row in rows}
+    others = [row for row in known if tuple(row[name] for name in key) not in replaced]
+    write_table(path, [*others, *rows], columns)
+
+
 def read_table(path: Path) -> list[dict]:
     """Reads a CSV file: whole numbers as int, others as float, the rest as str."""
     with open(path, newline="", encoding="utf-8") as file:

@@ -294,6 +294,7 @@ class MITBIHDetector(ClassificationRecipe):
         return f"{system}_{self.name}" + "_patients" * (settings["split"] == "patients")
 
     def facts(self, system, settings):
+        settings = {**self.settings, **settings}  # a baseline has few of them
         patients = settings["split"] == "patients"
         on, refractory, _ = self.detection(settings)
         words = {

@@ -101,8 +101,8 @@ class _Level:
 def _codes(ids, n):
     """The n-grams as numbers, the first byte the largest digit."""
     ids = np.asarray(ids, "int64")
-    length = ids.shape[-1] - n + 1
-    codes = np.zeros((*ids.shape[:-1], max(0, length)), "int64")
+    length = max(0, ids.shape[-1] - n + 1)
+    codes = np.zeros((*ids.shape[:-1], length), "int64")
     for i in range(n):
         codes = codes * SYMBOLS + ids[..., i : i + length]
     return codes

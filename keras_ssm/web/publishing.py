@@ -83,8 +83,9 @@ def publish_space(
 
 def _check_content(repository):
     """Refuses to replace a Space of somebody else's making."""
-    there = repository.read(APP_FILE)
-    if there is not None and _OURS not in there:
+    page = repository.read(APP_FILE)
+    others = set(repository.files) - {".gitattributes", presets.CARD_FILE}
+    if others if page is None else _OURS not in page:
         raise ValueError(
             f"Space '{repository.repo_id}' holds another application; `overwrite` replaces it. "
             f"Received: {sorted(repository.files)[:10]}"

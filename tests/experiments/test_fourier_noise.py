@@ -104,6 +104,9 @@ def test_a_model_stays_as_it_is_and_its_copy_without_noise_gives_the_same():
     np.testing.assert_array_equal(model.predict(x, verbose=0), before)
     noisy.backbone.blocks[0].mixer.mixer.D.assign(np.zeros(4))
     np.testing.assert_array_equal(model.predict(x, verbose=0), before)
+    model.backbone.blocks[0].mixer.trainable = False
+    frozen = with_fourier_noise(model, frequency=1.0, amplitude=0.0)
+    np.testing.assert_allclose(frozen.predict(x, verbose=0), before, atol=1e-6)
 
 
 @pytest.mark.once("torch")

@@ -119,5 +119,7 @@ def test_an_untrained_s4d_alone_answers_to_its_spike():
 def test_pictures_need_rows():
     with pytest.raises(ValueError, match=r"`rows` must hold.*Received"):
         plot_ptd_noise([])
+    with pytest.raises(ValueError, match=r"`forms` decides.*Received: \['residual'\]"):
+        ptd_noise("data", "out", overrides={"residual": True})
     with pytest.raises(ValueError, match="form"):
         ptd_noise("data", "out", forms=["other"])

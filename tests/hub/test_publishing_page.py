@@ -37,5 +37,5 @@ def test_the_page(here):
         else:  # the output of the last command
             assert VARYING.sub("*", body) == VARYING.sub("*", shown)
             compared += 1
-    assert commands == 5 and compared == 3
+    assert commands == 7 and compared == 3
     assert here.repositories["me/my_digits"].private

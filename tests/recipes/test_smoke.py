@@ -209,3 +209,11 @@ def test_each_recipe_says_what_it_is_in_one_line():
     assert set(found) == set(recipes.NAMES) and all(len(text) < 100 for text in found.values())
     for name in recipes.NAMES:
         assert recipes.get(name).name == name
+
+
+@pytest.mark.parametrize("name", recipes.summaries())
+def test_facts_of_every_system(name):
+    recipe = recipes.get(name)
+    for system in recipe.systems:
+        facts = recipe.facts(system, recipe.settings_of(system))
+        assert facts["data"]["name"] and facts["licences"]["data"], system

@@ -54,6 +54,9 @@ def test_what_may_follow_adds_up_to_one():
     for context in (b"he s", b"zzzz", b"s"):
         rows = np.array([[*context, byte] for byte in range(256)])
         assert model.probabilities(rows)[:, -1].sum() == pytest.approx(1.0)
+    assert [model.probabilities(np.arange(n)).shape for n in range(1, 5)] == [
+        (n - 1,) for n in range(1, 5)
+    ]
     sizes = [len(level.grams) for level in model.levels]
     assert model.count_params() == sum(sizes) and sizes[0] < sizes[1] < sizes[2]
 

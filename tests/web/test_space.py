@@ -109,6 +109,9 @@ def test_a_space_of_others_and_no_token(hub, few, monkeypatch):
     hub.add(STORED, {"app.py": b"import gradio\n"})
     with pytest.raises(ValueError, match=r"holds another application; `overwrite`"):
         web.publish_space(REPO)
+    hub.add("spaces/me/static", {"README.md": b"---\nsdk: static\n---\n", "index.html": b"<p>"})
+    with pytest.raises(ValueError, match=r"holds another application.*index.html"):
+        web.publish_space("me/static")
     assert web.publish_space(REPO, overwrite=True).commit
     with pytest.raises(ValueError, match="exists and is public"):
         web.publish_space(REPO, private=True)

@@ -108,11 +108,11 @@ class NextTokenTraining:
             x = self.preprocessor(x)
         return x, y, sample_weight  # packed by Keras, weights without targets would be lost
 
-    def _convert(self, x, y=None, sample_weight=None, class_weight=None, purpose="fit"):
-        found = super()._convert(x, y, sample_weight, class_weight, purpose)
-        weights = found[2]
+    def _prepare(self, x, y, sample_weight, converter):
+        found = super()._prepare(x, y, sample_weight, converter)
+        weights = found[2]  # none of a stream, of which one batch may have nothing to learn
         none_left = isinstance(weights, np.ndarray) and weights.size and not weights.any()
-        if none_left and sample_weight is None and purpose != "predict":
+        if none_left and sample_weight is None and converter.purpose != "predict":
             raise ValueError(
                 "`x` must hold a token that another one predicts: without a start and an end token "
                 "a text of one token has none. "

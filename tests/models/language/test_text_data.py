@@ -199,5 +199,8 @@ def test_what_cannot_be_learned_from_is_refused(tmp_path):
             with pytest.raises(ValueError, match="2 rows of which no token is left to learn from"):
                 use(texts, verbose=0)
     assert model.predict(["a", "b"], verbose=0).shape[0] == 2
+    # A batch without anything to learn is no reason to stop in the middle of an epoch.
+    history = model.fit(iter([["abc", "de"], ["f"]]), verbose=0)
+    assert 0 < history.history["loss"][0] < np.inf
     with pytest.raises(ValueError, match=r"`SSMClassifier.from_preset`. Received: SSMClassifier"):
         SSMCausalLM.from_preset("s4d_digits")
