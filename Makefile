@@ -15,7 +15,7 @@ demo: $(VENV)/.demo-$(BACKEND)
 
 # Pictures of all presets, from the test parts of the data in DATA, and docs/gallery.md.
 gallery: $(VENV)/.tests
-	KERAS_BACKEND=$(BACKEND) $(BIN)/python tools/make_gallery.py $(if $(DATA),--data $(DATA))
+	KERAS_BACKEND=$(BACKEND) $(BIN)/python tools/make_presets.py --redraw-all $(if $(DATA),--data $(DATA))
 
 test: $(VENV)/.tests
 	$(BIN)/python tools/run_suite.py $(BACKENDS)

@@ -2,6 +2,7 @@
 
     python tools/make_presets.py runs --data DIR
     python tools/make_presets.py --redraw s4d_japanese_vowels s4d_digits --data DIR
+    make gallery DATA=DIR  # redraws all
 
 `runs` are directories of runs that `keras-ssm train` left, or folders of such. The first seed of a
 preset is what is published. Runs of another seed or of a baseline can come later; a second time
@@ -23,16 +24,22 @@ def main():
     parser.add_argument("--data", type=Path, help="folder of all data")
     parser.add_argument("--presets", type=Path, default=ROOT / "presets", help="where they go")
     parser.add_argument("--redraw", nargs="+", default=[], metavar="NAME", help="presets, anew")
+    parser.add_argument("--redraw-all", action="store_true", help="without --data the digits alone")
     parser.add_argument("--measure", action="store_true", help="time a streamed step anew")
     args = parser.parse_args()
-    from keras_ssm import gallery
+    from keras_ssm import gallery, presets
 
+    made = {
+        file.parent.name: presets.read(file.parent) for file in args.presets.glob("*/preset.json")
+    }
+    redrawn = args.redraw or sorted(made) * args.redraw_all
+    digits = [name for name in redrawn if name in made and "recipe" not in made[name]]
+    others = [name for name in redrawn if name not in digits]
+    others = [] if args.redraw_all and args.data is None else others
     try:
         names = []
         if args.runs:
             names += gallery.collect(args.runs, args.data, args.presets, args.measure)
-        digits = [name for name in args.redraw if name.endswith("_digits")]
-        others = [name for name in args.redraw if name not in digits]
         names += gallery.redraw(others, args.data, args.presets, args.measure)
         for name in digits:
             redraw_digits(args.presets / name, args.measure)
@@ -92,7 +99,7 @@ def write_pages():
         pattern = re.compile(f"({marks[0]}\n).*?({marks[1]})", re.DOTALL)
         filled = f"\\1\n{tables[kind]}\n\\2"
         path.write_text(pattern.sub(filled, path.read_text(encoding="utf-8")), encoding="utf-8")
-    (ROOT / "docs" / "gallery.md").write_text(gallery.page(ROOT), encoding="utf-8")
+    (ROOT / "docs" / "gallery.md").write_text(gallery.page(), encoding="utf-8")
 
 
 if __name__ == "__main__":

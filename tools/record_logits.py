@@ -20,7 +20,7 @@ if keras.config.backend() != "tensorflow":
     sys.exit(f"run with KERAS_BACKEND=tensorflow. Received: {keras.config.backend()}")
 keras.config.set_floatx("float64")
 keras.config.set_dtype_policy("float64")
-if name.endswith("_digits"):
+if "recipe" not in keras_ssm.list_presets()[name]:
     model = keras_ssm.models.SSMClassifier.from_preset(name)
     _, (x, _) = keras_ssm.datasets.digits()
     inputs = model.preprocessor(x)

@@ -1,14 +1,10 @@
 """The page of the gallery: a picture of each preset with a sentence, its score, and its card."""
 
 import re
-from pathlib import Path
 
 from keras_ssm import presets
 from keras_ssm.presets import results
 from keras_ssm.presets.table import beside, over_seeds
-from keras_ssm.types import PathLike
-
-DRAWN = "images/gallery"  # below docs: pictures of presets that no recipe made
 
 _HEAD = """\
 # Gallery
@@ -19,27 +15,23 @@ What each preset of the package does, on samples that it has not learned from.
 """
 
 
-def page(root: PathLike) -> str:
+def page() -> str:
     """Returns the gallery as Markdown, a page for `docs` of a source tree.
-
-    Args:
-        root: str or `Path`. The source tree, with `presets` and `docs`.
 
     Example:
         ```python
         from keras_ssm.gallery import page
 
-        print(page(keras_ssm.presets.resolve("s4d_digits").parents[1])[:9])  # "# Gallery"
+        print(page()[:9])  # "# Gallery"
         ```
     """
-    root = Path(root)
     known = {name: info for name, info in presets.list_presets().items() if info["handle"]}
     table = results.read_results()
     order = sorted(known, key=lambda name: (_data(known[name]) == "handwritten digits", name))
-    return "\n".join([_HEAD, *(_entry(root, name, known[name], table) for name in order)])
+    return "\n".join([_HEAD, *(_entry(name, known[name], table) for name in order)])
 
 
-def _entry(root, name, info, table):
+def _entry(name, info, table):
     rows = [row for row in table if row["name"] == name]
     score = over_seeds(rows) if rows else ""
     others = beside(table, rows) if rows else ""
@@ -51,20 +43,17 @@ def _entry(root, name, info, table):
         "",
         _first_sentence(info.get("description", "")),
         "",
-        *_picture(root, name, info),
+        *_picture(name, info),
         f"{'; '.join(facts)}. [Card](../presets/{name}/README.md)",
         "",
     ]
     return "\n".join(lines)
 
 
-def _picture(root, name, info):
-    """The lines of its first picture, or of that which was drawn for the page; none without."""
+def _picture(name, info):
+    """The lines of its first picture; none without."""
     for picture in info.get("pictures", [])[:1]:
         return [f"![{picture['alt']}](../presets/{name}/{picture['file']})", ""]
-    drawn = f"{DRAWN}/{name}.png"
-    if (root / "docs" / drawn).is_file():
-        return [f"![Three test digits, and the probabilities after each pixel.]({drawn})", ""]
     return []
 
 

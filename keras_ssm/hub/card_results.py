@@ -45,7 +45,7 @@ def _table(document, name):
         cells = [
             row["system"],
             table.precise(mean, metric),
-            "" if spread is None else table.precise(spread, metric),
+            "" if spread is None else table.precise(spread, metric, digits=2),
             str(len(seeds)),
             *(_number(row.get(key)) for key in ("parameters", "processor_seconds")),
         ]

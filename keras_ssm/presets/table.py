@@ -52,7 +52,7 @@ def over_seeds(rows: list[dict]) -> str:
 def _mean(rows, metric):
     """The mean of a metric and its spread over the seeds, as they are printed."""
     mean, spread = results.mean_and_spread(list(results.scores(rows)[metric].values()))
-    return precise(mean, metric), None if spread is None else precise(spread, metric)
+    return precise(mean, metric), None if spread is None else precise(spread, metric, digits=2)
 
 
 def beside(table, own):
@@ -117,9 +117,9 @@ def shown(value, metric=""):
     return f"{100 * value:.1f} %" if results.is_share(metric) else f"{value:.5g}"
 
 
-def precise(value, metric):
-    """A mean or a spread as it is printed: two decimals of a percentage, else four digits."""
-    return f"{100 * value:.2f} %" if results.is_share(metric) else f"{value:.4g}"
+def precise(value, metric, digits=4):
+    """A mean or a spread as it is printed: two decimals of a percentage, else some digits."""
+    return f"{100 * value:.2f} %" if results.is_share(metric) else f"{value:.{digits}g}"
 
 
 def costs(document: dict) -> list[str]:

@@ -27,8 +27,8 @@ def test_digits():
     "name",
     [
         pytest.param(name, marks=[] if name in EVERYWHERE else pytest.mark.once("torch"))
-        for name in sorted(keras_ssm.list_presets())
-        if name.endswith("_digits")
+        for name, info in sorted(keras_ssm.list_presets().items())
+        if "recipe" not in info
     ],
 )
 def test_score_and_logits(name, test_digits):

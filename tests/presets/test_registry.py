@@ -45,7 +45,7 @@ def test_every_entry_is_complete():
         assert info["data"]["name"] and {"weights", "data"} <= set(info["licences"])
         score = info["scores"][0]
         assert score["value"] and score["command"]
-        if name.endswith("_digits"):
+        if "recipe" not in info:
             assert len(info["scores"]) == 1 and len(score["seeds"]) == 3
             assert score["value"] == next(iter(score["seeds"].values()))
             low, high = presets.table.interval(score)
