@@ -184,7 +184,5 @@ def _set_aside(scratch, destination):
     except OSError:
         os.rename(aside, destination)
         raise
-    if not placed:
-        return False
-    remove(aside)
-    return True
+    remove(aside)  # what another writer has placed in between is newer as well
+    return placed

@@ -300,7 +300,7 @@ def test_names_left_over_or_missing(tensors):
     refused(less, "embedding or a linear layer with a bias")
     refused({**tensors, "norms.1.bias": np.zeros(5, "f4")}, r"shape \(5,\)")
     refused({**tensors, "norms.1.bias": np.full(16, np.nan, "f4")}, "finite")
-    refused({"something": np.zeros(3)}, "one of the formats s4-example, s4-lightning")
+    refused({"something": np.zeros(3)}, "one of the formats s4-example, longconv-example")
     refused(tensors, "format 's5-flax'", format="s5-flax")
     refused(tensors, "`format` must be one of", format="s6")
 

@@ -202,8 +202,9 @@ def test_the_presets_of_the_tabs(tmp_path, monkeypatch):
         make_model().save_to_preset(tmp_path / name, info=info)
     monkeypatch.setenv("KERAS_SSM_PRESETS", str(tmp_path))
     found = web.choices()
-    assert found[DRAWING].presets[:2] == ("s4d_sequential_mnist", "s4d_digits")
+    images = ("s4d_sequential_mnist", "s5_sequential_mnist", "s4d_digits")
+    assert found[DRAWING].presets[:3] == images
     assert "s4d_permuted_mnist" not in found[DRAWING].presets
     assert found[SOUND].presets[-1] == "s5_spoken_digits"
     known = presets.list_presets()
-    assert [side(known[name]) for name in found[DRAWING].presets[:2]] == [28, 8]
+    assert [side(known[name]) for name in images] == [28, 28, 8]
