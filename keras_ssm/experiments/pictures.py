@@ -54,7 +54,7 @@ def plot_ptd_noise(rows: Iterable[dict]) -> "Figure":
     """Plots the rows of `ptd_noise`: accuracy over frequency and amplitude of the noise.
 
     A row of pictures for each form, a column for each system. Accuracies are means over the seeds.
-    The dashed line is at the largest spike of S4D-LegS.
+    The dotted line is at the largest spike of S4D-LegS.
 
     Args:
         rows: rows of `noise.csv`.

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from keras_ssm.training import ClassificationRecipe, Part, Splits
+from keras_ssm.training import S4_FAMILY, ClassificationRecipe, Part, Splits
 
 DESCRIPTION = (
     "A classifier of small grey photographs that reads 1,024 pixels one after the other, row after "
@@ -65,12 +65,7 @@ class GreyCIFAR(ClassificationRecipe):
         "patience": 0,
     }
     systems = {
-        "s4d": {},
-        "s4": {},
-        "s4ptd": {},
-        "s5": {},
-        "s5ptd": {},
-        "dss": {"variant": "exp"},
+        **S4_FAMILY,
         "lstm": {"num_layers": 1, "learning_rate": 1e-3, **dict.fromkeys(OF_SYSTEMS)},
         "cnn": {"bidirectional": None, "learning_rate": 1e-3, **dict.fromkeys(OF_SYSTEMS)},
     }

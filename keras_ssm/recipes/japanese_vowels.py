@@ -4,7 +4,7 @@ import gzip
 
 import numpy as np
 
-from keras_ssm.training import ClassificationRecipe, Part, Splits
+from keras_ssm.training import S4_FAMILY, ClassificationRecipe, Part, Splits
 
 DESCRIPTION = (
     "A classifier of nine speakers by two vowels that they say. Its rows have different lengths, "
@@ -66,12 +66,7 @@ class JapaneseVowels(ClassificationRecipe):
         "patience": 0,
     }
     systems = {
-        "s4d": {},
-        "s4": {},
-        "s4ptd": {},
-        "s5": {},
-        "s5ptd": {},
-        "dss": {"variant": "exp"},
+        **S4_FAMILY,
         "lstm": {"num_layers": 1, **dict.fromkeys(OF_SYSTEMS)},
     }
     baselines = ("lstm",)

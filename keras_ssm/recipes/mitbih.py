@@ -7,6 +7,7 @@ from keras_ssm.checks import check_choice
 from keras_ssm.models import SequencePreprocessor
 from keras_ssm.signals import aami_class
 from keras_ssm.training import (
+    S4_FAMILY,
     ClassificationRecipe,
     Part,
     ShuffledRows,
@@ -111,12 +112,7 @@ class MITBIH(ClassificationRecipe):
         "patience": 0,
     }
     systems = {
-        "s4d": {},
-        "s5": {},
-        "s4ptd": {},
-        "s4": {},
-        "s5ptd": {},
-        "dss": {"variant": "exp"},
+        **S4_FAMILY,
         "beat_cnn": {"learning_rate": 2e-3, "intervals": True, **dict.fromkeys(OF_SYSTEMS)},
         "cnn": {
             **{"learning_rate": 2e-3, "intervals": False, "num_layers": 8, "hidden_dim": 40},

@@ -11,6 +11,7 @@ from keras_ssm.models import SequencePreprocessor, SSMClassifier
 from keras_ssm.recipes.mitbih import BASELINE, DATA_LICENCE, LEARNED, PACED, RATE, read_records
 from keras_ssm.signals import aami_class
 from keras_ssm.training import (
+    S4_FAMILY,
     ClassificationRecipe,
     EpochData,
     PanTompkins,
@@ -161,11 +162,7 @@ class MITBIHDetector(ClassificationRecipe):
     }
     systems = {
         "s5": {},
-        "s4d": {},
-        "s4": {},
-        "s4ptd": {},
-        "s5ptd": {},
-        "dss": {"variant": "exp"},
+        **S4_FAMILY,
         "causal_cnn": {
             "num_layers": 6,
             "hidden_dim": 40,

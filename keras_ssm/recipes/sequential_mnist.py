@@ -4,7 +4,7 @@ import gzip
 
 import numpy as np
 
-from keras_ssm.training import ClassificationRecipe, Part, Splits
+from keras_ssm.training import S4_FAMILY, ClassificationRecipe, Part, Splits
 
 DESCRIPTION = (
     "A classifier of handwritten digits that reads an image pixel by pixel, row after row. It "
@@ -80,12 +80,7 @@ class SequentialMNIST(ClassificationRecipe):
         "patience": 0,
     }
     systems = {
-        "s4d": {},
-        "s4": {},
-        "s4ptd": {},
-        "s5": {},
-        "s5ptd": {},
-        "dss": {"variant": "exp"},
+        **S4_FAMILY,
         "lstm": {"num_layers": 1, "learning_rate": 1e-3, **dict.fromkeys(OF_SYSTEMS)},
         "cnn": {"bidirectional": None, "learning_rate": 1e-3, **dict.fromkeys(OF_SYSTEMS)},
     }

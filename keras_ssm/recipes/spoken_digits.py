@@ -10,6 +10,7 @@ from keras_ssm.checks import check_choice
 from keras_ssm.layers import RandomGain, RandomNoise, RandomShift
 from keras_ssm.models import SequencePreprocessor, SSMClassifier
 from keras_ssm.training import (
+    S4_FAMILY,
     ClassificationRecipe,
     Part,
     Splits,
@@ -99,12 +100,7 @@ class SpokenDigits(ClassificationRecipe):
         "patience": 0,
     }
     systems = {
-        "s4d": {},
-        "s5": {},
-        "s4ptd": {},
-        "s4": {},
-        "s5ptd": {},
-        "dss": {"variant": "exp"},
+        **S4_FAMILY,
         "waveform_cnn": {"learning_rate": 2e-3, **dict.fromkeys(OF_SYSTEMS)},
         "log_mel_cnn": {"learning_rate": 2e-3, **dict.fromkeys(OF_SYSTEMS)},
         "lstm": {"num_layers": 1, "learning_rate": 2e-3, **dict.fromkeys(OF_SYSTEMS)},

@@ -20,11 +20,12 @@ from keras_ssm.training.signal_baselines import (
     log_mel_lstm,
     waveform_cnn,
 )
-from keras_ssm.training.systems import MIXERS, cosine, make_mixer
+from keras_ssm.training.systems import MIXERS, S4_FAMILY, cosine, make_mixer
 
 __all__ = [
     "BASELINES",
     "MIXERS",
+    "S4_FAMILY",
     "Beats",
     "ClassificationRecipe",
     "EpochData",

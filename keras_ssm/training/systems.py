@@ -22,6 +22,17 @@ MIXERS = {
     "mamba2": layers.Mamba2,
 }
 
+# The systems of a recipe that takes all six, with what differs from its settings: the softmax of
+# DSS spans the whole input, so that it would not stream.
+S4_FAMILY = {
+    "s4d": {},
+    "s4": {},
+    "s4ptd": {},
+    "s5": {},
+    "s5ptd": {},
+    "dss": {"variant": "exp"},
+}
+
 
 def make_mixer(system: str, **arguments) -> SequenceMixer:
     """Returns the mixer of a system.
