@@ -4,10 +4,10 @@ import importlib
 
 from keras_ssm import presets
 
-# The first that there is stands for the command without a name.
+# Without a name, `keras-ssm demo` shows the first of these that is installed.
 FAVOURITES = ("s4d_ecg_ahead", "s4d_digits")
 
-# What a demonstration needs beside a backend.
+# Libraries that a demonstration needs beside a backend.
 LIBRARIES = {"ecg": ("matplotlib",), "digits": ("matplotlib", "sklearn")}
 
 

@@ -15,7 +15,10 @@ def loaded(task, preset, console):
 
 
 def largest_difference(a, b):
-    """Of two arrays, in units of the largest number of the second; NaN where one has it alone."""
+    """The largest difference of two arrays, relative to the largest number of the second.
+
+    It is infinite where only one of them is NaN.
+    """
     if (np.isnan(a) != np.isnan(b)).any():
         return np.inf
     return float(np.nanmax(np.abs(a - b)) / np.nanmax(np.abs(b)))

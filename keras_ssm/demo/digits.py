@@ -12,7 +12,7 @@ from keras_ssm.optimizers import ssm_optimizer
 
 
 def run(preset, out, console):
-    """Loads, classifies, streams, fine-tunes, saves, reloads and plots."""
+    """Loads a preset, classifies and streams with it, fine-tunes, saves, reloads and plots it."""
     (x_train, y_train), (x_test, y_test) = datasets.digits()
 
     console.rule(f"[bold]{preset}[/bold] on {keras.config.backend()}")
@@ -25,13 +25,13 @@ def run(preset, out, console):
     accuracy = _accuracy(logits, y_test)
     console.print(f"{accuracy:.1%} of {len(x_test)} test digits, {speed:,.0f} digits/s")
 
-    shown = np.arange(6)
-    stream = model.stream(len(shown))
-    pixels = np.split(x_test[shown], x_test.shape[1], axis=1)
-    history = np.concatenate([stream(pixel) for pixel in pixels], axis=1)
-    error = largest_difference(history[:, -1], logits[shown])
+    rows = np.arange(6)
+    stream = model.stream(len(rows))
+    pixels = np.split(x_test[rows], x_test.shape[1], axis=1)
+    logits_after_each = np.concatenate([stream(pixel) for pixel in pixels], axis=1)
+    error = largest_difference(logits_after_each[:, -1], logits[rows])
     console.print(
-        f"streamed {len(shown)} digits pixel by pixel: the last logits differ from the "
+        f"streamed {len(rows)} digits pixel by pixel: the last logits differ from the "
         f"parallel ones by {error:.1e} of the largest"
     )
     if error > 1e-4:
@@ -44,12 +44,12 @@ def run(preset, out, console):
 
     directory = out / f"{model.backbone.facts()['system'].lower()}_digits_tuned"
     model.save_to_preset(directory)
-    again = SSMClassifier.from_preset(directory).predict(x_test, batch_size=250, verbose=0)
-    console.print(f"saved to {directory} and loaded again: {_equal(again, logits)}")
+    reloaded = SSMClassifier.from_preset(directory).predict(x_test, batch_size=250, verbose=0)
+    console.print(f"saved to {directory} and loaded again: {_check_equal(reloaded, logits)}")
 
     pictures = {
         "streaming.png": plotting.plot_streaming(
-            x_test[shown].reshape(-1, 8, 8), _softmax(history), y_test[shown]
+            x_test[rows].reshape(-1, 8, 8), _softmax(logits_after_each), y_test[rows]
         ),
         "eigenvalues.png": plotting.plot_eigenvalues(model),
         "kernels.png": plotting.plot_kernels(model.backbone.blocks[0].mixer),
@@ -63,7 +63,7 @@ def _accuracy(logits, labels):
     return float((logits.argmax(axis=-1) == labels).mean())
 
 
-def _equal(a, b):
+def _check_equal(a, b):
     error = largest_difference(a, b)
     if error > 1e-5:
         raise RuntimeError(f"the saved copy predicts otherwise: {error:.1e}")

@@ -12,12 +12,12 @@ from keras_ssm.models import SSMForecaster
 
 RATE = 90  # rows a second, as the preset was trained
 CHUNK = RATE // 10  # a tenth of a second
-KNOWN = 10 * RATE  # rows that tell the units
-SHOWN = 25 * RATE  # where the picture's forecast begins
+UNIT_ROWS = 10 * RATE  # rows whose mean and deviation are the units
+PICTURED_ROWS = 25 * RATE  # where the picture's forecast begins
 
 
 def run(preset, out, console):
-    """Loads, streams, compares with simpler forecasts, stops and goes on, saves and plots."""
+    """Loads a preset, streams with a stop between, compares with simpler forecasts, and plots."""
     record = datasets.ecg()
     rows = signal.decimate(record.samples.astype("float64"), 4, ftype="fir", axis=0)
     seconds = len(rows) / RATE
@@ -29,22 +29,22 @@ def run(preset, out, console):
         "ventricles; the preset has not learned from it"
     )
 
-    units = (rows[:KNOWN].mean(axis=0), rows[:KNOWN].std(axis=0))
+    units = (rows[:UNIT_ROWS].mean(axis=0), rows[:UNIT_ROWS].std(axis=0))
     stream = model.stream(units=units)
-    stream(rows[:CHUNK])  # whatever is compiled is compiled now
+    stream(rows[:CHUNK])  # compiles before the time is taken
     stream.reset()
-    half = len(rows) // CHUNK // 2 * CHUNK
-    start, first = time.perf_counter(), read(stream, rows[:half])
-    spent = (time.perf_counter() - start) / (half // CHUNK)
+    middle = len(rows) // CHUNK // 2 * CHUNK
+    start, first_half = time.perf_counter(), read(stream, rows[:middle])
+    chunk_time = (time.perf_counter() - start) / (middle // CHUNK)
     stream.save(out / "half.npz")
     size = (out / "half.npz").stat().st_size
     console.print(
-        f"a tenth of a second of both leads was read in {1000 * spent:.1f} ms, the state is a "
+        f"a tenth of a second of both leads was read in {1000 * chunk_time:.1f} ms, the state is a "
         f"file of {size / 1000:.0f} kB"
     )
     stream = model.stream(units=units)
     stream.load(out / "half.npz")
-    forecasts = np.concatenate([first, read(stream, rows[half:])])
+    forecasts = np.concatenate([first_half, read(stream, rows[middle:])])
     whole = model.stream(units=units)(rows)[0]
     error = largest_difference(forecasts, whole)
     console.print(
@@ -57,11 +57,11 @@ def run(preset, out, console):
     for name, value in errors(forecasts, rows, units).items():
         console.print(f"square error over the next second: {value:.3f}  {name}", highlight=False)
 
-    forecast = model.predict(rows[:SHOWN], levels=80)
+    forecast = model.predict(rows[:PICTURED_ROWS], levels=80)
     directory = out / f"{model.backbone.facts()['system'].lower()}_ecg_copy"
     model.save_to_preset(directory)
-    again = SSMForecaster.from_preset(directory).predict(rows[:SHOWN], levels=80)
-    error = largest_difference(again["mean"], forecast["mean"])
+    reloaded = SSMForecaster.from_preset(directory).predict(rows[:PICTURED_ROWS], levels=80)
+    error = largest_difference(reloaded["mean"], forecast["mean"])
     if error > 1e-5:
         raise RuntimeError(f"the saved copy forecasts otherwise: {error:.1e}")
     console.print(
@@ -69,7 +69,7 @@ def run(preset, out, console):
     )
     pictures = {
         "forecast.png": plotting.plot_forecast(
-            rows[:SHOWN], forecast, rows[SHOWN : SHOWN + model.horizon]
+            rows[:PICTURED_ROWS], forecast, rows[PICTURED_ROWS : PICTURED_ROWS + model.horizon]
         ),
         "eigenvalues.png": plotting.plot_eigenvalues(model),
         "kernels.png": plotting.plot_kernels(model.backbone.blocks[0].mixer),
@@ -86,7 +86,7 @@ def read(stream, rows):
 
 
 def errors(forecasts, rows, units):
-    """Mean square errors in those units, beside forecasts that cost nothing.
+    """Mean square errors, in the given units, of the forecasts and of two that need no model.
 
     Args:
         forecasts: array `(rows, horizon, variables)`. After each row.
@@ -94,15 +94,18 @@ def errors(forecasts, rows, units):
         units: tuple of two arrays `(variables,)`.
 
     Returns:
-        Dict from what forecasts to its error, over all rows after those that tell the units.
+        Dict from the name of a forecast to its error over all rows after the first `UNIT_ROWS`.
     """
     horizon = forecasts.shape[1]
-    after = np.lib.stride_tricks.sliding_window_view(rows[KNOWN:], horizon, axis=0)
-    came = np.moveaxis(after, 2, 1)
-    last = slice(KNOWN - 1, KNOWN - 1 + len(came))
-    found = {
-        "the preset": forecasts[last],
-        "the last value, repeated": rows[last, None],
+    windows = np.lib.stride_tricks.sliding_window_view(rows[UNIT_ROWS:], horizon, axis=0)
+    actual = np.moveaxis(windows, 2, 1)
+    origins = slice(UNIT_ROWS - 1, UNIT_ROWS - 1 + len(actual))
+    by_name = {
+        "the preset": forecasts[origins],
+        "the last value, repeated": rows[origins, None],
         "the mean of the first seconds": units[0],
     }
-    return {name: float((((given - came) / units[1]) ** 2).mean()) for name, given in found.items()}
+    return {
+        name: float((((forecast - actual) / units[1]) ** 2).mean())
+        for name, forecast in by_name.items()
+    }

@@ -8,7 +8,7 @@ from keras_ssm.layers import SSMBlock
 class DirectBlock(SSMBlock):
     """An `SSMBlock` without its residual sum: norm(f(x)), as the published test of PTD has it.
 
-    What a system does not let through is lost, so that nothing hides what a system does.
+    Whatever its system suppresses is lost, since no path leads around the system.
 
     Args:
         mixer, activation, gate, norm, dropout, **kwargs: as in `SSMBlock`.

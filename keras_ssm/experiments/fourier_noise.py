@@ -56,10 +56,10 @@ class NoisyMixer(SequenceMixer):
         x = ops.cast(ops.convert_to_tensor(x), self.system_dtype)
         batch, length, features = ops.shape(x)
         steps = ops.cast(ops.arange(length), self.system_dtype)[:, None]
-        height = keras.random.uniform(
+        heights = keras.random.uniform(
             (batch, 1, features), dtype=self.system_dtype, seed=self.uniform
         )
-        x = x + self.amplitude * height * ops.cos(self.tensor(self.angle) * steps)
+        x = x + self.amplitude * heights * ops.cos(self.tensor(self.angle) * steps)
         return ops.cast(self.mixer(x, mask=mask, **arguments), self.compute_dtype)
 
     def get_config(self):
@@ -116,10 +116,11 @@ def with_fourier_noise(
             "`model` must hold a time-invariant state-space layer, such as `S4D` or `S5`. "
             f"Received: model={model.name}"
         )
-    own = {id(weight) for mixer in mixers for weight in (mixer.amplitude, mixer.angle)}
-    weights = [weight for weight in noisy.weights if id(weight) not in own]
-    for weight, given in zip(weights, model.weights, strict=True):
-        weight.assign(ops.convert_to_numpy(given))  # a copy: predicting on JAX gives buffers away
+    noise_weights = {id(weight) for mixer in mixers for weight in (mixer.amplitude, mixer.angle)}
+    weights = [weight for weight in noisy.weights if id(weight) not in noise_weights]
+    for weight, original in zip(weights, model.weights, strict=True):
+        # A copy, since `predict` on JAX donates the arrays of a model.
+        weight.assign(ops.convert_to_numpy(original))
     set_fourier_noise(noisy, frequency, amplitude, seed)
     return noisy
 
@@ -153,7 +154,7 @@ def set_fourier_noise(
         )
     for number, noise in enumerate(mixers):
         noise.amplitude.assign(amplitude)
-        # Reduced here, in double precision: steps are many and angles may be large.
+        # Reduced to one turn in double precision: angles may be large, and steps multiply them.
         angle = np.mod(frequency * time_steps(noise.mixer), 2 * np.pi)
         noise.angle.assign(angle.astype("float32"))
         state = noise.uniform.state
@@ -164,7 +165,7 @@ def time_steps(mixer: SSMLayer) -> np.ndarray:
     """Returns dt of each feature of a layer, float64 `(features,)`; see `with_fourier_noise`.
 
     Args:
-        mixer: built `keras_ssm.layers.SSMLayer` with a dt: of the family.
+        mixer: built `keras_ssm.layers.SSMLayer` with a dt, such as `S4D` or `S5`.
 
     Raises:
         ValueError: for a layer without one.
@@ -189,7 +190,7 @@ def time_steps(mixer: SSMLayer) -> np.ndarray:
     if dt.shape[1] == 1:
         return dt[:, 0]
     if not hasattr(mixer, "dt_tie"):
-        return dt[:, -1]  # of the imaginary parts
+        return dt[:, -1]  # the dt of the imaginary parts
     fastest = np.abs(_array(mixer.A_imag)).argmax(axis=1)
     return dt[np.arange(len(dt)), np.resize(fastest, len(dt))]
 
@@ -209,9 +210,9 @@ def _wrapped(node):
         return type(node)(map(_wrapped, node))
     if not isinstance(node, dict):
         return node
-    kind = node.get("registered_name")
-    kind = keras.saving.get_registered_object(kind) if isinstance(kind, str) else None
-    if not (isinstance(kind, type) and issubclass(kind, SSMLayer)):
+    name = node.get("registered_name")
+    layer_class = keras.saving.get_registered_object(name) if isinstance(name, str) else None
+    if not (isinstance(layer_class, type) and issubclass(layer_class, SSMLayer)):
         # The copy is not trained, and its layers have other paths than those that were frozen.
         return {key: _wrapped(value) for key, value in node.items() if key != "frozen"}
     inner = {key: node[key] for key in ("module", "class_name", "config", "registered_name")}

@@ -83,13 +83,13 @@ def plot_ptd_noise(rows: Iterable[dict]) -> "Figure":
     size = (1.2 + 1.7 * len(systems), 0.9 + 2.3 * len(forms))
     figure, axes = subplots(len(forms), len(systems), figsize=size, sharey=True)
     image = None
-    for line, form in zip(axes, forms, strict=True):
-        for axis, system in zip(line, systems, strict=True):
-            own = [row for row in rows if (row["form"], row["system"]) == (form, system)]
+    for row_axes, form in zip(axes, forms, strict=True):
+        for axis, system in zip(row_axes, systems, strict=True):
+            cells = [row for row in rows if (row["form"], row["system"]) == (form, system)]
             if form == forms[0]:
                 axis.set_title(LABELS.get(system, system), fontsize=9)
-            image = _cells(axis, own, labelled=form == forms[-1]) or image
-        line[0].set_ylabel(f"{form}\namplitude", fontsize=8)
+            image = _cells(axis, cells, labelled=form == forms[-1]) or image
+        row_axes[0].set_ylabel(f"{form}\namplitude", fontsize=8)
     if image is not None:
         figure.colorbar(image, ax=axes.ravel().tolist(), fraction=0.03, pad=0.02, label="accuracy")
     return figure
@@ -102,17 +102,17 @@ def _cells(axis, rows, labelled):
         axis.set_visible(False)
         return None
     waves, heights = (sorted({row[key] for row in rows}) for key in ("frequency", "amplitude"))
-    few = min(row["images"] for row in rows)
-    found = np.full((len(heights), len(waves)), np.nan)
+    fewest = min(row["images"] for row in rows)
+    accuracies = np.full((len(heights), len(waves)), np.nan)
     for i, height in enumerate(heights):
         for j, wave in enumerate(waves):
-            cell = [
+            scores = [
                 row["accuracy"]
                 for row in rows
-                if (row["frequency"], row["amplitude"], row["images"]) == (wave, height, few)
+                if (row["frequency"], row["amplitude"], row["images"]) == (wave, height, fewest)
             ]
-            found[i, j] = np.mean(cell) if cell else np.nan
-    image = axis.imshow(found, origin="lower", aspect="auto", vmin=0, vmax=1, cmap="viridis")
+            accuracies[i, j] = np.mean(scores) if scores else np.nan
+    image = axis.imshow(accuracies, origin="lower", aspect="auto", vmin=0, vmax=1, cmap="viridis")
     axis.axvline(len(waves) - 2, color="white", linestyle=":", linewidth=0.8)
     shown = range(0, len(waves), 3)
     names = [f"{waves[i]:.3g}" if labelled else "" for i in shown]
@@ -152,17 +152,17 @@ def plot_playback_rate(rows: Iterable[dict]) -> "Figure":
     figure, axes = subplots(1, 3, figsize=(10, 3.6), sharex=True, sharey=True)
     for axis, reading in zip(axes[0], ("as it is", "rescaled", "resampled back"), strict=True):
         for number, system in enumerate(systems):
-            cells = {}
+            scores_by_rate = {}
             for row in rows:
-                own = (row["reading"], row["system"]) == (reading, system)
-                # At its own rate a model reads one way.
-                same = row["rate"] == 1 and row["system"] == system
-                if own or same:
-                    cells.setdefault(row["rate"], []).append(row["accuracy"])
-            if len(cells) > 1:
-                means = [np.mean(cells[rate]) for rate in sorted(cells)]
+                matches = (row["reading"], row["system"]) == (reading, system)
+                # At its own rate a model reads the same samples in all three ways.
+                unchanged = row["rate"] == 1 and row["system"] == system
+                if matches or unchanged:
+                    scores_by_rate.setdefault(row["rate"], []).append(row["accuracy"])
+            if len(scores_by_rate) > 1:
+                means = [np.mean(scores_by_rate[rate]) for rate in sorted(scores_by_rate)]
                 label = LABELS.get(system, system.replace("_", " "))
-                axis.plot(sorted(cells), means, ".-", color=f"C{number}", label=label)
+                axis.plot(sorted(scores_by_rate), means, ".-", color=f"C{number}", label=label)
         axis.axvline(1, color="0.85", linewidth=0.8, zorder=0)
         axis.set(title=reading, xlabel="sampling rate / that of training", ylim=(0, 1.02))
         axis.spines[["top", "right"]].set_visible(False)

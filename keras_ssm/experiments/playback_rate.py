@@ -65,18 +65,18 @@ def playback_rate(
         check_number("rates", rate, low=0.05, high=20)
     recipe, rows = recipes.get("spoken_digits"), []
     recordings = recipe.read(Path(data).expanduser())
-    opened = [_opened(recipe, source) for source in sources]
+    runs_and_models = [_opened(recipe, source) for source in sources]
     out.mkdir(parents=True, exist_ok=True)
-    for source, (run, model) in zip(sources, opened, strict=True):
+    for source, (run, model) in zip(sources, runs_and_models, strict=True):
         part = recipe.arrange(recordings, run["settings"]).test
         part = part if limit is None else part.spread(limit)
         for rate in rates:
             for reading, reader, x in _readings(model, part.x, rate):
                 logits = recipe.logits(reader, Part(x, part.y), run["settings"])
                 accuracy = float(np.mean(logits.argmax(axis=1) == part.y))
-                found = (run["system"], run["seed"], rate, reading, part.size, round(accuracy, 4))
-                rows.append(dict(zip(COLUMNS, (*found, Path(source).name), strict=True)))
-        # Whatever is there so far, beside the rows of other sources from earlier calls.
+                values = (run["system"], run["seed"], rate, reading, part.size, round(accuracy, 4))
+                rows.append(dict(zip(COLUMNS, (*values, Path(source).name), strict=True)))
+        # Writes all rows so far, and keeps the rows of other sources from earlier calls.
         add_rows(out / "rates.csv", rows, COLUMNS, ("source",))
     return rows
 
@@ -84,17 +84,17 @@ def playback_rate(
 def _readings(model, x, rate):
     """The ways of reading recordings at another rate: the name, the model, and what it reads."""
     rows = [np.asarray(row, "float32") for row in x]
-    other = [signals.resample(row, RATE, RATE * rate) for row in rows]
-    yield "as it is", model, other
+    resampled = [signals.resample(row, RATE, RATE * rate) for row in rows]
+    yield "as it is", model, resampled
     if rate == 1:
         return
     if isinstance(model, SSMClassifier):
-        yield "rescaled", model.rescaled(1 / rate), other
-    yield "resampled back", model, [signals.resample(row, RATE * rate, RATE) for row in other]
+        yield "rescaled", model.rescaled(1 / rate), resampled
+    yield "resampled back", model, [signals.resample(row, RATE * rate, RATE) for row in resampled]
 
 
 def _opened(recipe, source):
-    """What a run was, and its model."""
+    """The facts of a run or preset, and its model."""
     path = Path(source).expanduser()
     is_run = (path / "run.json").is_file()
     if is_run and not (path / "results.json").is_file():
@@ -108,9 +108,11 @@ def _opened(recipe, source):
             f"`sources` must be runs or presets of the recipe '{recipe.name}'. "
             f"Received: '{source}' of {run.get('recipe')!r}"
         )
-    made = [file.parent for file in path.glob("*/preset.json")] if is_run else [source]
-    if made:
-        return run, load_model(made[0])
+    preset_directories = (
+        [file.parent for file in path.glob("*/preset.json")] if is_run else [source]
+    )
+    if preset_directories:
+        return run, load_model(preset_directories[0])
     model = recipe.make_model(run["system"], run["seed"], run["settings"])
     model.load_weights(path / "best.weights.h5")
     return run, model

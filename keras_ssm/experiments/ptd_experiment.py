@@ -85,15 +85,15 @@ def ptd_noise(
         for value in given:
             check_choice(name, value, tuple(known))
     for seed, form, system in itertools.product(seeds, forms, systems):
-        place = out / f"{form}-{system}-{seed}"
+        directory = out / f"{form}-{system}-{seed}"
         results = train(
-            *(recipe, system, data, place, seed, {**(overrides or {}), **FORMS[form]}),
+            *(recipe, system, data, directory, seed, {**(overrides or {}), **FORMS[form]}),
             command=_command(source, form, system, seed, overrides, images, limit),
             limit=limit,
         )
         append_rows(out / "results.csv", results)
-        rows += _scored(recipe, results, place, Path(data), form, images)
-        # Whatever is there so far, beside the rows of other runs from earlier calls.
+        rows += _scored(recipe, results, directory, Path(data), form, images)
+        # Writes all rows so far, and keeps the rows of other runs from earlier calls.
         add_rows(out / "noise.csv", rows, COLUMNS, ("form", "system", "seed"))
     return rows
 
@@ -119,11 +119,11 @@ def summary(rows: list[dict]) -> list[dict]:
         keras_ssm.experiments.summary(rows)[0]["noisy"]  # (0.8, None)
         ```
     """
-    found = {}
+    runs_of = {}
     for row in rows:
-        # A run begins with these two, on all test images.
+        # The first two rows of a run are scores on all test images: without noise, and with it.
         key = row["form"], row["system"]
-        runs = found.setdefault(key, {})
+        runs = runs_of.setdefault(key, {})
         values = runs.setdefault(row["seed"], [])
         if len(values) < 2:
             values.append(row["accuracy"])
@@ -135,7 +135,7 @@ def summary(rows: list[dict]) -> list[dict]:
                 for i, name in enumerate(("clean", "noisy"))
             },
         }
-        for (form, system), runs in found.items()
+        for (form, system), runs in runs_of.items()
     ]
 
 
@@ -159,30 +159,30 @@ def frequencies(state_dim: int) -> np.ndarray:
     return np.unique(np.concatenate([low, poles, between, 2 * poles[:1]]))
 
 
-def _scored(recipe, results, place, data, form, images):
-    """The rows of a run: those that are there, or what its network makes of the noise."""
-    if (place / "noise.csv").is_file():
-        rows = read_table(place / "noise.csv")
+def _scored(recipe, results, directory, data, form, images):
+    """The rows of a run: from its file, or else by scoring its network under noise."""
+    if (directory / "noise.csv").is_file():
+        rows = read_table(directory / "noise.csv")
         if min(row["images"] for row in rows) == min(images, rows[0]["images"]):
             return rows
     system, seed, settings = (results[key] for key in ("system", "seed", "settings"))
     model = recipe.make_model(system, seed, settings)
-    model.load_weights(place / "best.weights.h5")
+    model.load_weights(directory / "best.weights.h5")
     splits = recipe.arrange(recipe.read(data.expanduser()), settings)
     if "limit" in results:
         splits = recipe.limited(splits, results["limit"], settings)
     waves = frequencies(settings["state_dim"])
     noisy = with_fourier_noise(model, waves[-2], PUBLISHED_AMPLITUDE)
-    few = splits.test.spread(images)
+    subset = splits.test.spread(images)
     cells = [(waves[-2], PUBLISHED_AMPLITUDE, splits.test)]
-    cells += [(wave, amplitude, few) for wave in waves for amplitude in AMPLITUDES]
+    cells += [(wave, amplitude, subset) for wave in waves for amplitude in AMPLITUDES]
     scores = [(0.0, 0.0, splits.test.size, results["scores"]["test"]["accuracy"])]
     for wave, amplitude, part in cells:
         set_fourier_noise(noisy, float(wave), amplitude, seed)
         accuracy = recipe.score(noisy, part, settings)["accuracy"]
         scores.append((round(float(wave), 3), amplitude, part.size, round(accuracy, 4)))
     rows = [dict(zip(COLUMNS, (form, system, seed, *score), strict=True)) for score in scores]
-    write_table(place / "noise.csv", rows, COLUMNS)
+    write_table(directory / "noise.csv", rows, COLUMNS)
     return rows
 
 

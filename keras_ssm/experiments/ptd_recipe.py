@@ -13,15 +13,15 @@ from keras_ssm.training.baselines import masked_inputs
 
 MIXERS = {
     "s4": S4,
-    "s4d_legs": lambda **known: S4PTD(perturbation="rank1", perturbation_size=1.0, **known),
+    "s4d_legs": lambda **arguments: S4PTD(perturbation="rank1", perturbation_size=1.0, **arguments),
     "s4ptd": S4PTD,
-    "s4ptd_rank1": lambda **known: S4PTD(perturbation="rank1", **known),
+    "s4ptd_rank1": lambda **arguments: S4PTD(perturbation="rank1", **arguments),
     "s5": S5,
     "s5ptd": S5PTD,
     "s4d": S4D,
 }
 
-OF_S5 = ("s5", "s5ptd")
+S5_SYSTEMS = ("s5", "s5ptd")
 
 
 class PTDNoise(ClassificationRecipe):
@@ -31,14 +31,14 @@ class PTDNoise(ClassificationRecipe):
     a step, by their mean. `dt_min` and `dt_max` are those of a step. With `residual=false` a layer
     has no path around its system: neither the residual sum of the block nor D. With `frozen=true`
     dt, A and B stay as they began, and C and the rest learn. Both together are the published test.
-    `blocks` is of S5, whose state is that many times `state_dim`: every system then has the same
-    spectrum.
+    `blocks` is an argument of S5, whose state is so many times `state_dim`. All systems then have
+    the same spectrum.
 
     Args:
         source: str. Recipe whose images are read. Defaults to `"sequential_mnist"`.
     """
 
-    systems = {name: {} if name in OF_S5 else {"blocks": None} for name in MIXERS}
+    systems = {name: {} if name in S5_SYSTEMS else {"blocks": None} for name in MIXERS}
     baselines = tuple(systems)  # no presets: these models are there to be compared
     settings = {
         "images": 12_000,
@@ -78,25 +78,25 @@ class PTDNoise(ClassificationRecipe):
 
     def make_model(self, system, seed, settings):
         keras.utils.set_random_seed(seed)
-        known = {name: settings[name] for name in ("state_dim", "dt_min", "dt_max")}
-        if system in OF_S5:
-            known["blocks"] = settings["blocks"]
-            known["state_dim"] *= settings["blocks"]
+        arguments = {name: settings[name] for name in ("state_dim", "dt_min", "dt_max")}
+        if system in S5_SYSTEMS:
+            arguments["blocks"] = settings["blocks"]
+            arguments["state_dim"] *= settings["blocks"]
         inputs = masked_inputs(1)
         x, mask = Rescaling(self.scale)(inputs["inputs"]), inputs["padding_mask"]
         x = Dense(settings["hidden_dim"], name="input_dense")(x)
         block = SSMBlock if settings["residual"] else DirectBlock
         blocks = []
         for i in range(settings["num_layers"]):
-            mixer = MIXERS[system](seed=seed + i, **known)
+            mixer = MIXERS[system](seed=seed + i, **arguments)
             blocks.append(block(mixer, dropout=settings["dropout"], name=f"ssm_block_{i}"))
             x = blocks[-1](x, mask=mask)
         for mixer in (block.mixer for block in blocks):
             if not settings["residual"]:
                 mixer.D.assign(0 * mixer.D)
             for weight in mixer.trainable_weights:
-                slow = settings["frozen"] and weight.name in mixer.slow_weights
-                weight.trainable = not (slow or (weight is mixer.D and not settings["residual"]))
+                frozen = settings["frozen"] and weight.name in mixer.slow_weights
+                weight.trainable = not (frozen or (weight is mixer.D and not settings["residual"]))
         x = SequencePooling("mean")(x, mask=mask)
         return keras.Model(inputs, Dense(len(self.classes), name="logits")(x), name=system)
 

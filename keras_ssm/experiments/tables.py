@@ -15,7 +15,7 @@ def write_table(path: Path, rows: list[dict], columns: tuple[str, ...]) -> None:
 
 
 def add_rows(path: Path, rows: list[dict], columns: tuple, key: tuple[str, ...]) -> None:
-    """Writes rows into a CSV file, in place of those that are there of the same key."""
+    """Writes rows into a CSV file, in place of its rows with the same keys."""
     known = read_table(path) if path.is_file() else []
     replaced = {tuple(row[name] for name in key) for row in rows}
     others = [row for row in known if tuple(row[name] for name in key) not in replaced]
@@ -25,7 +25,7 @@ def add_rows(path: Path, rows: list[dict], columns: tuple, key: tuple[str, ...])
 def read_table(path: Path) -> list[dict]:
     """Reads a CSV file: whole numbers as int, others as float, the rest as str."""
     with open(path, newline="", encoding="utf-8") as file:
-        return [{k: _value(v) for k, v in row.items()} for row in csv.DictReader(file)]
+        return [{name: _value(text) for name, text in row.items()} for row in csv.DictReader(file)]
 
 
 def _value(text):

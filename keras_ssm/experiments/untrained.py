@@ -1,13 +1,13 @@
-"""What untrained layers make of a wave."""
+"""How loud untrained layers answer to a wave."""
 
 import keras
 import numpy as np
 
 from keras_ssm.checks import check_choice, check_positive
 from keras_ssm.experiments.fourier_noise import set_fourier_noise, with_fourier_noise
-from keras_ssm.experiments.ptd_recipe import MIXERS, OF_S5
+from keras_ssm.experiments.ptd_recipe import MIXERS, S5_SYSTEMS
 
-SYSTEMS = tuple(system for system in MIXERS if system not in OF_S5)
+SYSTEMS = tuple(system for system in MIXERS if system not in S5_SYSTEMS)
 
 
 def heard_waves(
@@ -46,7 +46,7 @@ def heard_waves(
         ```
     """
     check_positive(state_dim=state_dim, length=length, features=features)
-    found, silence = {}, np.zeros((8, length, features), "float32")
+    levels_of, silence = {}, np.zeros((8, length, features), "float32")
     for system in systems:
         check_choice("system", system, SYSTEMS)
         mixer = MIXERS[system](state_dim=state_dim, dt_min=dt_min, dt_max=dt_max, seed=seed)
@@ -58,5 +58,5 @@ def heard_waves(
         for frequency in frequencies:
             set_fourier_noise(noisy, float(frequency), 1.0, seed)
             levels.append(np.sqrt(np.mean(noisy.predict_on_batch(silence).astype("float64") ** 2)))
-        found[system] = np.array(levels)
-    return found
+        levels_of[system] = np.array(levels)
+    return levels_of

@@ -1,4 +1,4 @@
-"""What a preset is told by: pictures of what it does, its calibration, the cost of a step."""
+"""Descriptions of presets: pictures of what they do, their calibration, the cost of a step."""
 
 from keras_ssm.gallery.calibration import calibration_error
 from keras_ssm.gallery.costs import step_cost

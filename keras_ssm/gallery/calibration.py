@@ -12,8 +12,8 @@ class Calibration(NamedTuple):
 
     Fields:
         error: float. Expected calibration error: the mean distance of the two.
-        confidence: array `(bins,)`. Mean probability of the answers of each bin; NaN of none.
-        accuracy: array `(bins,)`. Share of them that was right; NaN of none.
+        confidence: array `(bins,)`. Mean probability of the answers in a bin; NaN if it is empty.
+        accuracy: array `(bins,)`. Share of right answers in a bin; NaN if it is empty.
         counts: integer array `(bins,)`.
     """
 
@@ -24,7 +24,7 @@ class Calibration(NamedTuple):
 
 
 def calibration_error(logits: np.ndarray, labels: np.ndarray, bins: int = BINS) -> Calibration:
-    """Returns the expected calibration error of a classifier, and what it is the mean of.
+    """Returns the expected calibration error of a classifier, and the bins that it is made of.
 
     The probability of the answer falls into one of `bins` equal parts of 0 to 1, those at an edge
     into the lower one. In each part the mean probability is compared with the share of right
@@ -62,13 +62,13 @@ def calibration_error(logits: np.ndarray, labels: np.ndarray, bins: int = BINS) 
     logits, labels = logits[labels >= 0], labels[labels >= 0]
     if not len(labels):
         raise ValueError("`labels` must have a class that counts. Received: none")
-    shares = np.exp(logits - logits.max(axis=1, keepdims=True))
-    shares /= shares.sum(axis=1, keepdims=True)
-    answers, right = shares.max(axis=1), shares.argmax(axis=1) == labels
-    places = np.clip(np.ceil(answers * bins - 1e-9).astype(int) - 1, 0, bins - 1)
-    counts = np.bincount(places, minlength=bins)
+    probabilities = np.exp(logits - logits.max(axis=1, keepdims=True))
+    probabilities /= probabilities.sum(axis=1, keepdims=True)
+    confidences, is_right = probabilities.max(axis=1), probabilities.argmax(axis=1) == labels
+    bin_numbers = np.clip(np.ceil(confidences * bins - 1e-9).astype(int) - 1, 0, bins - 1)
+    counts = np.bincount(bin_numbers, minlength=bins)
     with np.errstate(invalid="ignore"):
-        confidence = np.bincount(places, answers, bins) / counts
-        accuracy = np.bincount(places, right, bins) / counts
+        confidence = np.bincount(bin_numbers, confidences, bins) / counts
+        accuracy = np.bincount(bin_numbers, is_right, bins) / counts
     error = np.nansum(np.abs(confidence - accuracy) * counts) / len(labels)
     return Calibration(float(error), confidence, accuracy, counts)

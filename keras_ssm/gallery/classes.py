@@ -5,23 +5,23 @@ import numpy as np
 from keras_ssm.gallery.calibration import calibration_error
 from keras_ssm.plotting import plot_answers, plot_confusion_matrix, plot_reliability
 
-PREFIXES = 60  # of a sequence, where the model does not stream
-TELLING = 0.02  # an expected calibration error from which on there is something to see
+PREFIXES = 60  # beginnings of a sequence that a model which does not stream reads
+VISIBLE_ERROR = 0.02  # the smallest calibration error that a picture shows
 
 
 def pictures(subject):
     """Three samples and the answers to them, the confusion matrix, and the calibration."""
     labels, logits = np.asarray(subject.part.y), subject.logits
-    found = logits.argmax(axis=-1)
+    answers = logits.argmax(axis=-1)
     names = list(subject.recipe.classes)
-    drawn = {"samples.png": _answers(subject, labels, found, names)}
-    drawn["confusion.png"] = (
-        plot_confusion_matrix(labels, found, names),
+    figures = {"samples.png": _answers(subject, labels, answers, names)}
+    figures["confusion.png"] = (
+        plot_confusion_matrix(labels, answers, names),
         "How often each class of the test part was taken for each other.",
     )
     calibration = calibration_error(logits, labels)
-    if calibration.error >= TELLING:
-        drawn["reliability.png"] = (
+    if calibration.error >= VISIBLE_ERROR:
+        figures["reliability.png"] = (
             plot_reliability(
                 calibration.confidence,
                 calibration.accuracy,
@@ -30,15 +30,15 @@ def pictures(subject):
             ),
             "How often answers of the test part are right, against the probability that they have.",
         )
-    return drawn
+    return figures
 
 
-def _answers(subject, labels, found, names):
-    rows = chosen(labels, found)
+def _answers(subject, labels, answers, names):
+    rows = chosen(labels, answers)
     samples = [np.asarray(subject.part.x[row]) for row in rows]
     titles = [
         f"{names[labels[row]]}"
-        + ("" if found[row] == labels[row] else f", taken for {names[found[row]]}")
+        + ("" if answers[row] == labels[row] else f", taken for {names[answers[row]]}")
         for row in rows
     ]
     preprocessor = getattr(subject.model, "preprocessor", None)
@@ -50,16 +50,16 @@ def _answers(subject, labels, found, names):
         shape=subject.recipe.picture_shape,
         sampling_rate=getattr(preprocessor, "sampling_rate", None),
     )
-    how = "after each step" if subject.streams else "of what was read so far"
-    wrong = ", the last of them a mistake" if found[rows[-1]] != labels[rows[-1]] else ""
-    return figure, f"Three samples of the test part{wrong}, and the probabilities {how}."
+    when = "after each step" if subject.streams else "of what was read so far"
+    mistake = ", the last of them a mistake" if answers[rows[-1]] != labels[rows[-1]] else ""
+    return figure, f"Three samples of the test part{mistake}, and the probabilities {when}."
 
 
-def chosen(labels, found, count=3):
+def chosen(labels, answers, count=3):
     """Numbers of the first right answers of different classes, and of the first wrong one."""
-    wrong = np.flatnonzero(found != labels)[:1]
+    wrong = np.flatnonzero(answers != labels)[:1]
     right, seen = [], set()
-    for row in np.flatnonzero(found == labels):
+    for row in np.flatnonzero(answers == labels):
         if len(right) == count - len(wrong):
             break
         if labels[row] not in seen:
@@ -78,5 +78,5 @@ def _after_each_step(subject, sample):
 
 def softmax(logits):
     """Probabilities of logits, along the last axis."""
-    shares = np.exp(np.asarray(logits, "float64") - np.max(logits, axis=-1, keepdims=True))
-    return shares / shares.sum(axis=-1, keepdims=True)
+    powers = np.exp(np.asarray(logits, "float64") - np.max(logits, axis=-1, keepdims=True))
+    return powers / powers.sum(axis=-1, keepdims=True)

@@ -13,8 +13,8 @@ from keras_ssm.models.forecasting.reading import Reading
 from keras_ssm.models.saving.preset_loading import load_model
 from keras_ssm.training.results import origin
 
-STEPS, WARM = 200, 20
-LONGEST = 2.0  # seconds
+STEPS, WARM_UP = 200, 20
+LONGEST = 2.0  # seconds, after which no further step is timed
 
 
 def step_cost(model: keras.Model, sample: np.ndarray) -> dict:
@@ -38,7 +38,7 @@ def step_cost(model: keras.Model, sample: np.ndarray) -> dict:
         ```
     """
     step, parts = _by_update(model, sample) if updates(model) else _by_stream(model)
-    for _ in range(WARM):
+    for _ in range(WARM_UP):
         step(sample)
     # Processor time, so that other programs disturb little.
     seconds, began = [], time.process_time()
@@ -46,22 +46,22 @@ def step_cost(model: keras.Model, sample: np.ndarray) -> dict:
         start = time.process_time()
         step(sample)
         seconds.append(time.process_time() - start)
-    found = origin()
+    environment = origin()
     return {
         "microseconds": round(1e6 * float(np.median(seconds))),
         "state_bytes": int(sum(np.asarray(_array(part)).nbytes for part in parts().values())),
-        "backend": found["backend"],
-        "machine": found["machine"],
+        "backend": environment["backend"],
+        "machine": environment["machine"],
     }
 
 
 def updates(model: keras.Model) -> bool:
-    """Whether new rows come by `update`: to a forecaster of several series, whose units differ."""
+    """Whether a model reads new rows by `update`: a forecaster of series with different units."""
     return isinstance(model, SSMForecaster) and len(model.fitted["series"]) > 1
 
 
 def _by_stream(model):
-    stream, read = model.stream(), itertools.count(1)
+    stream, steps_read = model.stream(), itertools.count(1)
     lengths = [
         block.mixer.softmax_length
         for block in model.backbone.blocks
@@ -70,7 +70,7 @@ def _by_stream(model):
     longest = min(filter(None, lengths), default=None)
 
     def step(sample):
-        if longest is not None and next(read) % longest == 0:
+        if longest is not None and next(steps_read) % longest == 0:
             stream.reset()
         return stream(sample)
 
@@ -86,9 +86,9 @@ def in_eight_bits(subject: Subject) -> dict:
     """Returns the main score of a preset after `quantize("int8")`: its `metric` and `value`."""
     model = load_model(subject.directory)
     model.quantize("int8")
-    found = subject.recipe.score(model, subject.part, subject.settings)
-    metric = next(iter(found))
-    return {"metric": metric, "value": float(f"{found[metric]:.6g}")}
+    scores = subject.recipe.score(model, subject.part, subject.settings)
+    metric = next(iter(scores))
+    return {"metric": metric, "value": float(f"{scores[metric]:.6g}")}
 
 
 def _array(part):

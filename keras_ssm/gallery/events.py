@@ -15,15 +15,15 @@ def pictures(subject):
         return {}
     names = list(subject.recipe.classes)
     answers = [np.asarray(subject.model.stream()(x))[0] for x, _ in stretches]
-    drawn = {"samples.png": _stretches(subject, stretches, answers, names)}
+    figures = {"samples.png": _stretches(subject, stretches, answers, names)}
     labels = np.concatenate([labels for _, labels in stretches])
-    found = np.concatenate(answers).argmax(axis=-1)
-    drawn["confusion.png"] = (
-        plot_confusion_matrix(labels, found, names, normalize="true"),
+    classes = np.concatenate(answers).argmax(axis=-1)
+    figures["confusion.png"] = (
+        plot_confusion_matrix(labels, classes, names, normalize="true"),
         f"How often the steps of each class were taken for each other, in {len(stretches)} "
         "sequences of the test part. Classes of neighbouring steps count as mistakes here.",
     )
-    return drawn
+    return figures
 
 
 def _stretches(subject, stretches, answers, names):
@@ -51,7 +51,7 @@ def _stretches(subject, stretches, answers, names):
 
 
 def _middle(labels):
-    """A step behind the first event of the rarest class, so that it stands in the middle."""
+    """The end of a stretch that has the first event of the rarest class in its middle."""
     classes, counts = np.unique(labels, return_counts=True)
-    place = int(np.flatnonzero(labels == classes[counts.argmin()])[0])
-    return min(len(labels), max(SHOWN, place + SHOWN // 2))
+    event = int(np.flatnonzero(labels == classes[counts.argmin()])[0])
+    return min(len(labels), max(SHOWN, event + SHOWN // 2))

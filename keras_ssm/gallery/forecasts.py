@@ -8,7 +8,7 @@ from keras_ssm.forecasting import Naive, SeasonalNaive
 from keras_ssm.plotting import plot_step_errors
 from keras_ssm.plotting.figures import subplots
 
-WINDOWS = 60  # over which an error curve is the mean
+WINDOWS = 60  # an error curve is the mean over so many
 LEVEL = 80  # percent
 
 
@@ -21,20 +21,20 @@ def _windows(subject):
     model, part = subject.model, subject.part
     horizon = model.horizon
     figure, axes = subplots(3, 1, figsize=(8.5, 5.6))
-    for number, axis in enumerate(axes.ravel()):
-        data = np.asarray(part.data[number * (len(part.data) - 1) // 2])
-        end = len(data) - part.rows + number * max(0, part.rows - horizon) // 2
-        variable = number * (data.shape[1] - 1) // 2
+    for window, axis in enumerate(axes.ravel()):
+        data = np.asarray(part.data[window * (len(part.data) - 1) // 2])
+        end = len(data) - part.rows + window * max(0, part.rows - horizon) // 2
+        variable = window * (data.shape[1] - 1) // 2
         forecast = model.predict(data[:end], levels=LEVEL)
         past = np.arange(max(0, end - 2 * horizon), end)
         steps = np.arange(end, end + horizon)
         low, high = (forecast[f"{side}-{LEVEL}"][:, variable] for side in ("lo", "hi"))
         axis.plot(past, data[past, variable], color="0.35", linewidth=0.9, label="history")
         axis.fill_between(steps, low, high, color="C0", alpha=0.2, linewidth=0, label=f"{LEVEL} %")
-        came = data[end : end + horizon, variable]
-        axis.plot(steps, came, color="0.35", linewidth=0.9, linestyle=":", label="what came")
+        actual = data[end : end + horizon, variable]
+        axis.plot(steps, actual, color="0.35", linewidth=0.9, linestyle=":", label="what came")
         axis.plot(steps, forecast["mean"][:, variable], color="C0", label="forecast")
-        series = f"series {number * (len(part.data) - 1) // 2 + 1}, " * (len(part.data) > 1)
+        series = f"series {window * (len(part.data) - 1) // 2 + 1}, " * (len(part.data) > 1)
         axis.set_title(f"{series}variable {variable + 1}", loc="left", fontsize=9)
         axis.tick_params(labelsize=8)
         axis.margins(x=0.01)
@@ -54,13 +54,15 @@ def _errors(subject):
     while math.gcd(step, recipe.season) > 1:  # windows begin at every hour of the day
         step -= 1
     windows = min(2 * WINDOWS, (part.rows - model.horizon) // step + 1)
-    known = [np.asarray(x)[: len(x) - part.rows] for x in part.data]
-    others = {"last value": Naive(model.horizon)}
+    history = [np.asarray(x)[: len(x) - part.rows] for x in part.data]
+    baselines = {"last value": Naive(model.horizon)}
     if recipe.season > 1:
-        others[f"last season, {recipe.season} rows"] = SeasonalNaive(recipe.season, model.horizon)
+        baselines[f"last season, {recipe.season} rows"] = SeasonalNaive(
+            recipe.season, model.horizon
+        )
     curves = {"this preset": _curve(model, part.data, windows, step)}
-    for name, baseline in others.items():
-        baseline.fit(known)
+    for name, baseline in baselines.items():
+        baseline.fit(history)
         curves[name] = _curve(baseline, part.data, windows, step)
     figure = plot_step_errors(curves, xlabel="rows ahead", ylabel="mean square error")
     return figure, (
@@ -70,7 +72,7 @@ def _errors(subject):
 
 
 def _curve(model, data, windows, step):
-    found = model.backtest(data, windows=windows, step=step)
-    pairs = zip(found.forecasts["mean"], found.actual, strict=True)
-    errors = [(forecast - came) ** 2 for forecast, came in pairs]
+    backtest = model.backtest(data, windows=windows, step=step)
+    pairs = zip(backtest.forecasts["mean"], backtest.actual, strict=True)
+    errors = [(forecast - actual) ** 2 for forecast, actual in pairs]
     return np.nanmean(np.concatenate(errors), axis=(0, 2))

@@ -30,8 +30,8 @@ def pictures(
     Returns:
         Dict from the name of a file to a `matplotlib.figure.Figure`: `samples.png`, three test
         samples and what the model does on each, step by step; `confusion.png`, or `errors.png` of
-        forecasts and texts; `reliability.png` of classifiers whose probabilities say something
-        else than how often they are right; `learning.png`, where the preset has a `log.csv`.
+        forecasts and texts; `reliability.png` of classifiers whose probabilities differ
+        from how often they are right; `learning.png`, where the preset has a `log.csv`.
 
     Raises:
         ImportError: if matplotlib is not installed.
@@ -51,19 +51,19 @@ def pictures(
 
 def described(subject: Subject) -> "dict[str, tuple[Figure, str]]":
     """The figures of a preset, each with a sentence that says what it shows."""
-    found = {}
+    figures = {}
     if isinstance(subject.model, SSMForecaster):
-        found = forecasts.pictures(subject)
+        figures = forecasts.pictures(subject)
     elif isinstance(subject.model, SSMCausalLM):
-        found = texts.pictures(subject)
+        figures = texts.pictures(subject)
     elif subject.classifies:
-        found = classes.pictures(subject)
+        figures = classes.pictures(subject)
     elif subject.has_classes:
-        found = events.pictures(subject)
+        figures = events.pictures(subject)
     if (subject.directory / LOG_FILE).is_file():
         figure = plot_learning_curves(subject.directory / LOG_FILE)
-        found[LEARNING] = figure, f"Loss and scores over the epochs of training.{_kept(subject)}"
-    return found
+        figures[LEARNING] = figure, f"Loss and scores over the epochs of training.{_kept(subject)}"
+    return figures
 
 
 def _kept(subject):

@@ -34,8 +34,8 @@ class Run(NamedTuple):
     @property
     def preset(self) -> Path | None:
         """Directory of the preset that the run left; `None` of a baseline."""
-        found = [path.parent for path in self.directory.glob(f"*/{presets.PRESET_FILE}")]
-        return found[0] if found else None
+        directories = [path.parent for path in self.directory.glob(f"*/{presets.PRESET_FILE}")]
+        return directories[0] if directories else None
 
 
 def find(places: Iterable[Path]) -> list[Run]:
@@ -55,18 +55,18 @@ def find(places: Iterable[Path]) -> list[Run]:
             "There must be a complete run, with its results.json. "
             f"Received: {', '.join(map(str, places)) or 'no directory'}"
         )
-    found = sorted(map(_run, files), key=lambda run: (run.name, run.results["seed"]))
-    for one, other in itertools.pairwise(found):
+    complete = sorted(map(_run, files), key=lambda run: (run.name, run.results["seed"]))
+    for one, other in itertools.pairwise(complete):
         if one.name != other.name:
             continue
         differing = _differing(one.results["settings"], other.results["settings"])
         if differing or one.results["seed"] == other.results["seed"]:
-            what = f"settings {', '.join(differing)}" if differing else "the same seed"
+            fault = f"settings {', '.join(differing)}" if differing else "the same seed"
             raise ValueError(
                 f"Runs of '{one.name}' must differ in the seed alone. "
-                f"Received: '{one.directory}' and '{other.directory}' with {what}"
+                f"Received: '{one.directory}' and '{other.directory}' with {fault}"
             )
-    return found
+    return complete
 
 
 def _run(file):

@@ -1,4 +1,4 @@
-"""A preset with the recipe and the data that it is looked at with."""
+"""A preset, with the recipe and the test data that describe it."""
 
 import functools
 from pathlib import Path
@@ -14,7 +14,7 @@ from keras_ssm.types import PathLike
 
 
 class Subject:
-    """A trained model, the test part of its recipe, and what it says of it.
+    """A trained model, the test part of its recipe, and the answers of the model.
 
     Args:
         preset: str or `Path`. A preset.

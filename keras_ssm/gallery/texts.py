@@ -21,16 +21,21 @@ def _passages(subject):
     figure, axes = subplots(3, 1, figsize=(8.5, 5.6))
     for axis, start in zip(axes.ravel(), _starts(ids, 3), strict=True):
         row = ids[start : start + PROMPT + SHOWN]
-        shares = softmax(np.asarray(model.predict(row[None, :-1], verbose=0))[0])[PROMPT - 1 :]
-        came = row[PROMPT:]
-        places = np.arange(len(came))
-        axis.bar(places, shares.max(axis=-1), color="0.85", label="most likely letter")
-        axis.bar(places, shares[places, came], color="C0", label="letter that came")
-        letters = [tokenizer.detokenize([int(i)]) for i in came]
-        best = [tokenizer.detokenize([int(i)]) for i in shares.argmax(axis=-1)]
-        shown = [f"{_mark(a)}\n{_mark(b)}" for a, b in zip(letters, best, strict=True)]
+        probabilities = softmax(np.asarray(model.predict(row[None, :-1], verbose=0))[0])[
+            PROMPT - 1 :
+        ]
+        actual = row[PROMPT:]
+        places = np.arange(len(actual))
+        axis.bar(places, probabilities.max(axis=-1), color="0.85", label="most likely letter")
+        axis.bar(places, probabilities[places, actual], color="C0", label="letter that came")
+        letters = [tokenizer.detokenize([int(i)]) for i in actual]
+        best = [tokenizer.detokenize([int(i)]) for i in probabilities.argmax(axis=-1)]
+        shown = [
+            f"{_mark(letter)}\n{_mark(likeliest)}"
+            for letter, likeliest in zip(letters, best, strict=True)
+        ]
         axis.set_xticks(places, shown, fontsize=8, family="monospace")
-        axis.set(ylim=(0, 1.02), xlim=(-0.7, len(came) - 0.3))
+        axis.set(ylim=(0, 1.02), xlim=(-0.7, len(actual) - 0.3))
         axis.tick_params(axis="y", labelsize=8)
         axis.spines[["top", "right"]].set_visible(False)
     axes[0, 0].legend(frameon=False, loc="upper left", bbox_to_anchor=(1.0, 1.0), fontsize=8)
@@ -47,8 +52,10 @@ def _costs(subject):
     rows = np.stack([ids[start : start + WINDOW + 1] for start in _starts(ids, WINDOWS)])
     costs = []
     for part in np.array_split(rows, max(1, len(rows) // 16)):
-        shares = softmax(np.asarray(model.predict(part[:, :-1], verbose=0)))
-        costs.append(-np.log2(np.take_along_axis(shares, part[:, 1:, None], axis=-1)[..., 0]))
+        probabilities = softmax(np.asarray(model.predict(part[:, :-1], verbose=0)))
+        costs.append(
+            -np.log2(np.take_along_axis(probabilities, part[:, 1:, None], axis=-1)[..., 0])
+        )
     curve = np.concatenate(costs).mean(axis=0)
     width = min(16, len(curve))
     smooth = curve[: len(curve) // width * width].reshape(-1, width).mean(axis=1).repeat(width)
@@ -69,5 +76,5 @@ def _starts(ids, count):
 
 
 def _mark(letter):
-    known = {" ": "␣", "\n": "↵"}
-    return known.get(letter, letter if letter.isprintable() else "·")
+    signs = {" ": "␣", "\n": "↵"}
+    return signs.get(letter, letter if letter.isprintable() else "·")

@@ -22,8 +22,8 @@ from keras_ssm.types import PathLike
 
 LARGEST = 2 * 2**20  # bytes of the weights of a preset in the package
 
-# What of a saved preset describes its files, and stays as it was saved.
-_OF_FILES = ("system", "backbone", "library_version", "task", "task_weights", "parameters")
+# Facts that saving a preset states about its files. They stay as they are.
+_SAVED_FACTS = ("system", "backbone", "library_version", "task", "task_weights", "parameters")
 
 
 def collect(
@@ -48,16 +48,16 @@ def collect(
             weights above 2 MiB.
     """
     directory = Path(directory).expanduser()
-    found = runs.find(places)
+    complete = runs.find(places)
     table = directory / results.RESULTS_FILE
-    rows = results.merged(results.read_results(table), [run.row for run in found])
-    for name in dict.fromkeys(run.name for run in found):
-        first = next(run for run in found if run.name == name)
+    rows = results.merged(results.read_results(table), [run.row for run in complete])
+    for name in dict.fromkeys(run.name for run in complete):
+        first = next(run for run in complete if run.name == name)
         seed = next(row["seed"] for row in results.sorted_rows(rows) if row["name"] == name)
         if first.preset is not None and first.row["seed"] == seed:
-            _bring(first, directory / name)
+            _install(first, directory / name)
     results.write_results(table, rows)
-    tasks = {results.task(run.row) for run in found}
+    tasks = {results.task(run.row) for run in complete}
     touched = [
         name
         for name in dict.fromkeys(row["name"] for row in results.read_results(table))
@@ -86,19 +86,19 @@ def redraw(
     """
     directory = Path(directory).expanduser()
     table = results.read_results(directory / results.RESULTS_FILE)
-    read = functools.cache(lambda recipe: recipes.get(recipe).read(Path(data).expanduser()))
+    splits_of = functools.cache(lambda recipe: recipes.get(recipe).read(Path(data).expanduser()))
     done = []
     for name in names:
-        made = presets.read(directory / name).get("recipe")
+        origin = presets.read(directory / name).get("recipe")
         rows = _rows_of(table, name)
-        if made is None or not rows:
+        if origin is None or not rows:
             raise ValueError(
                 f"Preset '{name}' must be made by a recipe and have a row in "
-                f"{results.RESULTS_FILE}. Received: preset.json with recipe={made}, "
+                f"{results.RESULTS_FILE}. Received: preset.json with recipe={origin}, "
                 f"{len(rows)} rows"
             )
-        recipe = recipes.get(made["recipe"])
-        part = recipe.arrange(read(made["recipe"]), made["settings"]).test
+        recipe = recipes.get(origin["recipe"])
+        part = recipe.arrange(splits_of(origin["recipe"]), origin["settings"]).test
         subject = Subject(directory / name, recipe, part)
         facts = facts_of(recipe, subject.settings, rows, part)
         dress(subject, facts | {"baselines": _baselines(recipe, table, rows[0])}, measure)
@@ -110,7 +110,7 @@ def _rows_of(table, name):
     return [row for row in table if row["name"] == name]
 
 
-def _bring(run, destination):
+def _install(run, destination):
     """Puts the preset of a run in its place, unless it is there."""
     size = weights_size(run.preset)
     if size > LARGEST:
@@ -120,8 +120,8 @@ def _bring(run, destination):
         )
     new = presets.verify(run.preset)
     with contextlib.suppress(ValueError):
-        there = presets.verify(destination)
-        if all(there["files"].get(name) == digest for name, digest in new["files"].items()):
+        present = presets.verify(destination)
+        if all(present["files"].get(name) == digest for name, digest in new["files"].items()):
             return
     with presets.writing(destination) as scratch:
         for name in new["files"]:
@@ -136,15 +136,15 @@ def _bring(run, destination):
 
 
 def dress(subject: Subject, facts: dict, measure: bool = False) -> None:
-    """Writes what a preset says of itself, and its pictures, in place of what it said before.
+    """Writes the facts, the card and the pictures of a preset anew.
 
     Args:
         subject: `Subject`.
-        facts: dict. What `preset.json` is to say beside what is found here.
+        facts: dict. Facts for `preset.json`, beside those that are measured here.
         measure: bool. Whether the time of a streamed step is measured anew. Defaults to `False`.
     """
     old, directory = subject.document, subject.directory
-    facts = {key: old[key] for key in _OF_FILES if key in old} | facts
+    facts = {key: old[key] for key in _SAVED_FACTS if key in old} | facts
     facts["size"] = weights_size(directory)
     if subject.classifies:
         error = calibration_error(subject.logits, subject.part.y, BINS).error
@@ -152,7 +152,7 @@ def dress(subject: Subject, facts: dict, measure: bool = False) -> None:
     if subject.has_classes:
         facts["int8"] = in_eight_bits(subject)
     if subject.streams or updates(subject.model):
-        # No measurement repeats to the digit: it is made anew where the weights are, or on demand.
+        # Measurements differ each time: an earlier one stays, unless a new one is asked for.
         kept = old.get("streaming") if not measure else None
         facts["streaming"] = kept or step_cost(subject.model, _one_step(subject))
     drawn = described(subject)
@@ -183,7 +183,7 @@ def _content(directory):
 def _one_step(subject):
     """One sample of the test part, as a stream takes it."""
     part = subject.part
-    if not isinstance(part, np.ndarray):  # whatever holds the sequences of a recipe
+    if not isinstance(part, np.ndarray):  # recipes hold their sequences under one of three names
         part = next(getattr(part, name) for name in ("x", "data", "signals") if hasattr(part, name))
         part = part[0]
     return np.asarray(part)[:1]
@@ -192,14 +192,14 @@ def _one_step(subject):
 def _baselines(recipe, table, own):
     """The baselines of the same task, in the order of the recipe."""
     task = results.task(own)
-    found = []
+    baselines = []
     for system in recipe.baselines:
         rows = [row for row in table if row["system"] == system and results.task(row) == task]
         if not rows:
             continue
         values = results.scores(rows)[rows[0]["metric"]]
         mean, _ = results.mean_and_spread(list(values.values()))
-        found.append(
+        baselines.append(
             {
                 "system": system,
                 "metric": rows[0]["metric"],
@@ -209,4 +209,4 @@ def _baselines(recipe, table, own):
                 "processor_seconds": float(rows[0]["processor_seconds"]),
             }
         )
-    return found
+    return baselines

@@ -7,7 +7,7 @@ AAMI_CLASSES = {
     "F": "F",  # fusion of a ventricular and a normal one
     "Q": "/fQ",  # paced, or unknown
 }
-_OF_SYMBOL = {symbol: name for name, symbols in AAMI_CLASSES.items() for symbol in symbols}
+_CLASS_OF_SYMBOL = {symbol: name for name, symbols in AAMI_CLASSES.items() for symbol in symbols}
 
 
 def aami_class(symbol: str) -> str | None:
@@ -27,4 +27,4 @@ def aami_class(symbol: str) -> str | None:
     Reference:
         ANSI/AAMI EC57, table 3; P. de Chazal et al. (2004), table I.
     """
-    return _OF_SYMBOL.get(symbol)
+    return _CLASS_OF_SYMBOL.get(symbol)

@@ -4,18 +4,18 @@ from keras_ssm.checks import check_number
 
 
 def match_events(found: np.ndarray, known: np.ndarray, tolerance: float) -> np.ndarray:
-    """Returns which of the events that were found are which of those that are known.
+    """Matches events that were found with known ones.
 
-    Each event is matched once at most. Of two that could be the same one the nearer is taken. For
-    heart beats the standard asks for a tolerance of 150 ms.
+    Each event is matched once at most. Where two events are within the tolerance of
+    one, the nearer is taken. For heart beats the standard asks for a tolerance of 150 ms.
 
     Args:
         found: array `(events,)`. Places of the events that were found, rising.
-        known: array `(events,)`. Places of those that are known, rising.
+        known: array `(events,)`. Places of the known events, rising.
         tolerance: float. Largest distance, in the same units.
 
     Returns:
-        Int array `(pairs, 2)`: the number of an event that was found, and of the known one.
+        Int array `(pairs, 2)`: the number of a found event, and that of the known one.
 
     Raises:
         ValueError: for places that do not rise.

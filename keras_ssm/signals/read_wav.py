@@ -22,7 +22,7 @@ class Recording(NamedTuple):
 
 
 def read_wav(path: PathLike) -> Recording:
-    """Reads a WAV file; with soundfile installed also FLAC, OGG, MP3 and what else it knows.
+    """Reads a WAV file; with soundfile installed also FLAC, OGG, MP3 and its other formats.
 
     Integers of 8 to 32 bits become floats from -1 to 1 by their full range. Floats stay.
 

@@ -9,8 +9,8 @@ from keras_ssm.checks import check_number
 def resample(x: np.ndarray, rate: float, new_rate: float) -> np.ndarray:
     """Brings a signal to another sampling rate, by a polyphase filter (`scipy.signal`).
 
-    What lies above half the lower rate is filtered out first. Ends are continued by a line, so
-    that an offset makes no step there.
+    Frequencies above half the lower rate are filtered out first. Both ends of the signal are
+    continued by a straight line, so that an offset makes no step there.
 
     Args:
         x: array `(length,)` or `(length, features)`. Time is the first axis.
@@ -42,8 +42,8 @@ def resample(x: np.ndarray, rate: float, new_rate: float) -> np.ndarray:
     if rate == new_rate:
         return x
     ratio = _fraction(new_rate) / _fraction(rate)
-    near = ratio.limit_denominator(99_999)
-    if near.numerator > 99_999 or not math.isclose(near, ratio, rel_tol=1e-9):
+    closest = ratio.limit_denominator(99_999)
+    if closest.numerator > 99_999 or not math.isclose(closest, ratio, rel_tol=1e-9):
         raise ValueError(
             "`rate` and `new_rate` must have a ratio of two numbers below 100,000. "
             f"Received: rate={rate}, new_rate={new_rate}"
@@ -52,7 +52,7 @@ def resample(x: np.ndarray, rate: float, new_rate: float) -> np.ndarray:
 
     dtype = "float64" if x.dtype == "float64" else "float32"
     resampled = resample_poly(
-        x.astype("float64"), near.numerator, near.denominator, axis=0, padtype="line"
+        x.astype("float64"), closest.numerator, closest.denominator, axis=0, padtype="line"
     )
     return resampled.astype(dtype)
 

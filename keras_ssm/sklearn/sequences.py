@@ -21,7 +21,7 @@ def read_sequences(estimator, X, fitting):
         X: array `(cases, length)` or `(cases, length, channels)`, a list of arrays `(length,)` or
             `(length, channels)`, a data frame; with the layout of aeon channels come before
             length.
-        fitting: bool. Whether `fit` asks, which sets what later ones have to match.
+        fitting: bool. Whether `fit` calls. Later calls have to match its columns or channels.
 
     Raises:
         ValueError: for NaN, empty or unlike sequences, or other numbers of columns or channels.
@@ -76,8 +76,8 @@ def _shape(row):
 
 def _table(estimator, X, fitting):
     """A table as sequences of one channel."""
-    strict = fitting or getattr(estimator, "reads_tables_", True)
-    if strict:
+    checks_columns = fitting or getattr(estimator, "reads_tables_", True)
+    if checks_columns:
         array = validate_data(estimator, X, reset=fitting, dtype="numeric")
     else:
         array = check_array(X, dtype="numeric", input_name="X")
@@ -97,7 +97,7 @@ def _sequence(i, row, layout):
     if not np.isfinite(row.astype("float64")).all():
         raise ValueError(f"`X` must be finite. Received: NaN or infinity in case {i}")
     row = row[:, None] if row.ndim == 1 else row.T if layout == "aeon" else row
-    return row  # float32 only after a large mean was subtracted
+    return row  # in its own precision: only differences from a large mean fit into float32
 
 
 def _check_channels(estimator, channels):

@@ -52,7 +52,7 @@ class SSMClassifierEstimator(ClassifierMixin, SSMEstimator):
         verbose: int. As in `keras.Model.fit`. Defaults to `0`.
 
     Raises:
-        ValueError: from `fit`, for parameters, sequences or labels that are none.
+        ValueError: from `fit`, for invalid parameters, sequences or labels.
 
     Example:
         ```python
@@ -111,8 +111,8 @@ class SSMClassifierEstimator(ClassifierMixin, SSMEstimator):
 
     def predict(self, X: object) -> np.ndarray:
         """Returns the likeliest class of each sequence, as `fit` was given it."""
-        places = self.predict_proba(X).argmax(axis=1)
-        return self.classes_[places]
+        class_numbers = self.predict_proba(X).argmax(axis=1)
+        return self.classes_[class_numbers]
 
     def predict_proba(self, X: object) -> np.ndarray:
         """Returns the probability of each class, in the order of `classes_`, `(cases, classes)`."""
@@ -127,8 +127,8 @@ class SSMClassifierEstimator(ClassifierMixin, SSMEstimator):
         y = column_or_1d(y, warn=True)
         check_classification_targets(y)
         check_consistent_length(y, np.zeros(count))
-        self.classes_, numbers = np.unique(y, return_inverse=True)
-        return numbers
+        self.classes_, class_numbers = np.unique(y, return_inverse=True)
+        return class_numbers
 
     def strata(self, y):
         return y

@@ -20,7 +20,7 @@ OF_NAMED_SYSTEMS = ("state_dim", "dt_range", "bidirectional")
 
 
 class SSMEstimator(BaseEstimator):
-    """What the estimators share: parameters, inputs, a model, and how it is trained.
+    """Base of the estimators: checks of parameters, reading of inputs, and training.
 
     A derived class makes its model in `make_task` and reads its targets in `read_targets`.
     """
@@ -40,7 +40,7 @@ class SSMEstimator(BaseEstimator):
         raise NotImplementedError
 
     def strata(self, y):
-        """What a split keeps the shares of, or `None`."""
+        """Labels whose shares a split of the data keeps, or `None`."""
         return None
 
     def fit(self, X: object, y: object, sample_weight: object = None):
@@ -55,19 +55,19 @@ class SSMEstimator(BaseEstimator):
             The estimator.
 
         Raises:
-            ValueError: for parameters, sequences or targets that are none.
+            ValueError: for invalid parameters, sequences or targets.
         """
         self._check_parameters()
         rows = read_sequences(self, X, fitting=True)
         y = self.read_targets(y, len(rows))
         weights = self._weights(rows, y, sample_weight)
         seed = int(check_random_state(self.random_state).randint(2**31 - 1))
-        everything = np.concatenate(rows)
+        all_steps = np.concatenate(rows)
         self.input_mean_ = np.zeros(self.n_channels_)
         self.input_scale_ = np.ones(self.n_channels_)
         if self.standardize:
-            deviation = everything.std(axis=0, dtype="float64")
-            self.input_mean_ = everything.mean(axis=0, dtype="float64")
+            deviation = all_steps.std(axis=0, dtype="float64")
+            self.input_mean_ = all_steps.mean(axis=0, dtype="float64")
             self.input_scale_ = np.where(deviation > 0, deviation, 1.0)
         with _own_seed(seed):
             self.model_ = self._new_model(rows, y, seed)
@@ -82,12 +82,14 @@ class SSMEstimator(BaseEstimator):
     def _new_model(self, rows, y, seed):
         mixer = self.system
         if isinstance(mixer, str):
-            given = {"state_dim": self.state_dim, "seed": seed % 2**16}
+            settings = {"state_dim": self.state_dim, "seed": seed % 2**16}
             if self.bidirectional:
-                given["bidirectional"] = True
-            if self.dt_range != "auto" or not mixer.startswith("mamba"):  # whose dt the inputs say
-                given["dt_min"], given["dt_max"] = self._dt_range(rows)
-            mixer = make_mixer(mixer, **given)
+                settings["bidirectional"] = True
+            if self.dt_range != "auto" or not mixer.startswith(
+                "mamba"
+            ):  # the inputs set Mamba's dt
+                settings["dt_min"], settings["dt_max"] = self._dt_range(rows)
+            mixer = make_mixer(mixer, **settings)
         backbone = SSMBackbone(
             mixer,
             num_layers=self.num_layers,
@@ -112,27 +114,27 @@ class SSMEstimator(BaseEstimator):
                 stratify=self.strata(y),
                 random_state=seed,
             )
-            held_out = _picked(held_out_rows, inputs, y, weights)
-            inputs, y, weights = _picked(train, inputs, y, weights)
+            held_out = _select(held_out_rows, inputs, y, weights)
+            inputs, y, weights = _select(train, inputs, y, weights)
             stop = keras.callbacks.EarlyStopping(
                 "val_loss", patience=self.patience, restore_best_weights=True, mode="min"
             )
             callbacks.append(stop)
-        batch = min(self.batch_size, len(y))
-        steps = self.epochs * -(-len(y) // batch)
+        batch_size = min(self.batch_size, len(y))
+        steps = self.epochs * -(-len(y) // batch_size)
         rates = [cosine(rate, steps) for rate in (self.learning_rate, 0.1 * self.learning_rate)]
         self.model_.compile(ssm_optimizer(*rates, self.weight_decay))
         history = self.model_.fit(
             inputs,
             y,
             sample_weight=weights,
-            batch_size=batch,
+            batch_size=batch_size,
             epochs=self.epochs,
             validation_data=held_out,
             callbacks=callbacks,
             verbose=self.verbose,
         )
-        self.history_ = {name: list(map(float, v)) for name, v in history.history.items()}
+        self.history_ = {name: list(map(float, values)) for name, values in history.history.items()}
         self.n_iter_ = len(self.history_["loss"])
 
     def outputs(self, X):
@@ -162,15 +164,17 @@ class SSMEstimator(BaseEstimator):
             early_stopping=self.early_stopping,
         )
         defaults = inspect.signature(type(self)).parameters
-        given = {name: getattr(self, name) for name in OF_NAMED_SYSTEMS}
-        given = {name: value for name, value in given.items() if value != defaults[name].default}
-        if given and not isinstance(self.system, str):
+        changed = {name: getattr(self, name) for name in OF_NAMED_SYSTEMS}
+        changed = {
+            name: value for name, value in changed.items() if value != defaults[name].default
+        }
+        if changed and not isinstance(self.system, str):
             raise ValueError(
                 f"{', '.join(map(repr, OF_NAMED_SYSTEMS))} are settings of a system that is named: "
-                f"a layer has its own. Received: {given} with the layer {self.system!r}"
+                f"a layer has its own. Received: {changed} with the layer {self.system!r}"
             )
-        pair = isinstance(self.dt_range, (tuple, list)) and len(self.dt_range) == 2
-        if not pair and not (isinstance(self.dt_range, str) and self.dt_range == "auto"):
+        is_pair = isinstance(self.dt_range, (tuple, list)) and len(self.dt_range) == 2
+        if not is_pair and not (isinstance(self.dt_range, str) and self.dt_range == "auto"):
             raise ValueError(
                 "`dt_range` must be 'auto' or two numbers, the smallest and the largest. "
                 f"Received: dt_range={self.dt_range!r}"
@@ -186,17 +190,17 @@ class SSMEstimator(BaseEstimator):
                 )
 
 
-def _picked(rows, inputs, y, weights):
+def _select(rows, inputs, y, weights):
     return [inputs[i] for i in rows], y[rows], None if weights is None else weights[rows]
 
 
 @contextlib.contextmanager
 def _own_seed(seed):
-    """Seeds all that draws while a model is made and trained; NumPy and Python go on as before."""
-    before = random.getstate(), np.random.get_state()
+    """Seeds all random generators within; NumPy and Python then go on as if nothing was drawn."""
+    states = random.getstate(), np.random.get_state()
     try:
         keras.utils.set_random_seed(seed)
         yield
     finally:
-        random.setstate(before[0])
-        np.random.set_state(before[1])
+        random.setstate(states[0])
+        np.random.set_state(states[1])

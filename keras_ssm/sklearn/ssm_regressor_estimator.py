@@ -47,7 +47,7 @@ class SSMRegressorEstimator(RegressorMixin, SSMEstimator):
         verbose: int. As in `keras.Model.fit`. Defaults to `0`.
 
     Raises:
-        ValueError: from `fit`, for parameters, sequences or targets that are none.
+        ValueError: from `fit`, for invalid parameters, sequences or targets.
 
     Example:
         ```python

@@ -38,7 +38,7 @@ def choices() -> dict[str, Choice]:
         ```
     """
     known = {name: info for name, info in presets.list_presets().items() if info["source"] != "hub"}
-    drawing = {name: _of_drawings(info) for name, info in known.items()}
+    drawing = {name: _suits_drawings(info) for name, info in known.items()}
     sound = {name: _recipe(info) == "spoken_digits" for name, info in known.items()}
     return {
         DRAWING: Choice(
@@ -57,8 +57,8 @@ def side(document: dict) -> int:
     return 28 if _recipe(document) == "sequential_mnist" else 8
 
 
-def _of_drawings(info):
-    """How well a preset suits the tab, 0 for not at all."""
+def _suits_drawings(info):
+    """How well a preset suits the tab for drawings; 0 for not at all."""
     settings = info.get("recipe", {}).get("settings", {})
     if _recipe(info) == "sequential_mnist":
         return 0 if settings.get("permuted") or settings.get("bidirectional") else 2
@@ -69,10 +69,10 @@ def _recipe(info):
     return info.get("recipe", {}).get("recipe")
 
 
-def _ordered(known, suits):
+def _ordered(known, suitability):
     def key(name):
         system = known[name].get("system")
         place = _SYSTEMS.index(system) if system in _SYSTEMS else len(_SYSTEMS)
-        return -suits[name], place, name
+        return -suitability[name], place, name
 
-    return tuple(sorted((name for name, value in suits.items() if value), key=key))
+    return tuple(sorted((name for name, value in suitability.items() if value), key=key))

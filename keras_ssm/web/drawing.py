@@ -7,9 +7,9 @@ import numpy as np
 from keras_ssm.models import SSMClassifier
 from keras_ssm.web.probabilities import softmax
 
-# Of each data set, by the side of its images: the darkest pixel, and the side of the box that the
-# ink fills. MNIST centres a box of 20 by its mass; the digits of 8 pixels fill all rows.
-DEEPEST = {8: 16, 28: 255}
+# For images of 8 and of 28 pixels a side: the darkest pixel, and the side of the box that the ink
+# fills. MNIST centres a box of 20 pixels by its mass. The digits of 8 pixels fill all rows.
+DARKEST = {8: 16, 28: 255}
 BOX = {8: 8, 28: 20}
 
 
@@ -36,8 +36,8 @@ def to_pixels(image: np.ndarray, side: int) -> np.ndarray:
     """
     from PIL import Image
 
-    if side not in DEEPEST:
-        raise ValueError(f"`side` must be one of {sorted(DEEPEST)}. Received: side={side}")
+    if side not in DARKEST:
+        raise ValueError(f"`side` must be one of {sorted(DARKEST)}. Received: side={side}")
     ink = _ink(image)
     rows, columns = (np.flatnonzero((ink > 0.2).any(axis=axis)) for axis in (1, 0))
     if not len(rows):
@@ -52,7 +52,7 @@ def to_pixels(image: np.ndarray, side: int) -> np.ndarray:
     top, left = (_start(small, axis, 4 * side, by_mass=side == 28) for axis in (0, 1))
     paper[top : top + small.shape[0], left : left + small.shape[1]] = small
     pixels = paper.reshape(side, 4, side, 4).mean(axis=(1, 3))
-    return np.round(DEEPEST[side] * pixels).astype("uint8")
+    return np.round(DARKEST[side] * pixels).astype("uint8")
 
 
 def watch(
@@ -77,17 +77,17 @@ def watch(
         assert probabilities.shape == (64, 10)
         ```
     """
-    stream, found = model.stream(), []
+    stream, answers = model.stream(), []
     for piece in np.array_split(np.ravel(pixels), min(frames, np.size(pixels))):
-        found.append(softmax(stream(piece)[0]))
-        yield int(stream.steps[0]), np.concatenate(found)
+        answers.append(softmax(stream(piece)[0]))
+        yield int(stream.steps[0]), np.concatenate(answers)
 
 
 def shown(pixels: np.ndarray, read: int) -> np.ndarray:
     """A picture of the pixels in which those that are not read yet are pale, `(side, side, 3)`."""
     pixels = np.asarray(pixels)
     side = len(pixels)
-    grey = 255 - pixels / DEEPEST[side] * 255
+    grey = 255 - pixels / DARKEST[side] * 255
     picture = np.repeat(grey[..., None], 3, axis=-1)
     ahead = np.arange(side * side).reshape(side, side) >= read
     picture[ahead] = 0.25 * picture[ahead] + 0.75 * np.array([205, 214, 235])
@@ -105,8 +105,8 @@ def _ink(image):
     light = image.astype("float64") / 255
     if image.ndim == 2:
         return 1 - light
-    there = light[..., 3] if image.shape[2] == 4 else 1.0
-    return there * (1 - light[..., :3].mean(axis=-1))
+    opacity = light[..., 3] if image.shape[2] == 4 else 1.0
+    return opacity * (1 - light[..., :3].mean(axis=-1))
 
 
 def _start(small, axis, room, by_mass):

@@ -2,7 +2,7 @@
 
 import os
 
-# What a browser may load, by itself or because a script asks: from the page's own server alone.
+# A browser then loads from the page's own server only, also where a script asks for more.
 POLICY = (
     "default-src 'self' data: blob:; script-src 'self' 'unsafe-inline' 'unsafe-eval' blob:; "
     "style-src 'self' 'unsafe-inline'; connect-src 'self' data: blob:; worker-src 'self' blob:"

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     import gradio
 
 TABLE = "Forecast a table"
-WATCHED = 4.0  # seconds that reading a drawing takes at least, or nobody could follow it
+LEAST_SECONDS = 4.0  # for reading a drawing, so that a person can follow
 
 _INTRODUCTION = """\
 # keras_ssm
@@ -43,17 +43,17 @@ def page() -> "gradio.Blocks":
     gr = without_telemetry()
     import keras
 
-    found = choices()
-    kept = (1800, 1800)  # seconds from one look at old files to the next, and how old they become
-    with gr.Blocks(title="keras_ssm", analytics_enabled=False, delete_cache=kept) as blocks:
+    choice_of = choices()
+    file_ages = (1800, 1800)  # seconds between two searches for old files, and their greatest age
+    with gr.Blocks(title="keras_ssm", analytics_enabled=False, delete_cache=file_ages) as blocks:
         gr.Markdown(_INTRODUCTION.format(backend=keras.config.backend()))
         for title, build in ((DRAWING, _drawing), (SOUND, _sound)):
-            if found[title].presets:
+            if choice_of[title].presets:
                 with gr.Tab(title):
-                    build(gr, found[title].presets)
+                    build(gr, choice_of[title].presets)
         with gr.Tab(TABLE):
             _table(gr)
-        for choice in found.values():
+        for choice in choice_of.values():
             if not choice.presets:
                 gr.Markdown(choice.lacking)
         blocks.load(fn=None, js=pad.PREPARE)
@@ -127,7 +127,7 @@ def _read_drawing(drawn, preset):
         start = time.monotonic()
         picture = pad.picture(drawing.shown(pixels, read), f"{read} of {pixels.size} pixels read")
         yield picture, named(model, probabilities[-1]), None
-        time.sleep(max(0.0, WATCHED / frames - (time.monotonic() - start)))
+        time.sleep(max(0.0, LEAST_SECONDS / frames - (time.monotonic() - start)))
     answers = named(model, probabilities[-1])
     figure = plotting.plot_answers(
         [pixels.ravel()],
@@ -188,9 +188,9 @@ def _table(gr):
 def _forecast(path, horizon):
     if path is None:
         raise ValueError("Drop a CSV file first. Received: none")
-    found = table.forecast_table(path, int(horizon or 0))
-    figure = plotting.plot_forecast(found.data, found.forecast)
-    words = "\n\n".join([table.in_words(found.scores), *found.notes])
+    result = table.forecast_table(path, int(horizon or 0))
+    figure = plotting.plot_forecast(result.data, result.forecast)
+    words = "\n\n".join([table.in_words(result.scores), *result.notes])
     yield words, figure
 
 

@@ -3,8 +3,8 @@ import numpy as np
 
 def softmax(logits):
     """Probabilities of logits, along the last axis."""
-    shares = np.exp(np.asarray(logits, "float64") - np.max(logits, axis=-1, keepdims=True))
-    return shares / shares.sum(axis=-1, keepdims=True)
+    powers = np.exp(np.asarray(logits, "float64") - np.max(logits, axis=-1, keepdims=True))
+    return powers / powers.sum(axis=-1, keepdims=True)
 
 
 def named(model, probabilities):

@@ -95,14 +95,14 @@ def _check_content(repository):
 def _compare(repo_id, commit, token, files):
     """Downloads what was published into a fresh cache, and compares it byte by byte."""
     with tempfile.TemporaryDirectory() as scratch:
-        there = huggingface_hub.snapshot_download(
+        snapshot = huggingface_hub.snapshot_download(
             repo_id, repo_type="space", revision=commit, token=token, cache_dir=scratch
         )
         differ = [
             name
             for name, path in files.items()
-            if not (Path(there) / name).is_file()
-            or (Path(there) / name).read_bytes() != path.read_bytes()
+            if not (Path(snapshot) / name).is_file()
+            or (Path(snapshot) / name).read_bytes() != path.read_bytes()
         ]
     if differ:
         raise ValueError(

@@ -14,15 +14,15 @@ from keras_ssm.web.choice import choices
 PACKAGE = Path(__file__).resolve().parents[1]
 APP_FILE, REQUIREMENTS_FILE = "app.py", "requirements.txt"
 PYTHON = "3.12"
-GRADIO = "6.31.0"  # that of constraints.txt, with which the page was looked at
+GRADIO = "6.31.0"  # the version in constraints.txt, with which the page was tested
 
-# What the package and its extra `web` need beside that.
+# Requirements of the package and of its extra `web`, beside Gradio.
 NEEDS = (
     *("click", "huggingface-hub", "keras", "keras-hub", "matplotlib", "numpy", "pandas", "rich"),
     *("scipy", "tokenizers"),
 )
 
-# Of PyTorch the build for processors, which a Space without a GPU runs, is a tenth as large.
+# A Space without a GPU runs PyTorch's build for processors, which is a tenth as large.
 _INDEX = "--extra-index-url https://download.pytorch.org/whl/cpu"
 
 _README = """\
@@ -117,24 +117,28 @@ def requirements(backend: str) -> dict[str, str]:
     Raises:
         ValueError: for something that is not installed.
     """
-    found = {"gradio": GRADIO}
+    versions = {"gradio": GRADIO}
     for name in (*NEEDS, backend):
         try:
-            found[name] = importlib.metadata.version(name).partition("+")[0]
+            versions[name] = importlib.metadata.version(name).partition("+")[0]
         except importlib.metadata.PackageNotFoundError:
             raise ValueError(
                 "A Space states the version of everything that it needs, which must be installed: "
                 f"pip install 'keras-ssm[{backend},web]'. Received: no {name}"
             ) from None
-    return dict(sorted(found.items()))
+    return dict(sorted(versions.items()))
 
 
 def _sources(without):
     """The files of the package, but those below one folder and caches, relative to it."""
     for path in sorted(PACKAGE.rglob("*")):
-        inside = path.relative_to(PACKAGE)
-        if path.is_file() and "__pycache__" not in inside.parts and without not in inside.parents:
-            yield inside
+        relative = path.relative_to(PACKAGE)
+        if (
+            path.is_file()
+            and "__pycache__" not in relative.parts
+            and without not in relative.parents
+        ):
+            yield relative
 
 
 def _preset_files(directory):
@@ -147,12 +151,12 @@ def _preset_files(directory):
 
 def _published(documents):
     """The entry of the front matter by which the Hub links the presets that stand there."""
-    found = [
+    handles = [
         info["handle"].removeprefix(presets.SCHEME)
         for info in documents.values()
         if info["published"]
     ]
-    return "".join(["models:\n", *(f"  - {name}\n" for name in found)]) if found else ""
+    return "".join(["models:\n", *(f"  - {name}\n" for name in handles)]) if handles else ""
 
 
 def _listed(name, document):

@@ -73,13 +73,13 @@ def read_table(path: PathLike) -> Table:
 
     try:
         data = pd.read_csv(path)
-    except (OSError, UnicodeDecodeError, ValueError) as error:  # of pandas its own among them
+    except (OSError, UnicodeDecodeError, ValueError) as error:  # pandas' own errors are ValueErrors
         raise ValueError(f"`path` must be a CSV file. Received: '{path}': {error}") from error
     data, notes = _by_dates(data), []
     numbers = data.select_dtypes("number").astype("float64")
     numbers = numbers.loc[:, ~numbers.isna().all()]
-    if left := [str(name) for name in data.columns if name not in numbers.columns]:
-        notes.append(f"Left out, as they hold no numbers: {', '.join(left)}.")
+    if left_out := [str(name) for name in data.columns if name not in numbers.columns]:
+        notes.append(f"Left out, as they hold no numbers: {', '.join(left_out)}.")
     if numbers.shape[1] > MOST_COLUMNS:
         notes.append(f"The first {MOST_COLUMNS} of {numbers.shape[1]} columns are shown.")
     if len(numbers) > MOST_ROWS:
@@ -129,26 +129,26 @@ def forecast_table(
     horizon = min(48 if horizon is None else int(horizon), longest)
     if horizon < 1:
         raise ValueError(f"`horizon` must be at least 1. Received: horizon={horizon}")
-    held = max(count // 6, horizon)
-    lookback = min(96, (count - held) // 4)
+    held_out = max(count // 6, horizon)
+    lookback = min(96, (count - held_out) // 4)
     keras.utils.set_random_seed(seed)
     backbone = SSMBackbone(
         S4D(state_dim=32, seed=seed), num_layers=1, hidden_dim=32, prenorm=True, final_norm="layer"
     )
     model = SSMForecaster(backbone, lookback=lookback, horizon=horizon)
-    learned = table.data.iloc[:-held]
-    model.fit(learned, epochs=1, steps_per_epoch=steps, verbose=0)
+    training_rows = table.data.iloc[:-held_out]
+    model.fit(training_rows, epochs=1, steps_per_epoch=steps, verbose=0)
     levels = [level for level, _ in model.fitted["half_widths"] if level == LEVEL]
-    scores = model.evaluate(table.data, rows=held, levels=levels or None)
-    naive = Naive(horizon).fit(learned).evaluate(table.data, rows=held)
+    scores = model.evaluate(table.data, rows=held_out, levels=levels or None)
+    naive = Naive(horizon).fit(training_rows).evaluate(table.data, rows=held_out)
     forecast = model.predict(table.data, levels=levels or None)
-    found = {"rows": held, "mae": scores["mae"], "naive": naive["mae"]}
-    notes = [*table.notes, *_notes(model, count, held, lookback)]
+    measured = {"rows": held_out, "mae": scores["mae"], "naive": naive["mae"]}
+    notes = [*table.notes, *_notes(model, count, held_out, lookback)]
     if levels:
-        found["coverage"] = scores[f"coverage_{LEVEL}"]
+        measured["coverage"] = scores[f"coverage_{LEVEL}"]
     else:
         notes.append("The file is too short to say how wide an interval must be: there is none.")
-    return Forecast(table.data, forecast, found, notes)
+    return Forecast(table.data, forecast, measured, notes)
 
 
 def in_words(scores: dict[str, float]) -> str:
@@ -164,11 +164,11 @@ def in_words(scores: dict[str, float]) -> str:
     return text
 
 
-def _notes(model, count, held, lookback):
+def _notes(model, count, held_out, lookback):
     ridge = model.fitted["epoch"] == 0
     return [
         f"No preset knows your data: a small `SSMForecaster` was fitted on the first "
-        f"{count - held:,} rows of this file. It is a ridge regression on the last {lookback} "
+        f"{count - held_out:,} rows of this file. It is a ridge regression on the last {lookback} "
         "rows and a state-space branch that adds what it has learned. "
         + (
             "Training added nothing that helped on its validation part: this is the ridge "

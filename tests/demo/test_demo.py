@@ -44,15 +44,17 @@ def test_a_forecaster_of_the_electrocardiogram(forecaster, tmp_path, monkeypatch
 
 
 def test_errors_are_those_of_the_rows_that_came():
-    from keras_ssm.demo.ecg import KNOWN, errors
+    from keras_ssm.demo.ecg import UNIT_ROWS, errors
 
-    rows = np.random.default_rng(0).standard_normal((KNOWN + 50, 2))
+    rows = np.random.default_rng(0).standard_normal((UNIT_ROWS + 50, 2))
     forecasts = np.zeros((len(rows), 3, 2))
     for t in range(len(rows) - 3):
         forecasts[t] = rows[t + 1 : t + 4]  # what will come
     found = errors(forecasts, rows, (np.zeros(2), np.full(2, 2.0)))
     assert found["the preset"] == 0.0
-    expected = np.mean([rows[t + i] ** 2 for t in range(KNOWN, KNOWN + 48) for i in range(3)]) / 4
+    expected = (
+        np.mean([rows[t + i] ** 2 for t in range(UNIT_ROWS, UNIT_ROWS + 48) for i in range(3)]) / 4
+    )
     assert found["the mean of the first seconds"] == pytest.approx(expected)
 
 
