@@ -1,6 +1,7 @@
 """Keras layers of the state-space family."""
 
 from keras_ssm.layers.conv_encoder import ConvEncoder
+from keras_ssm.layers.delta_net import DeltaNet
 from keras_ssm.layers.discrete_system import DiscreteSystem
 from keras_ssm.layers.dss import DSS
 from keras_ssm.layers.kernel_layer import KernelLayer
@@ -37,6 +38,7 @@ __all__ = [
     "S5",
     "S5PTD",
     "ConvEncoder",
+    "DeltaNet",
     "DiscreteSystem",
     "KernelLayer",
     "LongConv",

@@ -4,9 +4,10 @@ from keras import ops
 
 from keras_ssm.checks import check_flags, check_number, check_positive
 from keras_ssm.initializers.mamba import step_bias
+from keras_ssm.layers.conv_mixer import stop_where_masked
 from keras_ssm.layers.exact_layers import rms
 from keras_ssm.layers.inference import applied, infer
-from keras_ssm.layers.mamba_mixer import MambaMixer, auto_rank, stop_where_masked
+from keras_ssm.layers.mamba_mixer import MambaMixer, auto_rank
 from keras_ssm.ops import backend
 from keras_ssm.ops.selective_scan import selective_scan, selective_step
 
@@ -126,7 +127,7 @@ class Mamba(MambaMixer):
     def build_system(self, features):
         inner, states = self.inner_features(features), self.state_dim
         self.rank_of_steps = auto_rank(features) if self.dt_rank == "auto" else self.dt_rank
-        self.build_projections(features, 2 * inner)
+        self.build_projections(features, 2 * inner, inner)
         self.x_proj = self.add_dense("x_proj", inner, self.rank_of_steps + 2 * states, False)
         self.dt_proj = self.add_dense("dt_proj", self.rank_of_steps, inner, False)
         steps = (self.dt_min, self.dt_max, self.dt_floor, self.rng)

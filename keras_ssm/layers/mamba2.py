@@ -4,8 +4,9 @@ from keras import ops
 
 from keras_ssm.checks import check_flags, check_number, check_positive
 from keras_ssm.initializers.mamba import step_bias
+from keras_ssm.layers.conv_mixer import joined, last_axis_as, stop_where_masked
 from keras_ssm.layers.exact_layers import rms
-from keras_ssm.layers.mamba_mixer import MambaMixer, stop_where_masked
+from keras_ssm.layers.mamba_mixer import MambaMixer
 from keras_ssm.ops import backend
 from keras_ssm.ops.ssd import ssd, ssd_step
 
@@ -164,7 +165,7 @@ class Mamba2(MambaMixer):
                 f"head_dim={self.head_dim}, num_groups={self.num_groups}, {inner} inner features"
             )
         channels = self.conv_channels(features)
-        self.build_projections(features, inner + channels + heads)
+        self.build_projections(features, inner + channels + heads, inner)
         steps = (self.dt_min, self.dt_max, self.dt_floor, self.rng)
         self.dt_bias = self.add_system_weight("dt_bias", step_bias(heads, *steps))
         A = self.rng.uniform(*self.A_range, size=heads)
@@ -191,11 +192,11 @@ class Mamba2(MambaMixer):
         by_group = (self.num_groups, self.state_dim)
         heads = (self.heads(self.features), self.head_dim)
         return (
-            _last_axis_as(x, heads),
+            last_axis_as(x, heads),
             dt,
             -ops.exp(self.tensor(self.A_log)),
-            _last_axis_as(B, by_group),
-            _last_axis_as(C, by_group),
+            last_axis_as(B, by_group),
+            last_axis_as(C, by_group),
             self._skip(),
         )
 
@@ -207,20 +208,20 @@ class Mamba2(MambaMixer):
         x, dt, *system = self._selected(convolved, dt)
         dt = stop_where_masked(dt, mask)
         y, state = ssd(x, dt, *system, initial_state=state, chunk_size=self.chunk_size)
-        return _joined(y), state
+        return joined(y), state
 
     def recur_step(self, convolved, dt, state):
         y, state = ssd_step(*self._selected(convolved, dt), state)
-        return _joined(y), state
+        return joined(y), state
 
-    def gated(self, y, gate):
+    def read_out(self, y, gate):
         """Norm and gate in float32; the result in the compute dtype."""
         gate = ops.silu(self.exact(gate))
         if not self.gated_norm:
             return ops.cast(y * gate, self.compute_dtype)
         y = y if self.norm_before_gate else y * gate
-        groups = _last_axis_as(y, (self.num_groups, y.shape[-1] // self.num_groups))
-        y = _joined(rms(groups, self.norm_epsilon)) * self.tensor(self.norm_scale)
+        groups = last_axis_as(y, (self.num_groups, y.shape[-1] // self.num_groups))
+        y = joined(rms(groups, self.norm_epsilon)) * self.tensor(self.norm_scale)
         return ops.cast(y * gate if self.norm_before_gate else y, self.compute_dtype)
 
     def get_config(self):
@@ -236,16 +237,6 @@ class Mamba2(MambaMixer):
             "norm_epsilon": self.norm_epsilon,
             "A_range": self.A_range,
         }
-
-
-def _last_axis_as(x, sizes):
-    """The last axis in two."""
-    return ops.reshape(x, (*ops.shape(x)[:-1], *sizes))
-
-
-def _joined(x):
-    """The last two axes in one."""
-    return ops.reshape(x, (*ops.shape(x)[:-2], x.shape[-2] * x.shape[-1]))
 
 
 def _check_pair(name, pair):

@@ -1,25 +1,13 @@
 import math
 
-import keras
 from keras import ops
 
-from keras_ssm.checks import check_flags, check_number, check_positive
-from keras_ssm.initializers.mamba import fan_in_uniform
-from keras_ssm.layers.exact_layers import Dense
-from keras_ssm.layers.inference import infer
-from keras_ssm.layers.sequence_mixer import SequenceMixer
-from keras_ssm.layers.step_mask import masked
-from keras_ssm.ops.causal_conv import causal_conv, causal_conv_step
+from keras_ssm.checks import check_number, check_positive
+from keras_ssm.layers.conv_mixer import ConvMixer
 
 
-class MambaMixer(SequenceMixer):
-    """What `Mamba` and `Mamba2` share: projections, a short convolution, a gate, their state.
-
-    A subclass says in `split` what the input projection holds, and in `recur` and `recur_step`
-    how the convolved part becomes an output.
-    """
-
-    lora_layers = ("in_proj", "out_proj")
+class MambaMixer(ConvMixer):
+    """What `Mamba` and `Mamba2` share: arguments, their number of inner features, a gate."""
 
     def __init__(
         self,
@@ -36,28 +24,18 @@ class MambaMixer(SequenceMixer):
         seed: int | None,
         **kwargs,
     ):
-        super().__init__(seed=seed, **kwargs)
-        check_positive(state_dim=state_dim, residual_layers=residual_layers)
+        super().__init__(conv_width, conv_bias, use_bias, residual_layers, seed, **kwargs)
+        check_positive(state_dim=state_dim)
         if inner_dim is not None:
             check_positive(inner_dim=inner_dim)
         check_number("expand", expand, low=0)
         check_number("dt_floor", dt_floor, low=0)
-        check_flags(conv_bias=conv_bias, use_bias=use_bias)
-        if not isinstance(conv_width, int) or conv_width < 2:
-            raise ValueError(
-                "`conv_width` must be an integer of at least 2. "
-                f"Received: conv_width={conv_width!r}"
-            )
         self.state_dim = state_dim
         self.expand = expand
         self.given_inner_dim = inner_dim
-        self.conv_width = conv_width
-        self.conv_bias = conv_bias
-        self.use_bias = use_bias
         self.dt_min = dt_min
         self.dt_max = dt_max
         self.dt_floor = dt_floor
-        self.residual_layers = residual_layers
 
     def inner_features(self, features):
         """Features between the two projections."""
@@ -69,81 +47,7 @@ class MambaMixer(SequenceMixer):
             )
         return inner
 
-    def sequence_dtype(self, x):
-        return self.compute_dtype
-
-    def state_shape(self, features):
-        channels = self.conv_channels(features)
-        return {"conv": (self.conv_width - 1, channels), "ssm": self.ssm_shape(features)}
-
-    def build_projections(self, features, width):
-        """Adds both projections and the convolution; `width` is that of the first."""
-        self.rng = self.make_rng()
-        inner, channels = self.inner_features(features), self.conv_channels(features)
-        self.in_proj = self.add_dense("in_proj", features, width, self.use_bias)
-        kernel = fan_in_uniform((self.conv_width, channels), self.conv_width, self.rng)
-        self.conv_kernel = self._add_values("conv_kernel", kernel)
-        self.conv_bias_weight = None
-        if self.conv_bias:
-            bias = fan_in_uniform((channels,), self.conv_width, self.rng)
-            self.conv_bias_weight = self._add_values("conv_bias", bias)
-        self.out_proj = self.add_dense(
-            "out_proj", inner, features, self.use_bias, scale=self.residual_layers**-0.5
-        )
-
-    def add_dense(self, name, inputs, outputs, use_bias, scale=1.0):
-        """Adds a projection with PyTorch's initial values, which published models start from."""
-        values = {"kernel": scale * fan_in_uniform((inputs, outputs), inputs, self.rng)}
-        if use_bias:
-            values["bias"] = fan_in_uniform((outputs,), inputs, self.rng)
-        dense = Dense(
-            outputs,
-            use_bias=use_bias,
-            dtype=self.dtype_policy,
-            name=name,
-            **{f"{key}_initializer": _constant(value) for key, value in values.items()},
-        )
-        dense.build((None, inputs))
-        # Else the layer would hold its initial values in memory, twice as large as its weights.
-        dense.kernel_initializer = keras.initializers.GlorotUniform()
-        dense.bias_initializer = keras.initializers.Zeros()
-        if use_bias:
-            dense.bias.optimizer_group = "undecayed"
-        return dense
-
-    def _add_values(self, name, value):
-        return self.add_weight(name=name, shape=value.shape, initializer=_constant(value))
-
-    def evaluate(self, x, mask=None, initial_state=None, return_state=False):
-        gate, u, rest = self.split(self.in_proj(x))
-        if mask is not None:
-            u = masked(u, mask)  # the bias of the projection acts on masked steps too
-        before = None if initial_state is None else initial_state["conv"]
-        before = None if before is None else ops.cast(before, u.dtype)
-        u, last = causal_conv(u, *self._convolution(), before, mask)
-        ssm = None if initial_state is None else initial_state["ssm"]
-        y, ssm = self.recur(ops.silu(u), rest, mask, ssm)
-        y = self.out_proj(self.gated(y, gate))
-        return y, {"conv": ops.cast(last, self.system_dtype), "ssm": ssm}
-
-    def advance(self, x, state):
-        gate, u, rest = self.split(infer(self.in_proj, ops.cast(x, self.compute_dtype)))
-        u, last = causal_conv_step(u, *self._convolution(), ops.cast(state["conv"], u.dtype))
-        y, ssm = self.recur_step(ops.silu(u), rest, state["ssm"])
-        y = infer(self.out_proj, self.gated(y, gate))
-        return y, {"conv": ops.cast(last, self.system_dtype), "ssm": ssm}
-
-    def _convolution(self):
-        kernel = ops.cast(self.conv_kernel, self.compute_dtype)
-        if self.conv_bias_weight is None:
-            return kernel, None
-        return kernel, ops.cast(self.conv_bias_weight, self.compute_dtype)
-
-    def exact(self, x):
-        """x in the dtype of the recurrence."""
-        return ops.cast(x, self.system_dtype)
-
-    def gated(self, y, gate):
+    def read_out(self, y, gate):
         """The recurrence's output times its gate, in the compute dtype."""
         return ops.cast(y, self.compute_dtype) * ops.silu(gate)
 
@@ -153,27 +57,10 @@ class MambaMixer(SequenceMixer):
             "state_dim": self.state_dim,
             "expand": self.expand,
             "inner_dim": self.given_inner_dim,
-            "conv_width": self.conv_width,
-            "conv_bias": self.conv_bias,
-            "use_bias": self.use_bias,
             "dt_min": self.dt_min,
             "dt_max": self.dt_max,
             "dt_floor": self.dt_floor,
-            "residual_layers": self.residual_layers,
         }
-
-
-def _constant(value):
-    def initializer(shape, dtype=None):
-        exact = "float64" if dtype == "float64" else "float32"
-        return ops.cast(ops.convert_to_tensor(value.astype(exact)), dtype)
-
-    return initializer
-
-
-def stop_where_masked(dt, mask):
-    """Steps of 0 where a mask covers: the state stays as it is."""
-    return dt if mask is None else masked(dt, mask)
 
 
 def auto_rank(features):

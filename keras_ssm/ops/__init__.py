@@ -3,6 +3,7 @@
 from keras_ssm.ops.causal_conv import causal_conv
 from keras_ssm.ops.chunked import chunked
 from keras_ssm.ops.chunks import toeplitz
+from keras_ssm.ops.delta import delta_rule
 from keras_ssm.ops.dense_bank import DenseBank
 from keras_ssm.ops.diagonal_bank import DiagonalBank
 from keras_ssm.ops.discretize import bilinear, zoh
@@ -10,7 +11,14 @@ from keras_ssm.ops.dplr import dplr_bilinear, dplr_factors, dplr_kernel
 from keras_ssm.ops.fourier import fft_conv
 from keras_ssm.ops.growing_modes import growing_chunked
 from keras_ssm.ops.mimo import mimo
-from keras_ssm.ops.naive import convolve, naive, naive_dense, naive_mimo, naive_selective
+from keras_ssm.ops.naive import (
+    convolve,
+    naive,
+    naive_delta,
+    naive_dense,
+    naive_mimo,
+    naive_selective,
+)
 from keras_ssm.ops.powers import kernel, powers
 from keras_ssm.ops.recurrence import scan, state_passing
 from keras_ssm.ops.recurrent import low_rank_step, recurrent, step
@@ -24,6 +32,7 @@ __all__ = [
     "causal_conv",
     "chunked",
     "convolve",
+    "delta_rule",
     "dplr_bilinear",
     "dplr_factors",
     "dplr_kernel",
@@ -33,6 +42,7 @@ __all__ = [
     "low_rank_step",
     "mimo",
     "naive",
+    "naive_delta",
     "naive_dense",
     "naive_mimo",
     "naive_selective",

@@ -206,6 +206,34 @@ def naive_selective(x, dt, A, B, C, initial_state=None):
     return ops.stack(outputs, axis=1), h
 
 
+def naive_delta(q, k, v, beta, g=None, initial_state=None):
+    """Applies the delta rule, S <- exp(g) S, S <- S - beta k (k^T S - v^T), y = S^T q, by turns.
+
+    Args:
+        q: tensor `(batch, length, heads, key_dim)`.
+        k: tensor `(batch, length, corrections, heads, key_dim)`.
+        v: tensor `(batch, length, corrections, heads, value_dim)`.
+        beta: tensor `(batch, length, corrections, heads)`.
+        g: tensor `(batch, length, heads)` or `None` (0).
+        initial_state: tensor `(batch, heads, key_dim, value_dim)` or `None` (zero).
+
+    Returns:
+        Tuple `(y, state)`: `(batch, length, heads, value_dim)` and the last state.
+    """
+    S = initial_state
+    if S is None:
+        S = ops.zeros_like(k[:, 0, 0, :, :, None] * v[:, 0, 0, :, None])
+    outputs = []
+    for t in range(q.shape[1]):
+        S = S if g is None else ops.exp(g[:, t])[..., None, None] * S
+        for j in range(k.shape[2]):
+            key = k[:, t, j, :, :, None]
+            held = ops.sum(key * S, axis=-2, keepdims=True)
+            S = S - beta[:, t, j, :, None, None] * key * (held - v[:, t, j, :, None])
+        outputs.append(ops.sum(q[:, t, :, :, None] * S, axis=-2))
+    return ops.stack(outputs, axis=1), S
+
+
 def _readout(C, state, conjugates):
     y = ops.real(ops.sum(C * state[:, None], axis=-1))
     y = 2.0 * y if conjugates else y

@@ -1,0 +1,154 @@
+import keras
+from keras import ops
+
+from keras_ssm.checks import check_flags, check_positive
+from keras_ssm.initializers.mamba import fan_in_uniform
+from keras_ssm.layers.exact_layers import Dense
+from keras_ssm.layers.inference import infer
+from keras_ssm.layers.sequence_mixer import SequenceMixer
+from keras_ssm.layers.step_mask import masked
+from keras_ssm.ops.causal_conv import causal_conv, causal_conv_step
+
+
+class ConvMixer(SequenceMixer):
+    """A projection, a short convolution, a recurrence and a projection back.
+
+    A subclass says in `split` what the input projection holds, and in `recur` and `recur_step`
+    how the convolved part becomes an output, which `read_out` readies for the last projection.
+    """
+
+    lora_layers = ("in_proj", "out_proj")
+
+    def __init__(
+        self,
+        conv_width: int,
+        conv_bias: bool,
+        use_bias: bool,
+        residual_layers: int,
+        seed: int | None,
+        **kwargs,
+    ):
+        super().__init__(seed=seed, **kwargs)
+        check_positive(residual_layers=residual_layers)
+        check_flags(conv_bias=conv_bias, use_bias=use_bias)
+        if not isinstance(conv_width, int) or conv_width < 2:
+            raise ValueError(
+                "`conv_width` must be an integer of at least 2. "
+                f"Received: conv_width={conv_width!r}"
+            )
+        self.conv_width = conv_width
+        self.conv_bias = conv_bias
+        self.use_bias = use_bias
+        self.residual_layers = residual_layers
+
+    def sequence_dtype(self, x):
+        return self.compute_dtype
+
+    def state_shape(self, features):
+        channels = self.conv_channels(features)
+        return {"conv": (self.conv_width - 1, channels), "ssm": self.ssm_shape(features)}
+
+    def build_projections(self, features, width, inner):
+        """Adds both projections and the convolution.
+
+        Args:
+            features: int. Features of inputs and outputs.
+            width: int. Features that the first projection makes.
+            inner: int. Features that the second one reads.
+        """
+        self.rng = self.make_rng()
+        channels = self.conv_channels(features)
+        self.in_proj = self.add_dense("in_proj", features, width, self.use_bias)
+        kernel = fan_in_uniform((self.conv_width, channels), self.conv_width, self.rng)
+        self.conv_kernel = self._add_values("conv_kernel", kernel)
+        self.conv_bias_weight = None
+        if self.conv_bias:
+            bias = fan_in_uniform((channels,), self.conv_width, self.rng)
+            self.conv_bias_weight = self._add_values("conv_bias", bias)
+        self.out_proj = self.add_dense(
+            "out_proj", inner, features, self.use_bias, scale=self.residual_layers**-0.5
+        )
+
+    def add_dense(self, name, inputs, outputs, use_bias, scale=1.0):
+        """Adds a projection with PyTorch's initial values, which published models start from."""
+        values = {"kernel": scale * fan_in_uniform((inputs, outputs), inputs, self.rng)}
+        if use_bias:
+            values["bias"] = fan_in_uniform((outputs,), inputs, self.rng)
+        dense = Dense(
+            outputs,
+            use_bias=use_bias,
+            dtype=self.dtype_policy,
+            name=name,
+            **{f"{key}_initializer": _constant(value) for key, value in values.items()},
+        )
+        dense.build((None, inputs))
+        # Else the layer would hold its initial values in memory, twice as large as its weights.
+        dense.kernel_initializer = keras.initializers.GlorotUniform()
+        dense.bias_initializer = keras.initializers.Zeros()
+        if use_bias:
+            dense.bias.optimizer_group = "undecayed"
+        return dense
+
+    def _add_values(self, name, value):
+        return self.add_weight(name=name, shape=value.shape, initializer=_constant(value))
+
+    def evaluate(self, x, mask=None, initial_state=None, return_state=False):
+        gate, u, rest = self.split(self.in_proj(x))
+        if mask is not None:
+            u = masked(u, mask)  # the bias of the projection acts on masked steps too
+        before = None if initial_state is None else initial_state["conv"]
+        before = None if before is None else ops.cast(before, u.dtype)
+        u, last = causal_conv(u, *self._convolution(), before, mask)
+        ssm = None if initial_state is None else initial_state["ssm"]
+        y, ssm = self.recur(ops.silu(u), rest, mask, ssm)
+        y = self.out_proj(self.read_out(y, gate))
+        return y, {"conv": ops.cast(last, self.system_dtype), "ssm": ssm}
+
+    def advance(self, x, state):
+        gate, u, rest = self.split(infer(self.in_proj, ops.cast(x, self.compute_dtype)))
+        u, last = causal_conv_step(u, *self._convolution(), ops.cast(state["conv"], u.dtype))
+        y, ssm = self.recur_step(ops.silu(u), rest, state["ssm"])
+        y = infer(self.out_proj, self.read_out(y, gate))
+        return y, {"conv": ops.cast(last, self.system_dtype), "ssm": ssm}
+
+    def _convolution(self):
+        kernel = ops.cast(self.conv_kernel, self.compute_dtype)
+        if self.conv_bias_weight is None:
+            return kernel, None
+        return kernel, ops.cast(self.conv_bias_weight, self.compute_dtype)
+
+    def exact(self, x):
+        """x in the dtype of the recurrence."""
+        return ops.cast(x, self.system_dtype)
+
+    def get_config(self):
+        return {
+            **super().get_config(),
+            "conv_width": self.conv_width,
+            "conv_bias": self.conv_bias,
+            "use_bias": self.use_bias,
+            "residual_layers": self.residual_layers,
+        }
+
+
+def _constant(value):
+    def initializer(shape, dtype=None):
+        exact = "float64" if dtype == "float64" else "float32"
+        return ops.cast(ops.convert_to_tensor(value.astype(exact)), dtype)
+
+    return initializer
+
+
+def stop_where_masked(steps, mask):
+    """Step sizes, or what else drives a state, of 0 where a mask covers: the state stays."""
+    return steps if mask is None else masked(steps, mask)
+
+
+def last_axis_as(x, sizes):
+    """The last axis in several."""
+    return ops.reshape(x, (*ops.shape(x)[:-1], *sizes))
+
+
+def joined(x):
+    """The last two axes in one."""
+    return ops.reshape(x, (*ops.shape(x)[:-2], x.shape[-2] * x.shape[-1]))
