@@ -56,10 +56,10 @@ def benchmark(backends, names, methods, lengths, quick, full, seconds, out, **se
                 raise click.BadParameter(
                     f"{value} is none of {', '.join(map(str, known[option]))}", param_hint=option
                 )
-    chosen = [section for section in run.SECTIONS if full or sections[section]]
-    if not chosen:
-        chosen = ["layers", "memory"] if quick and memory.available() else ["layers"]
-    described, rows = machine.describe(), []
+    chosen_sections = [section for section in run.SECTIONS if full or sections[section]]
+    if not chosen_sections:
+        chosen_sections = ["layers", "memory"] if quick and memory.available() else ["layers"]
+    machine_facts, rows = machine.describe(), []
     earlier = _earlier(out)
     job = {
         "shapes": [shape for shape in shapes if not lengths or shape[1] in lengths],
@@ -72,13 +72,13 @@ def benchmark(backends, names, methods, lengths, quick, full, seconds, out, **se
     path = None if out is None else records.new_path(out, date, backends)
 
     def save():
-        """After every row: what was measured stays, however the command ends."""
-        this = records.Run(described, _command(), date, time.perf_counter() - start, rows)
-        records.write(path, this)
-        groups = records.by_machine([*earlier, this])
+        """Runs after every row, so that rows stay if the command is interrupted."""
+        current = records.Run(machine_facts, _command(), date, time.perf_counter() - start, rows)
+        records.write(path, current)
+        groups = records.by_machine([*earlier, current])
         with writing_file(out / "benchmark.md") as scratch:
             scratch.write_text(report.markdown(groups))
-        return next(group for group in groups if this in group)
+        return next(group for group in groups if current in group)
 
     with Progress(SpinnerColumn(), *Progress.get_default_columns()[:1], console=console) as bar:
         task = bar.add_task("measuring", total=None)
@@ -90,7 +90,7 @@ def benchmark(backends, names, methods, lengths, quick, full, seconds, out, **se
                 save()
 
         try:
-            run.run(chosen, backends, keep, **job)
+            run.run(chosen_sections, backends, keep, **job)
         except RuntimeError as error:
             raise click.ClickException(str(error)) from None
     for table in report.tables(rows):
@@ -100,7 +100,7 @@ def benchmark(backends, names, methods, lengths, quick, full, seconds, out, **se
 
 
 def _installed(backends):
-    """The backends asked for, which must be there, or all that are."""
+    """The chosen backends, which must be installed; without a choice all installed ones."""
     check_installed(*backends)
     installed = backends or [name for name in BACKENDS if importlib.util.find_spec(name)]
     if not installed:
@@ -126,10 +126,10 @@ def _measured(row):
 
 def _command():
     arguments = iter(sys.argv[1:])
-    shown = []
+    words = []
     for argument in arguments:  # the folder does not change what is measured
         if argument == "--out":
             next(arguments, None)
         elif not argument.startswith("--out="):
-            shown.append(argument)
-    return shlex.join(["keras-ssm", *shown])
+            words.append(argument)
+    return shlex.join(["keras-ssm", *words])

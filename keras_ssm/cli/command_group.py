@@ -1,4 +1,4 @@
-"""Commands that end in one line, not in a traceback, where a machine is not as they need it."""
+"""Commands that end in one line, without a traceback, where something is not installed or fails."""
 
 import contextlib
 import errno
@@ -26,7 +26,7 @@ EXTRAS = {
 
 
 class CommandGroup(click.Group):
-    """A group of commands for which missing libraries and failing outputs are no accident."""
+    """A group of commands that says in one line which library is missing or which output fails."""
 
     def invoke(self, context):
         try:
@@ -35,16 +35,16 @@ class CommandGroup(click.Group):
             raise click.ClickException(explain_missing(error)) from error
         except OSError as error:
             if error.errno == errno.EPIPE:
-                raise  # nobody reads: click ends without a message
+                raise  # the reader has gone: click ends without a message
             raise click.ClickException(_one_line(error)) from error
 
     def main(self, *args, **kwargs):
         try:
             return super().main(*args, **kwargs)
         except OSError as error:  # while an error message is printed
-            raise SystemExit(_failed(error)) from None
+            raise SystemExit(_report_failure(error)) from None
         finally:
-            # Flushed here: at its end Python would print the exception.
+            # Flushed here, since Python would print a traceback at its own end.
             codes = [_flush(stream) for stream in (sys.stdout, sys.stderr)]
             if any(codes):
                 raise SystemExit(max(codes))
@@ -86,7 +86,7 @@ def load_keras():
         problem = None
         if keras.config.backend() not in BACKENDS:
             problem = "a backend for which this package is not made"
-    except Exception as error:  # of whatever kind a backend raises
+    except Exception as error:  # backends raise errors of many kinds
         problem = _one_line(error)
     if problem is not None:
         chosen = os.environ.get("KERAS_BACKEND")
@@ -126,12 +126,12 @@ def _flush(stream):
         # Output that cannot be written must not be tried again.
         with contextlib.suppress(OSError, ValueError):
             os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
-        return _failed(error)
+        return _report_failure(error)
     return 0
 
 
-def _failed(error):
-    """Says why an output failed, where somebody may read it; returns the exit code."""
+def _report_failure(error):
+    """Prints why an output failed, unless its reader has gone; returns the exit code."""
     if getattr(error, "errno", None) != errno.EPIPE:
         with contextlib.suppress(OSError, ValueError):
             print(f"Error: {_one_line(error)}", file=sys.stderr, flush=True)

@@ -42,12 +42,12 @@ def list_command(markdown):
     if markdown:
         click.echo(presets.markdown_table(), nl=False)
         return
-    known = _explained(presets.list_presets)
+    listed = _explained(presets.list_presets)
     table = Table(*presets.table.COLUMNS, "from")
-    for row, info in zip(presets.table.rows(known), known.values(), strict=True):
+    for row, info in zip(presets.table.rows(listed), listed.values(), strict=True):
         table.add_row(*row, _source(info))
     console.print(table)
-    if not any(info["published"] for info in known.values()):
+    if not any(info["published"] for info in listed.values()):
         console.print(
             f"None is published yet; on the Hub they will be hf://{presets.ORGANISATION}/<preset>."
         )
@@ -82,8 +82,8 @@ def info(name, revision):
             "score", f"{presets.table.score(entry)}\n[dim]{entry.get('command', '')}[/dim]"
         )
     for row in document.get("baselines", []):
-        shown = presets.table.shown(row["value"], row["metric"])
-        table.add_row(f"beside it, {row['system']}", f"{shown} {row['metric']}")
+        score = presets.table.shown(row["value"], row["metric"])
+        table.add_row(f"beside it, {row['system']}", f"{score} {row['metric']}")
     for line in presets.table.costs(document):
         table.add_row("cost", line)
     for key, value in document.get("data", {}).items():
@@ -240,8 +240,10 @@ def publish(preset_dir, repo_id, everything, organisation, show_card, space, bac
         raise click.UsageError("Name PRESET_DIR and REPO_ID, or --all.")
     jobs = [(preset_dir, repo_id)]
     if everything:
-        known = _explained(presets.list_presets)
-        jobs = [(name, f"{organisation}/{name}") for name, i in known.items() if i["handle"]]
+        listed = _explained(presets.list_presets)
+        jobs = [
+            (name, f"{organisation}/{name}") for name, facts in listed.items() if facts["handle"]
+        ]
     choose_backend(backend)
     failed = []
     for source, destination in jobs:
@@ -261,8 +263,8 @@ def _publish_space(repo_id, backend, settings):
     from keras_ssm.web import publish_space
 
     settings.pop("overwrite_card")
-    done = _explained(lambda: publish_space(repo_id, backend=backend, **settings))
-    for line in done.describe():
+    publication = _explained(lambda: publish_space(repo_id, backend=backend, **settings))
+    for line in publication.describe():
         console.print(line, highlight=False, markup=False)
 
 
@@ -308,7 +310,7 @@ def _published(name, found):
 
 
 def _settings(config):
-    """The configuration of a backbone and its mixer, without what Keras keeps for itself."""
+    """The configuration of a backbone and its mixer, without the entries that Keras adds."""
     mixer = config.get("mixer", {}).get("config", {})
     for prefix, values in (("", config), ("mixer ", mixer)):
         for key, value in values.items():

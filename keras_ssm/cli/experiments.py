@@ -58,11 +58,11 @@ def ptd_noise(settings, data, out, source, forms, systems, seeds, images, limit,
     load_keras()
     from keras_ssm import experiments
 
-    given = {name: value for name, value in (("forms", forms), ("systems", systems)) if value}
+    chosen = {name: value for name, value in (("forms", forms), ("systems", systems)) if value}
     try:
         rows = experiments.ptd_noise(
             *(data, out, source),
-            **given,
+            **chosen,
             seeds=seeds,
             overrides=dict(setting(text) for text in settings),
             images=images,
@@ -98,13 +98,18 @@ def playback_rate(sources, data, out, rates, limit, backend):
     from keras_ssm import experiments
 
     try:
-        given = {"rates": rates} if rates else {}
-        rows = experiments.playback_rate(sources, data, out, limit=limit, **given)
-        known = sorted({row["rate"] for row in rows})
-        table = Table("model", "reading", *map(str, known))
+        options = {"rates": rates} if rates else {}
+        rows = experiments.playback_rate(sources, data, out, limit=limit, **options)
+        measured_rates = sorted({row["rate"] for row in rows})
+        table = Table("model", "reading", *map(str, measured_rates))
         for source, reading in dict.fromkeys((row["source"], row["reading"]) for row in rows):
-            own = {r["rate"]: r for r in rows if (r["source"], r["reading"]) == (source, reading)}
-            scores = (f"{own[rate]['accuracy']:.3f}" if rate in own else "" for rate in known)
+            row_at = {
+                r["rate"]: r for r in rows if (r["source"], r["reading"]) == (source, reading)
+            }
+            scores = (
+                f"{row_at[rate]['accuracy']:.3f}" if rate in row_at else ""
+                for rate in measured_rates
+            )
             table.add_row(source, reading, *scores)
         console.print(table)
         experiments.plot_playback_rate(rows).savefig(out / "rates.png", dpi=100)

@@ -34,13 +34,13 @@ class TrainCommand(click.Command):
 
 def gathered(args):
     """Returns the words of a command with the numbers after `--seeds` as one word."""
-    found = []
+    words = []
     for word in args:
-        if word.isdecimal() and len(found) > 1 and found[-2] == "--seeds":
-            found[-1] = f"{found[-1]} {word}"
+        if word.isdecimal() and len(words) > 1 and words[-2] == "--seeds":
+            words[-1] = f"{words[-1]} {word}"
         else:
-            found.append(word)
-    return found
+            words.append(word)
+    return words
 
 
 def _listed():
@@ -104,33 +104,33 @@ def train(recipe, settings, system, data, out, seed, seeds, limit, no_test, resu
 
     try:
         overrides = dict(setting(text) for text in settings)
-        found = recipes.get(recipe)
-        system = system or next(iter(found.systems))
+        chosen = recipes.get(recipe)
+        system = system or next(iter(chosen.systems))
         words = ["keras-ssm", "train", recipe, "--system", system]
-        more = [*(["--limit", str(limit)] if limit else []), *["--no-test"] * no_test, *settings]
+        options = [*(["--limit", str(limit)] if limit else []), *["--no-test"] * no_test, *settings]
 
-        def command(*numbers):
-            return shlex.join([*words, *numbers, *more])
+        def command(*seed_words):
+            return shlex.join([*words, *seed_words, *options])
 
         folder = Path("runs") if out is None or not seeds else out
         table = results
-        done = []
+        finished = []
         for number in seeds or [seed or 0]:
-            place = folder / f"{recipe}-{system}-{number}" if seeds or out is None else out
-            done.append(
+            directory = folder / f"{recipe}-{system}-{number}" if seeds or out is None else out
+            finished.append(
                 training.train(
-                    *(found, system, data, place, number, overrides),
+                    *(chosen, system, data, directory, number, overrides),
                     command=command("--seed", str(number)),
                     limit=limit,
                     test=not no_test,
                 )
             )
-            table = results or place.parent / "results.csv"
-            training.append_rows(table, done[-1])
-            _show(done[-1], f"seed {number}")
-            console.print(f"written to {place}")
+            table = results or directory.parent / "results.csv"
+            training.append_rows(table, finished[-1])
+            _show(finished[-1], f"seed {number}")
+            console.print(f"written to {directory}")
         if seeds:
-            rows = training.summary(done, command("--seeds", *map(str, seeds)))
+            rows = training.summary(finished, command("--seeds", *map(str, seeds)))
             training.write_rows(table, rows)
             _show_summary(rows)
         console.print(f"scores in {table}")
@@ -173,9 +173,9 @@ def evaluate(preset, data, tolerance, backend):
     for metric, recorded, found in scores:
         table.add_row(metric, f"{recorded:.4f}", f"{found:.4f}")
     console.print(table)
-    # A score that is no number repeats nothing.
-    same = [abs(found - recorded) <= tolerance * abs(recorded) for _, recorded, found in scores]
-    if not all(same):
+    # NaN repeats nothing.
+    repeats = [abs(found - recorded) <= tolerance * abs(recorded) for _, recorded, found in scores]
+    if not all(repeats):
         raise click.ClickException(
             f"The scores must repeat within {tolerance:g} of those recorded. Received: others"
         )

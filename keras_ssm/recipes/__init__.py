@@ -40,8 +40,8 @@ def get(name: str) -> "Recipe":
 
 def summaries() -> dict[str, str]:
     """Returns the name of each recipe and what it says of itself, in one line."""
-    found = {}
+    lines = {}
     for name in NAMES:
         text = (Path(__path__[0]) / f"{name}.py").read_text(encoding="utf-8")
-        found[name] = ast.get_docstring(ast.parse(text)).splitlines()[0]
-    return found
+        lines[name] = ast.get_docstring(ast.parse(text)).splitlines()[0]
+    return lines

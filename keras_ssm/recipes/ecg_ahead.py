@@ -84,8 +84,8 @@ class ECGAhead(ForecastRecipe):
         first, second = steps * 60 // 100, steps * 80 // 100
         mean = signals[:, :first].mean(axis=1, keepdims=True)
         signals = (signals - mean) / signals[:, :first].std(axis=1, keepdims=True)
-        known = History([x[:second] for x in signals], second - first)
-        return Splits(known, known, History(list(signals), steps - second))
+        before_test = History([x[:second] for x in signals], second - first)
+        return Splits(before_test, before_test, History(list(signals), steps - second))
 
     def facts(self, system, settings):
         return {

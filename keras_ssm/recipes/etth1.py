@@ -83,8 +83,8 @@ class ETTh1(ForecastRecipe):
         with gzip.open(path, "rt", encoding="utf-8") as file:
             rows = np.loadtxt(file, delimiter=",", skiprows=1, usecols=range(1, 8))
         rows = (rows - rows[:TRAIN].mean(axis=0)) / rows[:TRAIN].std(axis=0)
-        known = History([rows[: TRAIN + VALIDATION]], VALIDATION)
-        return Splits(known, known, History([rows[: TRAIN + VALIDATION + TEST]], TEST))
+        before_test = History([rows[: TRAIN + VALIDATION]], VALIDATION)
+        return Splits(before_test, before_test, History([rows[: TRAIN + VALIDATION + TEST]], TEST))
 
     def preset_name(self, system, settings):
         horizon = settings["horizon"]

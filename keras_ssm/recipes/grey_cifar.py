@@ -32,8 +32,8 @@ DATA_LICENCE = (
     "authors state no licence"
 )
 
-# Settings that a baseline has not.
-OF_SYSTEMS = ("state_dim", "pooling", "ssm_learning_rate")
+# Settings that the baselines lack.
+SYSTEM_SETTINGS = ("state_dim", "pooling", "ssm_learning_rate")
 
 
 class GreyCIFAR(ClassificationRecipe):
@@ -66,8 +66,8 @@ class GreyCIFAR(ClassificationRecipe):
     }
     systems = {
         **S4_FAMILY,
-        "lstm": {"num_layers": 1, "learning_rate": 1e-3, **dict.fromkeys(OF_SYSTEMS)},
-        "cnn": {"bidirectional": None, "learning_rate": 1e-3, **dict.fromkeys(OF_SYSTEMS)},
+        "lstm": {"num_layers": 1, "learning_rate": 1e-3, **dict.fromkeys(SYSTEM_SETTINGS)},
+        "cnn": {"bidirectional": None, "learning_rate": 1e-3, **dict.fromkeys(SYSTEM_SETTINGS)},
     }
     baselines = ("lstm", "cnn")
 

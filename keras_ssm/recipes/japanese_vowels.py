@@ -35,8 +35,8 @@ DATA_LICENCE = (
 )
 
 
-# Settings that a baseline has not.
-OF_SYSTEMS = ("state_dim", "dt_min", "dt_max", "pooling", "ssm_learning_rate")
+# Settings that the baselines lack.
+SYSTEM_SETTINGS = ("state_dim", "dt_min", "dt_max", "pooling", "ssm_learning_rate")
 
 
 class JapaneseVowels(ClassificationRecipe):
@@ -67,7 +67,7 @@ class JapaneseVowels(ClassificationRecipe):
     }
     systems = {
         **S4_FAMILY,
-        "lstm": {"num_layers": 1, **dict.fromkeys(OF_SYSTEMS)},
+        "lstm": {"num_layers": 1, **dict.fromkeys(SYSTEM_SETTINGS)},
     }
     baselines = ("lstm",)
 

@@ -59,19 +59,21 @@ DATA_LICENCE = (
     "(2000), ODC-By 1.0"
 )
 
-# Settings that a baseline has not.
-OF_SYSTEMS = ("state_dim", "ssm_learning_rate", "encoder_width", "encoder_stride", "pooling")
+# Settings that the baselines lack.
+SYSTEM_SETTINGS = ("state_dim", "ssm_learning_rate", "encoder_width", "encoder_stride", "pooling")
 
 
 class Weighted(ShuffledRows):
-    """Rows weighed by their class: by its frequency to the power of `-balance`."""
+    """Rows whose weight is the frequency of their class to the power of `-balance`."""
 
     balance = 0.5
 
     def augment(self, x, y, rng):
-        frequent = np.bincount(self.part.y, minlength=int(self.part.y.max()) + 1) / self.part.size
-        weights = np.clip(frequent, 1e-3, None) ** -self.balance
-        weights /= (weights * frequent).sum()
+        frequencies = (
+            np.bincount(self.part.y, minlength=int(self.part.y.max()) + 1) / self.part.size
+        )
+        weights = np.clip(frequencies, 1e-3, None) ** -self.balance
+        weights /= (weights * frequencies).sum()
         return x, y, weights[y].astype("float32")
 
 
@@ -113,10 +115,10 @@ class MITBIH(ClassificationRecipe):
     }
     systems = {
         **S4_FAMILY,
-        "beat_cnn": {"learning_rate": 2e-3, "intervals": True, **dict.fromkeys(OF_SYSTEMS)},
+        "beat_cnn": {"learning_rate": 2e-3, "intervals": True, **dict.fromkeys(SYSTEM_SETTINGS)},
         "cnn": {
             **{"learning_rate": 2e-3, "intervals": False, "num_layers": 8, "hidden_dim": 40},
-            **dict.fromkeys(OF_SYSTEMS),
+            **dict.fromkeys(SYSTEM_SETTINGS),
         },
     }
     baselines = ("beat_cnn", "cnn")
@@ -141,16 +143,16 @@ class MITBIH(ClassificationRecipe):
         edges = [(0, 0), (before, after), (0, 0)]
         signal = np.pad(signal, edges, mode="edge")
         x = np.stack([signal[row[i], place[i] : place[i] + before + after] for i in beats])
-        if settings.get("intervals"):  # a baseline, which is told the times
+        if settings.get("intervals"):  # a baseline that reads the times
             x = _with_intervals(x, intervals, before)
         y = np.array([self.classes.index(name) for name in names[beats]])
         share = place[beats] / data["signal"].shape[1]
         if settings["split"] == "time":
-            third = np.digitize(share, [0.6, 0.8])
+            part_numbers = np.digitize(share, [0.6, 0.8])
         else:
             learned = np.isin(record[beats], LEARNED)
-            third = np.where(learned, (share >= 0.8).astype(int), 2)
-        return Splits(*(Part(x[third == i], y[third == i]) for i in range(3)))
+            part_numbers = np.where(learned, (share >= 0.8).astype(int), 2)
+        return Splits(*(Part(x[part_numbers == i], y[part_numbers == i]) for i in range(3)))
 
     def make_model(self, system, seed, settings):
         if system in self.baselines:
@@ -172,12 +174,12 @@ class MITBIH(ClassificationRecipe):
         model.compile(optimizer=optimizer, loss=loss, metrics=[])  # an accuracy would mislead
 
     def score(self, model, part, settings):
-        found = self.logits(model, part, settings).argmax(axis=1)
+        answers = self.logits(model, part, settings).argmax(axis=1)
         scores, all_f1 = {}, []
         for i, name in enumerate(self.classes[:SCORED]):
-            right = float(((found == i) & (part.y == i)).sum())
-            sensitivity = right / max(1, int((part.y == i).sum()))
-            predictivity = right / max(1, int((found == i).sum()))
+            correct = float(((answers == i) & (part.y == i)).sum())
+            sensitivity = correct / max(1, int((part.y == i).sum()))
+            predictivity = correct / max(1, int((answers == i).sum()))
             total = sensitivity + predictivity
             all_f1.append(2 * sensitivity * predictivity / total if total else 0.0)
             scores[f"sensitivity of {name}"] = sensitivity
@@ -230,22 +232,22 @@ def read_records(directory):
 
 def _intervals(row, place):
     """Seconds from the beat before, and their share of the mean over the last ten, of each beat."""
-    found = np.zeros((len(place), 2))
+    intervals = np.zeros((len(place), 2))
     for record in np.unique(row):
-        own = np.flatnonzero(row == record)
-        seconds = np.diff(place[own], prepend=place[own][0] - RATE) / RATE
+        rows = np.flatnonzero(row == record)
+        seconds = np.diff(place[rows], prepend=place[rows][0] - RATE) / RATE
         sums = np.cumsum(seconds)
-        counts = np.minimum(np.arange(1, len(own) + 1), 10)
-        means = (sums - np.concatenate([np.zeros(10), sums])[: len(own)]) / counts
-        found[own] = np.stack([seconds, seconds / means], axis=1)
-    return found
+        counts = np.minimum(np.arange(1, len(rows) + 1), 10)
+        means = (sums - np.concatenate([np.zeros(10), sums])[: len(rows)]) / counts
+        intervals[rows] = np.stack([seconds, seconds / means], axis=1)
+    return intervals
 
 
 def _with_intervals(x, intervals, before):
-    """Half a second around each peak, with two features more that say the times, in units."""
+    """Half a second around each peak, with its two times as further features, in units."""
     around = x[:, max(0, before - RATE // 4) : before + RATE // 4].astype("float32")
-    told = np.repeat(200 * intervals[:, None].astype("float32"), around.shape[1], axis=1)
-    return np.concatenate([around, told], axis=2)
+    times = np.repeat(200 * intervals[:, None].astype("float32"), around.shape[1], axis=1)
+    return np.concatenate([around, times], axis=2)
 
 
 RECIPE = MITBIH()

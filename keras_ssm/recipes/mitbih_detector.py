@@ -57,11 +57,18 @@ LIMITS = (
     "are left out, and the leads must be those of the records."
 )
 
-# Settings that a baseline has not.
-OF_SYSTEMS = ("state_dim", "ssm_learning_rate", "augment")
-OF_TRAINING = ("num_layers", "hidden_dim", "encoder_width", "encoder_stride", "delay", "window")
-OF_TRAINING += ("dropout", "batch_size", "steps", "balance", "learning_rate", "weight_decay")
-OF_TRAINING += ("warmup", "select", "patience", "on", "refractory")
+# Settings that the baselines lack.
+SYSTEM_SETTINGS = ("state_dim", "ssm_learning_rate", "augment")
+TRAINING_SETTINGS = (
+    "num_layers",
+    "hidden_dim",
+    "encoder_width",
+    "encoder_stride",
+    "delay",
+    "window",
+)
+TRAINING_SETTINGS += ("dropout", "batch_size", "steps", "balance", "learning_rate", "weight_decay")
+TRAINING_SETTINGS += ("warmup", "select", "patience", "on", "refractory")
 
 
 class Signals(NamedTuple):
@@ -79,7 +86,7 @@ class Signals(NamedTuple):
 
 
 class Windows(EpochData):
-    """Windows at random places, with a class for each step: 0, or that of the beat just been.
+    """Windows at random places, with a class for each step: 0, or that of the beat just past.
 
     Steps within the first second of a window weigh nothing, since what was before it is not known
     there. The others weigh as much as their class is frequent to the power of `-balance`.
@@ -103,9 +110,9 @@ class Windows(EpochData):
             for signal, beats in zip(part.signals, part.beats, strict=True)
         ]
         counts = np.bincount(np.concatenate(self.labels), minlength=classes)
-        frequent = np.clip(counts / counts.sum(), 1e-4, None)
-        weights = frequent ** -settings["balance"]
-        self.weights = (weights / (weights * frequent).sum()).astype("float32")
+        frequencies = np.clip(counts / counts.sum(), 1e-4, None)
+        weights = frequencies ** -settings["balance"]
+        self.weights = (weights / (weights * frequencies).sum()).astype("float32")
 
     def batch(self, rng):
         steps, x, y = self.length // self.stride, [], []
@@ -167,9 +174,9 @@ class MITBIHDetector(ClassificationRecipe):
             "num_layers": 6,
             "hidden_dim": 40,
             "learning_rate": 2e-3,
-            **dict.fromkeys(OF_SYSTEMS),
+            **dict.fromkeys(SYSTEM_SETTINGS),
         },
-        "pan_tompkins": {"epochs": 1, **dict.fromkeys((*OF_SYSTEMS, *OF_TRAINING))},
+        "pan_tompkins": {"epochs": 1, **dict.fromkeys((*SYSTEM_SETTINGS, *TRAINING_SETTINGS))},
     }
     baselines = ("causal_cnn", "pan_tompkins")
     of_backbone = {"encoder": "conv", "prenorm": True, "final_norm": "layer"}
@@ -194,15 +201,15 @@ class MITBIHDetector(ClassificationRecipe):
             first = 2 if patients and not learned else 0
             for part, start, end in zip(parts[first:], edges, edges[1:], strict=False):
                 padded = np.pad(signal[max(0, start - BEFORE) : end], _edges(start), mode="edge")
-                own = beats.between(start - BEFORE, end)
+                inside = beats.between(start - BEFORE, end)
                 part.signals.append(padded)
-                part.beats.append(Beats(own.places - start + BEFORE, own.labels))
+                part.beats.append(Beats(inside.places - start + BEFORE, inside.labels))
         return Splits(*parts)
 
     def _beats(self, data, row):
-        own = data["ann_record"] == row
-        names = [aami_class(symbol) for symbol in data["ann_symbol"][own]]
-        places = data["ann_sample"][own].astype("int64")
+        of_record = data["ann_record"] == row
+        names = [aami_class(symbol) for symbol in data["ann_symbol"][of_record]]
+        places = data["ann_sample"][of_record].astype("int64")
         labels = [self.classes.index(name if name in "NSV" else "other") for name in names if name]
         return Beats(places[[name is not None for name in names]], np.array(labels, "int64"))
 
@@ -235,7 +242,7 @@ class MITBIHDetector(ClassificationRecipe):
         return Windows(splits.train, settings, seed, settings["steps"], len(self.classes))
 
     def fit(self, model, splits, seed, settings, callbacks, limit=None):
-        if isinstance(model, PanTompkins):  # which has nothing to learn
+        if isinstance(model, PanTompkins):  # learns nothing
             with one_epoch(callbacks):
                 return
         super().fit(model, splits, seed, settings, callbacks, limit)
@@ -275,17 +282,17 @@ class MITBIHDetector(ClassificationRecipe):
             return None
         labels = np.concatenate([beats.labels[beats.places >= part.first] for beats in part.beats])
         name = metric.split()[-1]
-        own = labels > 0 if name == "beats" else labels == self.classes.index(name)
-        return int(own.sum()) or None
+        counted = labels > 0 if name == "beats" else labels == self.classes.index(name)
+        return int(counted.sum()) or None
 
     def step_samples(self, part, settings):
         stride, delay = settings["encoder_stride"], round(settings["delay"] * RATE)
-        found = []
+        samples = []
         for row in np.unique(np.linspace(0, len(part.signals) - 1, 3, dtype=int)):
             signal, beats = part.signals[row], part.beats[row]
             labels = step_labels(beats, len(signal), stride, delay)
-            found.append((signal[: len(labels) * stride], labels))
-        return found
+            samples.append((signal[: len(labels) * stride], labels))
+        return samples
 
     def preset_name(self, system, settings):
         return f"{system}_{self.name}" + "_patients" * (settings["split"] == "patients")
@@ -323,13 +330,13 @@ def step_labels(beats: Beats, length: int, stride: int, delay: int) -> np.ndarra
     """The label of each step of a signal: of the beat that was `delay` samples ago, or 0."""
     labels = np.zeros(length // stride, "int64")
     steps = (beats.places + delay) // stride
-    known = steps < len(labels)
-    labels[steps[known]] = beats.labels[known]
+    inside = steps < len(labels)
+    labels[steps[inside]] = beats.labels[inside]
     return labels
 
 
 def _edges(start):
-    """What is added before a stretch that has less than `BEFORE` samples before it."""
+    """The padding of a stretch with fewer than `BEFORE` samples before it."""
     return [(max(0, BEFORE - start), 0), (0, 0)]
 
 

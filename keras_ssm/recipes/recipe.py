@@ -1,4 +1,4 @@
-"""What a recipe is made of, under the names by which recipes import it."""
+"""The parts of a recipe, under the names by which recipes import them."""
 
 from keras_ssm.training import (
     ClassificationRecipe,

@@ -20,7 +20,7 @@ def evaluate(preset: PathLike, data: PathLike) -> list[tuple[str, float, float]]
         data: str or `Path`. Folder of all data.
 
     Returns:
-        List of tuples: the metric, what the preset says, and what was found.
+        List of tuples: the metric, the recorded score, and the score now.
 
     Raises:
         ValueError: if no recipe made the preset, or the data are not there.
@@ -37,17 +37,17 @@ def evaluate(preset: PathLike, data: PathLike) -> list[tuple[str, float, float]]
             "A preset to evaluate must be made by `keras-ssm train`. "
             f"Received: '{preset}', whose preset.json names no recipe"
         )
-    made = document["recipe"]
-    recipe = recipes.get(made["recipe"])
-    settings = recipe.settings_of(made["system"], made["settings"])
+    origin = document["recipe"]
+    recipe = recipes.get(origin["recipe"])
+    settings = recipe.settings_of(origin["system"], origin["settings"])
     part = recipe.arrange(recipe.read(Path(data).expanduser()), settings).test
-    found = recipe.score(load_model(preset), part, settings)
+    scores = recipe.score(load_model(preset), part, settings)
     recorded = {entry["metric"]: entry["value"] for entry in document["scores"]}
-    names = {metric: on_test(metric) for metric in found}
+    names = {metric: on_test(metric) for metric in scores}
     if lacking := sorted(set(recorded) - set(names.values())):
         raise ValueError(
             f"Recipe '{recipe.name}' must give each score that '{preset}' has. "
             f"Received: none of {', '.join(lacking)}"
         )
-    # What a recipe scores beside that, since a later version, was not recorded.
-    return [(m, recorded[name], found[m]) for m, name in names.items() if name in recorded]
+    # Scores that a later version of the recipe added were not recorded.
+    return [(m, recorded[name], scores[m]) for m, name in names.items() if name in recorded]

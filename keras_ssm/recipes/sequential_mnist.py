@@ -38,9 +38,9 @@ PERMUTED = " They come in the order `np.random.RandomState(92916).permutation(78
 
 DATA_LICENCE = "MNIST, Y. LeCun and C. Cortes, CC BY-SA 3.0"
 
-# Settings that a baseline has not.
-OF_SYSTEMS = ("state_dim", "pooling", "ssm_learning_rate")
-OF_SYSTEMS += ("encoder", "encoder_width", "encoder_stride")
+# Settings that the baselines lack.
+SYSTEM_SETTINGS = ("state_dim", "pooling", "ssm_learning_rate")
+SYSTEM_SETTINGS += ("encoder", "encoder_width", "encoder_stride")
 
 
 class SequentialMNIST(ClassificationRecipe):
@@ -81,8 +81,8 @@ class SequentialMNIST(ClassificationRecipe):
     }
     systems = {
         **S4_FAMILY,
-        "lstm": {"num_layers": 1, "learning_rate": 1e-3, **dict.fromkeys(OF_SYSTEMS)},
-        "cnn": {"bidirectional": None, "learning_rate": 1e-3, **dict.fromkeys(OF_SYSTEMS)},
+        "lstm": {"num_layers": 1, "learning_rate": 1e-3, **dict.fromkeys(SYSTEM_SETTINGS)},
+        "cnn": {"bidirectional": None, "learning_rate": 1e-3, **dict.fromkeys(SYSTEM_SETTINGS)},
     }
     baselines = ("lstm", "cnn")
 

@@ -45,8 +45,8 @@ LIMITS = (
 
 DATA_LICENCE = "Free Spoken Digit Dataset, Z. Jackson and others, CC BY-SA 4.0"
 
-# Settings that a baseline has not.
-OF_SYSTEMS = ("state_dim", "ssm_learning_rate", "encoder_width", "encoder_stride", "augment")
+# Settings that the baselines lack.
+SYSTEM_SETTINGS = ("state_dim", "ssm_learning_rate", "encoder_width", "encoder_stride", "augment")
 
 
 class Recordings(NamedTuple):
@@ -101,9 +101,9 @@ class SpokenDigits(ClassificationRecipe):
     }
     systems = {
         **S4_FAMILY,
-        "waveform_cnn": {"learning_rate": 2e-3, **dict.fromkeys(OF_SYSTEMS)},
-        "log_mel_cnn": {"learning_rate": 2e-3, **dict.fromkeys(OF_SYSTEMS)},
-        "lstm": {"num_layers": 1, "learning_rate": 2e-3, **dict.fromkeys(OF_SYSTEMS)},
+        "waveform_cnn": {"learning_rate": 2e-3, **dict.fromkeys(SYSTEM_SETTINGS)},
+        "log_mel_cnn": {"learning_rate": 2e-3, **dict.fromkeys(SYSTEM_SETTINGS)},
+        "lstm": {"num_layers": 1, "learning_rate": 2e-3, **dict.fromkeys(SYSTEM_SETTINGS)},
     }
     baselines = ("waveform_cnn", "log_mel_cnn", "lstm")
     of_backbone = {"encoder": "conv", "prenorm": True, "final_norm": "layer"}
@@ -123,21 +123,27 @@ class SpokenDigits(ClassificationRecipe):
         return Splits(Recordings(x, label, speaker, index), None, None)
 
     def arrange(self, splits, settings):
-        found = splits.train
+        recordings = splits.train
         check_choice("held_out", settings["held_out"], ("nobody", *SPEAKERS))
-        validation, test = (found.index >= 5) & (found.index < 10), found.index < 5
+        validation, test = (recordings.index >= 5) & (recordings.index < 10), recordings.index < 5
         if settings["held_out"] != "nobody":
-            test = found.speaker == SPEAKERS.index(settings["held_out"])
+            test = recordings.speaker == SPEAKERS.index(settings["held_out"])
         validation &= ~test
         return Splits(
-            found.part(~test & ~validation), found.part(validation), found.part(test, LastPart)
+            recordings.part(~test & ~validation),
+            recordings.part(validation),
+            recordings.part(test, LastPart),
         )
 
     def make_model(self, system, seed, settings):
         if system in self.baselines:
             keras.utils.set_random_seed(seed)
-            kinds = {"waveform_cnn": waveform_cnn, "log_mel_cnn": log_mel_cnn, "lstm": log_mel_lstm}
-            return kinds[system](len(self.classes), settings, self.scale)
+            baseline_of = {
+                "waveform_cnn": waveform_cnn,
+                "log_mel_cnn": log_mel_cnn,
+                "lstm": log_mel_lstm,
+            }
+            return baseline_of[system](len(self.classes), settings, self.scale)
         return super().make_model(system, seed, settings)
 
     def augmentation(self, seed, settings):
@@ -164,11 +170,11 @@ class SpokenDigits(ClassificationRecipe):
         models = {"": model}
         if isinstance(model, SSMClassifier):
             models[", rescaled"] = model.rescaled(2)
-        for how, x in halves.items():
+        for filtering, x in halves.items():
             for suffix, reader in models.items():
                 logits = self.logits(reader, Part(x, part.y), settings)
-                right = float((logits.argmax(axis=1) == part.y).mean())
-                scores[f"accuracy at half rate, {how}{suffix}"] = right
+                accuracy = float((logits.argmax(axis=1) == part.y).mean())
+                scores[f"accuracy at half rate, {filtering}{suffix}"] = accuracy
         return scores
 
     def count(self, metric, part):

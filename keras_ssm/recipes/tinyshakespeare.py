@@ -38,9 +38,9 @@ LIMITS = (
 DATA_LICENCE = "plays of W. Shakespeare, public domain, as collected by A. Karpathy (char-rnn)"
 
 
-# Settings that what is counted has not.
-OF_TRAINING = ("num_layers", "hidden_dim", "state_dim", "dropout", "rows", "steps")
-OF_TRAINING += ("learning_rate", "weight_decay", "clipnorm")
+# Settings that counted n-grams lack.
+TRAINING_SETTINGS = ("num_layers", "hidden_dim", "state_dim", "dropout", "rows", "steps")
+TRAINING_SETTINGS += ("learning_rate", "weight_decay", "clipnorm")
 
 
 class Windows(EpochData):
@@ -86,7 +86,7 @@ class TinyShakespeare(Recipe):
         "mamba2": {},
         "s4d": {"hidden_dim": 184, "state_dim": 64, "learning_rate": 1e-2, "epochs": 8},
         "lstm": {"hidden_dim": 256, "num_layers": None, "state_dim": None, "epochs": 14},
-        "ngram": {"order": 5, "epochs": 1, **dict.fromkeys(OF_TRAINING)},
+        "ngram": {"order": 5, "epochs": 1, **dict.fromkeys(TRAINING_SETTINGS)},
     }
     baselines = ("lstm", "ngram")
 
@@ -198,18 +198,19 @@ def _lstm(vocabulary_size, settings, stateful=False):
 
 
 def _windows(model, ids, window):
-    """Every byte but the first, as far as whole windows go; each begins with no state."""
+    """Bits for each byte but the first in whole windows, each of which begins without a state."""
     rows = (len(ids) - 1) // window
     if isinstance(model, NGram):
-        own = np.stack([ids[i * window : (i + 1) * window + 1] for i in range(rows)])
-        return float(-np.log2(model.probabilities(own)).mean())
+        windows = np.stack([ids[i * window : (i + 1) * window + 1] for i in range(rows)])
+        return float(-np.log2(model.probabilities(windows)).mean())
     x, y = (ids[i : i + rows * window].reshape(rows, window) for i in (0, 1))
-    found = model.evaluate(x, y, batch_size=16, verbose=0, return_dict=True)  # of any metrics
-    return float(found["loss"]) / math.log(2)
+    # A dict, since models may have further metrics.
+    scores = model.evaluate(x, y, batch_size=16, verbose=0, return_dict=True)
+    return float(scores["loss"]) / math.log(2)
 
 
 def carried(model, ids, window=1024):
-    """Every byte but the first once, in one pass that carries the state on."""
+    """Bits for each byte but the first, in one pass that carries the state on."""
     if isinstance(model, SSMCausalLM):
         return model.bits_per_byte(ids, num_bytes=len(ids) - 1)
     if isinstance(model, NGram):
@@ -221,9 +222,9 @@ def carried(model, ids, window=1024):
     for start in range(0, len(inputs), window):
         x, y = inputs[start : start + window], targets[start : start + window]
         logits = twin.predict_on_batch(x[None])[0].astype("float64")
-        top = logits.max(axis=1, keepdims=True)
-        total = np.log(np.exp(logits - top).sum(axis=1)) + top[:, 0]
-        nats += float((total - logits[np.arange(len(y)), y]).sum())
+        largest = logits.max(axis=1, keepdims=True)
+        log_sums = np.log(np.exp(logits - largest).sum(axis=1)) + largest[:, 0]
+        nats += float((log_sums - logits[np.arange(len(y)), y]).sum())
     return nats / len(targets) / math.log(2)
 
 

@@ -1,4 +1,4 @@
-"""Classifiers of other kinds, as large as one likes, beside which a recipe puts its own."""
+"""Classifiers of other kinds, of any size, with which a recipe compares its own."""
 
 import keras
 from keras.layers import (
@@ -88,7 +88,7 @@ def cnn(
 
 
 def _read(input_dim, scale, vocabulary_size, units):
-    """The inputs, what a layer reads of them, and their mask."""
+    """The inputs, the tensor that the first layer reads, and the mask."""
     inputs = masked_inputs(input_dim)
     if vocabulary_size is None:
         return inputs, Rescaling(scale)(inputs["inputs"]), inputs["padding_mask"]

@@ -1,4 +1,4 @@
-"""Heart beats as a detector finds them, and how well they match those of an annotation."""
+"""Heart beats that a detector finds, and how well they match the annotated ones."""
 
 from typing import NamedTuple
 
@@ -22,9 +22,9 @@ class Beats(NamedTuple):
     decided: np.ndarray | None = None
 
     def between(self, start: int, end: int) -> "Beats":
-        """Those from one sample up to another, with their places as they are."""
-        kept = (self.places >= start) & (self.places < end)
-        return Beats(*(part if part is None else part[kept] for part in self))
+        """Returns the beats from one sample up to another; their places stay as they are."""
+        inside = (self.places >= start) & (self.places < end)
+        return Beats(*(part if part is None else part[inside] for part in self))
 
 
 def beats_of(logits: np.ndarray, stride: int, on: float, quiet: int, delay: int) -> Beats:
@@ -34,8 +34,8 @@ def beats_of(logits: np.ndarray, stride: int, on: float, quiet: int, delay: int)
         logits: float array `(steps, classes)`. The first class is that of no beat.
         stride: int. Samples of a step.
         on: float. Probability of any beat from which there is one.
-        quiet: int. Steps after a beat without another.
-        delay: int. Samples from the peak of a beat to the step that says so.
+        quiet: int. Steps after a beat in which no other is found.
+        delay: int. Samples from the peak of a beat to the step that reports it.
     """
     weights = np.exp(logits - logits.max(axis=1, keepdims=True))
     detector = Detector(on=on, refractory=quiet)
@@ -45,7 +45,7 @@ def beats_of(logits: np.ndarray, stride: int, on: float, quiet: int, delay: int)
     return Beats(
         np.round((peaks + 0.5) * stride).astype("int64") - delay,
         1 + logits[peaks, 1:].argmax(axis=1),
-        np.minimum(ends + 1, len(logits)) * stride - 1,  # the step that is no beat any more
+        np.minimum(ends + 1, len(logits)) * stride - 1,  # the first step after the beat
     )
 
 
@@ -74,15 +74,15 @@ def beat_scores(
     pairs, delays = [], []
     for ours, theirs in zip(found, known, strict=True):
         matched = match_events(ours.places, theirs.places, tolerance)
-        own = np.zeros(len(theirs.places), "int64")
-        own[matched[:, 1]] = ours.labels[matched[:, 0]]
-        alone = np.ones(len(ours.places), bool)
-        alone[matched[:, 0]] = False
-        counts = theirs.places >= first
-        pairs.append(np.stack([theirs.labels, own], axis=1)[counts])
-        alone = ours.labels[alone & (ours.places >= first)]
-        pairs.append(np.stack([np.zeros_like(alone), alone], axis=1))
-        matched = matched[counts[matched[:, 1]]]
+        answered = np.zeros(len(theirs.places), "int64")
+        answered[matched[:, 1]] = ours.labels[matched[:, 0]]
+        unmatched = np.ones(len(ours.places), bool)
+        unmatched[matched[:, 0]] = False
+        counted = theirs.places >= first
+        pairs.append(np.stack([theirs.labels, answered], axis=1)[counted])
+        unmatched = ours.labels[unmatched & (ours.places >= first)]
+        pairs.append(np.stack([np.zeros_like(unmatched), unmatched], axis=1))
+        matched = matched[counted[matched[:, 1]]]
         delays.append(ours.decided[matched[:, 0]] - theirs.places[matched[:, 1]])
     known, found = np.concatenate(pairs).T
     delays = 1000.0 * np.concatenate(delays) / rate
@@ -105,5 +105,5 @@ def beat_scores(
 
 def _rates(known, found, both):
     """Sensitivity and positive predictivity."""
-    right = float(both.sum())
-    return right / max(1, int(known.sum())), right / max(1, int(found.sum()))
+    matched = float(both.sum())
+    return matched / max(1, int(known.sum())), matched / max(1, int(found.sum()))

@@ -9,7 +9,7 @@ LAST = "last"
 
 
 class BestWeights(RunState):
-    """Keeps the weights of the epoch with the best score, and ends a training that stays behind.
+    """Keeps the weights of the epoch with the best score, and ends a training without progress.
 
     It reads `val_<metric>` after every epoch. When training ends, the model has these weights.
 
@@ -37,8 +37,8 @@ class BestWeights(RunState):
     def on_train_begin(self, logs=None):
         optimizer = self.model.optimizer
         if self.metric != LAST and any(
-            getattr(one, "use_ema", False)
-            for one in (optimizer, *getattr(optimizer, "optimizers", ()))
+            getattr(part, "use_ema", False)
+            for part in (optimizer, *getattr(optimizer, "optimizers", ()))
         ):
             raise ValueError(
                 "An optimizer with `use_ema` gives its averages to the model after the last epoch "
@@ -49,13 +49,17 @@ class BestWeights(RunState):
     def on_epoch_end(self, epoch, logs=None):
         if self.metric == LAST:
             return
-        known = [name.removeprefix("val_") for name in logs if name.startswith("val_")]
-        check_choice("select", self.metric, (LAST, *known))
+        metrics = [name.removeprefix("val_") for name in logs if name.startswith("val_")]
+        check_choice("select", self.metric, (LAST, *metrics))
         value = logs[f"val_{self.metric}"]
-        former = self.best["value"]
+        best_value = self.best["value"]
         self.best["last"] = epoch
-        # The first one is kept, whatever it is.
-        if former is None or self.sign * value > self.sign * former or math.isnan(former):
+        # The first epoch is kept, even if its score is NaN.
+        if (
+            best_value is None
+            or self.sign * value > self.sign * best_value
+            or math.isnan(best_value)
+        ):
             with writing_file(self.path) as scratch:
                 self.model.save_weights(scratch)
             self.best |= {"epoch": epoch, "value": value}

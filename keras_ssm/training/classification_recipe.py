@@ -8,12 +8,12 @@ from keras_ssm.training.recipe import Recipe, Splits
 from keras_ssm.training.rows import Part, ShuffledRows, predict, split
 from keras_ssm.training.systems import cosine, make_mixer
 
-# Settings that go to a mixer and to the backbone by their own names.
-OF_MIXER = ("state_dim", "bidirectional", "dt_min", "dt_max", "variant")
-OF_ENCODER = ("encoder_width", "encoder_stride")
-OF_BACKBONE = (
+# Settings that the mixer and the backbone take under the same names.
+MIXER_SETTINGS = ("state_dim", "bidirectional", "dt_min", "dt_max", "variant")
+ENCODER_SETTINGS = ("encoder_width", "encoder_stride")
+BACKBONE_SETTINGS = (
     *("num_layers", "hidden_dim", "dropout", "prenorm", "norm", "final_norm", "encoder"),
-    *OF_ENCODER,
+    *ENCODER_SETTINGS,
 )
 
 
@@ -22,7 +22,8 @@ class ClassificationRecipe(Recipe):
 
     A subclass says where the data are (`read` returns `Splits` of `Part`s), which `systems` and
     `settings` there are, and `facts`. The systems are names of `keras_ssm.training.MIXERS`, and of
-    `BASELINES`, which are `baselines` then. Methods that another model needs are overridden.
+    `BASELINES`, which the recipe then lists as its `baselines`. It overrides the methods that
+    another model needs.
 
     `settings` have `epochs`, `batch_size`, `num_layers`, `hidden_dim`, `dropout`, `learning_rate`,
     `ssm_learning_rate` and `weight_decay`, and where a recipe wants them:
@@ -77,12 +78,12 @@ class ClassificationRecipe(Recipe):
 
     def make_backbone(self, system: str, seed: int, settings: dict) -> SSMBackbone:
         """Returns the backbone of a system of `MIXERS`."""
-        mixer = make_mixer(system, seed=seed, **chosen(settings, OF_MIXER))
+        mixer = make_mixer(system, seed=seed, **chosen(settings, MIXER_SETTINGS))
         sizes = {"input_dim": self.input_dim, "vocabulary_size": self.vocabulary_size}
         arguments = {**sizes, **self.of_backbone}
-        arguments |= chosen(settings, OF_BACKBONE)
-        if arguments.get("encoder") != "conv":  # which alone has a width and a stride
-            single = [name for name in OF_ENCODER if arguments.get(name) == 1]
+        arguments |= chosen(settings, BACKBONE_SETTINGS)
+        if arguments.get("encoder") != "conv":  # only that encoder has a width and a stride
+            single = [name for name in ENCODER_SETTINGS if arguments.get(name) == 1]
             arguments = {name: arguments[name] for name in arguments if name not in single}
         return SSMBackbone(mixer, **arguments, augmentation=self.augmentation(seed, settings))
 
@@ -120,21 +121,21 @@ class ClassificationRecipe(Recipe):
     def logits(self, model: keras.Model, part: Part, settings: dict) -> np.ndarray:
         """Returns the logits of a model, `(rows, classes)`, as float64."""
         lengths = settings.get("lengths", 4)
-        found = predict(model, part.x, settings["batch_size"], lengths, self.input_key)
-        return found.astype("float64")
+        outputs = predict(model, part.x, settings["batch_size"], lengths, self.input_key)
+        return outputs.astype("float64")
 
     def score(self, model: keras.Model, part: Part, settings: dict) -> dict[str, float]:
         logits = self.logits(model, part, settings)
-        top = logits.max(axis=1, keepdims=True)
-        costs = np.log(np.exp(logits - top).sum(axis=1)) + top[:, 0]
+        largest = logits.max(axis=1, keepdims=True)
+        costs = np.log(np.exp(logits - largest).sum(axis=1)) + largest[:, 0]
         costs -= logits[np.arange(part.size), part.y]
-        right = logits.argmax(axis=1) == part.y
-        return {"accuracy": float(right.mean()), "cross-entropy": float(costs.mean())}
+        correct = logits.argmax(axis=1) == part.y
+        return {"accuracy": float(correct.mean()), "cross-entropy": float(costs.mean())}
 
     def count(self, metric: str, part: Part) -> int | None:
         return part.size if metric == "accuracy" else None
 
 
 def chosen(settings, names):
-    """Those of the settings that have one of these names."""
+    """The settings with these names."""
     return {name: settings[name] for name in names if name in settings}

@@ -40,7 +40,7 @@ class Clock(RunState):
 
 @contextlib.contextmanager
 def one_epoch(callbacks: list[keras.callbacks.Callback]):
-    """Counts the time within as the one epoch of what does not learn by steps."""
+    """Counts the time within as one epoch, for a model that does not learn in steps."""
     (clock,) = [callback for callback in callbacks if isinstance(callback, Clock)]
     clock.on_train_begin()
     clock.on_epoch_begin(0)

@@ -3,7 +3,7 @@ import numpy as np
 
 
 class EpochData(keras.utils.PyDataset):
-    """Batches that the seed and the number of the epoch decide, and nothing before.
+    """Batches that depend on the seed, the number of the epoch and their place in it alone.
 
     Training that was interrupted goes on with the batches that it would have seen. Within a run
     the epoch is set by `FollowEpochs`.

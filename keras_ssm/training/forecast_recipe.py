@@ -11,17 +11,17 @@ from keras_ssm.training.recipe import Recipe, Splits
 from keras_ssm.training.run_backup import RunBackup
 from keras_ssm.training.systems import cosine, make_mixer
 
-# Settings that only what trains has, and only what has a state-space model inside.
-OF_TRAINING = ("epochs", "batch_size", "learning_rate")
-OF_BRANCH = (
+# Settings of every model that is trained, and of those with a state-space model inside.
+TRAINING_SETTINGS = ("epochs", "batch_size", "learning_rate")
+BRANCH_SETTINGS = (
     *("num_layers", "hidden_dim", "state_dim", "dropout", "dt_min", "dt_max", "context"),
     *("ssm_learning_rate", "weight_decay", "steps_per_epoch", "origins", "margin"),
 )
-# What the settings of baselines lack; they have one epoch, as all have.
-NEURAL = dict.fromkeys(OF_BRANCH)
-SOLVED = {**NEURAL, **dict.fromkeys(OF_TRAINING), "epochs": 1}
+# Settings that baselines lack are `None`. What is solved has one epoch, since all have epochs.
+NEURAL = dict.fromkeys(BRANCH_SETTINGS)
+SOLVED = {**NEURAL, **dict.fromkeys(TRAINING_SETTINGS), "epochs": 1}
 NAIVE = {**SOLVED, "lookback": None}
-OF_MIXER = ("state_dim", "dt_min", "dt_max")
+MIXER_SETTINGS = ("state_dim", "dt_min", "dt_max")
 
 
 class History(NamedTuple):
@@ -62,12 +62,12 @@ class Linear:
 
 
 class ForecastRecipe(Recipe):
-    """Base class of recipes that forecast: `SSMForecaster` beside the baselines in the box.
+    """Base class of recipes that forecast: `SSMForecaster` beside the baselines of the package.
 
-    A subclass reads `Splits` of `History`: what is trained on, with the rows by which weights are
-    chosen at its end, twice, and the same with the rows of the test behind it. Systems are those
-    of `keras_ssm.training.MIXERS` and, as baselines, `"ridge"`, `"dlinear"`, `"lstm"`, `"naive"`
-    and `"seasonal_naive"`.
+    A subclass reads `Splits` of `History`. The training and the validation part are the same
+    series, whose last rows choose the weights. The test part has its own rows behind these. Systems
+    are those of `keras_ssm.training.MIXERS` and, as baselines, `"ridge"`, `"dlinear"`, `"lstm"`,
+    `"naive"` and `"seasonal_naive"`.
 
     Attributes:
         season: int. Rows of a season, for `"seasonal_naive"`.
@@ -87,13 +87,13 @@ class ForecastRecipe(Recipe):
         if system == "ridge":
             return Linear(Ridge(**sizes))
         if system in ("dlinear", "lstm"):
-            trained = {name: settings[name] for name in OF_TRAINING}
-            own = {"units": settings["units"]} if "units" in settings else {}
-            kind = DLinear if system == "dlinear" else LSTM
-            return Linear(kind(**sizes, **trained, **own, seed=seed))
-        chosen = {name: settings[name] for name in OF_MIXER if name in settings}
+            of_training = {name: settings[name] for name in TRAINING_SETTINGS}
+            units = {"units": settings["units"]} if "units" in settings else {}
+            baseline_class = DLinear if system == "dlinear" else LSTM
+            return Linear(baseline_class(**sizes, **of_training, **units, seed=seed))
+        of_mixer = {name: settings[name] for name in MIXER_SETTINGS if name in settings}
         backbone = SSMBackbone(
-            make_mixer(system, seed=seed, **chosen),
+            make_mixer(system, seed=seed, **of_mixer),
             num_layers=settings["num_layers"],
             hidden_dim=settings["hidden_dim"],
             dropout=settings["dropout"],
@@ -121,7 +121,7 @@ class ForecastRecipe(Recipe):
         callbacks: list[keras.callbacks.Callback],
         limit: int | None = None,
     ) -> None:
-        """Trains the forecaster by its own `fit`; a baseline learns as it does."""
+        """Trains the forecaster by its own `fit`, and a baseline by that of the baseline."""
         history = splits.train
         if isinstance(model, Linear):
             with one_epoch(callbacks):
@@ -147,13 +147,13 @@ class ForecastRecipe(Recipe):
     def limited(self, splits: Splits, limit: int, settings: dict) -> Splits:
         """Returns the ends of the parts: a few windows to learn from, and a few to score."""
         rows = settings["horizon"] + limit
-        kept = 2 * rows + settings.get("lookback", 1) + self.season
-        return Splits(*(History([x[-kept:] for x in part.data], rows) for part in splits))
+        length = 2 * rows + settings.get("lookback", 1) + self.season
+        return Splits(*(History([x[-length:] for x in part.data], rows) for part in splits))
 
     def score(self, model: SSMForecaster | Linear, part: History, settings: dict):
         """Mean square and mean absolute error of the forecasts of a part."""
-        found = model.evaluate(part.data, rows=part.rows, step=settings["stride"])
-        return {"MSE": found["mse"], "MAE": found["mae"]}
+        scores = model.evaluate(part.data, rows=part.rows, step=settings["stride"])
+        return {"MSE": scores["mse"], "MAE": scores["mae"]}
 
     def count(self, metric: str, part: History) -> int | None:
         return None

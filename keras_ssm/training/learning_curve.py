@@ -14,7 +14,7 @@ BETWEEN_PICTURES = 60.0  # seconds, so that drawing costs a long run next to not
 class LearningCurve(keras.callbacks.Callback):
     """Writes the scores of each epoch into a CSV file, whole at every moment, and draws them.
 
-    Each epoch is there once, also where a run ended after its row and before its backup. Numbers
+    Each epoch has one row, also where a run ended between its row and its backup. Numbers
     are written with all their digits.
 
     Args:

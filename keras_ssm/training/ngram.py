@@ -8,9 +8,9 @@ SYMBOLS = 256
 class NGram:
     """Probabilities of the next byte from the bytes just before it: interpolated Kneser-Ney.
 
-    It is counted, in closed form. The probability after a context is that of the counts, each less
-    a discount, and what the discounts left over goes to the context without its first byte. There
-    contexts count once for each different byte before them. At the end stand all bytes alike.
+    N-grams are counted, and nothing is trained. After a context each count is lowered by a
+    discount. The sum of the discounts is the weight of the context without its first byte, where an
+    n-gram counts once for each different byte before it. With no context left, all bytes are alike.
 
     Args:
         order: int from 1 to 7. Bytes of an n-gram, the predicted one among them. Defaults to `5`.
@@ -69,12 +69,12 @@ class NGram:
             Float array `(..., length - 1)`.
         """
         ids = np.asarray(ids, "int64")
-        found = np.full(ids[..., 1:].shape, 1.0 / SYMBOLS)
+        probabilities = np.full(ids[..., 1:].shape, 1.0 / SYMBOLS)
         for n, level in enumerate(self.levels, 1):
             start = max(0, n - 2)  # before it there are too few bytes
             codes = _codes(ids, n)[..., max(0, 2 - n) :]
-            found[..., start:] = level.interpolated(codes, found[..., start:])
-        return found
+            probabilities[..., start:] = level.interpolated(codes, probabilities[..., start:])
+        return probabilities
 
 
 class _Level:
@@ -89,13 +89,15 @@ class _Level:
         self.kinds = np.diff(np.append(start, len(grams))).astype("float64")
 
     def interpolated(self, codes, shorter):
-        """The probabilities of n-grams, for those of the ones that are shorter by a byte."""
+        """The probabilities of n-grams, from those without their first byte."""
         count = _looked_up(self.grams, self.counts, codes)
         total = _looked_up(self.contexts, self.totals, codes // SYMBOLS)
         kinds = _looked_up(self.contexts, self.kinds, codes // SYMBOLS)
-        known, total = total > 0, np.maximum(total, 1.0)
-        own = (np.maximum(count - self.discount, 0.0) + self.discount * kinds * shorter) / total
-        return np.where(known, own, shorter)
+        seen, total = total > 0, np.maximum(total, 1.0)
+        interpolated = (
+            np.maximum(count - self.discount, 0.0) + self.discount * kinds * shorter
+        ) / total
+        return np.where(seen, interpolated, shorter)
 
 
 def _codes(ids, n):
@@ -109,5 +111,5 @@ def _codes(ids, n):
 
 
 def _looked_up(keys, values, wanted):
-    place = np.minimum(np.searchsorted(keys, wanted), len(keys) - 1)
-    return np.where(keys[place] == wanted, values[place], 0.0)
+    places = np.minimum(np.searchsorted(keys, wanted), len(keys) - 1)
+    return np.where(keys[places] == wanted, values[places], 0.0)

@@ -1,4 +1,4 @@
-"""A training whose loss or weights are no numbers: where it ends, and which weight went first."""
+"""Ends a training whose loss or weights are not finite, and finds the first such weight."""
 
 import math
 from pathlib import Path
@@ -19,18 +19,18 @@ class NotFinite(ValueError):
         super().__init__(self.message())
 
     def message(self, found: str = "") -> str:
-        """Returns what is to be said, with what was found out."""
+        """Returns the message of the error, with what a repetition of the epoch found."""
         is_loss = not math.isfinite(self.loss)
-        what = f"loss={self.loss}" if is_loss else "weights that are no numbers"
+        fault = f"loss={self.loss}" if is_loss else "weights that are no numbers"
         former = "" if self.before is None else f", {self.before:.6g} before"
         return (
             "The loss and the weights must stay finite; a smaller `learning_rate` may help. "
-            f"{found}Received: {what}{former}, at step {self.batch + 1} of epoch {self.epoch + 1}"
+            f"{found}Received: {fault}{former}, at step {self.batch + 1} of epoch {self.epoch + 1}"
         )
 
 
 class StopAtNaN(keras.callbacks.Callback):
-    """Ends a training when its loss is no number, or a weight is none at the end of an epoch.
+    """Ends a training when its loss, or a weight at the end of an epoch, is not finite.
 
     It comes before the backup, which thus holds good weights at all times.
 
@@ -58,11 +58,11 @@ class StopAtNaN(keras.callbacks.Callback):
 
 
 class Found(NamedTuple):
-    """What `FirstGone` found.
+    """What `FirstNotFinite` found.
 
     Fields:
-        epoch, batch: int. The step after which the weights were no numbers.
-        paths: list of str. The weights that were none then, in the order of the model.
+        epoch, batch: int. The step after which weights were not finite.
+        paths: list of str. The weights that were not finite then, in the order of the model.
         largest: str. The weight with the largest entry before that step.
         size: float. That entry.
     """
@@ -74,12 +74,12 @@ class Found(NamedTuple):
     size: float
 
 
-class Enough(Exception):
+class RepetitionDone(Exception):
     """Ends a repetition; no error."""
 
 
-class FirstGone(keras.callbacks.Callback):
-    """Watches the weights step by step in a repetition, and ends it at the first that is none.
+class FirstNotFinite(keras.callbacks.Callback):
+    """Watches the weights while an epoch is repeated, and ends it where one is not finite.
 
     Args:
         path: `Path` of a weights file, ending in `.weights.h5`: the weights before that step.
@@ -98,21 +98,21 @@ class FirstGone(keras.callbacks.Callback):
 
     def on_train_batch_end(self, batch, logs=None):
         weights = self.model.weights
-        gone = [weight.path for weight in weights if not finite(weight)]
-        if not gone:
+        not_finite = [weight.path for weight in weights if not finite(weight)]
+        if not not_finite:
             if (self.epoch, batch) >= (self.until.epoch, self.until.batch):
-                raise Enough
+                raise RepetitionDone
             self.kept = self._values()
             return
         before = self.kept[: len(weights)]
         sizes = [float(np.abs(value).max(initial=0.0)) for value in before]
         largest = int(np.argmax(sizes))
-        self.found = Found(self.epoch, batch, gone, weights[largest].path, sizes[largest])
+        self.found = Found(self.epoch, batch, not_finite, weights[largest].path, sizes[largest])
         for variable, value in zip(self._variables(), self.kept, strict=True):
             variable.assign(value)
         with writing_file(self.path) as scratch:
             self.model.save_weights(scratch)
-        raise Enough
+        raise RepetitionDone
 
     def _values(self):
         return [ops.convert_to_numpy(variable).copy() for variable in self._variables()]

@@ -57,19 +57,19 @@ class PanTompkins:
         energy = self.energy(np.asarray(lead, "float64"))
         start = energy[: 2 * round(self.rate)]
         beat, noise = float(start.max(initial=0.0)), float(start.mean()) if len(start) else 0.0
-        quiet, share = round(0.2 * self.rate), 1.0 / self.rate
-        found, i, values = [], 0, energy.tolist()
+        refractory, noise_rate = round(0.2 * self.rate), 1.0 / self.rate
+        beats, i, values = [], 0, energy.tolist()
         while i < len(values):
             if values[i] <= noise + 0.25 * (beat - noise):
-                noise += share * (values[i] - noise)
+                noise += noise_rate * (values[i] - noise)
                 i += 1
                 continue
             peak = i
             while i < len(values) and values[i] >= values[peak] / 2:
                 peak = i if values[i] > values[peak] else peak
                 i += 1
-            found.append((peak - self.delay, min(i, len(values) - 1)))
+            beats.append((peak - self.delay, min(i, len(values) - 1)))
             beat += 0.125 * (values[peak] - beat)
-            i = max(i, peak + quiet)
-        places, decided = np.array(found, "int64").reshape(-1, 2).T
+            i = max(i, peak + refractory)
+        places, decided = np.array(beats, "int64").reshape(-1, 2).T
         return Beats(places, np.ones_like(places), decided)

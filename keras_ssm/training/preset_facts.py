@@ -1,4 +1,4 @@
-"""What a preset says of its training: its row in the table, and entries of `preset.json`."""
+"""Facts of a preset about its training: its row in the table, and entries of `preset.json`."""
 
 from pathlib import Path
 
@@ -17,7 +17,7 @@ def row_of(recipe: Recipe, results: dict, weights_bytes: int | None = None) -> d
     system, settings = results["system"], results["settings"]
     test = dict(results["scores"]["test"])
     metric = next(iter(test))
-    given = {
+    entries = {
         **{key: results.get(key) for key in presets.results.COLUMNS},
         "name": recipe.preset_name(system, settings),
         "data": recipe.facts(system, settings).get("data", {}).get("name"),
@@ -29,7 +29,7 @@ def row_of(recipe: Recipe, results: dict, weights_bytes: int | None = None) -> d
         "weights_bytes": weights_bytes,
         "epochs": settings.get("epochs"),
     }
-    return {key: "" if value is None else str(value) for key, value in given.items()}
+    return {key: "" if value is None else str(value) for key, value in entries.items()}
 
 
 def facts_of(recipe: Recipe, settings: dict, rows: list[dict], part: object) -> dict:
@@ -43,8 +43,8 @@ def facts_of(recipe: Recipe, settings: dict, rows: list[dict], part: object) -> 
     """
     row = rows[0]
     facts = recipe.facts(row["system"], settings)
-    made = {"recipe": row["recipe"], "system": row["system"], "seed": int(row["seed"])}
-    facts |= {"name": row["name"], "recipe": {**made, "settings": settings}}
+    run = {"recipe": row["recipe"], "system": row["system"], "seed": int(row["seed"])}
+    facts |= {"name": row["name"], "recipe": {**run, "settings": settings}}
     facts["scores"] = []
     for metric, values in presets.results.scores(rows).items():
         entry = {"metric": on_test(metric), "value": next(iter(values.values()))}

@@ -7,7 +7,7 @@ class Progress(keras.callbacks.Callback):
     """A bar over all steps of a training, with the loss, the scores and the time left.
 
     Args:
-        title: str. What stands before it.
+        title: str. Text before the bar.
         epochs: int. Epochs of the whole training.
     """
 
@@ -23,10 +23,14 @@ class Progress(keras.callbacks.Callback):
 
         self.steps = self.params.get("steps") or 1
         if self.bar is None:
-            seldom = {} if sys.stderr.isatty() else {"mininterval": 30.0}  # lines in a file
+            interval = {} if sys.stderr.isatty() else {"mininterval": 30.0}  # lines in a file
             done = epoch * self.steps
             self.bar = tqdm(
-                total=self.epochs * self.steps, initial=done, desc=self.title, unit="step", **seldom
+                total=self.epochs * self.steps,
+                initial=done,
+                desc=self.title,
+                unit="step",
+                **interval,
             )
         self.epoch = epoch
 

@@ -1,4 +1,4 @@
-"""What came of runs: where and by what they were made, and tables of their scores."""
+"""Results of runs: the machine and versions that made them, and tables of their scores."""
 
 import csv
 import json
@@ -25,13 +25,13 @@ COLUMNS = (
 
 
 def origin() -> dict:
-    """Returns by what a run is made: backend, machine, versions and, in a checkout, the commit."""
-    found = describe()
+    """Returns what makes a run: backend, machine, versions and, in a checkout, the commit."""
+    facts = describe()
     return {
         "backend": keras.config.backend(),
-        "machine": ", ".join([f"{found['cores']} x {found['processor']}", *found["gpus"]]),
+        "machine": ", ".join([f"{facts['cores']} x {facts['processor']}", *facts["gpus"]]),
         "version": __version__,
-        "versions": {"python": platform.python_version(), **found["versions"]},
+        "versions": {"python": platform.python_version(), **facts["versions"]},
         "commit": commit(),
     }
 
@@ -48,8 +48,8 @@ def commit(root: Path = ROOT) -> str | None:
         return None
 
     def asked(*words):
-        done = subprocess.run([git, "-C", root, *words], capture_output=True, text=True)
-        return done.stdout.strip() if done.returncode == 0 else None
+        process = subprocess.run([git, "-C", root, *words], capture_output=True, text=True)
+        return process.stdout.strip() if process.returncode == 0 else None
 
     top = asked("rev-parse", "--show-toplevel")
     if top is None or Path(top).resolve() != root.resolve():
@@ -89,24 +89,24 @@ def summary(runs: list[dict], command: str | None = None) -> list[dict]:
         List of dicts as `rows` has them: `value` is the mean, `spread` the standard deviation
         over the seeds (of a sample), `seed` all of them, and seconds are those of all runs.
     """
-    found = []
-    for same in zip(*map(rows, runs), strict=True):
-        values = [row["value"] for row in same]
+    summaries = []
+    for seed_rows in zip(*map(rows, runs), strict=True):
+        values = [row["value"] for row in seed_rows]
         seconds = {
-            name: round(sum(row[name] for row in same), 1)
+            name: round(sum(row[name] for row in seed_rows), 1)
             for name in ("wall_seconds", "processor_seconds")
         }
-        found.append(
+        summaries.append(
             {
-                **same[0],
+                **seed_rows[0],
                 **seconds,
                 "command": command,
-                "seed": " ".join(str(row["seed"]) for row in same),
+                "seed": " ".join(str(row["seed"]) for row in seed_rows),
                 "value": round(statistics.fmean(values), 5),
                 "spread": round(statistics.stdev(values), 5) if len(values) > 1 else None,
             }
         )
-    return found
+    return summaries
 
 
 def append_rows(path: PathLike, results: dict) -> None:
@@ -122,13 +122,13 @@ def append_rows(path: PathLike, results: dict) -> None:
 def write_rows(path: PathLike, new: list[dict]) -> None:
     """Writes rows into a CSV file, in place of those of the same model, seeds and command."""
     path = Path(path).expanduser()
-    known = []
+    former = []
     if path.is_file():
         with open(path, newline="", encoding="utf-8") as file:
-            known = list(csv.DictReader(file))
+            former = list(csv.DictReader(file))
     replaced = set(map(_run_of, new))
-    kept = [row for row in known if _run_of(row) not in replaced]
-    columns = dict.fromkeys([*COLUMNS, *(column for row in known for column in row)])
+    kept = [row for row in former if _run_of(row) not in replaced]
+    columns = dict.fromkeys([*COLUMNS, *(column for row in former for column in row)])
     with writing_file(path) as scratch, open(scratch, "w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, columns, lineterminator="\n", restval="")
         writer.writeheader()

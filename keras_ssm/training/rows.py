@@ -91,9 +91,9 @@ class Shapes:
 
     def groups(self, rows: np.ndarray) -> Iterator[tuple[int, np.ndarray]]:
         """Yields each length and the rows that are padded to it, in the order given."""
-        place = np.searchsorted(self.lengths, self.row_lengths[rows])
+        positions = np.searchsorted(self.lengths, self.row_lengths[rows])
         for i, length in enumerate(self.lengths):
-            yield int(length), rows[place == i]
+            yield int(length), rows[positions == i]
 
     def batch(self, rows: np.ndarray) -> dict[str, np.ndarray]:
         """Returns rows as one padded array and its `padding_mask`."""
@@ -118,9 +118,9 @@ class Shapes:
 class ShuffledRows(EpochData):
     """All rows of a part in each epoch, in an order that the seed and the epoch decide.
 
-    Every batch has `batch_size` rows. Rows of different lengths come in batches of alike ones,
-    padded to one of a few lengths; what is left of a length goes to the next longer one. The last
-    batch is filled up with rows that count twice in that epoch.
+    Every batch has `batch_size` rows. Rows of similar length share a batch and are
+    padded to one of a few lengths. Rows that are left over join those of the next longer one. The
+    last batch is filled up with rows that count twice in that epoch.
 
     Args:
         part: `Part`.
@@ -163,15 +163,15 @@ class ShuffledRows(EpochData):
 
     def order(self, rng: np.random.Generator) -> list[np.ndarray]:
         """The rows of each batch of an epoch."""
-        size, batches, rest = self.batch_size, [], np.zeros(0, int)
+        size, batches, left_over = self.batch_size, [], np.zeros(0, int)
         for _, rows in self.shapes.groups(rng.permutation(self.part.size)):
-            rows = np.concatenate([rest, rows])
+            rows = np.concatenate([left_over, rows])
             whole = len(rows) // size * size
             batches += list(rows[:whole].reshape(-1, size))
-            rest = rows[whole:]
-        if len(rest):
-            more = rng.integers(self.part.size, size=size - len(rest))
-            batches.append(np.concatenate([rest, more]))
+            left_over = rows[whole:]
+        if len(left_over):
+            repeated = rng.integers(self.part.size, size=size - len(left_over))
+            batches.append(np.concatenate([left_over, repeated]))
         return [batches[i] for i in rng.permutation(len(batches))]
 
 
@@ -197,11 +197,11 @@ def predict(
         ```
     """
     shapes = Shapes(x, lengths, key)
-    found = [None] * len(shapes.row_lengths)
-    for _, rows in shapes.groups(np.arange(len(found))):
+    by_row = [None] * len(shapes.row_lengths)
+    for _, rows in shapes.groups(np.arange(len(by_row))):
         for start in range(0, len(rows), batch_size):
-            own = rows[start : start + batch_size]
-            outputs = model.predict_on_batch(shapes.batch(np.resize(own, batch_size)))
-            for row, output in zip(own, np.asarray(outputs), strict=False):
-                found[row] = output
-    return np.stack(found)
+            batch_rows = rows[start : start + batch_size]
+            outputs = model.predict_on_batch(shapes.batch(np.resize(batch_rows, batch_size)))
+            for row, output in zip(batch_rows, np.asarray(outputs), strict=False):
+                by_row[row] = output
+    return np.stack(by_row)

@@ -12,7 +12,7 @@ from keras_ssm.scratch import SAVING, leftovers
 from keras_ssm.training.best_weights import LAST, BestWeights
 from keras_ssm.training.clock import Clock
 from keras_ssm.training.learning_curve import LearningCurve
-from keras_ssm.training.not_finite import Enough, FirstGone, NotFinite, StopAtNaN
+from keras_ssm.training.not_finite import FirstNotFinite, NotFinite, RepetitionDone, StopAtNaN
 from keras_ssm.training.preset_facts import facts_of, row_of
 from keras_ssm.training.progress import Progress
 from keras_ssm.training.recipe import Recipe
@@ -33,7 +33,7 @@ def train(
     limit: int | None = None,
     test: bool = True,
 ) -> dict:
-    """Trains one model by a recipe, scores it, and saves what came of it.
+    """Trains one model by a recipe, scores it, and saves the results.
 
     A run that was interrupted goes on after its last whole epoch, with the same batches and, on a
     CPU, the same losses to the last bit as if nothing had happened. A run that is complete is not
@@ -84,15 +84,15 @@ def train(
             f"share where a recipe has that setting. Received: test=False, {recipe.name}"
         )
     out = Path(out).expanduser()
-    asked = {"recipe": recipe.name, "system": system, "seed": seed, "settings": settings}
-    asked |= {} if limit is None else {"limit": limit}
-    asked |= {} if test else {"test": False}
-    _claim(out, {**asked, "backend": keras.config.backend()})
+    request = {"recipe": recipe.name, "system": system, "seed": seed, "settings": settings}
+    request |= {} if limit is None else {"limit": limit}
+    request |= {} if test else {"test": False}
+    _claim(out, {**request, "backend": keras.config.backend()})
     if (out / "results.json").is_file():
         return read_json(out / "results.json")
-    model, clock = _trained(recipe, splits, out, asked)
+    model, clock = _trained(recipe, splits, out, request)
     results = {
-        **asked,
+        **request,
         **{name: round(value, 1) for name, value in clock.seconds.items()},
         "steps": clock.steps,
         "parameters": model.count_params(),
@@ -121,10 +121,10 @@ def _settings(recipe, system, overrides, limit):
     return settings
 
 
-def _trained(recipe, splits, out, asked):
-    """Trains the model of a run as far as that is left to do; returns it and its clock."""
-    system, seed, settings = asked["system"], asked["seed"], asked["settings"]
-    limit = asked.get("limit")
+def _trained(recipe, splits, out, request):
+    """Trains the model of a run, or finishes its training; returns it and its clock."""
+    system, seed, settings = request["system"], request["seed"], request["settings"]
+    limit = request.get("limit")
     model = recipe.make_model(system, seed, settings)
     states, callbacks = {"clock": Clock()}, []
     metric = settings.get("select")
@@ -149,20 +149,22 @@ def _trained(recipe, splits, out, asked):
     except NotFinite as error:
         progress.close()
         curve.draw()
-        raise ValueError(_explained(error, recipe, splits, out, asked)) from None
+        raise ValueError(_explained(error, recipe, splits, out, request)) from None
     finally:
         progress.close()
     return model, states["clock"]
 
 
-def _explained(error, recipe, splits, out, asked):
-    """Repeats the epoch in which numbers went, step by step; returns what is to be said of it."""
-    model = recipe.make_model(asked["system"], asked["seed"], asked["settings"])
-    watch = FirstGone(out / "last_good.weights.h5", error)
-    callbacks = [RunBackup(out / "backup", saving=False), watch]
-    with contextlib.suppress(Enough):
-        recipe.fit(model, splits, asked["seed"], asked["settings"], callbacks, asked.get("limit"))
-    found = watch.found
+def _explained(error, recipe, splits, out, request):
+    """Repeats the epoch in which numbers were not finite, step by step; returns a message."""
+    model = recipe.make_model(request["system"], request["seed"], request["settings"])
+    watcher = FirstNotFinite(out / "last_good.weights.h5", error)
+    callbacks = [RunBackup(out / "backup", saving=False), watcher]
+    with contextlib.suppress(RepetitionDone):
+        recipe.fit(
+            model, splits, request["seed"], request["settings"], callbacks, request.get("limit")
+        )
+    found = watcher.found
     if found is None:
         return error.message("A repetition of that epoch did not show it again. ")
     others = len(found.paths) - 1
@@ -170,7 +172,7 @@ def _explained(error, recipe, splits, out, asked):
         f"The first weight to go was '{found.paths[0]}'"
         f"{f', with {others} others' if others else ''}, at step {found.batch + 1} of epoch "
         f"{found.epoch + 1}; before it the largest number was {found.size:.3g}, in "
-        f"'{found.largest}'. The last good weights are in '{watch.path}'. "
+        f"'{found.largest}'. The last good weights are in '{watcher.path}'. "
     )
 
 
@@ -182,22 +184,22 @@ def save(model, recipe, results, directory, part):
         file.write_text(hub.card(directory), encoding="utf-8")
 
 
-def _claim(out, asked):
-    """Makes the directory of a run, or finds that it is that of this one."""
+def _claim(out, request):
+    """Makes the directory of a run, or checks that it belongs to this run."""
     path = out / "run.json"
     if path.is_file():
-        found = read_json(path)
-        others = {**asked, **found}  # what an older run did not write down is as asked
-        if others != asked:
-            differing = [key for key in others if asked.get(key) != others[key]]
+        recorded = read_json(path)
+        complete = {**request, **recorded}  # facts that an older run did not record count as equal
+        if complete != request:
+            differing = [key for key in complete if request.get(key) != complete[key]]
             raise ValueError(
                 f"'{out}' must be the directory of this run alone: name another `out`. "
-                f"Received: that of {found['system']}, seed {found['seed']}, {found['settings']}, "
-                f"which differs in {', '.join(differing)}"
+                f"Received: that of {recorded['system']}, seed {recorded['seed']}, "
+                f"{recorded['settings']}, which differs in {', '.join(differing)}"
             )
         return
-    # A run that was killed right here is not that of somebody else.
+    # Leftovers of a run that was killed at this point are no other run.
     if out.is_dir() and {*out.iterdir()} - {*leftovers(path, SAVING)}:
         raise ValueError(f"`out` must be an empty or a new directory. Received: '{out}'")
     out.mkdir(parents=True, exist_ok=True)
-    write_json(path, asked)
+    write_json(path, request)

@@ -5,23 +5,23 @@ from keras_ssm.types import PathLike
 
 
 class RunState(keras.callbacks.Callback):
-    """A callback that remembers something, which a run that goes on must know again."""
+    """A callback with a state that a resumed run needs."""
 
     finished = False  # whether the run is to end before its last epoch
 
     def get_state(self) -> dict:
-        """Returns what is remembered, as JSON has it."""
+        """Returns the state, as values that JSON can hold."""
         raise NotImplementedError
 
     def set_state(self, state: dict) -> None:
-        """Remembers it again."""
+        """Restores the state."""
         raise NotImplementedError
 
 
 class RunBackup(BackupAndRestore):
     """A backup after every epoch, of the model and of callbacks, in one file.
 
-    Since they are in one file, no moment of a kill lets one of them be an epoch ahead.
+    One file holds both, so that no interruption leaves one of them an epoch ahead.
 
     Args:
         directory: str or `Path`. Where the file is.

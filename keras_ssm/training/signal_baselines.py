@@ -34,9 +34,9 @@ class LogMel(keras.layers.Layer):
         self.waves = np.concatenate([window * np.cos(angles), window * np.sin(angles)], axis=1)
         mel = 2595 * np.log10(1 + hertz / 700)
         edges = np.linspace(0, mel[-1], BANDS + 2)
-        up = (mel[:, None] - edges[:-2]) / (edges[1:-1] - edges[:-2])
-        down = (edges[2:] - mel[:, None]) / (edges[2:] - edges[1:-1])
-        self.filters = np.clip(np.minimum(up, down), 0, None).astype("float32")
+        rising = (mel[:, None] - edges[:-2]) / (edges[1:-1] - edges[:-2])
+        falling = (edges[2:] - mel[:, None]) / (edges[2:] - edges[1:-1])
+        self.filters = np.clip(np.minimum(rising, falling), 0, None).astype("float32")
         self.waves = self.waves[:, None].astype("float32")
         self.built = True
 
@@ -148,12 +148,12 @@ def beat_cnn(input_dim: int, num_classes: int, settings: dict, scale: float = 1.
     """
     intervals = settings.get("intervals", True)
     inputs, x, valid = _inputs(scale, input_dim + 2 * intervals)
-    told, x = x[:, 0, input_dim:], x[..., :input_dim]
+    times, x = x[:, 0, input_dim:], x[..., :input_dim]
     for i in range(settings["num_layers"]):
         x, valid = _layer(x * valid, valid, settings, width=7, stride=1 if i == 0 else 2)
     x = GlobalAveragePooling1D()(x, mask=valid[..., 0] > 0)
     if intervals:
-        x = ops.concatenate([x, BatchNormalization()(told)], axis=-1)
+        x = ops.concatenate([x, BatchNormalization()(times)], axis=-1)
     x = Dropout(settings["dropout"])(Dense(settings["hidden_dim"], activation="relu")(x))
     return keras.Model(inputs, Dense(num_classes, name="logits")(x), name="beat_cnn")
 

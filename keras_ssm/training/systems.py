@@ -22,8 +22,8 @@ MIXERS = {
     "mamba2": layers.Mamba2,
 }
 
-# The systems of a recipe that takes all six, with what differs from its settings: the softmax of
-# DSS spans the whole input, so that it would not stream.
+# The six systems, for recipes that take them all, each with settings of its own. The softmax of
+# DSS spans the whole input and cannot stream, so DSS takes the variant "exp".
 S4_FAMILY = {
     "s4d": {},
     "s4": {},
