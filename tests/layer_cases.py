@@ -14,6 +14,7 @@ from keras_ssm.layers import (
     LRU,
     S4,
     S4D,
+    S4ND,
     S4PTD,
     S5,
     S5PTD,
@@ -271,6 +272,18 @@ def sg_conv_kernel(layer):
     return K / tensor(layer.kernel_norm)[..., None]
 
 
+def naive_s4nd(layer, x, initial_state=None):
+    """Of one axis: the mean of its systems, and the skip."""
+    (one,) = layer.axis_layers
+    dt, A, B = continuous(one)
+    dA, dB = discretize(A, B, ops.cast(dt, A.dtype), one.discretization)
+    state = None if initial_state is None else as_complex(initial_state)
+    C = to_complex(one.C_real, one.C_imag)
+    y, state = naive(x, dA, dB, C, state)
+    y = sum(ops.split(y, layer.rank, axis=-1)) / layer.rank
+    return y + skip_of(layer, x), as_real(state)
+
+
 class Case:
     """A layer, its sequential ground truth, and what it can do.
 
@@ -391,6 +404,7 @@ VARIANTS = [
         learnable_decay=True,
         bidirectional=True,
     ),
+    Case("s4nd_one_axis", S4ND, naive_s4nd, axes=1, rank=2, channels=2, bidirectional=False),
     Case("s5ptd_complex", S5PTD, naive_s5, conj_sym=False, perturbation="rank1"),
 ]
 

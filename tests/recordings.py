@@ -94,7 +94,8 @@ class Recording:
         self.data, description = golden(name)
         self.name, self.config, self.dtype = name, description["config"], dtype
         self.layer = self.make_layer()
-        self.layer.build((None, None, self.config.get("d_model") or self.config["H"]))
+        features = self.config.get("d_model") or self.config["H"]
+        self.layer.build((*[None] * (self.layer.input_rank - 1), features))
         self.assign(self.weights())
 
     # What a kind of recording provides

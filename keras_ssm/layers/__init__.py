@@ -18,6 +18,7 @@ from keras_ssm.layers.running_normalization import RunningNormalization
 from keras_ssm.layers.s4 import S4
 from keras_ssm.layers.s4_ptd import S4PTD
 from keras_ssm.layers.s4d import S4D
+from keras_ssm.layers.s4nd import S4ND
 from keras_ssm.layers.s5 import S5
 from keras_ssm.layers.s5_ptd import S5PTD
 from keras_ssm.layers.scalar_normalization import ScalarNormalization
@@ -34,6 +35,7 @@ __all__ = [
     "LRU",
     "S4",
     "S4D",
+    "S4ND",
     "S4PTD",
     "S5",
     "S5PTD",

@@ -221,14 +221,14 @@ class DSS(SISOLayer):
         if self.variant != "softmax" or in_stream or not in_chunks:
             return super().evaluate(x, mask, initial_state, return_state)
         if length is None:  # chunks of growing modes are counted from the end
-            return self._convolve(x, None, self.tensor(self.D), None, None, False)
+            return self._convolve(x, None, self.skip_weight(), None, None, False)
         decaying, growing = self._branches(self._normalised_over(length), length)
         y, _ = chunked(
             x,
             decaying,
             bidirectional=self.bidirectional,
             chunk_size=self.chunk_size,
-            D=self.tensor(self.D),
+            D=self.skip_weight(),
         )
         log_decay, C = growing
         channels = self.channels

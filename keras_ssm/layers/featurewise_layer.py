@@ -37,7 +37,8 @@ class FeaturewiseLayer(SSMLayer):
 
     def add_skip(self, features, rng):
         """Adds D, the last weight."""
-        self.D = self.add_system_weight("D", rng.standard_normal((self.channels, features)))
+        D = rng.standard_normal((self.channels, features))
+        self.D = self.add_system_weight("D", D) if self.skips else None
 
     def kernel(self, length: int) -> Tensor:
         """Returns the convolution kernel of each feature.
@@ -65,6 +66,8 @@ class FeaturewiseLayer(SSMLayer):
 
     def skip(self, x, D):
         """D u for each channel, channels outermost: `(..., channels * features)`."""
+        if D is None:
+            return 0.0
         if self.channels == 1:
             return x * D[0]
         return ops.concatenate([x * D[c] for c in range(self.channels)], axis=-1)

@@ -126,8 +126,7 @@ class KernelLayer(FeaturewiseLayer):
         """
         self.check_has_state()
         self.check_built()
-        # A copy: training and predicting on JAX give the weight's own buffer away.
-        return self._system(self.whole_kernel(), ops.copy(self.tensor(self.D)))
+        return self._system(self.whole_kernel(), self.copied_skip())
 
     def advance(self, x: Tensor, state: State, system: DiscreteSystem) -> tuple[Tensor, State]:
         y, state = window_step(x, state, system.dC)
@@ -143,7 +142,7 @@ class KernelLayer(FeaturewiseLayer):
     ) -> tuple[Tensor, State]:
         lengths = valid_steps(mask, return_state)
         K = self.whole_kernel() if kernel is None else kernel
-        D, method = self.tensor(self.D), self.chosen_method(x.shape[1])
+        D, method = self.skip_weight(), self.chosen_method(x.shape[1])
         if method == "recurrent":
             system = self._system(K, D)
             start = self._zero_state(x) if initial_state is None else initial_state

@@ -110,7 +110,7 @@ class LRU(MIMOLayer):
         C = _complex_normal((2, H, N) if self.bidirectional else (H, N), rng) / np.sqrt(N)
         self.B_real, self.B_imag = self.add_complex_weight("B", B)
         self.C_real, self.C_imag = self.add_complex_weight("C", C)
-        self.D = self.add_system_weight("D", rng.standard_normal(H))
+        self.add_skip(H, rng)
 
     def eigenvalues(self) -> Pair:
         """Returns the pair log lambda, `(state_dim,)`, of a `step_scale` of 1."""

@@ -18,7 +18,7 @@ class MIMOLayer(SSMLayer):
 
     It projects the inputs, scans the states and projects back, in every way there is, and gives
     the discrete system and the steps. A layer of this kind adds its weights in `build_system`,
-    among them the skip `D` `(features,)`, and says what they mean in `eigenvalues`,
+    the skip `D` by `add_skip`, and says what they mean in `eigenvalues`,
     `discrete_matrices` and `output_matrices`.
 
     Args:
@@ -53,6 +53,11 @@ class MIMOLayer(SSMLayer):
 
     # What all share
 
+    def add_skip(self, features, rng):
+        """Adds D, the last weight."""
+        D = rng.standard_normal(features)
+        self.D = self.add_system_weight("D", D) if self.skips else None
+
     @property
     def modes(self) -> int:
         """Number of eigenvalues that are stored."""
@@ -74,15 +79,14 @@ class MIMOLayer(SSMLayer):
         """
         self.check_has_state()
         self.check_built()
-        # A copy: training and predicting on JAX give the weight's own buffer away.
-        return self._system(*self.discrete_matrices(), ops.copy(self.tensor(self.D)))
+        return self._system(*self.discrete_matrices(), self.copied_skip())
 
     def advance(self, x: Tensor, state: State, system: DiscreteSystem) -> tuple[Tensor, State]:
         state = pair.join(pair.multiply(pair.split(system.dA), pair.split(state)))
         state = state + backend.matmul(x, system.dB)
         # The sign of the imaginary parts is changed in the state, which is smaller than dC.
         y = backend.matmul(self._rows(state), ops.transpose(system.dC))
-        return y + x * system.D, state
+        return y if system.D is None else y + x * system.D, state
 
     def evaluate(
         self,
@@ -94,7 +98,7 @@ class MIMOLayer(SSMLayer):
         lengths = valid_steps(mask, return_state)
         log_dA, dB = self.discrete_matrices()
         start = self.start(x, dB, initial_state)
-        method, D = self.chosen_method(x.shape[1]), self.tensor(self.D)
+        method, D = self.chosen_method(x.shape[1]), self._skip_or_zero()
         if method == "recurrent":
             system = self._system(log_dA, dB, D)
             return recurrent(
@@ -130,13 +134,17 @@ class MIMOLayer(SSMLayer):
             lengths: tensor `(batch,)` or `None`. Valid steps of each row.
             return_state: bool.
         """
-        C, D = self._rows(self.output_matrices()), self.tensor(self.D)
+        C, D = self._rows(self.output_matrices()), self._skip_or_zero()
         method = self.chosen_method(x.shape[1])
         y, states = read_out(x, driven, C, D, start, functools.partial(self._scan, method, log_dA))
         return y, self._final(states, start, lengths) if return_state else None
 
     def get_config(self):
         return {**super().get_config(), "state_dim": self.state_dim}
+
+    def _skip_or_zero(self):
+        D = self.skip_weight()
+        return ops.zeros((self.features,), dtype=self.system_dtype) if D is None else D
 
     def _system(self, log_dA, dB, D):
         return DiscreteSystem(pair.join(pair.exp(log_dA)), dB, self.output_matrices()[0], D)

@@ -135,7 +135,7 @@ class S5(MIMOLayer):
         self.Lambda_real, self.Lambda_imag = self.add_complex_weight("Lambda", Lambda)
         self.B_real, self.B_imag = self.add_complex_weight("B", B)
         self.C_real, self.C_imag = self.add_complex_weight("C", C)
-        self.D = self.add_system_weight("D", rng.standard_normal(features))
+        self.add_skip(features, rng)
 
     def initial_system(self, features, rng):
         """Initial log dt `(modes,)` and complex Lambda, B, C."""

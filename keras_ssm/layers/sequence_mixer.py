@@ -262,7 +262,7 @@ class SequenceMixer(Attributes, MixerChecks, OneDirection, keras.layers.Layer):
         self.check_has_state()
         self.check_built()
         x = ops.convert_to_tensor(x)
-        self.check_inputs(x.shape, x.dtype, rank=2)
+        self.check_inputs(x.shape, x.dtype, rank=self.input_rank - 1)
         return ops.cast(x, self.system_dtype), self._checked_state(state, x.shape[0])
 
     def get_initial_state(self, batch_size: int | Tensor) -> State:

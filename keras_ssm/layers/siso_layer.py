@@ -108,9 +108,7 @@ class SISOLayer(FeaturewiseLayer):
         """
         self.check_has_state()
         self.check_built()
-        # A copy: training and predicting on JAX give the weight's own buffer away.
-        D = ops.copy(self.tensor(self.D))
-        return self.discrete_system(self.bank(), D)
+        return self.discrete_system(self.bank(), self.copied_skip())
 
     def discrete_system(self, bank, D):
         """The `DiscreteSystem` of a bank and a skip."""
@@ -130,7 +128,7 @@ class SISOLayer(FeaturewiseLayer):
         lengths = valid_steps(mask, return_state)
         bank = self.bank(known(x.shape[1]) or ops.shape(x)[1])
         method = self.chosen_method(x.shape[1])
-        D = self.tensor(self.D)
+        D = self.skip_weight()
         if method == "fft":
             return self._convolve(x, bank, D, initial_state, lengths, return_state)
         if method == "recurrent":

@@ -244,7 +244,7 @@ class SSMBlock(Attributes, OneDirection, keras.layers.Layer):
             ValueError: for inputs or states of another shape, or a bidirectional mixer.
         """
         x = ops.convert_to_tensor(x)
-        self.mixer.check_inputs(x.shape, x.dtype, rank=2)
+        self.mixer.check_inputs(x.shape, x.dtype, rank=self.mixer.input_rank - 1)
         x = ops.cast(x, self.stream_dtype)
         y = normalize(self.norm, x, infer) if self.prenorm else x
         arguments = self._arguments(timesteps=timesteps, **arguments)
@@ -263,9 +263,9 @@ class SSMBlock(Attributes, OneDirection, keras.layers.Layer):
         """
         return self.mixer.discretize() if isinstance(self.mixer, SSMLayer) else None
 
-    def get_initial_state(self, batch_size: int | Tensor) -> State:
-        """Returns the mixer's zero state for `batch_size` rows."""
-        return self.mixer.get_initial_state(batch_size)
+    def get_initial_state(self, batch_size: int | Tensor, **sizes) -> State:
+        """Returns the mixer's zero state for `batch_size` rows; `S4ND` needs `frame_sizes`."""
+        return self.mixer.get_initial_state(batch_size, **sizes)
 
     def compute_output_shape(self, input_shape):
         return tuple(input_shape)

@@ -30,6 +30,9 @@ class SSMLayer(Evaluation, SequenceMixer):
         ValueError: for an unknown `method` or a `chunk_size` below 1.
     """
 
+    # Whether there is a skip D of its own; an axis of `S4ND`, which has one for all axes, has none.
+    skips = True
+
     # Weights that place the poles and weigh the inputs: a small rate and no decay.
     slow_weights = (
         "log_dt",
@@ -55,12 +58,24 @@ class SSMLayer(Evaluation, SequenceMixer):
         **kwargs,
     ):
         super().__init__(seed=seed, **kwargs)
-        check_flags(bidirectional=bidirectional)
-        self.bidirectional = bidirectional
+        self.bidirectional = self.checked_directions(bidirectional)
         self.method = method
         self.chunk_size = chunk_size
         self._step_scale = None
         self._initial_step_scale = 1.0
+
+    def checked_directions(self, bidirectional):
+        """The argument `bidirectional` as it is kept."""
+        check_flags(bidirectional=bidirectional)
+        return bidirectional
+
+    def skip_weight(self) -> Tensor | None:
+        """The value of D, or `None` where there is none."""
+        return None if self.D is None else self.tensor(self.D)
+
+    def copied_skip(self) -> Tensor | None:
+        """D for a `DiscreteSystem`: on JAX, training and predicting give its own buffer away."""
+        return None if self.D is None else ops.copy(self.tensor(self.D))
 
     @property
     def causal(self) -> bool:

@@ -45,6 +45,12 @@ class DenseBank:
         """Returns the bank itself."""
         return self
 
+    def channels_apart(self, count):
+        """Returns the bank of `count * features` features, of which each channel has its own."""
+        E, dB = ops.tile(self._doublings[0], (count, 1, 1)), ops.tile(self.dB, (count, 1))
+        C = ops.reshape(self.C, (-1, count * self.C.shape[1], self.C.shape[2]))
+        return DenseBank(E, dB, C)
+
     def into_state(self, steps):
         """Returns dA^t dB for t < steps, `(features, states, steps)`."""
         columns, k = self.dB[..., None], 0

@@ -58,6 +58,15 @@ class DiagonalBank:
             return self
         return DiagonalBank(self.log_dA, None, pair.multiply(self.C, self.dB))
 
+    def channels_apart(self, count):
+        """Returns the bank of `count * features` features, of which each channel has its own."""
+
+        def tiled(pair):
+            return pair and tuple(ops.tile(part, (count, 1)) for part in pair)
+
+        C = tuple(ops.reshape(part, (-1, count * part.shape[1], part.shape[2])) for part in self.C)
+        return DiagonalBank(tiled(self.log_dA), tiled(self.dB), C, self.normal)
+
     def into_state(self, steps):
         """Returns dA^t dB for t < steps, `(features, states, steps)`."""
         table = self._powers(steps)

@@ -100,9 +100,13 @@ class LowRankRecording(S4Recording):
         M = np.block([[diagonal(re), -diagonal(im)], [diagonal(im), diagonal(re)]])
         return dt[..., None], (re, im), P, M - 2 * np.einsum("rhi,rhj->hij", P, P)
 
+    @property
+    def attuned_length(self):
+        return int(self.data["f64/sd_fwd/kernel.l_kernel"])
+
     def attuned_gradients(self, weights):
         """Gradients with C held fixed as those with C~ held fixed, and C~ instead of C."""
-        length, modes = int(self.data["f64/sd_fwd/kernel.l_kernel"]), self.layer.modes
+        length, modes = self.attuned_length, self.layer.modes
         dt, (re, _), P, M = self.system()
         eye = np.eye(2 * modes)
         W = np.linalg.inv(eye - 0.5 * dt * M)
