@@ -68,7 +68,7 @@ def check_scan(kernel, lead, steps, modes, varies, reverse, rng):
     inputs = rng.standard_normal((*lead, steps, 2 * modes))
     arrays = dA, inputs, rng.standard_normal((*lead, 2 * modes))
     arrays = [x.astype("float32") for x in arrays]
-    plain = lambda *arrays: one_by_one(*arrays, reverse)  # noqa: E731
+    plain = lambda *arrays: one_by_one(*arrays, reverse)
     agree(kernel, plain, arrays, inputs.shape, rng)
 
 

@@ -163,7 +163,7 @@ def rows_of_torch(shapes):
             yield "attention, 8 heads", "bfloat16", shape, bandwidth, *row
         if shape[1] <= 4096:
             lstm = torch.nn.LSTM(shape[2], shape[2], batch_first=True, device="cuda")
-            call = lambda x: lstm(x)[0]  # noqa: E731, B023
+            call = lambda x: lstm(x)[0]  # noqa: B023
             for row in on_torch(call, list(lstm.parameters()), shape, torch.float32):
                 yield "cuDNN LSTM", "float32", shape, bandwidth, *row
 
@@ -199,7 +199,7 @@ def rows_of_jax(shapes):
             layer, (function, last) = made(name), published(name)
             weights = {v.name: v.value for v in layer.trainable_variables}
             swap = (lambda x: x) if last else (lambda x: jnp.swapaxes(x, 1, 2))
-            call = lambda w, x: swap(function(w, swap(x)))  # noqa: E731, B023
+            call = lambda w, x: swap(function(w, swap(x)))  # noqa: B023
             for row in on_jax((call, weights), shape):
                 yield f"{name} as published", "float32", shape, None, *row
 

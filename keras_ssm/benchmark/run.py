@@ -76,7 +76,7 @@ def run(sections, backends, progress=lambda row: None, **job):
             # What is timed runs alone; long sequences would not fit side by side.
             together = quick and section in MEMORY_COUNTED
             with ThreadPoolExecutor(len(backends) if together else 1) as pool:
-                measure = lambda backend: _worker(section, backend, arguments, progress, cache)  # noqa: E731, B023
+                measure = lambda backend: _worker(section, backend, arguments, progress, cache)  # noqa: B023
                 for measured in pool.map(measure, backends):
                     rows += measured
     return rows

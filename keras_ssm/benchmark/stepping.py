@@ -53,7 +53,7 @@ def _jax(function, weights, x, cotangent):
     step = jax.jit(jax.value_and_grad(loss, argnums=(0, 1)))
 
     def waiting(program, *arguments):
-        function = lambda: jax.block_until_ready(program(*arguments))  # noqa: E731
+        function = lambda: jax.block_until_ready(program(*arguments))
         function.compiled = lambda: program.lower(*arguments).compile()
         return function
 

@@ -58,8 +58,8 @@ def verdicts(rows):
 
 def _measured(rows):
     """Yields target, limit, whether that is the least allowed, and pairs (value, row)."""
-    of = lambda section: [row for row in rows if row["section"] == section]  # noqa: E731
-    steps = lambda names: [  # noqa: E731
+    of = lambda section: [row for row in rows if row["section"] == section]
+    steps = lambda names: [
         (row["ratio"], f"{row['layer']}, {row['form']}")
         for row in of("stream")
         if row["layer"] in names

@@ -147,7 +147,7 @@ def build_model(file, source="tensors", format="auto", config=None, ignore=(), o
     except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
         if "Received: " in str(error):
             raise
-        # Of the many ways in which tensors and settings can be of another kind.
+        # Tensors and settings can be wrong in many ways.
         raise ValueError(
             f"Tensors and settings of '{source}' must be of the shapes and kinds that its format "
             f"has. Received: {type(error).__name__}: {error}"
@@ -155,9 +155,11 @@ def build_model(file, source="tensors", format="auto", config=None, ignore=(), o
 
 
 def _build(file, source, format, config, ignore, overrides):
-    bare = unwrap([name for name in file.tensors if not is_named(name, ignore)])
-    tensors = Tensors({b: file.tensors[n] for n, b in bare.items() if not is_named(b, ignore)})
-    ignored = {name for name in file.tensors if bare.get(name) not in tensors}
+    short_names = unwrap([name for name in file.tensors if not is_named(name, ignore)])
+    tensors = Tensors(
+        {b: file.tensors[n] for n, b in short_names.items() if not is_named(b, ignore)}
+    )
+    ignored = {name for name in file.tensors if short_names.get(name) not in tensors}
     if format == "auto":
         format = _recognised(tensors, source)
     elif not FORMATS[format].recognises(tensors):
@@ -242,10 +244,14 @@ def _check_complete(model, weight_maps, tensors, ignore):
             "Every tensor must be used or ignored by name. "
             f"Received: {len(unused)} left over: {', '.join(unused[:12])}"
         )
-    given = {id(find_weight(model, a.target)) for a in weight_maps}
-    others = [v for v in model.weights if id(v) not in given]
+    assigned = {id(find_weight(model, weight_map.target)) for weight_map in weight_maps}
+    others = [weight for weight in model.weights if id(weight) not in assigned]
     # Neither is trained.
-    missing = [v.path for v in others if v.name not in ("step_scale", "seed_generator_state")]
+    missing = [
+        weight.path
+        for weight in others
+        if weight.name not in ("step_scale", "seed_generator_state")
+    ]
     missing = [path for path in missing if not is_named(path, ignore)]
     if missing:
         raise ValueError(

@@ -7,7 +7,7 @@ from keras_ssm.convert.recorded_outputs import compare_recorded
 from keras_ssm.convert.report import Report
 from keras_ssm.types import PathLike
 
-# Of the largest recorded entry, in float32.
+# Relative to the largest recorded entry, in float32.
 TOLERANCE = 5e-5
 
 

@@ -80,11 +80,11 @@ def export_checkpoint(
 def _check_free(path, to, overwrite):
     """Raises a `ValueError` where a file would be replaced unasked."""
     names = [path.name] + [f"{path.name}.json"] * to.endswith("-flax")
-    there = [name for name in names if path.with_name(name).exists()]
-    if there and not overwrite:
+    present = [name for name in names if path.with_name(name).exists()]
+    if present and not overwrite:
         raise ValueError(
             "The destination must be a new file, or `overwrite` must be True to replace it. "
-            f"Received: '{path.with_name(there[0])}', which is there"
+            f"Received: '{path.with_name(present[0])}', which is there"
         )
 
 

@@ -49,11 +49,11 @@ def export_published(model, path, to, overwrite=False):
     def stays(name):
         return not (presets.is_weight_file(name) or name in ("config.json", "params.json"))
 
-    there = [p.name for p in path.iterdir() if not stays(p.name)] if path.is_dir() else []
-    if there and not overwrite:
+    present = [p.name for p in path.iterdir() if not stays(p.name)] if path.is_dir() else []
+    if present and not overwrite:
         raise ValueError(
             "The destination must hold no model, or `overwrite` must be True to replace it. "
-            f"Received: '{path}' with {', '.join(sorted(there)[:8])}"
+            f"Received: '{path}' with {', '.join(sorted(present)[:8])}"
         )
     with writing_directory(path, stays) as directory:
         if to == presets.HF:
@@ -149,9 +149,9 @@ def _write_original(model, spec, directory):
         content[name] = torch.from_numpy(np.array(_array(model, weight)))
         if _dtype(find_weight(model, weight.target)) == "bfloat16":
             content[name] = content[name].to(torch.bfloat16)
-    if spec.tie_embeddings:  # one storage, as there
+    if spec.tie_embeddings:  # one storage, as in published files
         content[HEAD] = content[f"backbone.{TABLES[1]}.weight"]
-    else:  # last, as there
+    else:  # last, as in published files
         content[HEAD] = content.pop(HEAD)
     torch.save(content, directory / "pytorch_model.bin")
 
@@ -174,8 +174,8 @@ def _special_tokens(model):
     """The ids of special tokens, as far as a tokenizer or else the model says them."""
     tokenizer, own = getattr(model.preprocessor, "tokenizer", None), model.special_token_ids or {}
     names = {"bos": "start_token_id", "eos": "end_token_id", "pad": "pad_token_id"}
-    found = {f"{key}_token_id": getattr(tokenizer, name, None) for key, name in names.items()}
-    return {name: own.get(name) if value is None else int(value) for name, value in found.items()}
+    ids = {f"{key}_token_id": getattr(tokenizer, name, None) for key, name in names.items()}
+    return {name: own.get(name) if value is None else int(value) for name, value in ids.items()}
 
 
 def _write_json(path, content):

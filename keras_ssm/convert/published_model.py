@@ -32,7 +32,7 @@ FREE = (
     *("dt_min", "dt_max", "dt_floor", "A_range", "residual_layers"),
 )
 
-# Missing tensors after which nobody counts on.
+# Missing tensors after which the list of them ends.
 MANY = 100
 
 # Blocks of every format.
@@ -64,13 +64,13 @@ def read_published(
     cls = SSMCausalLM if issubclass(SSMCausalLM, cls) else cls
     module, directory = FORMATS[format], Path(directory)
     path = directory / module.CONFIG
-    found = {**presets.read_json(path), **(config or {})}
-    spec = module.read_config(found, f"`{path}`")
+    document = {**presets.read_json(path), **(config or {})}
+    spec = module.read_config(document, f"`{path}`")
     plan = _Plan(spec, cls, overrides or {}, fixed=load_weights)
     if issubclass(cls, SSMCausalLM) and "preprocessor" not in plan.task:
         plan.task["preprocessor"] = preprocessor_of(directory)
     if issubclass(cls, SSMCausalLM) and format == presets.HF:
-        special = special_token_ids(found, plan.spec.backbone["vocabulary_size"])
+        special = special_token_ids(document, plan.spec.backbone["vocabulary_size"])
         plan.task.setdefault("special_token_ids", special)
     report = {"container": "configuration", "weights": [], "dropped": {}, "others": []}
     if not load_weights:
@@ -186,7 +186,7 @@ class _Matched:
                 self.keeps_initial_values = True
             else:
                 missing.append(weight.name)
-            if len(missing) == MANY:  # a number of layers may be any
+            if len(missing) == MANY:  # the number of layers may be huge
                 break
         if missing:
             raise ValueError(
@@ -247,10 +247,10 @@ class _Matched:
 
 def find_weight(model, target):
     """Returns the weight at the end of a path of attributes, such as `"backbone.blocks.0.norm"`."""
-    found = model
+    part = model
     for name in target.split("."):
-        found = found[int(name)] if name.isdigit() else getattr(found, name)
-    return found
+        part = part[int(name)] if name.isdigit() else getattr(part, name)
+    return part
 
 
 def _defaults(cls):

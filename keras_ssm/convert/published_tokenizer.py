@@ -39,13 +39,13 @@ def preprocessor_of(directory):
 
 def special_token_ids(config, vocabulary_size):
     """The ids of special tokens that a `config.json` of transformers says, or `None`."""
-    found = {name: config[name] for name in SPECIAL if config.get(name) is not None}
-    found = {
+    ids = {name: config[name] for name in SPECIAL if config.get(name) is not None}
+    ids = {
         name: value
-        for name, value in found.items()
+        for name, value in ids.items()
         if all(is_id(i, vocabulary_size) for i in (value if isinstance(value, list) else [value]))
     }
-    return found or None
+    return ids or None
 
 
 def write_tokenizer(model, directory):

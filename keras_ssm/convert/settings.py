@@ -137,6 +137,6 @@ class Settings:
         if unknown:
             names = sorted(_argument_names(*classes) | set(self.rows))
             raise ValueError(
-                f"Settings must be arguments of {', '.join(c.__name__ for c in classes)}, "
+                f"Settings must be arguments of {', '.join(name.__name__ for name in classes)}, "
                 f"or of this format: {', '.join(names)}. Received: {', '.join(unknown)}"
             )

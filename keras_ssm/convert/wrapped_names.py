@@ -1,4 +1,4 @@
-"""Names of tensors without what wrappers put around a model."""
+"""Names of tensors without the prefixes of wrappers."""
 
 import re
 
@@ -13,7 +13,7 @@ WRAPPERS = (
 )
 _WRAPPER = re.compile(rf"(?<![^.])(?:{'|'.join(WRAPPERS)})\.")
 
-# What a model of each kind has; before it stands the attribute of whatever holds the model.
+# Names that each kind of model has. Before them is the attribute of the object that holds it.
 _ANCHOR = re.compile(r"(?:^|.*?\.)(?=s4_layers\.0\.|conv_layers\.0\.|model\.layers\.0\.layer\.)")
 _FLAX_ANCHOR = re.compile(r"(|.*?/)params/(|.*?/)encoder/layers_0/")
 
@@ -21,8 +21,8 @@ _FLAX_ANCHOR = re.compile(r"(|.*?/)params/(|.*?/)encoder/layers_0/")
 def unwrap(names):
     """Takes the wrappers of a model off the names of its tensors.
 
-    Wrappers of PyTorch go wherever they stand, in any order and number. What is left in front of
-    the whole model, such as the `model.` of a Lightning module, goes from every name that has it.
+    Prefixes of PyTorch's wrappers are removed wherever they are, in any order and number. A prefix
+    of the whole model, such as the `model.` of a Lightning module, is removed from every name.
 
     Args:
         names: collection of str. Names in a file; foreign ones may stand among them.
@@ -33,31 +33,33 @@ def unwrap(names):
     Raises:
         ValueError: if several models are there, or two tensors of the same name.
     """
-    bare = {name: _WRAPPER.sub("", name) for name in names}
-    prefixes = sorted({found for name in bare.values() if (found := _prefix(name)) is not None})
+    short_names = {name: _WRAPPER.sub("", name) for name in names}
+    prefixes = sorted(
+        {found for name in short_names.values() if (found := _prefix(name)) is not None}
+    )
     if len(prefixes) > 1 and "" not in prefixes:
         raise ValueError(
             "The tensors must be those of one model: ignore the others by name, such as "
             f"'{prefixes[-1]}*'. Received: models at {', '.join(prefixes)}"
         )
     if prefixes and "" not in prefixes:
-        bare = {name: _without(value, prefixes[0]) for name, value in bare.items()}
+        short_names = {name: _without(value, prefixes[0]) for name, value in short_names.items()}
     origins = {}
-    for name, value in bare.items():
+    for name, value in short_names.items():
         if origins.setdefault(value, name) != name:
             raise ValueError(
                 f"One tensor must stand for '{value}': ignore the other by name. "
                 f"Received: {origins[value]}, {name}"
             )
-    return bare
+    return short_names
 
 
 def _prefix(name):
-    """What stands before a model of which this may be the first layer, or `None`."""
-    if found := _FLAX_ANCHOR.match(name):
-        return "*".join(found.groups()).removesuffix("*")  # before and after the collection
-    found = _ANCHOR.match(name)
-    return found and found.group()
+    """The prefix of a model of which this name may be the first layer, or `None`."""
+    if match := _FLAX_ANCHOR.match(name):
+        return "*".join(match.groups()).removesuffix("*")  # before and after the collection
+    match = _ANCHOR.match(name)
+    return match and match.group()
 
 
 def _without(name, prefix):

@@ -1,4 +1,4 @@
-"""Data of forecasts, what forecasts are measured by, and the baselines that they have to beat."""
+"""Data of forecasts, measures of forecasts, and the baselines that they have to beat."""
 
 from keras_ssm.forecasting.backtest import Backtest
 from keras_ssm.forecasting.baselines import LSTM, Baseline, DLinear, Naive, Ridge, SeasonalNaive

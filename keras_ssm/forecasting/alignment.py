@@ -1,4 +1,4 @@
-"""What was forecast beside what came, row by row."""
+"""Forecasts beside the values that came, row by row."""
 
 import numpy as np
 

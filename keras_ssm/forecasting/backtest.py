@@ -54,8 +54,8 @@ class Backtest(NamedTuple):
             values = np.concatenate(
                 [np.full((missing, len(panel.variables)), np.nan), series.values]
             )
-            came = values[origins[:, None] + 1 + np.arange(horizon)]
-            actual.append(np.where(np.isnan(forecasts["mean"][i]), np.nan, came))
+            actual_rows = values[origins[:, None] + 1 + np.arange(horizon)]
+            actual.append(np.where(np.isnan(forecasts["mean"][i]), np.nan, actual_rows))
             known_origins.append(origins - missing)
         metric_values = scores(forecasts, actual, scales)
         return cls(known_origins, forecasts, actual, metric_values, panel)
@@ -69,18 +69,20 @@ class Backtest(NamedTuple):
         forecasts = {name: [[] for _ in panel.series] for name in parts[0].forecasts}
         for part in parts:
             left_out = length - max(len(series.values) for series in part.panel.series)
-            place = 0
+            position = 0
             for i, series in enumerate(panel.series):
                 rows = len(series.values) - left_out
                 nothing = np.full_like(part.actual[0], np.nan)
                 has_series = rows > 0  # else the part lacks the series
                 origins[i].append(
-                    part.origins[place] if has_series else rows - 1 - np.full(1, nothing.shape[1])
+                    part.origins[position]
+                    if has_series
+                    else rows - 1 - np.full(1, nothing.shape[1])
                 )
-                actual[i].append(part.actual[place] if has_series else nothing)
+                actual[i].append(part.actual[position] if has_series else nothing)
                 for name, values in part.forecasts.items():
-                    forecasts[name][i].append(values[place] if has_series else nothing)
-                place += has_series
+                    forecasts[name][i].append(values[position] if has_series else nothing)
+                position += has_series
         origins, actual = list(map(np.concatenate, origins)), list(map(np.concatenate, actual))
         forecasts = {name: list(map(np.concatenate, values)) for name, values in forecasts.items()}
         scaled = [part.scores["mase"] for part in parts if np.isfinite(part.scores["mase"])]

@@ -7,8 +7,8 @@ def numbers(values, owner):
     """Numbers of a column or array as float64, NaN where missing.
 
     Args:
-        values: pandas column, array, or what NumPy makes one of.
-        what: str. The column, for the error.
+        values: pandas column, array, or other values that NumPy turns into one.
+        owner: str. The column, for the error.
 
     Raises:
         ValueError: if they are no real numbers, or one is infinite.
@@ -53,7 +53,7 @@ def category_names(columns, owner):
 
     Args:
         columns: list of one-dimensional columns.
-        what: str. The covariate, for the error.
+        owner: str. The covariate, for the error.
 
     Returns:
         List of str and int.

@@ -1,4 +1,4 @@
-"""Numbers in the place of missing values, for models that need some."""
+"""Replaces missing values, for models that need numbers."""
 
 import numpy as np
 
@@ -14,9 +14,9 @@ def filled_forward(values):
     """
     known = ~np.isnan(values)
     rows = np.arange(len(values))[:, None]
-    place = np.maximum.accumulate(np.where(known, rows, -1), axis=0)
-    place = np.where(place < 0, known.argmax(axis=0), place)
-    return np.take_along_axis(values, place, axis=0)
+    source_rows = np.maximum.accumulate(np.where(known, rows, -1), axis=0)
+    source_rows = np.where(source_rows < 0, known.argmax(axis=0), source_rows)
+    return np.take_along_axis(values, source_rows, axis=0)
 
 
 def filled_by_season(values, season):
@@ -33,7 +33,9 @@ def filled_by_season(values, season):
     padded = np.concatenate([values, np.full((phases, values.shape[1]), np.nan)])
     folded = padded.reshape(-1, season * values.shape[1])
     known = ~np.isnan(folded)
-    place = np.maximum.accumulate(np.where(known, np.arange(len(folded))[:, None], -1), axis=0)
-    filled = np.take_along_axis(folded, np.maximum(place, 0), axis=0)
-    filled = np.where(place < 0, np.nan, filled).reshape(padded.shape)[: len(values)]
+    source_rows = np.maximum.accumulate(
+        np.where(known, np.arange(len(folded))[:, None], -1), axis=0
+    )
+    filled = np.take_along_axis(folded, np.maximum(source_rows, 0), axis=0)
+    filled = np.where(source_rows < 0, np.nan, filled).reshape(padded.shape)[: len(values)]
     return np.where(np.isnan(filled), filled_forward(values), filled)

@@ -38,8 +38,8 @@ def read_future(future, tables, roles, layout, freq):
         raise ValueError(
             f"`future` must have rows of every series of `data`. Received: none of {missing[:5]}"
         )
-    read = {*roles.known, *roles.target, *roles.historic, *roles.static, *roles.ignored}
-    unknown = [name for name in future_tables[0].columns if name not in read]
+    with_role = {*roles.known, *roles.target, *roles.historic, *roles.static, *roles.ignored}
+    unknown = [name for name in future_tables[0].columns if name not in with_role]
     if unknown:
         raise ValueError(f"`future` must have the columns {roles.known}. Received: also {unknown}")
     return [_later(by_name[table.name], table, roles, freq) for table in tables]
@@ -55,18 +55,18 @@ def _of_arrays(arrays, tables, roles):
 
 
 def _later(table, history, roles, freq):
-    of = "" if table.name is None else f" of the series {table.name!r}"
+    whose = "" if table.name is None else f" of the series {table.name!r}"
     missing = [name for name in roles.known if name not in table.columns]
     if missing:
         raise ValueError(
-            f"`future` must have the columns {roles.known}{of}. Received: columns="
+            f"`future` must have the columns {roles.known}{whose}. Received: columns="
             f"{list(table.columns)}, without {missing}"
         )
     index, last = table.index, history.index[-1]
-    check_index(index, "future", f"The index{of}")
+    check_index(index, "future", f"The index{whose}")
     if not same_kind(index, history.index):
         raise ValueError(
-            f"`future` must have dates of the time zone and kind of `data`{of}. Received: "
+            f"`future` must have dates of the time zone and kind of `data`{whose}. Received: "
             f"{index.dtype} after {history.index.dtype}"
         )
     order = index.argsort()
@@ -78,7 +78,7 @@ def _later(table, history, roles, freq):
     if len(index) and not (index == expected).all():
         wrong = next(i for i in range(len(index)) if index[i] != expected[i])
         raise ValueError(
-            f"`future` must have every row after the last one of `data`{of}, {last}. "
+            f"`future` must have every row after the last one of `data`{whose}, {last}. "
             f"Received: {index[wrong]} where {expected[wrong]} follows"
         )
     return {name: table.columns[name].iloc[order] for name in roles.known}

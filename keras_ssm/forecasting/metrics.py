@@ -1,4 +1,4 @@
-"""What a forecast is measured by. Values that are missing in `y` count in none of them."""
+"""Measures of forecasts. Values that are missing in `y` count in none of them."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -203,16 +203,16 @@ def coverage(y: Any, low: Any, high: Any) -> float:
     pairs = aligned(y, low, high)
     below = np.concatenate([_known(actual, lower) for actual, lower, _ in pairs])
     above = np.concatenate([_known(actual, upper) for actual, _, upper in pairs])
-    _some(below)
+    _check_some(below)
     return float(np.mean((below >= 0) & (above <= 0)))
 
 
 def _errors(y, forecast):
     errors = np.concatenate([_known(*pair) for pair in aligned(y, forecast)])
-    return _some(errors)
+    return _check_some(errors)
 
 
-def _some(errors):
+def _check_some(errors):
     if not errors.size:
         raise ValueError("`y` must have known values. Received: NaN alone")
     return errors

@@ -7,7 +7,7 @@ from keras_ssm.forecasting.time_index import continued, pandas
 
 def forecast_like(panel, layout, freq, forecasts, horizon=None):
     """See `Panel.frame`."""
-    arrays = {name: [np.asarray(a) for a in lists] for name, lists in forecasts.items()}
+    arrays = {name: [np.asarray(array) for array in lists] for name, lists in forecasts.items()}
     _check(panel, arrays, horizon)
     if layout.kind == "numpy":
         return _arrays(layout.form, arrays)
@@ -15,7 +15,9 @@ def forecast_like(panel, layout, freq, forecasts, horizon=None):
         pd = pandas()
         parts = []
         for number, series in enumerate(panel.series):
-            columns = _columns(panel.variables, {k: v[number] for k, v in arrays.items()})
+            columns = _columns(
+                panel.variables, {name: each[number] for name, each in arrays.items()}
+            )
             rows = len(arrays["mean"][number])
             dates = continued(series.index, rows, freq)
             head = {} if layout.id_column is None else {layout.id_column: [series.name] * rows}
@@ -58,7 +60,13 @@ def _arrays(form, arrays):
         stacked = {name: np.stack(parts) for name, parts in arrays.items()}
     else:
         single = form == "vectors"
-        cut = {name: [p[:, 0] if single else p for p in parts] for name, parts in arrays.items()}
-        rows = zip(*cut.values(), strict=True)
-        return cut["mean"] if len(cut) == 1 else [dict(zip(cut, r, strict=True)) for r in rows]
+        parts_of = {
+            name: [p[:, 0] if single else p for p in parts] for name, parts in arrays.items()
+        }
+        rows = zip(*parts_of.values(), strict=True)
+        return (
+            parts_of["mean"]
+            if len(parts_of) == 1
+            else [dict(zip(parts_of, r, strict=True)) for r in rows]
+        )
     return stacked["mean"] if len(stacked) == 1 else stacked

@@ -200,9 +200,9 @@ class Panel:
         for series in self.series if self._roles.known else ():
             rows = len(series.known) - len(series.values)
             if rows < horizon:
-                of = "" if series.name is None else f" of the series {series.name!r}"
+                whose = "" if series.name is None else f" of the series {series.name!r}"
                 raise ValueError(
-                    f"`future` must have the known covariates{of} for all {horizon} rows of the "
+                    f"`future` must have the known covariates{whose} for all {horizon} rows of the "
                     f"horizon: {', '.join(map(str, self._roles.known))}. Received: {rows} rows"
                 )
 
@@ -238,11 +238,14 @@ def _empty(tables):
 
 
 def _series(table, ahead, fixed, roles, may_lack=False):
-    """One series of numbers, from what was read; new rows of one that is known may be missing."""
-    of = "" if table.name is None else f" of the series {table.name!r}"
+    """One series of numbers, from the columns that were read.
+
+    With `may_lack` a column may be missing in all rows: `fit` has seen values of it.
+    """
+    whose = "" if table.name is None else f" of the series {table.name!r}"
 
     def column(source, name):
-        owner = f"The column {name!r}{of}"
+        owner = f"The column {name!r}{whose}"
         if name in roles.categories:
             return category_ids(source[name], roles.categories[name], owner)
         return numbers(source[name], owner)
@@ -258,7 +261,7 @@ def _series(table, ahead, fixed, roles, may_lack=False):
         later = stack(roles.known, ahead, 0)
         if np.isnan(later).any():
             raise ValueError(
-                f"`future` must have every value{of}. Received: {int(np.isnan(later).sum())} NaN"
+                f"`future` must have every value{whose}. Received: {int(np.isnan(later).sum())} NaN"
             )
         known = np.concatenate([known, later])
     every = ((roles.target, values), (roles.historic, historic), (roles.known, known))
@@ -266,7 +269,7 @@ def _series(table, ahead, fixed, roles, may_lack=False):
         for name, nothing in zip(names, np.isnan(array).all(axis=0), strict=True):
             if nothing:
                 raise ValueError(
-                    f"The column {name!r}{of} must have a value in some row. "
+                    f"The column {name!r}{whose} must have a value in some row. "
                     f"Received: {len(array)} rows of NaN"
                 )
     static = stack(roles.static, fixed, 1)[0] if roles.static else np.zeros(0)

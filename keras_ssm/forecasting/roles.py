@@ -1,4 +1,4 @@
-"""What each column of the data is for."""
+"""The role of each column of the data."""
 
 import dataclasses
 
@@ -9,7 +9,7 @@ from keras_ssm.forecasting.tables import is_pandas
 
 @dataclasses.dataclass
 class Roles:
-    """Names of the columns by what they are for; static ones may be a table of their own."""
+    """Names of the columns by their roles; static covariates may have a table of their own."""
 
     target: object
     historic: object
@@ -31,7 +31,7 @@ class Roles:
 
     def resolved(self, tables, layout):
         """The roles of the columns that are there."""
-        have = _all_columns(tables)
+        columns = _all_columns(tables)
         static, _ = _static_names(self.static)
         from_data = [] if static is None else static
         if is_table(self.static):
@@ -45,30 +45,30 @@ class Roles:
             kind=layout.kind,
         )
         with_role = [*roles.historic, *roles.known, *from_data]
-        rest = [name for name in have if name not in with_role]
+        remaining = [name for name in columns if name not in with_role]
         if self.target is not None:
             roles.target = _names("target", self.target)
         elif layout.kind == "long":
             roles.target = ["y"]
         else:
-            roles.target, rest = rest, []
+            roles.target, remaining = remaining, []
         if not roles.target:
             raise ValueError(
                 "`target` must leave a variable to forecast. "
-                f"Received: target={self.target!r}, columns={have}"
+                f"Received: target={self.target!r}, columns={columns}"
             )
-        rest = [name for name in rest if name not in roles.target]
+        remaining = [name for name in remaining if name not in roles.target]
         if layout.kind == "long":
-            roles.historic += rest
+            roles.historic += remaining
         else:
-            roles.ignored = rest
+            roles.ignored = remaining
         named = [*roles.target, *roles.historic, *roles.known, *from_data]
         _check_there(named, tables)
-        twice = [name for name in named if named.count(name) > 1]
-        if twice:
+        duplicates = [name for name in named if named.count(name) > 1]
+        if duplicates:
             raise ValueError(
                 "`target`, `historic`, `known` and `static` must name each column once. "
-                f"Received: {twice[0]!r} twice"
+                f"Received: {duplicates[0]!r} twice"
             )
         roles._check_categorical()
         return roles
@@ -206,9 +206,9 @@ def _constant(table, name):
     first = column.iloc[:1] if hasattr(column, "iloc") else column[:1]
     values = np.asarray(column, dtype=object)
     if any(value != values[0] and value == value for value in values):
-        of = "" if table.name is None else f" of the series {table.name!r}"
+        whose = "" if table.name is None else f" of the series {table.name!r}"
         raise ValueError(
-            f"`static` must name columns with one value in all rows{of}. "
+            f"`static` must name columns with one value in all rows{whose}. "
             f"Received: {name!r}, which changes"
         )
     return first

@@ -33,17 +33,17 @@ def validation_rows(panel, validation, horizon, reads=2):
     if validation is None:
         wanted = [max(horizon, n // 5) for n in lengths]
         return [held if n - held >= least else 0 for n, held in zip(lengths, wanted, strict=True)]
-    count = isinstance(validation, (int, np.integer)) and not isinstance(validation, bool)
-    share = isinstance(validation, (float, np.floating)) and 0 < validation < 1
-    if not (share or (count and (validation == 0 or validation >= horizon))):
+    is_count = isinstance(validation, (int, np.integer)) and not isinstance(validation, bool)
+    is_share = isinstance(validation, (float, np.floating)) and 0 < validation < 1
+    if not (is_share or (is_count and (validation == 0 or validation >= horizon))):
         raise ValueError(
             f"`validation` must be a number of rows, at least the horizon of {horizon}, a share "
             "between 0 and 1, 0 for none, or None for a fifth. "
             f"Received: validation={validation!r}"
         )
-    if count and validation == 0:
+    if is_count and validation == 0:
         return [0] * len(lengths)
-    wanted = [max(horizon, round(n * validation)) if share else int(validation) for n in lengths]
+    wanted = [max(horizon, round(n * validation)) if is_share else int(validation) for n in lengths]
     rows = [held if n - held >= least else 0 for n, held in zip(lengths, wanted, strict=True)]
     if not any(rows):
         raise ValueError(

@@ -26,7 +26,7 @@ class Table(NamedTuple):
 
 
 class Layout(NamedTuple):
-    """What a forecast has to look like, so that it is of the kind that came in.
+    """The kind of the data, which a forecast shall have too.
 
     `form` is "vector", "matrix", "batch", "vectors" or "list" of NumPy, and "series", "frame" or
     "long" of pandas.
@@ -136,16 +136,16 @@ def regular_tables(tables, argument, freq):
         return tables, None
     tables = [_sorted(table, argument) for table in tables]
     longest = max(tables, key=lambda table: len(table.index))
-    step = frequency(longest.index, freq, _what(longest))
-    return [_filled(table, regular(table.index, step, _what(table))) for table in tables], step
+    step = frequency(longest.index, freq, _owner(longest))
+    return [_filled(table, regular(table.index, step, _owner(table))) for table in tables], step
 
 
-def _what(table):
+def _owner(table):
     return "The index" if table.name is None else f"The series {table.name!r}"
 
 
 def _sorted(table, argument):
-    check_index(table.index, argument, _what(table))
+    check_index(table.index, argument, _owner(table))
     index = table.index
     if index.is_monotonic_increasing:
         return table

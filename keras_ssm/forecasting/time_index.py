@@ -82,7 +82,7 @@ def frequency(index, freq, owner):
         index: pandas index.
         freq: str, offset, number or `None`, which infers it: the coarsest one on which all rows
             lie, so that rows may be missing.
-        what: str. The series, for errors.
+        owner: str. The series, for errors.
     """
     pd = pandas()
     if isinstance(index, pd.PeriodIndex):
@@ -116,12 +116,12 @@ def _offset(freq):
     pd = pandas()
     try:
         offset = pd.tseries.frequencies.to_offset(freq)
-        again = pd.tseries.frequencies.to_offset(offset.freqstr)
+        reparsed = pd.tseries.frequencies.to_offset(offset.freqstr)
     except (AttributeError, TypeError, ValueError) as error:
         raise ValueError(
             f"`freq` must be a frequency of pandas, such as 'h', 'D' or 'MS'. Received: {freq!r}"
         ) from error
-    if again != offset or offset.n < 1:
+    if reparsed != offset or offset.n < 1:
         raise ValueError(
             "`freq` must be a frequency of pandas that its name tells whole, and run forwards. "
             f"Received: {freq!r}"
@@ -203,7 +203,7 @@ def regular(index, freq, owner):
     Args:
         index: pandas index.
         freq: what `frequency` returns.
-        what: str. The series, for errors.
+        owner: str. The series, for errors.
 
     Returns:
         Index of the same kind and name.

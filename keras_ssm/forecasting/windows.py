@@ -40,6 +40,6 @@ def windows(
             "`values` must have at least `lookback` + `horizon` rows, which one window takes. "
             f"Received: rows={rows}, lookback={lookback}, horizon={horizon}"
         )
-    cut = np.lib.stride_tricks.sliding_window_view(values, lookback + horizon, axis=0)
-    cut = np.moveaxis(cut, -1, 1)[(count - 1) % step :: step]
-    return cut[:, :lookback], cut[:, lookback:]
+    views = np.lib.stride_tricks.sliding_window_view(values, lookback + horizon, axis=0)
+    views = np.moveaxis(views, -1, 1)[(count - 1) % step :: step]
+    return views[:, :lookback], views[:, lookback:]

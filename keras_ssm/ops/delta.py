@@ -128,7 +128,7 @@ class _Chunks:
 
     def __init__(self, n, q, k, beta, sums):
         writes = k.shape[-2]
-        constant = lambda x: ops.cast(ops.convert_to_tensor(x), q.dtype)  # noqa: E731
+        constant = lambda x: ops.cast(ops.convert_to_tensor(x), q.dtype)
         if sums is None:
             between = constant(np.tri(writes))
             self.from_start = self.to_end = self.step_from_start = self.total = None
@@ -238,7 +238,7 @@ def _without_loops(n, q, k, v, beta, *rest):
     weights = chunks.weights()
     eye = ops.cast(ops.convert_to_tensor(np.eye(k.shape[-1])), k.dtype)
     moved = chunks.decayed(eye) - _t_product(chunks.written, weights)
-    squared = lambda a, move: _product(a, move(a))  # noqa: E731
+    squared = lambda a, move: _product(a, move(a))
     states = doubling.states(
         moved, _t_product(chunks.written, free), start, _product, squared, 0, steps=q.shape[-2]
     )

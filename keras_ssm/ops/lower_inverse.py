@@ -45,7 +45,7 @@ def _halved(x):
 
 def _masked(x):
     """The same for all pairs of blocks of 1, 2, 4 ... at once, as products of whole matrices."""
-    constant = lambda z: ops.cast(ops.convert_to_tensor(z), x.dtype)  # noqa: E731
+    constant = lambda z: ops.cast(ops.convert_to_tensor(z), x.dtype)
     size = x.shape[-1]
     inverse = constant(np.eye(size))
     for s in (2**i for i in range((size - 1).bit_length())):

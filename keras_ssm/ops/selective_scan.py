@@ -53,7 +53,7 @@ def _in_blocks(x, dt, A, B, C, D, initial_state):
     count = None if length is None else -(-length // steps)
     lead = known(x.shape[0])
     width = backend.blocks_side_by_side(count, (lead or 1) * features * state_dim)
-    fold = lambda z: _segments(z, steps, width)  # noqa: E731
+    fold = lambda z: _segments(z, steps, width)
     scan = backend.with_gradient(_scan, _gradients)
     y, state, _ = scan(*map(fold, (x, dt)), A, *map(fold, (B, C)), initial_state)
     y = ops.transpose(y, (2, 0, 3, 1, 4))  # (batch, segments, blocks, steps, features)
@@ -72,7 +72,7 @@ def _without_loops(x, dt, A, B, C, D, initial_state):
         h = _advance(h, x_t, dt_t, A, B_t)
     decay = ops.exp(ops.sum(by_block[1], axis=2)[..., None] * A)
     start = ops.zeros_like(h[:, 0]) if initial_state is None else initial_state
-    squared = lambda a, move: a * move(a)  # noqa: E731
+    squared = lambda a, move: a * move(a)
     states = doubling.states(decay, h, start, ops.multiply, squared, axis=1, steps=steps)
     h, outputs = states[:, :-1], []
     for x_t, dt_t, B_t, C_t in samples:
@@ -126,7 +126,7 @@ def _over_blocks(decay, added, initial, reverse=False):
         decay, added = sample
         return decay * h + added, h
 
-    first = lambda z: ops.moveaxis(z, 1, 0)  # noqa: E731
+    first = lambda z: ops.moveaxis(z, 1, 0)
     last, states = backend.sequential(step, initial, (first(decay), first(added)), reverse)
     return ops.moveaxis(states, 0, 1), last
 
@@ -136,7 +136,7 @@ def _starts(x, dt, A, B, state):
     if x.shape[2] == 1:
         return state[:, None], None
     zero = ops.zeros_like(x[0][..., None] * A)
-    step = lambda h, sample: (_advance(h, *sample[:2], A, sample[2]), None)  # noqa: E731
+    step = lambda h, sample: (_advance(h, *sample[:2], A, sample[2]), None)
     ends, _ = backend.sequential(step, zero, (x, dt, B))
     decay = ops.exp(ops.sum(dt, axis=0)[..., None] * A)
     return _over_blocks(decay, ends, state)

@@ -50,7 +50,7 @@ def ssd(x, dt, A, B, C, D=None, initial_state=None, chunk_size=None):
     start = ops.zeros_like(driven[:, 0, 0, :, :, :, None] * B[:, 0, 0, :, None, None])
     if initial_state is not None:
         start = ops.reshape(initial_state, (-1, *start.shape[1:]))
-    run = lambda *tensors: _outputs(*tensors)[0]  # noqa: E731
+    run = lambda *tensors: _outputs(*tensors)[0]
     if backend.compiles_gradients() and loops_allowed() and length is not None:
         run = backend.with_gradient(_outputs, _gradients)
     driven, sums = _by_head(driven, (0, 2, 3, 1, 4)), _by_head(sums, (0, 2, 3, 1))
@@ -88,9 +88,9 @@ def _outputs(driven, sums, B, C, start):
 
 def _passed(total, added, start, reverse=False):
     """`pass_states` of chunks that lie one behind the other in the first axis, in either order."""
-    turned = lambda z: ops.flip(z, axis=1) if reverse else z  # noqa: E731
+    turned = lambda z: ops.flip(z, axis=1) if reverse else z
     lead = known(start.shape[0])
-    of_rows = lambda z: ops.reshape(z, (lead or ops.shape(start)[0], -1, *z.shape[1:]))  # noqa: E731
+    of_rows = lambda z: ops.reshape(z, (lead or ops.shape(start)[0], -1, *z.shape[1:]))
     before, last = pass_states(turned(of_rows(total)), turned(of_rows(added)), start)
     return ops.reshape(turned(before), (-1, *added.shape[1:])), last
 

@@ -148,9 +148,9 @@ def of_all(function, w, x):
 def test_the_slow_path_is_continued_beyond_what_is_timed(monkeypatch):
     """3 n + 0.01 n n for the gradient, 5 n for the forward pass."""
     monkeypatch.setattr(selective, "LONGEST_SLOW", 64)
-    passes = lambda function, weights, x, g: [x.shape[1]] * 2  # noqa: E731
+    passes = lambda function, weights, x, g: [x.shape[1]] * 2
     monkeypatch.setattr(selective, "passes", passes)
-    times = lambda n, *_: (5.0 * n[0], 3.0 * n[0] + 0.01 * n[0] ** 2)  # noqa: E731
+    times = lambda n, *_: (5.0 * n[0], 3.0 * n[0] + 0.01 * n[0] ** 2)
     monkeypatch.setattr(selective, "alternate", times)
     found = selective._continued("Mamba", "slow path", (1, 128, 4, 2))
     np.testing.assert_allclose(found, [5.0 * 128, 3.0 * 128 + 0.01 * 128**2])
@@ -219,7 +219,7 @@ def test_the_trained_yardstick_is_the_same_model(name, rng):
 
 
 def test_memory_counts_what_a_call_allocates():
-    ones = lambda: ops.ones(2**25)  # noqa: E731
+    ones = lambda: ops.ones(2**25)
     ones()  # compiled once before, as the function asks
     found = peak_memory(ones)
     assert abs(found - 2**27) < 2**21  # the resident rest moves by some pages
@@ -449,7 +449,7 @@ def test_alternate_runs_what_takes_long_once(monkeypatch):
     monkeypatch.setattr(timing, "LONG", 0.02)
     monkeypatch.setattr(timing, "SETTLES", 0.0)
     calls = []
-    slow = lambda: (time.sleep(0.03), calls.append(0))  # noqa: E731
+    slow = lambda: (time.sleep(0.03), calls.append(0))
     times = timing.alternate([slow, lambda: calls.append(1)], 0.0)
     assert times[0] > 0.03 > times[1]
     assert calls == [0, *[1] * (2 + 2 * 3)]

@@ -77,7 +77,7 @@ def test_what_a_mask_covers_has_no_gradient(mixer, rng):
     mask = np.arange(9)[None] < 6
     x[~mask] = np.nan
     valid = ops.convert_to_tensor(mask[..., None])
-    loss = lambda x: ops.sum(ops.where(valid, mixer(x, mask=mask), 0.0) ** 2)  # noqa: E731
+    loss = lambda x: ops.sum(ops.where(valid, mixer(x, mask=mask), 0.0) ** 2)
     _, weights, (d_x,) = gradients(loss, mixer, x)
     _, trimmed, (d_valid,) = gradients(lambda x: ops.sum(mixer(x) ** 2), mixer, x[:, :6])
     assert not d_x[~mask].any()

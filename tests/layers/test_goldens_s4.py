@@ -91,12 +91,12 @@ class LowRankRecording(S4Recording):
         weights = self.weights()
         dt = self.transformed()[0][0]
         repeats = self.layer.features // len(weights["A_imag"])
-        tiled = lambda *keys: [np.tile(weights[key], (repeats, 1)) for key in keys]  # noqa: E731
+        tiled = lambda *keys: [np.tile(weights[key], (repeats, 1)) for key in keys]
         re, im = tiled("log_A_real", "A_imag")
         re = -np.exp(re)
         P = join(weights["P_real"] + 1j * weights["P_imag"])
         P = np.tile(P, (1, repeats, 1))
-        diagonal = lambda z: z[:, None] * np.eye(z.shape[-1])  # noqa: E731
+        diagonal = lambda z: z[:, None] * np.eye(z.shape[-1])
         M = np.block([[diagonal(re), -diagonal(im)], [diagonal(im), diagonal(re)]])
         return dt[..., None], (re, im), P, M - 2 * np.einsum("rhi,rhj->hij", P, P)
 
@@ -119,14 +119,14 @@ class LowRankRecording(S4Recording):
         d_attuned = -np.einsum("chi,hji->chj", d_C, np.linalg.inv(F))
         # Where dA moves, C follows: dC = -C d(dA^l) (dA^l - I)^-1.
         d_dA = power_gradient(dA, length, np.einsum("chi,chj->hij", C, d_attuned))
-        flipped = lambda X: np.swapaxes(X, 1, 2)  # noqa: E731
+        flipped = lambda X: np.swapaxes(X, 1, 2)
         d_M = dt * flipped(W) @ d_dA @ flipped(W)
         d_dt = np.sum(d_dA * (W @ M @ W), axis=(1, 2))[:, None]
 
         copies = weights["A_imag"].shape[0]
-        shared = lambda g: g.reshape(*g.shape[:-2], -1, copies, modes).sum(axis=-3)  # noqa: E731
+        shared = lambda g: g.reshape(*g.shape[:-2], -1, copies, modes).sum(axis=-3)
         blocks = d_M.reshape(-1, 2, modes, 2, modes)
-        quarter = lambda i, j: np.einsum("hnn->hn", blocks[:, i, :, j])  # noqa: E731
+        quarter = lambda i, j: np.einsum("hnn->hn", blocks[:, i, :, j])
         d_P = -2 * np.einsum("hij,rhj->rhi", d_M + flipped(d_M), P)
         dt, slope = self.transformed()[0]
         key = "inv_dt" if self.softplus else "log_dt"
@@ -161,7 +161,7 @@ def power_gradient(X, n, d_power):
     """Gradient of a function of X^n, by the squarings that lead there."""
     if n == 1:
         return d_power
-    flipped = lambda Y: np.swapaxes(Y, -1, -2)  # noqa: E731
+    flipped = lambda Y: np.swapaxes(Y, -1, -2)
     if n % 2:
         rest = np.linalg.matrix_power(X, n - 1)
         return flipped(rest) @ d_power + power_gradient(X, n - 1, d_power @ flipped(X))

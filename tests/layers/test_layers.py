@@ -141,9 +141,9 @@ def test_masked_equals_trimmed(case, rng):
     for method in case.methods:
         layer.method = method
         if case.has_state:
-            masked = lambda x, mask: layer(x, mask=mask, return_state=True)  # noqa: E731
+            masked = lambda x, mask: layer(x, mask=mask, return_state=True)
         else:
-            masked = lambda x, mask: (layer(x, mask=mask), None)  # noqa: E731
+            masked = lambda x, mask: (layer(x, mask=mask), None)
         y, states = with_cheap_loops(masked)(*map(ops.convert_to_tensor, (x, mask)))
         for row, n in enumerate(lengths):
             trimmed = applied(layer, x[row : row + 1, :n], return_state=case.has_state)
@@ -207,8 +207,8 @@ def test_length_and_batch_unknown_in_advance(case, method, rng):
         outputs = layer(symbol, initial_state=state, return_state=True)
         model = keras.Model([symbol, state], outputs)
         s0 = rng.standard_normal((2, *layer.state_shape(4))).astype("float32")
-        inputs = lambda x: [x, s0]  # noqa: E731
-        expected = lambda x: applied(layer, x, initial_state=s0, return_state=True)  # noqa: E731
+        inputs = lambda x: [x, s0]
+        expected = lambda x: applied(layer, x, initial_state=s0, return_state=True)
     else:
         model = keras.Model(symbol, layer(symbol))
         inputs, expected = lambda x: x, lambda x: (applied(layer, x),)
@@ -275,7 +275,7 @@ def test_half_precision_keeps_the_system_in_float32(case, policy, rng):
     assert relative_error(ops.cast(y, "float32"), to_numpy(applied(layer, x))) < 1e-2
     if case.has_state:
         start = rng.standard_normal((2, *layer.state_shape(4))).astype("float32")
-        go_on = lambda layer: applied(layer, x, initial_state=start, return_state=True)  # noqa: E731
+        go_on = lambda layer: applied(layer, x, initial_state=start, return_state=True)
         _, state = go_on(half)
         assert keras.backend.standardize_dtype(state.dtype) == "float32"
         assert relative_error(state, to_numpy(go_on(layer)[1])) < case.tolerance

@@ -60,7 +60,7 @@ def test_kernel_error(init, rule, dt_min, dt_max, bound):
 def float64_kernel_of_s4(layer, length):
     """C dA^(128 a) dA^b dB, with the dense matrix of the layer's float32 weights."""
     w = {v.name: to_numpy(v).astype("float64") for v in layer.weights}
-    both = lambda z: np.concatenate([z, z.conj()], axis=-1)  # noqa: E731
+    both = lambda z: np.concatenate([z, z.conj()], axis=-1)
     A = both(-np.exp(w["log_A_real"]) + 1j * w["A_imag"])
     P, B = both(w["P_real"] + 1j * w["P_imag"]), both(w["B_real"] + 1j * w["B_imag"])
     C, dt = both(w["C_real"] + 1j * w["C_imag"])[0], np.exp(w["log_dt"])[..., None]
@@ -192,6 +192,6 @@ def test_training_on_long_sequences(rng):
 def test_one_long_gradient(rng):
     model = long_classifier()
     x = rng.standard_normal((2, LENGTH, 1)).astype("float32")
-    loss = lambda x: keras.ops.sum(model(x) ** 2)  # noqa: E731
+    loss = lambda x: keras.ops.sum(model(x) ** 2)
     value, weights, _ = gradients(loss, model, x, compile=BACKEND == "jax")
     assert np.isfinite(value) and all(np.isfinite(g).all() for g in weights.values())

@@ -151,7 +151,7 @@ def test_layers_make_up_for_a_stride_that_is_rounded(tmp_path, factor, stride):
     """A slow wave gives the outputs of the model itself, at rates that the stride does not have."""
     mixer = S5(state_dim=4, dt_min=0.01, dt_max=0.03, seed=0)
     model = SSMClassifier(make_backbone(mixer, width=12, stride=4, input_dim=1), 3, pooling="last")
-    wave = lambda times: np.sin(times / 90)[None, :, None].astype("float32")  # noqa: E731
+    wave = lambda times: np.sin(times / 90)[None, :, None].astype("float32")
     expected = model.predict(wave(np.arange(1, 1801)), verbose=0)
     x = wave(factor * np.arange(1, int(1800 / factor) + 1))
     other = model.rescaled(factor)

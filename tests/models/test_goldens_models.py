@@ -192,7 +192,7 @@ def check_steps(name):
     backbone = build_model(file, name, overrides=overrides)[0].backbone
     state_dim = backbone.blocks[0].mixer.state_dim
     floatx = keras.config.floatx()
-    array = lambda key: data[f"f64/{key}"]  # noqa: E731
+    array = lambda key: data[f"f64/{key}"]
     close = 1e-9 if floatx == "float64" else 5e-5
     x = data["x"].astype(floatx)
     run = compiled(backbone) if BACKEND == "jax" else backbone

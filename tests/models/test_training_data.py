@@ -357,7 +357,7 @@ def kinds(x, y, weights):
     """The same ragged rows with labels and weights for every step, in every kind of data."""
     import tensorflow as tf
 
-    cut = lambda a: [row[:n] for row, n in zip(a, LENGTHS, strict=True)]  # noqa: E731
+    cut = lambda a: [row[:n] for row, n in zip(a, LENGTHS, strict=True)]
     parts = (y,) if weights is None else (y, weights)
     arrays = ({"inputs": padded_with(x, MASK, np.nan), "padding_mask": MASK}, *parts)
     lists = (cut(x), *(a if a.ndim == 1 else cut(a) for a in parts))

@@ -26,7 +26,7 @@ def test_states(steps, reverse, varies, rng):
     for t in range(steps)[::-1] if reverse else range(steps):
         state = np.broadcast_to(dA, inputs.shape)[:, t] * state + inputs[:, t]
         expected[:, t] = state
-    join = lambda z: np.concatenate([z.real, z.imag], -1).astype("float32")  # noqa: E731
+    join = lambda z: np.concatenate([z.real, z.imag], -1).astype("float32")
     # One program: each operation by itself would be compiled as well.
     run = jax.jit(jax_tree.states_after, static_argnums=3)
     found = run(*map(join, (dA, inputs, initial)), reverse)

@@ -34,7 +34,7 @@ def by_heads(x, dt, A, B, C, initial):
     """What `naive_selective` computes for the arguments of `ssd`."""
     batch, length, heads, head_dim = x.shape
     each = heads // B.shape[2]
-    wide = lambda z, axis, n: ops.repeat(z, n, axis=axis)  # noqa: E731
+    wide = lambda z, axis, n: ops.repeat(z, n, axis=axis)
     features = heads * head_dim
     B, C = (wide(wide(z, 2, each), 2, head_dim) for z in (B, C))
     A = wide(wide(A, 0, head_dim)[:, None], 1, B.shape[-1])

@@ -29,8 +29,8 @@ from tests.backend_tools import BACKEND, compiled, relative_error, to_numpy, wit
 def sequential_states(a, inputs, initial, reverse):
     """States after each step of x = a x + s, in complex NumPy."""
     modes = a.shape[-1] // 2
-    join = lambda z: np.concatenate([z.real, z.imag], axis=-1)  # noqa: E731
-    split = lambda x: x[..., :modes] + 1j * x[..., modes:]  # noqa: E731
+    join = lambda z: np.concatenate([z.real, z.imag], axis=-1)
+    split = lambda x: x[..., :modes] + 1j * x[..., modes:]
     steps = inputs.shape[-2]
     order = range(steps)
     state, states = split(initial), []
@@ -225,7 +225,7 @@ def test_a_step_adds_up_any_number_of_modes(modes, rng):
     dA, dB = rng.standard_normal((2, 5, 2 * modes))
     C = rng.standard_normal((3, 5, 2 * modes))
     found = step(*(ops.convert_to_tensor(x, dtype="float32") for x in (u, state, dA, dB, C)))
-    split = lambda x: x[..., :modes] + 1j * x[..., modes:]  # noqa: E731
+    split = lambda x: x[..., :modes] + 1j * x[..., modes:]
     after = split(dA) * split(state) + split(dB) * u[..., None]
     y = 2 * np.einsum("bhn,chn->bch", after, split(C)).real.reshape(2, 15)
     assert relative_error(found[0], y) < 1e-5
@@ -297,7 +297,7 @@ def test_bilinear_with_low_rank(rank, dt, rng):
     step = ops.cast(np.full((2, 1), dt), "float32")
     E, dB = map(to_numpy, dplr_bilinear(as_pair(A), as_pair(P), as_pair(B), step))
     for h in range(2):
-        both = lambda z: np.concatenate([z, z.conj()])  # noqa: E731
+        both = lambda z: np.concatenate([z, z.conj()])
         M = np.diag(both(A[h])) - sum(np.outer(both(p), both(p).conj()) for p in P[:, h])
         inverse = np.linalg.inv(np.eye(6) - dt / 2 * M)
         # From (x, conj x) to (Re x, Im x).

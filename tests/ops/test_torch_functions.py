@@ -104,7 +104,7 @@ def test_scan(steps, reverse, rng):
         double(BATCH, steps, STATES),
         double(BATCH, STATES),
     ]
-    portable = lambda *tensors: diagonal_states(*tensors, reverse)  # noqa: E731
+    portable = lambda *tensors: diagonal_states(*tensors, reverse)
     ours = scan_in_blocks(*tensors, reverse, portable)
     compare([ours], [portable(*tensors)], tensors, [double(BATCH, steps, STATES)], 1e-12)
 
@@ -132,7 +132,7 @@ def test_mimo(batch, steps, features, directions, convolved, rng, monkeypatch, o
 
 
 def portable_mimo(u, dA, dB, C, D, initial):
-    over_all = lambda *arguments: diagonal_states(dA[None, None], *arguments)  # noqa: E731
+    over_all = lambda *arguments: diagonal_states(dA[None, None], *arguments)
     y, states = mimo.read_out(u, u @ dB, C, D, initial, over_all)
     return y, states[:, -1]
 

@@ -94,7 +94,7 @@ BANKS = {
 
 def make_bank(rng, batch, length, features, modes, channels=1, **options):
     """Arguments of `chunked` by name, float32, all of them perhaps `None`."""
-    draw = lambda *shape: rng.standard_normal(shape).astype("float32")  # noqa: E731
+    draw = lambda *shape: rng.standard_normal(shape).astype("float32")
     pace = np.exp(rng.uniform(-4.0, -1.0, (features, 1)))
     log_dA = -0.5 * pace + 0 * np.arange(modes), 3.0 * pace * np.arange(modes)
     directions = 2 if options.get("bidirectional") else 1
@@ -121,7 +121,7 @@ def by_kernels(t, lengths=None, bidirectional=False, return_state=False):
 def by_definition(t, lengths=None, bidirectional=False, return_state=False):
     """In float64."""
     t = {name: None if x is None else x.double() for name, x in t.items()}
-    number = lambda name: torch.complex(t[f"{name}_re"], t[f"{name}_im"])  # noqa: E731
+    number = lambda name: torch.complex(t[f"{name}_re"], t[f"{name}_im"])
     dA = torch.exp(torch.complex(t["re"], t["im"]))
     dB = torch.ones_like(dA) if t["dB_re"] is None else number("dB")
     state = t["initial"]
@@ -287,7 +287,7 @@ def test_diagonal_scan(lead, steps, modes, varies, reverse, block, rng, monkeypa
 
     monkeypatch.setattr(triton_scan, "BLOCK_STEPS", block or 16)
     monkeypatch.setattr(triton_scan, "SHORTEST_SEGMENT", 8)  # so that there are several
-    kernel = lambda *arrays: triton_kernels.diagonal_scan(*arrays, reverse)  # noqa: E731
+    kernel = lambda *arrays: triton_kernels.diagonal_scan(*arrays, reverse)
     check_scan(kernel, lead, steps, modes, varies, reverse, rng)
 
 

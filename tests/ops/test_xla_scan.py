@@ -66,9 +66,9 @@ def test_gradients_of_gradients():
     arrays, w = arrays_of(SHORTEST + 75)
 
     def second(function):
-        loss = lambda *arrays: (function(*arrays) * w).sum()  # noqa: E731
+        loss = lambda *arrays: (function(*arrays) * w).sum()
         first = jax.grad(loss, argnums=(0, 1, 2))
-        squares = lambda *arrays: sum((g * g).sum() for g in first(*arrays))  # noqa: E731
+        squares = lambda *arrays: sum((g * g).sum() for g in first(*arrays))
         return jax.jit(jax.grad(squares, argnums=(0, 1, 2)))(*arrays)
 
     found, expected = second(loops(reverse)), second(portable(reverse))

@@ -162,9 +162,9 @@ def test_a_forecaster_that_was_interrupted_ends_as_one_that_was_not(tmp_path, fo
         return train(recipe, "s4d", data, tmp_path / out, 0, small, limit=2)
 
     end = KeepBest.on_epoch_end  # the first epoch shall be the best
-    best_first = lambda self, epoch, logs: end(self, epoch, {"val_loss": float(epoch)})  # noqa: E731
+    best_first = lambda self, epoch, logs: end(self, epoch, {"val_loss": float(epoch)})
     monkeypatch.setattr(KeepBest, "on_epoch_end", best_first)
-    sure = lambda *arguments: (1.0, 0.0)  # noqa: E731
+    sure = lambda *arguments: (1.0, 0.0)
     monkeypatch.setattr(forecaster_training, "paired_gain", sure)
     whole, begin = run("whole"), KeepBest.on_epoch_begin
 

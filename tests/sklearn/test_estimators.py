@@ -139,7 +139,7 @@ def test_the_memory_fits_the_length_of_the_sequences():
 
 def test_scikit_learn_must_be_there(monkeypatch):
     found = importlib.util.find_spec
-    lacking = lambda name: None if name == "sklearn" else found(name)  # noqa: E731
+    lacking = lambda name: None if name == "sklearn" else found(name)
     monkeypatch.setattr(importlib.util, "find_spec", lacking)
     with pytest.raises(ImportError, match=re.escape("pip install 'keras-ssm[sklearn]'")):
         keras_ssm.sklearn.SSMClassifierEstimator  # noqa: B018

@@ -83,7 +83,7 @@ def chunk_path(w, x):
     """
     batch, length, heads, size = x.shape
     count = length // min(CHUNK, length)
-    chunked = lambda z: ops.reshape(z, (batch, count, length // count, *z.shape[2:]))  # noqa: E731
+    chunked = lambda z: ops.reshape(z, (batch, count, length // count, *z.shape[2:]))
     heads_a_group = heads // w["B"].shape[2]
     B, C = (chunked(ops.repeat(w[key], heads_a_group, axis=2)) for key in "BC")
     x = chunked(x * w["dt"][..., None])

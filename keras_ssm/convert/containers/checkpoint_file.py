@@ -183,7 +183,7 @@ def _read_safetensors(path):
     with contextlib.suppress(json.JSONDecodeError):
         stored = json.loads(metadata.get("config", "{}"))
         hyper_parameters = {**hyper_parameters, **(stored if isinstance(stored, dict) else {})}
-    if any(".layers_0.seq." in name for name in tensors):  # flax, joined another way
+    if any(".layers_0.seq." in name for name in tensors):  # flax, with another separator
         tensors = {name.replace(".", "/"): value for name, value in tensors.items()}
     tensors, _, others = _from_tree(tensors)
     return tensors, hyper_parameters, others

@@ -197,11 +197,11 @@ def _minimal(tensors, kernel, target):
 def _step(tensors, kernel, settings, hyper):
     """Name of the tensor, `(weight, function)` and note of the step."""
     name = tensors.first(f"{kernel}inv_dt", f"{kernel}log_dt")
-    column = lambda x: x.reshape(len(x), -1)  # noqa: E731
+    column = lambda x: x.reshape(len(x), -1)
     transform = settings.rows["dt_transform"][0]
     if _trained_as_is(settings, hyper):
         return name, ("log_dt" if transform == "exp" else "inv_dt", column), ""
-    step = lambda x: np.log(_dt(column(x), settings, hyper))  # noqa: E731
+    step = lambda x: np.log(_dt(column(x), settings, hyper))
     return name, ("log_dt", step), f"log {transform}"
 
 
@@ -263,7 +263,7 @@ def _C_from_truncated(tensors, kernel, target, dt, A, settings, hyper):
 
     @functools.cache
     def solved():
-        float64 = lambda name: tensors.arrays[name].astype("float64")  # noqa: E731
+        float64 = lambda name: tensors.arrays[name].astype("float64")
         step = float64(dt)
         return plain_C(
             _as_complex(float64(f"{kernel}C")),

@@ -58,8 +58,8 @@ def layer_hyper_parameters(settings):
     """The hyper-parameters of the layer, official names."""
     hyper = settings.hyper("model", "layer", default={})
     hyper = hyper if isinstance(hyper, dict) else {}
-    found = {name: settings.hyper("model", "layer", name) for name in hyper}
-    return {name: value for name, value in found.items() if value is not UNSET}
+    values = {name: settings.hyper("model", "layer", name) for name in hyper}
+    return {name: value for name, value in values.items() if value is not UNSET}
 
 
 def sequence_model(tensors, settings, hyper, mixer, mixer_weight_maps, outer=None):

@@ -42,20 +42,22 @@ def plain_C(C, A, P, dt, length):
         raise ValueError(
             f"C~ can be undone for states up to {LARGEST_STATE}. Received: a state of {2 * modes}"
         )
-    plain, worst, eye = np.empty_like(C), 1.0, np.eye(2 * modes)
+    untruncated, worst, eye = np.empty_like(C), 1.0, np.eye(2 * modes)
     A, P = _both(A), _both(P)
     for h in range(features):
-        s = h % len(A)
+        copy = h % len(A)
         half_step = (
-            0.5 * dt[h, 0] * (np.diag(A[s]) - np.einsum("ri,rj->ij", P[:, s], P[:, s].conj()))
+            0.5
+            * dt[h, 0]
+            * (np.diag(A[copy]) - np.einsum("ri,rj->ij", P[:, copy], P[:, copy].conj()))
         )
         dA = np.linalg.solve(eye - half_step, eye + half_step)
-        left = eye - np.linalg.matrix_power(dA, length)
-        worst = max(worst, np.linalg.cond(left))
-        plain[:, h] = np.linalg.solve(left.T, _both(C[:, h]).T).T[:, :modes]
-    return plain, float(worst)
+        difference = eye - np.linalg.matrix_power(dA, length)
+        worst = max(worst, np.linalg.cond(difference))
+        untruncated[:, h] = np.linalg.solve(difference.T, _both(C[:, h]).T).T[:, :modes]
+    return untruncated, float(worst)
 
 
-def _both(z):
-    """Both of each conjugate pair."""
-    return np.concatenate([z, z.conj()], axis=-1)
+def _both(values):
+    """The entries, then their conjugates."""
+    return np.concatenate([values, values.conj()], axis=-1)

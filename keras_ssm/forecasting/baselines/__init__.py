@@ -1,4 +1,4 @@
-"""What a forecaster has to beat, by the same verbs."""
+"""Baselines that a forecaster has to beat, with the methods of the forecaster."""
 
 from keras_ssm.forecasting.baselines.baseline import Baseline
 from keras_ssm.forecasting.baselines.dlinear import DLinear

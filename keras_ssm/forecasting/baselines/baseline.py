@@ -14,7 +14,7 @@ from keras_ssm.forecasting.windows import windows
 
 
 class Baseline:
-    """Base of the baselines, with the verbs of the forecaster.
+    """Base of the baselines, with the methods of the forecaster.
 
     A subclass says in `reads` how many rows a forecast needs, learns in `learn`, and forecasts in
     `forecast`. Variables are forecast one by one. Covariates may be there and are not read.
@@ -46,21 +46,21 @@ class Baseline:
     # What a subclass defines
 
     def prepare(self, panel: Panel) -> None:
-        """Settles what depends on the data's frequency, before `learn`.
+        """Takes over settings from the frequency of the data, before `learn`.
 
         Args:
             panel: `Panel`.
         """
 
     def learn(self, verbose: int | str) -> None:
-        """Fits what there is to fit, from `pairs("train")` and `pairs("validation")`.
+        """Fits the weights, if there are any, from `pairs("train")` and `pairs("validation")`.
 
         Args:
             verbose: int or str. As of `keras.Model.fit`.
         """
 
     def fill(self, values: np.ndarray) -> np.ndarray:
-        """Numbers in the place of missing values; here those seen last.
+        """Replaces missing values; here by the last value seen.
 
         Args:
             values: array `(time, V)`, NaN where missing.
@@ -123,8 +123,8 @@ class Baseline:
             held_out = validation_rows(panel, validation, self.horizon, reads)
         self.panel, self.fitted, self.rows_of_season = panel, {}, season
         for number, (series, rows) in enumerate(zip(panel.series, held_out, strict=True)):
-            learned = len(series.values) - rows
-            self.fitted[_key(number, series)] = SeriesFacts.of(series.values, learned, season)
+            training_rows = len(series.values) - rows
+            self.fitted[_key(number, series)] = SeriesFacts.of(series.values, training_rows, season)
         self.learn(verbose)
         return self
 
@@ -159,9 +159,9 @@ class Baseline:
             fitted = self._fitted(number, series)
             rows = len(series.values)
             if rows < self.reads:
-                of = "" if series.name is None else f" of the series {series.name!r}"
+                whose = "" if series.name is None else f" of the series {series.name!r}"
                 raise ValueError(
-                    f"`history`{of} must have at least the {self.reads} rows that a forecast "
+                    f"`history`{whose} must have at least the {self.reads} rows that a forecast "
                     f"reads. Received: {rows} rows"
                 )
             forecasts.append(self.forecast(self.fill(series.values), np.array([rows]), fitted)[0])
@@ -262,9 +262,9 @@ class Baseline:
             if nothing or stop - first < self.reads + self.horizon:
                 continue
             raw = (series.values - fitted.mean) / fitted.scale
-            whole = self.fill(raw[:stop])
+            filled = self.fill(raw[:stop])
             for variable in range(raw.shape[1]):
-                x, _ = windows(whole[first:, variable], self.reads, self.horizon)
+                x, _ = windows(filled[first:, variable], self.reads, self.horizon)
                 _, y = windows(raw[first:stop, variable], self.reads, self.horizon)
                 any_pairs = True
                 yield x, y
@@ -286,7 +286,7 @@ class Baseline:
         return Panel.read(data, static=static, like=self.panel.roles)
 
     def _fitted(self, number, series):
-        """What `fit` knows of a series, or what the series itself tells where it is new."""
+        """The facts of a series from `fit`, or from the series itself where it is new."""
         known = self.fitted.get(_key(number, series))
         return known or SeriesFacts.of(series.values, len(series.values), self.rows_of_season)
 

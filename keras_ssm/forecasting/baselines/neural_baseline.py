@@ -22,7 +22,7 @@ class NeuralBaseline(Baseline):
         epochs: int. Most epochs; three without an improvement end the training. Defaults to `10`.
         batch_size: int. Windows of a step. Defaults to `64`.
         learning_rate: float. Step size of the first epoch. Defaults to `5e-3`.
-        seed: int. Of the first weights and the order of the windows. Defaults to `0`.
+        seed: int. Seed of the initial weights and of the order of the windows. Defaults to `0`.
 
     Raises:
         ValueError: for sizes below 1.
@@ -64,9 +64,9 @@ class NeuralBaseline(Baseline):
         raise NotImplementedError(f"{type(self).__name__} must have `layers`")
 
     def initializers(self) -> Iterator[keras.initializers.Initializer]:
-        """First weights without an end, each of the seed and its place: those of PyTorch."""
-        for place in itertools.count():
-            seed = self.seed + 1_000_003 * place
+        """Yields initial weights like those of PyTorch, each with a seed of its own."""
+        for number in itertools.count():
+            seed = self.seed + 1_000_003 * number
             yield keras.initializers.VarianceScaling(1 / 3, "fan_in", "uniform", seed=seed)
 
     def learn(self, verbose: int | str) -> None:
@@ -74,20 +74,20 @@ class NeuralBaseline(Baseline):
         self.model = keras.Model(x, keras.layers.Reshape((self.horizon, 1))(self.layers(x)))
         optimizer = keras.optimizers.Adam(self.learning_rate)
         self.model.compile(optimizer=optimizer, loss="mse")
-        best = keras.callbacks.EarlyStopping(patience=3, restore_best_weights=True)
-        halved = keras.callbacks.LearningRateScheduler(lambda n: self.learning_rate * 0.5**n)
+        stop_early = keras.callbacks.EarlyStopping(patience=3, restore_best_weights=True)
+        halve_rate = keras.callbacks.LearningRateScheduler(lambda n: self.learning_rate * 0.5**n)
         self.history = self.model.fit(
             WindowBatches(self.pairs("train"), self.batch_size, self.seed),
             validation_data=WindowBatches(self.pairs("validation"), 4 * self.batch_size),
             epochs=self.epochs,
-            callbacks=[best, halved],
+            callbacks=[stop_early, halve_rate],
             shuffle=False,  # `WindowBatches` shuffles by the seed
             verbose=verbose,
         )
 
     def forecast(self, values: np.ndarray, origins: np.ndarray, fitted: SeriesFacts) -> np.ndarray:
-        cut = np.lib.stride_tricks.sliding_window_view(values, self.lookback, axis=0)
-        x = (cut[origins - self.lookback] - fitted.mean[:, None]) / fitted.scale[:, None]
+        views = np.lib.stride_tricks.sliding_window_view(values, self.lookback, axis=0)
+        x = (views[origins - self.lookback] - fitted.mean[:, None]) / fitted.scale[:, None]
         flat = x.reshape(-1, self.lookback).astype("float32")
         y = self.model.predict(flat, batch_size=1024, verbose=0)
         y = y.reshape(*x.shape[:2], self.horizon).astype("float64")

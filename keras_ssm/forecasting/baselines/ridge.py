@@ -63,7 +63,7 @@ class Ridge(Baseline):
             yield x - last, y - last
 
     def forecast(self, values: np.ndarray, origins: np.ndarray, fitted: SeriesFacts) -> np.ndarray:
-        cut = np.lib.stride_tricks.sliding_window_view(values, self.lookback, axis=0)
-        x = cut[origins - self.lookback]  # (n, V, lookback)
+        views = np.lib.stride_tricks.sliding_window_view(values, self.lookback, axis=0)
+        x = views[origins - self.lookback]  # (n, V, lookback)
         last = x[..., -1:]
         return np.moveaxis(last + (x - last) @ self.weights, -1, 1)

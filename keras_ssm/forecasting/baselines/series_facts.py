@@ -6,7 +6,7 @@ from keras_ssm.forecasting.backtest import seasonal_scale
 
 
 class SeriesFacts(NamedTuple):
-    """What is known of a series from its training part.
+    """Facts of a series, from its training part.
 
     Args:
         rows: int. Rows of that part.
@@ -21,7 +21,7 @@ class SeriesFacts(NamedTuple):
 
     @classmethod
     def of(cls, values, rows, season):
-        """That of the first rows of values `(time, V)`."""
+        """Returns the facts of the first rows of values `(time, V)`."""
         part = values[:rows]
         count = np.maximum(np.sum(~np.isnan(part), axis=0), 1)
         mean = np.nansum(part, axis=0) / count

@@ -192,7 +192,7 @@ def test_a_saved_state_goes_on_in_another_process(tmp_path):
 
 
 def test_text_of_any_bytes_is_that_of_all_together(rng):
-    decode = lambda ids: bytes(ids).decode("utf-8", "replace")  # noqa: E731
+    decode = lambda ids: bytes(ids).decode("utf-8", "replace")
     faces = list("a\xf6\U0001f600\u20ac".encode() * 50)
     for ids in (rng.integers(256, size=3000).tolist(), [255] * 200, [0xF0, 0x9F] * 100, faces):
         stream, pieces, most = TextStream(decode), [], 0

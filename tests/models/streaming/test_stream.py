@@ -233,7 +233,7 @@ def test_sampling_rates_and_channels():
 @pytest.mark.once("torch")
 def test_a_preprocessor_of_ones_own():
     backbone = SSMBackbone(MIXERS["s4d"], 1, hidden_dim=4, input_dim=2)
-    double = lambda x: np.concatenate([x, 2 * x], axis=-1)  # noqa: E731
+    double = lambda x: np.concatenate([x, 2 * x], axis=-1)
     model = SSMClassifier(backbone, 2, double)
     x = X[:1, :, :1]
     outputs = read(model.stream(), x, 7)

@@ -67,7 +67,7 @@ def static_value(x):
 
 def sequential(advance, carry, samples, reverse=False):
     """Runs `advance(carry, sample) -> (carry, output)` over the first axis of `samples`."""
-    at = lambda t: tf.nest.map_structure(lambda x: x[t], samples)  # noqa: E731
+    at = lambda t: tf.nest.map_structure(lambda x: x[t], samples)
     count = tf.shape(tf.nest.flatten(samples)[0])[0]
     if tf.executing_eagerly():
         return _one_by_one(advance, carry, at, int(count), reverse)
