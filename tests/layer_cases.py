@@ -22,7 +22,9 @@ from keras_ssm.layers import (
     LongConv,
     MIMOLayer,
     SGConv,
+    SpaceTime,
 )
+from keras_ssm.layers.one_sampling_rate import OneSamplingRate
 from keras_ssm.ops import backend
 from keras_ssm.ops.naive import (
     convolve,
@@ -284,6 +286,20 @@ def naive_s4nd(layer, x, initial_state=None):
     return y + skip_of(layer, x), as_real(state)
 
 
+def naive_space_time(layer, x, initial_state=None):
+    """The recurrence with whole matrices."""
+    a, heads = tensor(layer.a), layer.features // layer.copies
+    p = layer.norm_order
+    a = a / ops.sum(ops.abs(a) ** p, axis=-1, keepdims=True) ** (1 / p)
+    edge = np.eye(layer.state_dim)[-1].astype(layer.system_dtype)
+    A = a[..., None] * tensor(edge) + tensor(np.eye(layer.state_dim, k=-1).astype(edge.dtype))
+    E = A - tensor(np.eye(layer.state_dim).astype(edge.dtype))
+    E, B = (ops.repeat(part, heads, axis=0) for part in (E, tensor(layer.B)))
+    C = ops.repeat(tensor(layer.C), heads, axis=1)
+    y, state = naive_dense(x, E, B, C, initial_state, layer.bidirectional)
+    return y + skip_of(layer, x), state
+
+
 class Case:
     """A layer, its sequential ground truth, and what it can do.
 
@@ -296,6 +312,7 @@ class Case:
         self.name, self.cls, self.reference = name, cls, reference
         self.undamped = undamped
         self.holds_kernel = issubclass(cls, KernelLayer)
+        self.has_step = not issubclass(cls, OneSamplingRate)
         size = {} if self.holds_kernel else {"state_dim": 8}
         self.arguments = {**size, "seed": 1, **arguments}
         self.tolerance = tolerance
@@ -346,6 +363,7 @@ SYSTEMS = [
     Case("lru", LRU, naive_lru),
     Case("long_conv", LongConv, with_kernel(long_conv_kernel), **LONG),
     Case("sg_conv", SGConv, with_kernel(sg_conv_kernel), max_length=40, kernel_dim=8),
+    Case("space_time", SpaceTime, naive_space_time),
 ]
 
 OWN_OPERATIONS = [case for case in SYSTEMS if case.name in ("s4d", "s4", "dss", "s5", "sg_conv")]
@@ -405,6 +423,8 @@ VARIANTS = [
         bidirectional=True,
     ),
     Case("s4nd_one_axis", S4ND, naive_s4nd, axes=1, rank=2, channels=2, bidirectional=False),
+    Case("space_time_shared", SpaceTime, naive_space_time, num_ssm=2, channels=2),
+    Case("space_time_bidirectional", SpaceTime, naive_space_time, num_ssm=2, bidirectional=True),
     Case("s5ptd_complex", S5PTD, naive_s5, conj_sym=False, perturbation="rank1"),
 ]
 

@@ -39,6 +39,8 @@ PAPERS = {
     "LRU": "A. Orvieto, S. L. Smith, A. Gu, A. Fernando, C. Gulcehre, R. Pascanu, S. De, "
     "[Resurrecting Recurrent Neural Networks for Long Sequences]"
     "(https://arxiv.org/abs/2303.06349), 2023.",
+    "SpaceTime": "M. Zhang, K. K. Saab, M. Poli, T. Dao, K. Goel, C. Ré, [Effectively Modeling "
+    "Time Series with Simple Discrete State Spaces](https://arxiv.org/abs/2303.09489), 2023.",
     "SGConv": "Y. Li, T. Cai, Y. Zhang, D. Chen, D. Dey, [What Makes Convolutional Models Great on "
     "Long Sequence Modeling?](https://arxiv.org/abs/2210.09298), 2023.",
     "LongConv": "D. Y. Fu, E. L. Epstein, E. Nguyen, A. W. Thomas, M. Zhang, T. Dao, A. Rudra, "

@@ -2,6 +2,7 @@
 
 from keras_ssm.layers.conv_encoder import ConvEncoder
 from keras_ssm.layers.delta_net import DeltaNet
+from keras_ssm.layers.differencing import Differencing
 from keras_ssm.layers.discrete_system import DiscreteSystem
 from keras_ssm.layers.dss import DSS
 from keras_ssm.layers.kernel_layer import KernelLayer
@@ -26,6 +27,7 @@ from keras_ssm.layers.sequence_mixer import SequenceMixer
 from keras_ssm.layers.sequence_pooling import SequencePooling
 from keras_ssm.layers.sg_conv import SGConv
 from keras_ssm.layers.siso_layer import SISOLayer
+from keras_ssm.layers.space_time import SpaceTime
 from keras_ssm.layers.ssm_block import SSMBlock
 from keras_ssm.layers.ssm_layer import SSMLayer
 from keras_ssm.layers.token_dense import TokenDense
@@ -41,6 +43,7 @@ __all__ = [
     "S5PTD",
     "ConvEncoder",
     "DeltaNet",
+    "Differencing",
     "DiscreteSystem",
     "KernelLayer",
     "LongConv",
@@ -59,5 +62,6 @@ __all__ = [
     "ScalarNormalization",
     "SequenceMixer",
     "SequencePooling",
+    "SpaceTime",
     "TokenDense",
 ]

@@ -3,6 +3,7 @@ from keras import ops
 from keras_ssm.checks import check_positive
 from keras_ssm.layers.discrete_system import DiscreteSystem
 from keras_ssm.layers.featurewise_layer import FeaturewiseLayer
+from keras_ssm.layers.one_sampling_rate import OneSamplingRate
 from keras_ssm.layers.ssm_layer import valid_steps
 from keras_ssm.ops import backend
 from keras_ssm.ops.exporting import known, loops_allowed
@@ -12,7 +13,7 @@ from keras_ssm.ops.window import direct_conv, last_of_rows, window_step
 from keras_ssm.types import State, Tensor
 
 
-class KernelLayer(FeaturewiseLayer):
+class KernelLayer(OneSamplingRate, FeaturewiseLayer):
     """Base class of the layers that hold their convolution kernel, and no system that makes it.
 
     It convolves, adds the skip D, and streams exactly: the state is the last inputs, one fewer
@@ -37,6 +38,7 @@ class KernelLayer(FeaturewiseLayer):
     """
 
     methods = ("auto", "fft", "direct", "recurrent")
+    one_rate_because = "holds a kernel for one sampling rate, and no dt"
 
     def __init__(self, max_length: int, **kwargs):
         super().__init__(**kwargs)
@@ -68,26 +70,6 @@ class KernelLayer(FeaturewiseLayer):
         rng = self.make_rng()
         self.build_kernel(features, rng)
         self.add_skip(features, rng)
-
-    def add_step_scale(self):
-        """Adds nothing: there is no dt."""
-
-    @property
-    def step_scale(self):
-        """1: a kernel belongs to the sampling rate at which it was trained."""
-        return 1.0
-
-    @step_scale.setter
-    def step_scale(self, value):
-        try:
-            is_one = float(value) == 1.0
-        except (TypeError, ValueError):
-            is_one = False
-        if not is_one:
-            raise ValueError(
-                f"`step_scale` of {self.name} must be 1: a {type(self).__name__} holds a kernel "
-                f"for one sampling rate, and no dt. Received: step_scale={value!r}"
-            )
 
     @property
     def chunk_size(self):

@@ -127,8 +127,11 @@ class SISOLayer(FeaturewiseLayer):
     ) -> tuple[Tensor, State]:
         lengths = valid_steps(mask, return_state)
         bank = self.bank(known(x.shape[1]) or ops.shape(x)[1])
+        return self.apply_bank(x, bank, self.skip_weight(), initial_state, lengths, return_state)
+
+    def apply_bank(self, x, bank, D, initial_state=None, lengths=None, return_state=False):
+        """The outputs of a bank and a skip, and the state after `lengths` steps of each row."""
         method = self.chosen_method(x.shape[1])
-        D = self.skip_weight()
         if method == "fft":
             return self._convolve(x, bank, D, initial_state, lengths, return_state)
         if method == "recurrent":
@@ -165,7 +168,7 @@ class SISOLayer(FeaturewiseLayer):
 
     def _recur(self, x, system, initial_state, lengths):
         if initial_state is None:
-            shape = self.state_shape(self.features)
+            shape = self.state_shape(x.shape[-1])
             initial_state = ops.broadcast_to(0.0 * x[:, 0, :, None], (*x[:, 0].shape, shape[-1]))
         return recurrent(
             x, lambda sample, state: self.advance(sample, state, system), initial_state, lengths

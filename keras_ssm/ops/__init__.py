@@ -3,6 +3,7 @@
 from keras_ssm.ops.causal_conv import causal_conv
 from keras_ssm.ops.chunked import chunked
 from keras_ssm.ops.chunks import toeplitz
+from keras_ssm.ops.companion import CompanionBank, companion_matrix, companion_step
 from keras_ssm.ops.delta import delta_rule
 from keras_ssm.ops.dense_bank import DenseBank
 from keras_ssm.ops.diagonal_bank import DiagonalBank
@@ -26,11 +27,14 @@ from keras_ssm.ops.selective_scan import selective_scan
 from keras_ssm.ops.ssd import ssd
 
 __all__ = [
+    "CompanionBank",
     "DenseBank",
     "DiagonalBank",
     "bilinear",
     "causal_conv",
     "chunked",
+    "companion_matrix",
+    "companion_step",
     "convolve",
     "delta_rule",
     "dplr_bilinear",

@@ -16,6 +16,7 @@ MIXERS = {
     "s5": layers.S5,
     "s5ptd": layers.S5PTD,
     "lru": layers.LRU,
+    "spacetime": layers.SpaceTime,
     "sgconv": layers.SGConv,
     "longconv": layers.LongConv,
     "mamba": layers.Mamba,

@@ -8,7 +8,8 @@ import keras
 import numpy as np
 
 from keras_ssm.checks import check_number
-from keras_ssm.layers import KernelLayer, SSMLayer
+from keras_ssm.layers import SSMLayer
+from keras_ssm.layers.one_sampling_rate import OneSamplingRate
 from keras_ssm.models.sampled_inputs import STEP_SCALE
 
 
@@ -57,7 +58,9 @@ class Rescales:
             config["encoder_width"] = max(2, stride, math.ceil(config["encoder_width"] / factor))
             factor_of_steps = factor * stride / body.stride
             mixers = [block.mixer for block in body.blocks]
-            scales = all(isinstance(m, SSMLayer) and not isinstance(m, KernelLayer) for m in mixers)
+            scales = all(
+                isinstance(m, SSMLayer) and not isinstance(m, OneSamplingRate) for m in mixers
+            )
             if factor_of_steps != 1 and not scales:
                 raise ValueError(
                     f"`step_scale` must divide the stride of the encoder, {body.stride}, where the "

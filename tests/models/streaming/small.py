@@ -16,6 +16,7 @@ from keras_ssm.layers import (
     Mamba,
     Mamba2,
     SGConv,
+    SpaceTime,
 )
 from keras_ssm.models import SequencePreprocessor, SSMBackbone, SSMClassifier
 
@@ -32,6 +33,7 @@ MIXERS = {
     "lru": LRU(4, seed=0),
     "sgconv": SGConv(16, kernel_dim=4, seed=0),
     "longconv": LongConv(16, init="double_exp", seed=0),
+    "spacetime": SpaceTime(4, seed=0),
     "mamba": Mamba(2, seed=0),
     "mamba2": Mamba2(2, head_dim=4, seed=0),
 }
