@@ -34,7 +34,7 @@ class HubServer(ThreadingHTTPServer):
     def __init__(self, repositories=(), lfs=()):
         super().__init__(("127.0.0.1", 0), _Handler)
         self.lfs, self.large, self.faults, self.requests = tuple(lfs), {}, {}, []
-        self.connections, self.ranges = [], []  # where answers to a Range began
+        self.connections, self.ranges = [], []  # first bytes of the answers to a Range
         self.repositories, self.lock = {}, threading.Lock()
         for name, root in dict(repositories).items():
             self.add(name, {p.relative_to(root).as_posix(): p.read_bytes() for p in _files(root)})
@@ -113,7 +113,7 @@ class _Handler(BaseHTTPRequestHandler):
     def due_fault(self, path):
         for name, entry in self.server.faults.items():
             if path.endswith(name) and entry[1] > 0:
-                # A cut or changed body shows in the answer to GET alone.
+                # Only the answer to GET has a cut or changed body.
                 if isinstance(entry[0], str) and self.command == "HEAD":
                     continue
                 entry[1] -= 1

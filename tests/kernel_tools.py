@@ -24,7 +24,7 @@ def agree(kernel, plain, arrays, shape, rng):
     for number, (mine, theirs) in enumerate(zip(found, expected, strict=True)):
         if np.any(theirs):
             assert relative_error(mine, theirs) < 1e-5, number
-        else:  # what enters the state of a single chunk is never read
+        else:  # the inputs of the state of a single chunk are never read
             assert not np.any(mine), number
 
 

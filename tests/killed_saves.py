@@ -46,7 +46,7 @@ def was_killed(step, action):
 
 
 def main(versions, exchange):
-    if not exchange:  # as where the system cannot exchange two directories
+    if not exchange:  # as on systems that cannot exchange two directories
         atomic_directory._exchanged = lambda scratch, destination: False
     root = versions / "root"
     preset, found, step, killed = root / "preset", set(), 0, True

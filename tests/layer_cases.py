@@ -351,7 +351,7 @@ class Case:
 
 LONG = {"max_length": 40, "init": "double_exp", "squash": 0.002}
 
-# One of each system.
+# One layer of each system.
 SYSTEMS = [
     Case("s4d", S4D, naive_s4d),
     Case("s4", S4, naive_s4),

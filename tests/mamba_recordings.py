@@ -13,7 +13,7 @@ from tests.shared_data import SHARED
 
 KINDS = ("mamba", "mamba2", "falcon_mamba")
 MODELS = [f"{kind}_{letter}" for kind in KINDS for letter in "abc"]
-# Those that are compared each time, one of each kind where compiling takes long.
+# Cases that run each time: one of each kind where compiling takes long.
 QUICK = {"torch": MODELS, "tensorflow": ["mamba_b", "mamba2_c", "falcon_mamba_b"]}
 QUICK["jax"] = ["mamba_b", "mamba2_c"]
 CASES = slow_but(QUICK[BACKEND], MODELS)

@@ -98,7 +98,7 @@ class Recording:
         self.layer.build((*[None] * (self.layer.input_rank - 1), features))
         self.assign(self.weights())
 
-    # What a kind of recording provides
+    # Methods of one kind of recording
 
     tolerances = (1e-9, 1e-9)  # of values and gradients
 
@@ -118,7 +118,7 @@ class Recording:
         """Gradients of our weights as gradients of the official parameters, by their names."""
         raise NotImplementedError
 
-    # What all share
+    # Methods of all kinds
 
     def assign(self, weights):
         for key, value in weights.items():

@@ -54,7 +54,7 @@ def test_training_goes_on_as_if_nothing_had_happened(tmp_path):
     with pytest.raises(KeyboardInterrupt):
         train(make_model(), BackupAndRestore(tmp_path / "backup"), Stop(2, 1))
     model = make_model()
-    model.layers[-1].bias.assign(model.layers[-1].bias + 1)  # whatever it starts from
+    model.layers[-1].bias.assign(model.layers[-1].bias + 1)  # from any initial values
     history = train(model, BackupAndRestore(tmp_path / "backup"))
     assert len(history.epoch) == 2
     for mine, expected in zip(model.variables, whole.variables, strict=True):

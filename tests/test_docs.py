@@ -170,7 +170,7 @@ def test_the_readme_lists_the_presets():
     assert table.strip() in (ROOT / "README.md").read_text(encoding="utf-8")
 
 
-# What the files of docs/converting.md are.
+# The files that docs/converting.md names.
 CHECKPOINTS = {
     "ckpt.pth": "checkpoints/a_example_s4d_postnorm.pth",
     "ckpt_s4.pth": "checkpoints/b_example_s4block_dplr.pth",

@@ -29,7 +29,7 @@ STRATA = (
     ("__main__",),
 )
 
-# Takes the names of the backend that runs, whose files use portable functions that come here.
+# This module takes its names from the running backend, whose files use functions that import it.
 CHOICE = "keras_ssm.ops.backend"
 
 LEVEL = {name: level for level, names in enumerate(STRATA) for name in names}

@@ -17,7 +17,7 @@ from tests.small_preset import ROOT
 pytestmark = pytest.mark.once("torch")
 
 AS_MODULE = ["-m", "keras_ssm"]
-# What pip writes into the script `keras-ssm`.
+# The script `keras-ssm` as pip writes it.
 MODULE, _, FUNCTION = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))[
     "project"
 ]["scripts"]["keras-ssm"].partition(":")

@@ -27,7 +27,7 @@ from tests.shared_data import HERE, checkpoint, golden, shared
 
 pytestmark = pytest.mark.once("torch")
 
-# What the files cannot say, from the recorded configurations: the norm of an `example.py` file
+# Settings that the files lack, from the recorded configurations: the norm of an `example.py` file
 # and the pooling of a bare state dict.
 OVERRIDES = {
     "a_example_s4d_postnorm.pth": {"prenorm": False},
@@ -60,7 +60,7 @@ CHECKPOINTS = [
     "s5_pathx.msgpack",
 ]
 
-# Each time, where the evaluation of a model takes long; the others in `make test-all`.
+# Where evaluating a model takes long, some run each time and the others in `make test-all`.
 QUICK = CHECKPOINTS
 if BACKEND == "jax":
     QUICK = sorted(p.name for p in (HERE / "golden" / "checkpoints").glob("*[!n]"))
@@ -84,7 +84,7 @@ def test_logits_of_checkpoints(name):
     y = y if key == "logits" else ops.log_softmax(y, axis=-1)
     for recorded in (data[key], data[f"f64/{key}"]):
         assert relative_error(y, recorded) < 5e-5
-    # What was given is what the file does not say, and the report marks it.
+    # The given settings are those that the file lacks, and the report marks them.
     for setting in OVERRIDES.get(name, {}):
         assert report.settings[setting][1:] == ("given", False)
 
@@ -152,7 +152,7 @@ def test_second_version():
     assert mixer.bidirectional and mixer.state_dim == 64
     assert any(name.endswith("omega") for name in report.dropped)
     assert any("dA^256" in row[-1] for row in report.weights)
-    # What it became gives the recorded C~ = C (I - dA^256) again.
+    # The converted C gives the recorded C~ = C (I - dA^256) again.
     tensors = read_checkpoint_file(shared("checkpoints/s4_v2_format_sample.pth")).tensors
     (C_tilde,) = (v for k, v in tensors.items() if "layers.3." in k and k.endswith("kernel.C"))
     bank = mixer.bank()

@@ -63,7 +63,7 @@ def test_the_official_tensors_again(tmp_path, name, to, settings):
             assert found[key] == 0  # and C is plain
         elif not ("dplr" in name and key.endswith("kernel.C")):
             np.testing.assert_array_equal(found[key], value, key)
-    # The file, with what is written beside it, needs no settings; nor does its way back change.
+    # The file and the JSON beside it need no settings, and converting it back changes nothing.
     again = load_checkpoint(tmp_path / "out")
     assert again.backbone.get_config()["prenorm"] == model.backbone.prenorm
     for a, b in zip(again.get_weights(), model.get_weights(), strict=True):

@@ -36,7 +36,7 @@ def refused(path, match="Received"):
     finally:
         tracemalloc.stop()
     assert "Received: " in str(error.value)
-    assert time.process_time() - start < 60  # those that are not refused take hours
+    assert time.process_time() - start < 60  # a size that is not refused takes hours
     assert peak < 2**27
     assert set(path.parent.iterdir()) == before
 

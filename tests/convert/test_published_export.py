@@ -19,7 +19,7 @@ from tests.shared_data import SHARED
 
 pytestmark = pytest.mark.once("torch")
 
-# What our layers do not know: how training began, speed, and the tokens of a tokenizer.
+# Fields that our layers lack: initialisation, speed, and the tokens of a tokenizer.
 NOT_OURS = {
     *("transformers_version", "chunk_size"),
     *("initializer_range", "rescale_prenorm_residual", "time_step_scale", "time_step_rank"),

@@ -49,7 +49,7 @@ def test_errors_are_those_of_the_rows_that_came():
     rows = np.random.default_rng(0).standard_normal((UNIT_ROWS + 50, 2))
     forecasts = np.zeros((len(rows), 3, 2))
     for t in range(len(rows) - 3):
-        forecasts[t] = rows[t + 1 : t + 4]  # what will come
+        forecasts[t] = rows[t + 1 : t + 4]  # the values that come later
     found = errors(forecasts, rows, (np.zeros(2), np.full(2, 2.0)))
     assert found["the preset"] == 0.0
     expected = (

@@ -90,7 +90,7 @@ def test_own_data_learns_what_it_made(run):
 def test_own_data_of_files(run, rng):
     """Both kinds of file hold the same series, and give the same model."""
     lengths, labels = rng.integers(4, 10, size=24), np.array(["x", "y", "z"] * 8)
-    padded = np.full((24, 9, 2), 1e6)  # behind the end may stand anything
+    padded = np.full((24, 9, 2), 1e6)  # padding may hold anything
     lines = ["series,label,weight,speed"]
     for i, (length, label) in enumerate(zip(lengths, labels, strict=True)):
         padded[i, :length] = rng.normal([5.0, -800.0], [1.0, 100.0], size=(length, 2))

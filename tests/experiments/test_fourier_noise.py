@@ -86,7 +86,7 @@ def test_each_feature_reads_a_wave_of_its_own_time_step():
     dt = np.exp(array(layer.log_dt))[:, 0]
     wave = 0.5 * height * np.cos(2.0 * dt * np.arange(12)[:, None])
     np.testing.assert_allclose(heard, array(layer(wave.astype("float32"))), atol=1e-5)
-    # Another wave, in the program that is there.
+    # Another wave, in the program that is already compiled.
     set_fourier_noise(noisy, frequency=2.0, amplitude=1.0, seed=7)
     again = array(noisy.predict(np.zeros((2, 12, 3), "float32"), verbose=0))
     np.testing.assert_allclose(again, 2 * heard, atol=1e-5)

@@ -49,7 +49,7 @@ def test_the_command_trains_scores_and_draws_and_repeats_nothing(tmp_path, image
     ]
     assert {row["frequency"] for row in first[2:]} == set(waves)
     assert all(0 <= row["accuracy"] <= 1 for row in rows)
-    assert {row["images"] for row in first} == {4, 2}  # all there are of a smoke run, and few
+    assert {row["images"] for row in first} == {4, 2}  # all rows of a smoke run, which are few
     assert (tmp_path / "out" / "noise.png").stat().st_size > 5000
     assert (tmp_path / "out" / "results.csv").is_file()
 

@@ -96,7 +96,7 @@ def test_evaluate_reads_every_window():
     assert model.evaluate(x)["mae"] != found["mae"]  # windows from row 19 on
     several = model.evaluate([x, x[:10], x])  # of too short a series there is none
     assert several["mae"] == pytest.approx(model.evaluate(x)["mae"])
-    # What never changes has no scale, and is left out.
+    # A constant variable has no scale, and is left out.
     still = model.evaluate([x, np.ones((60, 2))])
     assert (
         still["mase"] == pytest.approx(model.evaluate(x)["mase"]) and still["mae"] < several["mae"]

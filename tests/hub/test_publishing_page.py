@@ -13,7 +13,7 @@ pytestmark = pytest.mark.once("torch")
 
 ROOT = Path(__file__).resolve().parents[2]
 BLOCK = re.compile(r"```(\w+)[^\n]*\n(.*?)```", re.DOTALL)
-# What differs from run to run: commits and rounding errors.
+# Commits and rounding errors, which differ from run to run.
 VARYING = re.compile(r"[0-9a-f]{40}|\d\.\de[+-]\d\d")
 
 

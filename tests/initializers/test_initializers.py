@@ -51,7 +51,7 @@ def test_low_rank_makes_the_matrix_normal(measure, N):
     assert np.allclose(S + S.T, 2 * S[0, 0] * np.eye(N), atol=1e-12)
 
 
-# Of "foud" the recorded zero mode is wrong, which the next test would find.
+# The recorded zero mode of "foud" is wrong: the next test would fail on it.
 @pytest.mark.parametrize("N", SIZES)
 @pytest.mark.parametrize("measure", [m for m in MEASURES if m != "foud"])
 def test_nplr(measure, N):

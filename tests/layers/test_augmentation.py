@@ -41,7 +41,7 @@ def test_rows_change_in_training_and_masks_hold(series, layer):
     for y in (first, second):
         assert np.isfinite(y).all() and not y[~mask].any()
         rows = (y != np.where(mask[..., None], x, 0.0)).any(axis=(1, 2))
-        assert rows.sum() >= 3  # a draw may be nought
+        assert rows.sum() >= 3  # a draw may be 0
     assert (first != second).any()
     twin = again(layer)
     np.testing.assert_array_equal(to_numpy(twin(x, mask=mask, training=True)), first)
@@ -66,7 +66,7 @@ def test_what_each_of_them_does(rng):
     x = rng.uniform(1.0, 2.0, (200, 20, 1)).astype("float32")
     gain = to_numpy(RandomGain(0.5, 2.0, seed=0)(x, training=True)) / x
     assert np.ptp(gain, axis=1).max() < 1e-5 and 0.5 <= gain.min() < 0.55 < 1.8 < gain.max() <= 2.0
-    assert 0.35 < (gain[:, 0] < 1.0).mean() < 0.65  # as many are softer as are louder
+    assert 0.35 < (gain[:, 0] < 1.0).mean() < 0.65  # half of them are softer, half louder
     shifts = []
     for row, moved in zip(x, to_numpy(RandomShift(4, seed=0)(x, training=True)), strict=True):
         found = [k for k in range(-4, 5) if np.array_equal(moved, shifted(row, k))]

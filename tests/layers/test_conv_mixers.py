@@ -30,7 +30,7 @@ MIXERS = {
 }
 
 
-ONCE = pytest.mark.once("torch")  # the same operations in another order, or other rows of them
+ONCE = pytest.mark.once("torch")  # the same operations in another order, or on other rows
 
 
 @pytest.fixture(

@@ -11,7 +11,7 @@ from tests.layer_cases import CASES
 # Several chunks with a short one at the end, and a single chunk.
 LENGTH, SIZES = 21, (8, 64)
 
-# Of those that compile one diagonal system and one of all features.
+# Backends that compile take one diagonal system and one system of all features.
 KINDS = ("s4d_bilinear", "s5")
 EAGER = BACKEND == "torch"
 HERE = [case for case in CASES if EAGER or case.name in KINDS]

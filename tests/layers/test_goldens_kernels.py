@@ -14,7 +14,7 @@ LONG += ["relatives/longconv/smooth_ch2_l64", "relatives/longconv/standalone_2l_
 SCALES = ("causal_cat_l64", "bidir_ch2_decay_l64", "cat_learnable_l48", "sum_init_scale_l64")
 SCALES = [f"relatives/sgconv/{name}" for name in (*SCALES, "nearest_short_l257")]
 
-# On the backends that compile, one of each layer.
+# Backends that compile take one case of each layer.
 QUICK = [LONG[0], SCALES[2]] if BACKEND != "torch" else [*LONG, *SCALES]
 METHODS = ("fft", "direct", "recurrent") if BACKEND == "torch" else ("fft",)
 
@@ -89,7 +89,7 @@ class SGConvRecording(LongConvRecording):
 
     def block(self, u):
         y = self.layer(u)
-        if "sd/output_linear.weight" not in self.data:  # of the layer alone
+        if "sd/output_linear.weight" not in self.data:  # steps of the layer, without a model
             return y
         return self.project(gelu(y), glu=False)
 
@@ -155,4 +155,6 @@ def test_short_inputs_meet_the_beginning_of_the_kernel():
     assert relative_error(y, wrapped) > 1e-4
     later = u.copy()
     later[:, 20:] += 1.0
-    assert relative_error(layer(later)[:, :20], y[:, :20]) < 1e-6  # and nobody sees the future
+    assert (
+        relative_error(layer(later)[:, :20], y[:, :20]) < 1e-6
+    )  # and no output depends on later inputs

@@ -186,7 +186,7 @@ def check_states(name, dtype):
     recording.check_states(close, close, methods)
 
 
-@pytest.mark.once("torch")  # elsewhere test_layers.py has states
+@pytest.mark.once("torch")  # other backends compare states in test_layers.py
 @pytest.mark.parametrize("name", slow_but(QUICK_STATES, WITH_STATE))
 def test_states_float32(name):
     check_states(name, "float32")
@@ -230,7 +230,7 @@ def check_rates(dtype):
         check_kernel(recording, recording.array(f"K_rate{rate}"))
 
 
-@pytest.mark.once("torch")  # those of S4D are read everywhere
+@pytest.mark.once("torch")  # every backend reads the cases of S4D
 def test_rates_float32():
     check_rates("float32")
 

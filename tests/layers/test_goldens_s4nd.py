@@ -13,7 +13,7 @@ from tests.recordings import Recording, slow_but
 NAMES = ("diag_2d_12x10_trank2_ch2", "diag_2d_8x8", "diag_2d_causal_bandlimit_rate2")
 NAMES = [f"relatives/s4nd/{name}" for name in (*NAMES, "diag_3d_4x6x5", "dplr_2d_8x12")]
 
-# On the backends that compile, the one of several channels and products.
+# Backends that compile take the case of several channels and products.
 QUICK = NAMES if BACKEND == "torch" else NAMES[:1]
 METHODS = ("auto", "fft") if BACKEND == "torch" else ("auto",)
 

@@ -18,7 +18,7 @@ from tests.layer_cases import CASES, SYSTEMS, cases, cases_and_methods, mark, na
 
 LENGTHS = [1, 2, 63, 64, 65, 257, 1000]
 
-# On the backends that compile, one of two alike is left to `make test-all`.
+# Of two similar cases, backends that compile leave one to `make test-all`.
 SLOW_TO_COMPILE = [] if BACKEND == "torch" else [pytest.mark.slow]
 
 
@@ -183,7 +183,7 @@ def test_kernel_is_the_impulse_response(case):
     layer = case.make()
     layer.D.assign(np.zeros(layer.D.shape))
     n = 21
-    # Every kernel is that of as many steps as the sequence has, which matters to a softmax.
+    # Each kernel is as long as the sequence: a softmax depends on that.
     impulse = np.zeros((1, n, 4), "float32")
     impulse[:, 0] = 1.0
     shape = (layer.channels, 4, n)
@@ -241,7 +241,7 @@ def tree_map(function, x):
     return keras.tree.map_structure(function, x)
 
 
-@pytest.mark.only("tensorflow")  # which alone traces unknown lengths
+@pytest.mark.only("tensorflow")  # only TensorFlow traces unknown lengths
 @pytest.mark.parametrize("jit_compile", [False, True])
 @pytest.mark.parametrize("case", cases(), ids=repr)
 def test_gradients_with_unknown_length(case, jit_compile, rng):

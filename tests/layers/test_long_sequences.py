@@ -77,7 +77,7 @@ def float64_kernel_of_s4(layer, length):
     return table.reshape(len(A), -1)[:, :length].real
 
 
-# Where dt reaches 1 undamped modes turn by radians a sample.
+# With a dt of 1, undamped modes turn by radians in a sample.
 @pytest.mark.parametrize(
     ("init", "dt_min", "dt_max", "bound"),
     [
@@ -107,7 +107,7 @@ def test_kernel_error_of_s4ptd(perturbation):
     assert (error < 1e-3 * np.linalg.norm(expected, axis=1)).all()
 
 
-@pytest.mark.only("jax")  # which alone tells what a compiled step needs
+@pytest.mark.only("jax")  # only JAX tells the memory of a compiled step
 def test_memory_of_a_training_step_of_s5():
     import jax
 
@@ -158,7 +158,7 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024)
 
 
 @pytest.mark.slow
-@pytest.mark.only("tensorflow", "torch")  # JAX tells what a compiled step needs, see above
+@pytest.mark.only("tensorflow", "torch")  # JAX tells the memory of a compiled step, see above
 def test_resident_memory_of_a_training_step_of_s5():
     """Input, output, gradients and all else, from the peaks of two batch sizes."""
     peaks = []

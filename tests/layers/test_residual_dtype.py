@@ -67,7 +67,7 @@ def test_a_backbone_keeps_it_through_files(tmp_path):
         np.testing.assert_array_equal(to_numpy(loaded(ids)), to_numpy(y))
         assert keras.models.clone_model(backbone).residual_dtype == "float32"
         config = backbone.get_config()
-        del config["residual_dtype"]  # as written before it was there
+        del config["residual_dtype"]  # a configuration of an earlier version
         assert SSMBackbone.from_config(config).blocks[1].residual_dtype is None
 
 

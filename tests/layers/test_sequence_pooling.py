@@ -9,7 +9,7 @@ from keras_ssm.layers import SequencePooling
 from tests.backend_tools import relative_error, to_numpy
 
 KINDS = ["mean", "last", "max", "attention"]
-# Elsewhere one of them, and the mean in streams of models: test_stream.py.
+# The other backends take one of them, and the mean in streams of models: test_stream.py.
 ONCE = pytest.mark.once("torch")
 # Also a row that ends early, one with gaps, one that begins late, and one without a valid step.
 MASK = np.array([[1] * 11, [1] * 4 + [0] * 7, [0, 1, 1, 0, 0, 1] + [0] * 5, [0] * 6 + [1] * 5])
@@ -50,7 +50,7 @@ def definition(kind, x, mask, pooling):
 
 @pytest.mark.parametrize("kind", [pytest.param(k, marks=[] if k == "max" else ONCE) for k in KINDS])
 def test_whole_sequences_pieces_and_every_step_follow_the_definition(x, kind):
-    x[~MASK] = np.nan  # what is covered may be anything
+    x[~MASK] = np.nan  # covered steps may hold anything
     pooling = make(kind, x)
     expected = definition(kind, x, MASK, pooling)
     assert relative_error(pooling(x, mask=MASK), expected[:, -1]) < 1e-5

@@ -44,7 +44,7 @@ def test_an_adapter_loads_into_a_fresh_model(preset, adapted, tmp_path):
     adapted.save_lora_weights(path)
     model = SSMClassifier.from_preset(preset)
     assert relative_error(model(X), adapted(X)) > 1e-2
-    for _ in range(2):  # a second time where the updates are enabled already
+    for _ in range(2):  # a second call, with the updates already enabled
         model.load_lora_weights(path)
         assert relative_error(model(X), adapted(X)) < 1e-6
     assert len(model.optimizer.variables) > len(model.trainable_variables) == 6
@@ -75,7 +75,7 @@ def test_statistics_of_layers_that_train_are_in_the_file(tmp_path):
 
 
 def test_copies_keep_the_updates_apart(adapted):
-    adapted.backbone.blocks[0].norm.trainable = True  # a choice of one's own
+    adapted.backbone.blocks[0].norm.trainable = True  # a person's own choice
     adapted.compile("adam", run_eagerly=True)
     adapted.fit(X, Y, verbose=0)
     kernel = adapted.backbone.encoder_layer._kernel
@@ -101,7 +101,7 @@ def test_copies_keep_the_updates_apart(adapted):
 
 
 def test_a_file_of_keras_trains_on_as_it_was(adapted, tmp_path):
-    adapted.backbone.blocks[0].norm.trainable = True  # a choice of one's own
+    adapted.backbone.blocks[0].norm.trainable = True  # a person's own choice
     adapted.compile("adam", run_eagerly=True)
     adapted.fit(X, Y, verbose=0)
     adapted.save(tmp_path / "a.keras")
@@ -150,7 +150,7 @@ def test_updates_of_embeddings(tmp_path):
         backbone = SSMBackbone(S4D(4, seed=0), 1, 4, vocabulary_size=9, encoder=encoder)
         model, fresh = SSMClassifier(backbone, 3), keras.models.clone_model(backbone)
         if encoder == "one_hot":
-            backbone.encoder_layer.bias.assign(np.arange(4.0))  # which files hold too
+            backbone.encoder_layer.bias.assign(np.arange(4.0))  # files hold it too
         model.save_weights(tmp_path / "before.weights.h5")
         model.enable_lora(2, ["token_embedding"])
         model.compile("adam", run_eagerly=True)

@@ -363,7 +363,7 @@ def test_int8_round_trips(series, tmp_path, head_dtype):
         # Compiled, a language model trains in it each time.
         pytest.param("mixed_bfloat16", marks=pytest.mark.slow),
         pytest.param("bfloat16", marks=pytest.mark.once("torch")),
-        # Whose optimizer scales the loss.
+        # The optimizer of this policy scales the loss.
         pytest.param("mixed_float16", marks=pytest.mark.once("tensorflow", "torch")),
     ],
 )
@@ -388,7 +388,7 @@ def test_compiled_training_and_predicting(series):
     rows = [row[:n] for row, n in zip(x, LENGTHS, strict=True)]
     model, eager = (make_model(num_layers=1, hidden_dim=4) for _ in range(2))
     eager.set_weights(model.get_weights())
-    jit = BACKEND != "torch"  # whose compiler takes a minute for each shape
+    jit = BACKEND != "torch"  # its compiler takes a minute for each shape
     model.compile(keras.optimizers.SGD(0.1), jit_compile=jit)
     eager.compile(keras.optimizers.SGD(0.1), run_eagerly=True)
     for one in (model, eager):

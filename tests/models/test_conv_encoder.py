@@ -12,7 +12,7 @@ from keras_ssm.models import SequencePreprocessor, SSMBackbone, SSMClassifier
 from tests.backend_tools import gradients, relative_error, to_numpy
 
 ONCE = pytest.mark.once("torch")
-GRAPH = pytest.mark.once("torch", "tensorflow")  # whose graph does not know the lengths
+GRAPH = pytest.mark.once("torch", "tensorflow")  # their graphs do not know the lengths
 pytestmark = pytest.mark.once("torch")
 
 
@@ -87,7 +87,7 @@ def test_time_goes_on_over_holes(rng):
     mask[0, 4:5] = mask[0, 8:12] = False
     y = to_numpy(backbone({"inputs": x, "padding_mask": mask}))
     valid = to_numpy(backbone.output_mask(mask))[0]
-    assert valid.tolist() == [True, True, True, False, True, True]  # step 3 reads 9 to 11 alone
+    assert valid.tolist() == [True, True, True, False, True, True]  # step 3 reads only 9 to 11
     steps = definition(backbone.encoder_layer, np.where(mask[0, :, None], x[0], 0.0))
     steps = np.where(valid[:, None], steps, 0.0).astype("float32")
     expected = to_numpy(backbone.blocks[0](steps[None], mask=valid[None]))

@@ -82,7 +82,7 @@ if BACKEND == "tensorflow":
             return interpreter.get_tensor(interpreter.get_output_details()[0]["index"])
 
         agree(model, run)
-        if isinstance(mixer, SGConv):  # whose file holds no recurrence
+        if isinstance(mixer, SGConv):  # its file holds no recurrence
             agree(model, run, [(1, 700)])
             return
         assert np.isnan(run(data(1, 700))).all()  # far longer than the file was made for
@@ -158,7 +158,10 @@ if BACKEND == "torch":
                 wanted = keras.ops.convert_to_numpy(model(x))
                 found = session.run(None, x)[0]
                 np.testing.assert_allclose(found, wanted, rtol=1e-5, atol=2e-6)
-            if signature is None and kind not in ("Mamba2", "SGConv"):  # these reach further
+            if signature is None and kind not in (
+                "Mamba2",
+                "SGConv",
+            ):  # these kernels reach further
                 x = data(1, 700)
                 x["token_ids"] = np.zeros((1, 700), "int32")
                 found = session.run(None, {name: x[name] for name in names})[0]

@@ -82,7 +82,7 @@ def test_a_training_step_has_no_pass_that_covers_nothing(x):
 
     model = make_model()
     inputs = torch.from_numpy(x).requires_grad_()
-    for mask, expected in ((FULL, 1), (PART, 3)):  # that of the inputs is in the graph of Keras
+    for mask, expected in ((FULL, 1), (PART, 3)):  # the mask of the inputs is in the graph of Keras
         Passes.count = 0
         with Passes():
             model({"inputs": inputs, "padding_mask": mask}, training=True)

@@ -37,7 +37,7 @@ DSS_MODELS = [
 S5_MODELS = ["s5_aan", "s5_cifar", "s5_last_ln_post", "s5_listops", "s5_pathx"]
 MODELS = [*S4_MODELS, *DSS_MODELS, *S5_MODELS]
 
-# Each time where compiling takes long; the others in `make test-all`.
+# Where compiling takes long, these run each time and the others in `make test-all`.
 QUICK = MODELS
 if BACKEND != "torch":
     QUICK = [
@@ -180,7 +180,7 @@ BACKBONES = ["c_backbone_step_diag_postnorm", "c_backbone_step_dplr_prenorm"]
 
 def check_steps(name):
     data, _ = golden(f"models/{name}")
-    # A recording of the layers alone: an encoder that changes nothing, and any head.
+    # A recording of the layers: the encoder changes nothing, and the head may be any.
     ends = {"encoder.0.weight": np.eye(16), "encoder.0.bias": np.zeros(16)}
     ends |= {
         "decoder.0.output_transform.weight": np.zeros((1, 16)),
@@ -212,7 +212,7 @@ def check_steps(name):
         assert relative_error(state, expected) < close
 
 
-@pytest.mark.once("torch")  # elsewhere test_layers.py has steps
+@pytest.mark.once("torch")  # other backends compare steps in test_layers.py
 @pytest.mark.parametrize("name", BACKBONES)
 def test_steps_float32(name):
     check_steps(name)

@@ -12,7 +12,7 @@ from keras_ssm.optimizers import ssm_optimizer
 from tests.backend_tools import BACKEND, gradients, relative_error, to_numpy
 from tests.mamba_recordings import CASES, model_of, recorded
 
-# Largest error over largest value, of what is computed and of gradients: float64, float32.
+# Largest error over largest value, for outputs and for gradients: float64, float32.
 EXACT, SINGLE = (1e-11, 1e-10), (2e-5, 1e-4)
 DTYPES = {"torch": ["float64", "float32"], "tensorflow": ["float64"], "jax": ["float32"]}[BACKEND]
 
@@ -58,7 +58,7 @@ def test_hidden_states_logits_loss_and_gradients(record, tolerances):
     assert_close(logits, record["logits"], values)
 
     def loss(nothing):
-        # Not by Keras' loss, whose mean is rounded to float32 on PyTorch.
+        # Keras' loss is not used: on PyTorch its mean is rounded to float32.
         costs = model.score(ids[:, :-1], scoring_mode="loss", target_ids=ids[:, 1:])
         return backend.mean(costs, axis=(0, 1)) + ops.cast(0 * nothing[0], costs.dtype)
 
@@ -109,7 +109,7 @@ def test_steps_go_on_from_a_prompt(record, tolerances):
     assert_states(states[:1], record, "prefill1", tolerance)
 
 
-@pytest.mark.once("torch")  # elsewhere a language model trains: test_lm_training.py
+@pytest.mark.once("torch")  # on other backends a language model trains: test_lm_training.py
 @pytest.mark.parametrize("kind", [Mamba, Mamba2])
 def test_a_classifier_of_it_learns_and_survives_a_file(kind, tmp_path, rng):
     mixer = kind(state_dim=8, seed=0, **({"head_dim": 4} if kind is Mamba2 else {}))

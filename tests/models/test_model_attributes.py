@@ -112,7 +112,7 @@ ARGUMENTS = {
     for name in inspect.signature(cls.__init__).parameters
 }
 
-# What acts: each has a test of its own below.
+# Attributes that act when they are set. Each has a test below.
 ACTING = {"step_scale", "method", "chunk_size"}
 ACTING |= {"preprocessor", "tokens", "scale", "sequence_length", "allow_nan", "sampling_rate"}
 OF_KERAS = frozenset(dir(keras.layers.Dense(1)) + dir(keras.Model(*[keras.Input((1,))] * 2)))
@@ -191,7 +191,7 @@ def test_the_evaluation_of_a_layer_until_a_model_with_it_is_compiled():
     with pytest.raises(ValueError, match="max_kernel_length"):
         S4D(4, max_kernel_length=4).method = "chunked"
     if BACKEND == "torch":
-        return  # where nothing is compiled
+        return  # PyTorch compiles nothing
     model.compile("sgd")
     model.predict(SERIES, verbose=0)
     for name, value in {"method": "recurrent", "chunk_size": 2}.items():

@@ -151,7 +151,7 @@ def test_it_streams_and_is_saved(mixer, series, tmp_path):
         {k: v[:, 4:] for k, v in inputs.items()}, initial_state=state, return_state=True
     )
     assert relative_error(logits, expected) < 1e-5 and same_state(state, final)
-    # Single steps, with what a whole stream needs computed before: nothing.
+    # Single steps. These mixers compute nothing in advance for a stream.
     state, systems = model.get_initial_state(4), model.discretize()
     assert systems == [None, None]
     for t in range(7):

@@ -40,7 +40,7 @@ def test_pairs_equal_two_passes(rng):
     mask = np.broadcast_to(np.arange(13) < 9, (2, 2, 13))
     masked = model({"inputs": padded, "padding_mask": mask})
     assert relative_error(masked, expected) < 1e-5
-    # Each sequence of a pair ends where it ends.
+    # Each sequence of a pair has a length of its own.
     lengths = np.array([[9, 4], [2, 7]])
     pairs = [
         [row[:n] for row, n in zip(*pair, strict=True)] for pair in zip(x, lengths, strict=True)

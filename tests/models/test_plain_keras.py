@@ -115,7 +115,7 @@ def test_a_step_is_that_of_a_plain_model(rng, way):
         on_batch = model.train_on_batch(*batch, return_dict=True, **first)
         fitted = model.fit(x, y, batch_size=4, epochs=2, shuffle=False, verbose=0, **weights)
         scores = {}
-        if way == FIRST:  # what is scored and predicted does not depend on the optimizer
+        if way == FIRST:  # scores and predictions do not depend on the optimizer
             scores = model.evaluate(x, y, batch_size=4, verbose=0, return_dict=True)
             scores["tested"] = model.test_on_batch(*batch, return_dict=True)
         logs.append({**fitted.history, "batch": on_batch, "scores": scores})

@@ -52,7 +52,7 @@ def test_targets_of_any_size_train_and_answers_are_in_their_units(rng):
     assert explained[0] > 0.8  # the loss is that of the units of the targets, and the first leads
     error = np.abs(model.predict(x[48:], verbose=0) - y[48:]).mean()
     assert abs(history["val_mae"][-1] / error - 1) < 1e-4
-    model.fit(x[:4], y[:4] + 7, verbose=0)  # later data leaves the units alone
+    model.fit(x[:4], y[:4] + 7, verbose=0)  # later data does not change the units
     assert relative_error(model.scaling.mean, train.mean(axis=0)) < 1e-5
 
 
@@ -147,7 +147,7 @@ def test_batches_of_targets_without_units_warn(recwarn):
 @ONCE
 def test_the_first_batch_of_a_loop_sets_the_units(x, recwarn):
     model = make_model(pooling=None)
-    model.train_on_batch(x[:1, :1], np.array([[7.0]]))  # which tells no deviation
+    model.train_on_batch(x[:1, :1], np.array([[7.0]]))  # one row has no deviation
     assert [str(w.message) for w in recwarn if "adapt_targets" in str(w.message)]
     recwarn.clear()
     model.train_on_batch({"inputs": x, "padding_mask": MASK}, np.where(MASK, LENGTHS[:, None], 1e9))

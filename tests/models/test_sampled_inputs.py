@@ -93,7 +93,9 @@ def test_other_rates_are_resampled_or_refused(files):
         ),
     ):
         np.testing.assert_allclose(found, np.repeat(expected[None], len(found), 0), rtol=1e-3)
-    plain = model.predict([fast], verbose=0)  # without a rate it counts as one of the model's
+    plain = model.predict(
+        [fast], verbose=0
+    )  # a recording without a rate counts as one at the model's rate
     assert np.abs(plain - expected).max() > 1e-3
     model.preprocessor.resample = False
     with pytest.raises(ValueError, match=r"sampling rate of the model, 8000.*16000 in row 1"):
@@ -176,7 +178,7 @@ def test_missing_values_do_not_count_in_the_size_of_a_row(rng):
 
     x = (1000 + rng.standard_normal((2, 30, 2))).astype("float32")
     x[:, ::2, 0] = np.nan
-    x[1, :, 1] = np.nan  # a feature of which nothing is known
+    x[1, :, 1] = np.nan  # a feature without known values
     known = np.ma.masked_invalid(x)
     expected = (known - known.mean(axis=1, keepdims=True)) / known.std(axis=1, keepdims=True)
     expected = expected.filled(0.0)

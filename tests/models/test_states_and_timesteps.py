@@ -104,11 +104,11 @@ def test_a_series_and_its_subsampled_form_agree(rng):
     together = {"inputs": coarse, "timesteps": times}
     assert relative_error(model.predict(together, verbose=0), expected) < 1e-5
     assert relative_error(model.predict(coarse, verbose=0), expected) > 1e-3
-    # Ones are no news, and twos are a step_scale of 2.
+    # Time steps of 1 change nothing, and those of 2 are a step_scale of 2.
     ones = model.predict({"inputs": coarse, "timesteps": np.ones((3, 6))}, verbose=0)
     assert relative_error(ones, model.predict(coarse, verbose=0)) < 1e-5
     twos = model.predict({"inputs": coarse, "timesteps": 2 * np.ones((3, 6))}, verbose=0)
-    # Cut anywhere, and by single steps.
+    # In pieces cut anywhere, and in single steps.
     state = model({k: v[:, :4] for k, v in together.items()}, return_state=True)[1]
     for t in (4, 5):
         y, state = model.step(coarse[:, t], state, timesteps=times[:, t])

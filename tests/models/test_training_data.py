@@ -58,7 +58,7 @@ def assert_equal(found, expected, tolerance=1e-6):
         np.testing.assert_allclose(a, b, rtol=tolerance, atol=tolerance)
 
 
-# What a mask covers
+# Steps that a mask covers
 
 
 @pytest.mark.everywhere

@@ -218,7 +218,7 @@ def test_what_was_loaded_or_adapted_trains_in_training_mode(bring, tmp_path):
     model = bring(model, tmp_path)
     prepare(model)
     before = values(model)
-    # The second factor of an update starts at zero: the first one moves in the second step.
+    # The second factor of an update starts at zero: the first moves from the second step on.
     model.fit(x, y, epochs=2, verbose=0)
     after = values(model)
     assert not unmoved(before, after, "weights") and not unmoved(before, after, "seeds")

@@ -67,7 +67,7 @@ def compare(layer, blocks, size, x, initial=None, return_state=False):
             total = total + ops.sum(y * weight)
         return total, ops.concatenate([ops.reshape(y, (-1,)) for y in found])
 
-    # XLA takes seconds for each layer on TensorFlow: one of them tells that it can.
+    # XLA takes seconds for each layer on TensorFlow, which therefore compiles one of them.
     compile = BACKEND == "jax" or isinstance(layer, layers.DSS)
     expected = gradients(loss, layer, *inputs, compile=compile)
     assert not blocks.asked

@@ -100,7 +100,7 @@ def test_recordings_in_float32(name, chunk_size):
     check_recording(name, "float32", chunk_size)
 
 
-@pytest.mark.only("torch", "tensorflow")  # which have float64 on their own
+@pytest.mark.only("torch", "tensorflow")  # they compute in float64 by themselves
 @pytest.mark.parametrize("name", RECORDINGS)
 @pytest.mark.parametrize("chunk_size", [pytest.param(None, marks=ONCE), 12])
 def test_recordings_in_float64(name, chunk_size):

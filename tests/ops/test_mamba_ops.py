@@ -170,7 +170,7 @@ def test_second_derivatives_of_the_selective_scan(width, rng, monkeypatch):
     import torch
 
     module = importlib.import_module("keras_ssm.ops.selective_scan")
-    monkeypatch.setattr(module, "STEPS", 8)  # three blocks, of which the last is short
+    monkeypatch.setattr(module, "STEPS", 8)  # three blocks, the last one short
     monkeypatch.setattr(backend, "blocks_side_by_side", lambda count, size: width)
     inputs = [ops.convert_to_tensor(x, "float64") for x in selective_inputs(rng, 18, features=1)]
     inputs = [x.requires_grad_() for x in inputs]

@@ -82,7 +82,7 @@ def counted(monkeypatch):
 
 
 BANKS = {
-    # batch, length, features, modes, then what differs; several segments from 32 steps on
+    # batch, length, features, modes, then arguments; several segments from 32 steps on
     "odd": ((2, 19, 3, 5), {}),
     "segments": ((1, 75, 1, 3), {"dB": False}),
     "states": ((2, 40, 2, 4), {"initial": True, "return_state": True}),

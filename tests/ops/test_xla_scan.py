@@ -52,7 +52,7 @@ def test_scan(steps, reverse):
         y, _, slopes = gradients(loss, Nothing(), *arrays, compile=compile)
         return [y, *slopes]
 
-    # XLA takes long over the portable form.
+    # XLA compiles the portable form slowly.
     found, expected = results(loops(reverse), True), results(portable(reverse), "loops")
     assert max(map(relative_error, found, expected)) < 1e-5
 

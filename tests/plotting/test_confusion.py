@@ -41,7 +41,7 @@ def test_names_numbers_and_what_does_not_count():
     names = np.array(NAMES)
     table, sorted_names = shown(plot_confusion_matrix(names[TRUE], names[FOUND].astype(object)))
     assert sorted_names == ["rest", "run", "walk"] and table[0, 2] == 1 and table[2, 0] == 1
-    for found in (names[FOUND], FOUND):  # a class that nobody has keeps its place
+    for found in (names[FOUND], FOUND):  # a class without rows keeps its place
         table, shown_names = shown(plot_confusion_matrix(TRUE, found, [*NAMES, "fly"]))
         np.testing.assert_array_equal(table[:3, :3], COUNTS)
         assert shown_names[3] == "fly" and table.sum() == 6

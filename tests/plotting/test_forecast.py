@@ -38,7 +38,7 @@ def test_arrays():
     )
     np.testing.assert_array_equal(line(second, "what came").get_ydata(), X[50:54, 1])
     assert [patch.get_label() for patch in first.collections] == ["80 %", "50 %"]
-    assert band(first) == (40, 53)  # every error of validation was 5
+    assert band(first) == (40, 53)  # all validation errors are 5
     one = plot_forecast(X[:, 0], Naive(3).fit(X[:, 0]).predict(), X[:2, 0])
     assert np.isnan(line(one.axes[0], "what came").get_ydata()[2])
     assert len(line(one.axes[0], "history").get_xdata()) == 12 and not one.axes[0].collections

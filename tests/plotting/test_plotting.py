@@ -75,7 +75,7 @@ def distance(these, those):
 
 
 def test_eigenvalues_of_s4_are_those_of_the_dense_matrix():
-    # Those of LegS, which small sizes keep, mapped by the bilinear rule.
+    # The eigenvalues of LegS, which small sizes keep, mapped by the bilinear rule.
     layer = built("s4", dt_min=0.01, dt_max=0.01)
     axes = plotting.plot_eigenvalues([layer]).axes
     continuous, discrete = points(axes[0]), points(axes[1])

@@ -32,7 +32,7 @@ def test_digits():
     ],
 )
 def test_score_and_logits(name, test_digits):
-    # All 500 images on PyTorch; elsewhere as many as tell that the logits are the same.
+    # All 500 images on PyTorch. The other backends compare the logits of a few.
     x, y = test_digits if BACKEND == "torch" else (part[:50] for part in test_digits)
     logits = SSMClassifier.from_preset(name).predict(x, batch_size=250, verbose=0)
     # Within 1e-5 of the float64 logits: any two backends agree within 2e-5.

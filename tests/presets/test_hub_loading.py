@@ -141,7 +141,7 @@ def test_a_bad_download_is_refused(hub, small, saved, name, fault):
         with pytest.raises(ValueError, match="Received"):
             load(HANDLE)
     hub.faults.clear()
-    if fault != "missing":  # and nothing bad was kept
+    if fault != "missing":  # and no bad file was kept
         assert files_of(presets.resolve(HANDLE)) == files_of(saved[0])
 
 
@@ -153,7 +153,7 @@ def test_a_download_that_breaks_off_goes_on_where_it_was(hub, small, saved, lfs,
     place = (
         f"/storage/{presets.sha256(saved[0] / 'model.weights.h5')}" if lfs else "model.weights.h5"
     )
-    hub.break_(place, "cut", times=2)  # half of what is asked for arrives, twice
+    hub.break_(place, "cut", times=2)  # twice, only half of the requested bytes arrive
     assert files_of(presets.resolve(HANDLE)) == files_of(saved[0])
     assert hub.ranges == [size // 2, size // 2 + (size - size // 2) // 2]
 

@@ -23,7 +23,7 @@ PREDICTED = [[0.19050208, 0.09537496], [1.3294276, 0.74307925]]
 
 FROZEN = Path(__file__).parents[1] / "golden" / "presets-frozen"
 
-# What the preset "renamed" needs first: its classes, arguments and attributes had other names.
+# Migrations for the preset "renamed", whose classes, arguments and attributes had other names.
 RENAMES = (
     Migration(
         classes={"Block": "SSMBlock", "DiagonalS4": "S4D", "Backbone": "Stack"},

@@ -105,7 +105,7 @@ def test_files_go_to_every_backend_and_back(other, tmp_path, saved, script):
         assert "downloaded again and compared" in said and re.search(r"commit [0-9a-f]{40}", said)
         assert INFO["name"] in server.repositories["me/small"].files()["README.md"].decode()
 
-    # A stream went on there, and goes on here.
+    # The stream continued in that process, and continues here.
     streamed = np.load(tmp_path / "streamed.npy")[:, -1]
     assert relative_error(streamed, here.predict(X[:, :6], verbose=0)) < 2e-5
     stream.load(tmp_path / "stream.npz")

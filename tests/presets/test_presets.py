@@ -13,7 +13,7 @@ from keras_ssm.models import SequencePreprocessor, SSMBackbone, SSMClassifier
 from tests.backend_tools import relative_error
 from tests.small_preset import INFO, X, alter, make_model, truncate
 
-# Files alone, but for those that another backend wrote.
+# Tests of files, which no backend changes, except for files that another backend wrote.
 pytestmark = [pytest.mark.eager, pytest.mark.once("torch")]
 
 

@@ -147,7 +147,7 @@ def test_intervals_of_scores():
     low, high = presets.table.interval({"value": 0.984, "count": 500})
     assert stats.binom.sf(491, 500, low) == pytest.approx(0.025)
     assert stats.binom.cdf(492, 500, high) == pytest.approx(0.025)
-    # Where all are right or wrong, one end is certain.
+    # If all answers are right, or all wrong, one end of the interval is certain.
     low, high = presets.table.interval({"value": 1.0, "count": 20})
     assert low**20 == pytest.approx(0.025) and high == 1
     assert presets.table.interval({"value": 0.0, "count": 20}) == pytest.approx((0, 1 - low))

@@ -131,4 +131,6 @@ def test_filters_and_a_threshold_find_clean_beats(rng):
     cut = len(time) // 2
     early = PanTompkins(360.0)(lead[:cut])
     count = int((found.decided < cut - 1).sum())
-    np.testing.assert_array_equal(early.places[:count], found.places[:count])  # nothing later read
+    np.testing.assert_array_equal(
+        early.places[:count], found.places[:count]
+    )  # nothing after it is read

@@ -15,7 +15,7 @@ from tests.shared_data import shared
 pytestmark = pytest.mark.once("torch")
 
 
-# Settings that make a smoke run quicker and change nothing of what it tells.
+# Settings that make a smoke run quicker. It fails for the same mistakes.
 FEW_ROWS = {"batch_size": 4, "hidden_dim": 8, "num_layers": 1}
 FEW = {"lookback": 8, "horizon": 4, "context": 8, "batch_size": 2, "hidden_dim": 4, "num_layers": 1}
 SMALL = {

@@ -23,7 +23,7 @@ def test_resampling_keeps_what_both_rates_can_hold():
         assert abs(len(found) - len(expected)) <= 1 and found.dtype == "float64"
         np.testing.assert_allclose(found[:count, 0], expected[:count], atol=0.01)
         np.testing.assert_allclose(found[:, 1], -found[:, 0], atol=1e-9)
-    # What the lower rate cannot hold is gone, and does not come back as something else.
+    # Frequencies that the lower rate cannot hold are gone, and fold to no other frequency.
     high = signals.resample(tone(1000, 400.0).astype("float32"), 1000, 500)
     assert high.dtype == "float32" and np.abs(high[50:-50] - 3.0).max() < 0.01
     x = np.zeros(5)

@@ -200,7 +200,7 @@ def test_some_checks_of_scikit_learn(cls):
         getattr(estimator_checks, f"check_{name}")(cls.__name__, make(cls))
 
 
-# What scikit-learn expects of tables, and why sequences differ.
+# Checks of scikit-learn for tables, and the reasons why sequences differ.
 FAIL = {
     "check_sample_weight_equivalence_on_dense_data": "batches are drawn: a row twice is no weight",
     "check_methods_sample_order_invariance": "the last digit of float32 depends on the batch",

@@ -96,7 +96,7 @@ def test_special_tokens_are_found_beside_the_file(file, tmp_path):
     shutil.copy(file, tmp_path)
     for name, content in FILES.items():
         (tmp_path / name).write_text(json.dumps(content))
-    found = JSONTokenizer(tmp_path)  # what the vocabulary lacks is looked up further
+    found = JSONTokenizer(tmp_path)  # tokens that the vocabulary lacks are searched elsewhere
     assert tokens(found) == ("b", "Ġs", found.id_to_token(7))
     assert (found.start_token_id, found.pad_token_id) == (found.token_to_id("b"), 7)
     given = JSONTokenizer(tmp_path, start_token=None, end_token="<|endoftext|>")

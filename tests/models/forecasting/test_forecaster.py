@@ -120,7 +120,7 @@ def test_dropout_acts_in_training_alone(data):
     assert np.array_equal(plain, again) and not np.allclose(plain, trained)
 
 
-# What no backend changes
+# Tests that no backend changes
 
 
 @pytest.mark.once("torch")
@@ -130,7 +130,7 @@ def test_step_0_is_kept_where_the_branch_does_not_help():
     settings = {"validation": 60, "steps_per_epoch": 4, "batch_size": 8, "verbose": 0}
     keras.utils.set_random_seed(0)
     model = small()
-    model.compile(keras.optimizers.Adam(0.3))  # it can but overfit
+    model.compile(keras.optimizers.Adam(0.3))  # pure noise: it can only overfit
     history = model.fit(noise, epochs=2, **settings).history
     assert model.fitted["epoch"] == 0
     alone = small()
@@ -159,7 +159,7 @@ def test_a_gain_within_its_standard_error_does_not_count(errors):
     keep = KeepBest(margin=0.0, standard_errors=errors)
     settings = {"validation": 60, "steps_per_epoch": 4, "batch_size": 8, "verbose": 0}
     model.compile(keras.optimizers.Adam(0.01))
-    series = np.abs(waves(200))  # of which a linear map leaves something
+    series = np.abs(waves(200))  # no linear map forecasts these exactly
     history = model.fit(series, epochs=4, keep=keep, **settings).history
     alone = small()
     alone.fit(series, epochs=0, **settings)
@@ -252,7 +252,7 @@ def test_a_missing_step_is_a_step_that_the_branch_does_not_see(model):
     # The window of the shortcut is past the gap in both.
     found, expected = (keras.ops.convert_to_numpy(model(v)) for v in (with_gap, x))
     assert np.allclose(found, expected, atol=1e-6)
-    # What stands for a missing value in the window is the one seen last.
+    # In the window, a missing value is replaced by the last value seen.
     late = np.concatenate([x, np.full((1, 2, 1), np.nan, "float32")], axis=1)
     window = np.concatenate([x[0, -6:, 0], np.repeat(x[0, -1, 0], 2)])
     shortcut = keras.ops.convert_to_numpy(model.shortcut(window[None]))
@@ -313,7 +313,7 @@ def test_series_of_unequal_length_with_static_and_categorical_covariates():
     found = model.predict(frame, future=pd.concat([part.iloc[:HORIZON] for part in later]))
     assert list(found["unique_id"].unique()) == ["a", "b", "c"] and len(found) == 3 * HORIZON
     assert found["ds"].iloc[0] == pd.Timestamp("2020-03-01")
-    # One row for one of the series; the row before it is missing, as the index says.
+    # One row for one of the series. By its index, the row before it is missing.
     row = later[1].iloc[1:2].assign(y=1.1e4, kind="z", wind=0.5)
     ahead = later[1].iloc[2 : 2 + HORIZON]
     found = model.update(row, future=ahead)
@@ -456,7 +456,11 @@ def test_covariates_that_end_early_are_refused():
 @pytest.mark.once("torch")
 def test_rows_that_cannot_follow_are_refused(model, data):
     model.predict([data[:60], data[:50]])
-    for rows in (data[60:61], [data[60:61]], [data[60:61]] * 3):  # of which series?
+    for rows in (
+        data[60:61],
+        [data[60:61]],
+        [data[60:61]] * 3,
+    ):  # the rows do not say of which series
         with pytest.raises(ValueError, match="`new_rows` must be of the kind"):
             model.update(rows)
     index = pd.date_range("2024-01-01", periods=1, freq="h")

@@ -93,7 +93,7 @@ def test_states_go_on_in_another_call(model):
     rest = model.generate("", state=pieces.state, max_new_tokens=20)
     assert rest == TEXT[2:]
     assert "".join(model.generate(None, state=pieces.state, stream=True)) == rest
-    # What is said in between is read, and counts; a row may have nothing to say.
+    # Text between two calls is read and counted. A row may have none.
     _, state = model.generate(["Q", "w"], max_new_tokens=1, return_state=True)
     assert model.generate(["t", ""], max_length=4, state=state)[0] == "tabcd"
     with pytest.raises(ValueError, match="2 rows"):
@@ -146,12 +146,12 @@ def test_preprocessors_of_this_package(add_start_token):
     assert texts == tokenizer.detokenize(ids) and texts[0].startswith("Zo\xeb")
     model.compile(sampler="greedy")
     assert model.generate(b"Zo\xff") == model.generate("Zo\udcff")  # bytes of no text
-    # What comes after a state is no start of a text.
+    # Text after a state is not the start of a text.
     kwargs = {"max_new_tokens": 6, "strip_prompt": True, "stop_token_ids": None}
     _, state = model.generate("ab", max_new_tokens=1, return_state=True)
     first = int(state.tokens[0])
     with warnings.catch_warnings():
-        warnings.simplefilter("error", UserWarning)  # none of these is cut
+        warnings.simplefilter("error", UserWarning)  # a text that is cut would warn
         on = model.generate("c" * 40, state=state, **kwargs)
     whole = model.generate([*start, *b"ab", first, *b"c" * 40], **kwargs)
     assert on == tokenizer.detokenize(whole)

@@ -57,7 +57,7 @@ def test_greedy_of_ragged_prompts_is_argmax_of_full_passes(mixer):
         new = whole[len(prompt) :]
         ends = [i for i, token in enumerate(new) if token in (31, 9)]
         assert row == prompt + (new[: ends[0] + 1] if ends else new)
-    if BACKEND != "torch":  # where each call runs the program
+    if BACKEND != "torch":  # on PyTorch each call runs the program without a trace
         assert model.generate_function is programs and programs.traces == traces
     first, state = model.generate(PROMPTS, max_new_tokens=4, return_state=True)
     rest = model.generate(None, max_new_tokens=6, state=state)
@@ -87,7 +87,7 @@ def test_generation_within_fit():
         lambda: model.perplexity(ids),
         lambda: to_numpy(model.score(ids)).tolist(),
     ]
-    for samples.read in ways:  # past the callback's own model, which is in step
+    for samples.read in ways:  # of another model than the callback's, which is in step
         model.fit(ids, epochs=1, verbose=0, callbacks=[samples])
         assert samples.found == samples.read()
 
@@ -136,10 +136,12 @@ def test_the_same_seed_gives_the_same_samples(name):
     rest = [np.concatenate(parts).astype(int).tolist() for parts in zip(*pieces, strict=True)]
     assert [a + b for a, b in zip(start, rest, strict=True)] == first
     assert model.generate(PROMPTS, max_new_tokens=12) == second
-    # In another process the sampler is behind the state, and goes on where that was left.
+    # In another process the sampler is older than the state, and continues from the state's draws.
     model.sampler = SAMPLERS[name](seed=5)
     assert model.generate(None, max_new_tokens=7, state=state) == rest
-    assert model.generate(None, max_new_tokens=7, state=state) != rest  # it is further on now
+    assert (
+        model.generate(None, max_new_tokens=7, state=state) != rest
+    )  # it has drawn more numbers now
     model.sampler = SAMPLERS[name](seed=6)
     assert model.generate(None, max_new_tokens=7, state=state) != rest
 
@@ -198,7 +200,7 @@ def test_samplers_of_ones_own_and_their_settings():
     model.compile(sampler=keras_hub.samplers.RandomSampler(temperature=1.0, seed=1))
     before = model.generate([2, 4], max_new_tokens=30)
     programs = model.generate_function
-    model.sampler.temperature = 1e-4  # what was compiled knows the old one
+    model.sampler.temperature = 1e-4  # the compiled program holds the old temperature
     after = model.generate([2, 4], max_new_tokens=30)
     assert model.generate_function is not programs
     model.compile(sampler="greedy")
@@ -246,7 +248,7 @@ def test_what_comes_in_comes_out():
     assert array.dtype == "int32" and array.tolist() == row
     both = model.generate(np.array([[3, 1, 4], [1, 5, 9]]), max_new_tokens=5)
     assert both.shape == (2, 8) and both[0].tolist() == row
-    # As keras_hub takes it, and with the padding anywhere.
+    # The inputs of keras_hub, with padding in any place.
     ids, mask = np.zeros((2, 8), int), np.zeros((2, 8), bool)
     ids[0, :3], mask[0, :3], ids[1, [0, 2, 7]], mask[1, [0, 2, 7]] = [3, 1, 4], 1, [1, 5, 9], 1
     padded = {"token_ids": ids, "padding_mask": mask}

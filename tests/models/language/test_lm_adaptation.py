@@ -42,7 +42,7 @@ def test_int8_with_its_error_stated(tied, ids, tmp_path):
     assert kept == {"float32"}
     logits, _ = model.step(ids[:, 0], model.get_initial_state(4))
     np.testing.assert_allclose(to_numpy(logits), to_numpy(found)[:, 0], atol=1e-5)
-    if BACKEND != "torch":  # files are the same everywhere
+    if BACKEND != "torch":  # files do not depend on the backend
         return
     model.save(tmp_path / "model.keras")
     model.save_to_preset(tmp_path / "preset")

@@ -121,7 +121,7 @@ def test_the_token_after_the_end_of_a_document_is_no_target(rows):
     model.compile("sgd", document_end_ids=[2, 5])
     counted = [nats(model, row)[~np.isin(row[:-1], [2, 5])] for row in rows]
     expected = np.concatenate(counted).mean()
-    assert sum(map(len, counted)) < 14  # some do not count
+    assert sum(map(len, counted)) < 14  # some targets do not count
     assert evaluate(model, rows)["loss"] == pytest.approx(expected, rel=1e-5)
     import tensorflow as tf
 

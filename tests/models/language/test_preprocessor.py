@@ -89,7 +89,7 @@ def test_packed_rows_lose_nothing(packing, start):
     x, y, weight = preprocessor(texts)
     documents = [[257] * start + list(text.encode()) + [258] for text in texts]
     rows = documents if packing == "split" else [list(itertools.chain(*documents))]
-    # Each token but the first of its document is a target once, after what stands before it.
+    # Each token but the first of its document is a target once, after all tokens before it.
     pairs, position = [], 0
     for row in rows:
         firsts, at = set(), 0

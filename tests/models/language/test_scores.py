@@ -72,7 +72,7 @@ def test_perplexity_of_rows_is_exact_in_pieces_of_any_size(model, monkeypatch):
     expected = np.exp(np.concatenate([nats(model, row) for row in rows]).mean())
     monkeypatch.setattr(token_costs, "LOGITS", 16 * 7 * 2)  # pieces of 16
     assert model.perplexity(rows, batch_size=2) == pytest.approx(expected, rel=1e-6)
-    if BACKEND == "torch":  # which compiles no other size for it
+    if BACKEND == "torch":  # no other size is compiled for it
         carried = model.perplexity(rows, window=5, carry_state=True)
         assert carried == pytest.approx(expected, rel=1e-6)
 
@@ -138,4 +138,4 @@ def test_after_training_the_new_weights_count(ids):
     assert after == pytest.approx(np.exp(model.evaluate(ids, verbose=0)[0]), rel=1e-5)
     model.backbone.token_embedding.embeddings.assign(ops.zeros((7, 4)))
     assert model.perplexity(ids) == pytest.approx(7, rel=1e-5)
-    keras.models.clone_model(model)  # what is kept for it is no part of the model
+    keras.models.clone_model(model)  # the kept programs are no part of the model

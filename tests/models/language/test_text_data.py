@@ -74,7 +74,7 @@ def test_texts_of_every_kind_tell_the_same_as_tensorflow_and_torch_hold_them(pac
         assert model.predict(data, verbose=0).shape == (*shape, 259), name
     np.testing.assert_allclose(model.test_on_batch(TEXTS)[0], expected, rtol=1e-6)
     np.testing.assert_array_equal(model.predict_on_batch(TEXTS), model.predict_on_batch(x))
-    model.compile(run_eagerly=True, document_end_ids=[258])  # which the weights know of already
+    model.compile(run_eagerly=True, document_end_ids=[258])  # the weights already know it
     np.testing.assert_allclose(loss(model, TEXTS), expected, rtol=1e-6)
     np.testing.assert_allclose(loss(model, streams()["tf.data"]), expected, rtol=1e-6)
 
@@ -97,7 +97,7 @@ def test_fit_takes_texts_wherever_data_go(eager_model):
     model.train_on_batch(TEXTS)
     one = loss(model, ["state", "a space"], sample_weight=[1.0, 0.0])
     np.testing.assert_allclose(one, loss(model, ["state"]), rtol=1e-5)
-    raw = [b"\xff\xfe\xff", b"Zo\xc3\xab"]  # bytes stay what they are
+    raw = [b"\xff\xfe\xff", b"Zo\xc3\xab"]  # bytes stay the same
     np.testing.assert_allclose(
         loss(model, raw), loss(model, [[*raw[0], 258], [*raw[1], 258]]), rtol=1e-5
     )
@@ -199,7 +199,7 @@ def test_what_cannot_be_learned_from_is_refused(tmp_path):
             with pytest.raises(ValueError, match="2 rows of which no token is left to learn from"):
                 use(texts, verbose=0)
     assert model.predict(["a", "b"], verbose=0).shape[0] == 2
-    # A batch without anything to learn is no reason to stop in the middle of an epoch.
+    # An epoch does not end at a batch without targets.
     history = model.fit(iter([["abc", "de"], ["f"]]), verbose=0)
     assert 0 < history.history["loss"][0] < np.inf
     with pytest.raises(ValueError, match=r"`SSMClassifier.from_preset`. Received: SSMClassifier"):

@@ -41,7 +41,7 @@ def test_chunks_give_the_events_of_the_definition(min_length, refractory):
         detector, found = Detector(**settings), []
         for i in range(0, scores.shape[1], size):
             found += detector(scores[:, i : i + size])
-            if size == 64:  # it may be put away between any two chunks
+            if size == 64:  # it may be saved between any two chunks
                 state, detector = detector.state, Detector(**settings)
                 detector.state = state
         found += detector.finish()

@@ -29,7 +29,7 @@ def test_rows_that_begin_anew_and_copies():
     assert stream.steps.tolist() == [13, 1]
     assert relative_error(outputs[:1], one_pass(model, X[:1], (13,))) < 1e-5
     assert relative_error(outputs[1:], one_pass(model, X[1:, 12:13], (1,))) < 1e-5
-    # The copy, and the arrays, stand where they stood.
+    # The copy and the arrays have not moved on.
     assert relative_error(other(X[:, 12:13]), one_pass(model, X, (13,))) < 1e-5
     stream.state = kept
     assert relative_error(stream(X[:, 12:13]), one_pass(model, X, (13,))) < 1e-5
