@@ -62,9 +62,8 @@ def pytest_collection_modifyitems(config, items):
 def _tells_the_same(item):
     """Whether the run of another backend tells the same, each time: see CONTRIBUTING.md."""
     kinds = ("once", "everywhere")
-    marks = [
-        mark for mark in item.own_markers if mark.name in kinds
-    ]  # marks of the test go before marks of its file
+    # Marks of the test go before marks of its file.
+    marks = [mark for mark in item.own_markers if mark.name in kinds]
     marks = marks or [*item.iter_markers("once")]
     return any(mark.name == "once" and BACKEND not in mark.args for mark in marks)
 

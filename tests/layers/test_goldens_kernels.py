@@ -155,6 +155,5 @@ def test_short_inputs_meet_the_beginning_of_the_kernel():
     assert relative_error(y, wrapped) > 1e-4
     later = u.copy()
     later[:, 20:] += 1.0
-    assert (
-        relative_error(layer(later)[:, :20], y[:, :20]) < 1e-6
-    )  # and no output depends on later inputs
+    # And no output depends on later inputs.
+    assert relative_error(layer(later)[:, :20], y[:, :20]) < 1e-6

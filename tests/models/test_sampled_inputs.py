@@ -93,9 +93,8 @@ def test_other_rates_are_resampled_or_refused(files):
         ),
     ):
         np.testing.assert_allclose(found, np.repeat(expected[None], len(found), 0), rtol=1e-3)
-    plain = model.predict(
-        [fast], verbose=0
-    )  # a recording without a rate counts as one at the model's rate
+    # A recording without a rate counts as one at the model's rate.
+    plain = model.predict([fast], verbose=0)
     assert np.abs(plain - expected).max() > 1e-3
     model.preprocessor.resample = False
     with pytest.raises(ValueError, match=r"sampling rate of the model, 8000.*16000 in row 1"):

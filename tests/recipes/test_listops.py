@@ -55,9 +55,8 @@ def test_the_statistics_are_those_of_the_arena(generated):
     assert len(OPERATORS) == 4 and operators.sum() == (ids == 15).sum()
     np.testing.assert_allclose(operators / operators.sum(), 0.25, atol=0.01)
     share = np.bincount(values, minlength=10) / 400
-    assert (
-        share[[0, 9]].min() > 0.1 and share[1:9].max() < 0.13
-    )  # the smallest and the largest of many lengths
+    # The smallest and the largest of many lengths.
+    assert share[[0, 9]].min() > 0.1 and share[1:9].max() < 0.13
     # An operator has 2 to 10 arguments, 6 in the mean, before trees are chosen by their length.
     assert 5.5 < (len(ids) - operators.sum()) / operators.sum() < 7.0
 

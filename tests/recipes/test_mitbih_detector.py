@@ -131,6 +131,5 @@ def test_filters_and_a_threshold_find_clean_beats(rng):
     cut = len(time) // 2
     early = PanTompkins(360.0)(lead[:cut])
     count = int((found.decided < cut - 1).sum())
-    np.testing.assert_array_equal(
-        early.places[:count], found.places[:count]
-    )  # nothing after it is read
+    # Nothing after it is read.
+    np.testing.assert_array_equal(early.places[:count], found.places[:count])

@@ -139,9 +139,8 @@ def test_the_same_seed_gives_the_same_samples(name):
     # In another process the sampler is older than the state, and continues from the state's draws.
     model.sampler = SAMPLERS[name](seed=5)
     assert model.generate(None, max_new_tokens=7, state=state) == rest
-    assert (
-        model.generate(None, max_new_tokens=7, state=state) != rest
-    )  # it has drawn more numbers now
+    # It has drawn more numbers now.
+    assert model.generate(None, max_new_tokens=7, state=state) != rest
     model.sampler = SAMPLERS[name](seed=6)
     assert model.generate(None, max_new_tokens=7, state=state) != rest
 
