@@ -5,6 +5,7 @@ from keras_ssm.layers.delta_net import DeltaNet
 from keras_ssm.layers.differencing import Differencing
 from keras_ssm.layers.discrete_system import DiscreteSystem
 from keras_ssm.layers.dss import DSS
+from keras_ssm.layers.h3 import H3
 from keras_ssm.layers.kernel_layer import KernelLayer
 from keras_ssm.layers.long_conv import LongConv
 from keras_ssm.layers.lru import LRU
@@ -34,6 +35,7 @@ from keras_ssm.layers.token_dense import TokenDense
 
 __all__ = [
     "DSS",
+    "H3",
     "LRU",
     "S4",
     "S4D",

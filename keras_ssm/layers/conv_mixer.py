@@ -1,9 +1,8 @@
-import keras
 from keras import ops
 
 from keras_ssm.checks import check_flags, check_positive
 from keras_ssm.initializers.mamba import fan_in_uniform
-from keras_ssm.layers.exact_layers import Dense
+from keras_ssm.layers.fan_in_dense import constant, fan_in_dense
 from keras_ssm.layers.inference import infer
 from keras_ssm.layers.sequence_mixer import SequenceMixer
 from keras_ssm.layers.step_mask import masked
@@ -71,26 +70,10 @@ class ConvMixer(SequenceMixer):
 
     def add_dense(self, name, inputs, outputs, use_bias, scale=1.0):
         """Adds a projection with PyTorch's initial values, which published models start from."""
-        values = {"kernel": scale * fan_in_uniform((inputs, outputs), inputs, self.rng)}
-        if use_bias:
-            values["bias"] = fan_in_uniform((outputs,), inputs, self.rng)
-        dense = Dense(
-            outputs,
-            use_bias=use_bias,
-            dtype=self.dtype_policy,
-            name=name,
-            **{f"{key}_initializer": _constant(value) for key, value in values.items()},
-        )
-        dense.build((None, inputs))
-        # Else the layer would hold its initial values in memory, twice as large as its weights.
-        dense.kernel_initializer = keras.initializers.GlorotUniform()
-        dense.bias_initializer = keras.initializers.Zeros()
-        if use_bias:
-            dense.bias.optimizer_group = "undecayed"
-        return dense
+        return fan_in_dense(name, inputs, outputs, use_bias, self.rng, self.dtype_policy, scale)
 
     def _add_values(self, name, value):
-        return self.add_weight(name=name, shape=value.shape, initializer=_constant(value))
+        return self.add_weight(name=name, shape=value.shape, initializer=constant(value))
 
     def evaluate(self, x, mask=None, initial_state=None, return_state=False):
         gate, u, rest = self.split(self.in_proj(x))
@@ -129,14 +112,6 @@ class ConvMixer(SequenceMixer):
             "use_bias": self.use_bias,
             "residual_layers": self.residual_layers,
         }
-
-
-def _constant(value):
-    def initializer(shape, dtype=None):
-        exact = "float64" if dtype == "float64" else "float32"
-        return ops.cast(ops.convert_to_tensor(value.astype(exact)), dtype)
-
-    return initializer
 
 
 def stop_where_masked(steps, mask):

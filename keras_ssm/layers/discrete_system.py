@@ -10,7 +10,8 @@ class DiscreteSystem(NamedTuple):
     each conjugate pair, so that y = 2 Re(dC x'). Dense ones are real. They hold the factors of
     dA - I (`ops.dplr_factors`), and a step uses these: it takes O(N) operations, and keeps the
     digits that rounding dA would lose. Of a layer that holds its kernel dA and dB are `None`: its
-    state is the last inputs, which move by one place, and `dC` holds the kernel.
+    state is the last inputs, which move by one place, and `dC` holds the kernel. `H3` has both: a
+    diagonal system, and in `taps` the kernel of its shift part, lag 0 last.
     """
 
     dA: object
@@ -18,11 +19,13 @@ class DiscreteSystem(NamedTuple):
     dC: object
     D: object
     low_rank: object = None
+    taps: object = None
 
     def on_device(self) -> Self:
         """The same matrices on the device of the layers."""
-        *matrices, low_rank = self
+        *matrices, low_rank, taps = self
         matrices = [None if m is None else ops.convert_to_tensor(m) for m in matrices]
         if low_rank is not None:
             low_rank = tuple(map(ops.convert_to_tensor, low_rank))
-        return DiscreteSystem(*matrices, low_rank)
+        taps = None if taps is None else ops.convert_to_tensor(taps)
+        return DiscreteSystem(*matrices, low_rank, taps)

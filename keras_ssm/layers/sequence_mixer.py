@@ -32,6 +32,7 @@ class SequenceMixer(Attributes, MixerChecks, OneDirection, keras.layers.Layer):
     | `streams` | it has a state: `step`, `initial_state`, `return_state` | `True` |
     | `channels` | outputs for each feature; see `output_features` | `1` |
     | `input_rank` | axes of its input: batch, positions, features | `3` |
+    | `has_system` | `discretize` gives what `step` then takes as `system` | `False` |
     | `call_arguments` | names of further arguments of its call, such as `timesteps` | `()` |
     | `slow_weights` | names of weights that train slowly and do not decay | `()` |
     | `undecayed_weights` | names of weights that do not decay | `()` |
@@ -88,6 +89,7 @@ class SequenceMixer(Attributes, MixerChecks, OneDirection, keras.layers.Layer):
     streams = True
     channels = 1
     input_rank = 3
+    has_system = False
     call_arguments = ()
     slow_weights = ()
     undecayed_weights = ()

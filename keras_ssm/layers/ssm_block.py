@@ -4,6 +4,7 @@ from keras import ops
 from keras_ssm.attributes import Attributes
 from keras_ssm.checks import check_choice, check_flags, check_number
 from keras_ssm.layers.activations import get_activation
+from keras_ssm.layers.block_branch import BlockBranch
 from keras_ssm.layers.discrete_system import DiscreteSystem
 from keras_ssm.layers.exact_layers import Dense
 from keras_ssm.layers.inference import applied, infer
@@ -21,7 +22,7 @@ GATES_OF_EQUAL_SIZE = (None, "half_glu1", "half_glu2")
 
 
 @keras.saving.register_keras_serializable(package="keras_ssm")
-class SSMBlock(Attributes, OneDirection, keras.layers.Layer):
+class SSMBlock(BlockBranch, Attributes, OneDirection, keras.layers.Layer):
     """Residual block around a layer that mixes the steps: mixer, activation, gate, norm.
 
     With f the mixer, activation and gate, a block computes x + f(norm(x)) (`prenorm`) or
@@ -140,8 +141,8 @@ class SSMBlock(Attributes, OneDirection, keras.layers.Layer):
             name="norm",
             autocast=residual_dtype is None,
         )
-        self.inner_dropout = self._make_dropout("inner_dropout")
-        self.outer_dropout = self._make_dropout("outer_dropout")
+        self.inner_dropout = self.make_dropout("inner_dropout")
+        self.outer_dropout = self.make_dropout("outer_dropout")
         self._activate = get_activation(activation)
         self.output_dense = None
 
@@ -184,7 +185,7 @@ class SSMBlock(Attributes, OneDirection, keras.layers.Layer):
             y, mask=mask, initial_state=initial_state, return_state=return_state, **arguments
         )
         y, state = y if return_state else (y, None)
-        y = self._finish(x, y, apply, training)
+        y = self.finish(x, y, apply, training)
         return (y, state) if return_state else y
 
     @property
@@ -196,18 +197,25 @@ class SSMBlock(Attributes, OneDirection, keras.layers.Layer):
     @property
     def step_scale(self):
         """Scalar that multiplies every dt of the mixer."""
-        self._check_time_invariant("step_scale")
+        self._check_scales()
         return self.mixer.step_scale
 
     @step_scale.setter
     def step_scale(self, value):
-        self._check_time_invariant("step_scale")
+        self._check_scales()
         self.mixer.step_scale = value
 
-    def _check_time_invariant(self, name):
+    def _check_scales(self):
         if not isinstance(self.mixer, SSMLayer):
             raise ValueError(
-                f"`{name}` belongs to time-invariant state-space layers, such as `S4D` and `S5`. "
+                "`step_scale` belongs to time-invariant state-space layers, such as `S4D` and "
+                f"`S5`. Received: a mixer {type(self.mixer).__name__}"
+            )
+
+    def _check_has_system(self):
+        if not self.mixer.has_system:
+            raise ValueError(
+                "`system` belongs to time-invariant systems, such as those of `S4D` and `H3`. "
                 f"Received: a mixer {type(self.mixer).__name__}"
             )
 
@@ -250,10 +258,10 @@ class SSMBlock(Attributes, OneDirection, keras.layers.Layer):
         arguments = self._arguments(timesteps=timesteps, **arguments)
         arguments = {name: ops.convert_to_tensor(value) for name, value in arguments.items()}
         if system is not None:
-            self._check_time_invariant("system")
+            self._check_has_system()
             arguments["system"] = system
         y, state = self.mixer.step(y, state, **arguments)
-        return self._finish(x, y, infer), state
+        return self.finish(x, y, infer), state
 
     def discretize(self) -> DiscreteSystem | None:
         """Returns the mixer's discrete system, for a loop of `step`.
@@ -261,7 +269,7 @@ class SSMBlock(Attributes, OneDirection, keras.layers.Layer):
         It is `None` for a mixer whose system depends on the inputs: nothing can be computed
         beforehand.
         """
-        return self.mixer.discretize() if isinstance(self.mixer, SSMLayer) else None
+        return self.mixer.discretize() if self.mixer.has_system else None
 
     def get_initial_state(self, batch_size: int | Tensor, **sizes) -> State:
         """Returns the mixer's zero state for `batch_size` rows; `S4ND` needs `frame_sizes`."""
@@ -316,34 +324,3 @@ class SSMBlock(Attributes, OneDirection, keras.layers.Layer):
         config = dict(config)
         config["mixer"] = mixer_from_config(config["mixer"])
         return cls(**config)
-
-    def _finish(self, x, y, apply, training=False):
-        """Activation, gate, residual sum and post-norm; on sequences and on single samples."""
-        g = self._drop(self.inner_dropout, self._activate(y), training)
-        if self.gate is not None:
-            z = apply(self.output_dense, g)
-            if self.gate in ("glu", "full_glu"):
-                first, second = ops.split(z, 2, axis=-1)
-                g = first * ops.sigmoid(second)
-            elif self.gate == "linear":
-                g = z
-            else:
-                g = (g if self.gate == "half_glu1" else y) * ops.sigmoid(z)
-        y = x + ops.cast(self._drop(self.outer_dropout, g, training), x.dtype)
-        return y if self.prenorm else ops.cast(normalize(self.norm, y, apply), x.dtype)
-
-    def _drop(self, layer, x, training):
-        if not (training and layer.rate > 0 and self.tie_dropout):
-            return layer(x, training=training) if training and layer.rate > 0 else x
-        # What is tied is drawn for one step: Keras would spread it over all before it applies it.
-        one = (slice(None), *[slice(0, 1)] * (len(x.shape) - 2))
-        return x * layer(ops.ones_like(x[one]), training=training)
-
-    def _make_dropout(self, name):
-        noise = (None, *[1] * (self.mixer.input_rank - 2), None)
-        return keras.layers.Dropout(
-            self.dropout,
-            noise_shape=noise if self.tie_dropout else None,
-            dtype=self.dtype_policy,
-            name=name,
-        )

@@ -2,14 +2,14 @@ import numpy as np
 from keras import ops
 
 from keras_ssm.checks import check_flags
-from keras_ssm.layers.discrete_system import DiscreteSystem
 from keras_ssm.layers.evaluation import Evaluation
+from keras_ssm.layers.fixed_system import FixedSystem
 from keras_ssm.layers.sequence_mixer import SequenceMixer
 from keras_ssm.ops import backend, exporting
 from keras_ssm.types import State, Tensor
 
 
-class SSMLayer(Evaluation, SequenceMixer):
+class SSMLayer(Evaluation, FixedSystem, SequenceMixer):
     """Base class of the time-invariant state-space layers: what all of them share.
 
     It holds `step_scale` and chooses the evaluation. A layer of the family adds its weights in
@@ -106,14 +106,6 @@ class SSMLayer(Evaluation, SequenceMixer):
         """Maps float inputs `(batch, length, features)` to `(y, state)`."""
         raise NotImplementedError
 
-    def discretize(self) -> DiscreteSystem:
-        """Returns the `DiscreteSystem` of the current weights."""
-        raise NotImplementedError
-
-    def advance(self, x: Tensor, state: State, system: DiscreteSystem) -> tuple[Tensor, State]:
-        """Maps one float sample `(batch, features)` to `(y, state)`."""
-        raise NotImplementedError
-
     # What all share
 
     def build(self, input_shape):
@@ -143,28 +135,6 @@ class SSMLayer(Evaluation, SequenceMixer):
             self._initial_step_scale = scale
         else:
             self._step_scale.assign(scale)
-
-    def step(
-        self, x: Tensor, state: State, system: DiscreteSystem | None = None
-    ) -> tuple[Tensor, State]:
-        """Advances the layer by one sample.
-
-        Args:
-            x: float tensor `(batch, features)`. One sample.
-            state: float tensor `(batch, *state_shape)`, as `get_initial_state` returns it.
-            system: `DiscreteSystem` or `None`. What `discretize` returned; pass it when
-                stepping in a loop, so that it is computed once.
-
-        Returns:
-            Tuple `(y, state)`: the output `(batch, channels * features)` and the next state.
-
-        Raises:
-            ValueError: for inputs or states of another shape, or a layer without state.
-        """
-        x, state = self._checked_step(x, state)
-        system = self.discretize() if system is None else system.on_device()
-        y, state = self.advance(x, state, system)
-        return ops.cast(y, self.compute_dtype), state
 
     def get_config(self):
         return {

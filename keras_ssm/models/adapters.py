@@ -110,7 +110,8 @@ def enable(backbone, rank, target_layer_names, enable_lora):
             f"Received: {backbone.name}, which has them already"
         )
     names = target_layer_names
-    names = backbone.default_lora_layer_names() if names is None else list(names)
+    names = backbone.default_lora_layer_names() if names is None else names
+    names = list(dict.fromkeys(names))  # keras_hub adapts a layer once for each time it is named
     known = {
         layer.name
         for layer in backbone._flatten_layers(include_self=False)

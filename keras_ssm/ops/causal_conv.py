@@ -4,6 +4,7 @@ import numpy as np
 from keras import ops
 
 from keras_ssm.ops import backend
+from keras_ssm.ops.valid_first import back_in_place, valid_first
 
 
 def causal_conv(x, kernel, bias=None, before=None, mask=None):
@@ -32,8 +33,7 @@ def causal_conv(x, kernel, bias=None, before=None, mask=None):
     """
     width, length = kernel.shape[0], x.shape[1] or ops.shape(x)[1]
     if mask is not None:
-        place = ops.cumsum(ops.cast(mask, "int32"), axis=1)
-        x = backend.take_steps(x, _valid_first(mask))
+        x, counts = valid_first(x, mask)
     if before is None:
         before = ops.zeros_like(ops.repeat(x[:, :1], width - 1, axis=1))
     x = ops.concatenate([before, x], axis=1)
@@ -41,9 +41,8 @@ def causal_conv(x, kernel, bias=None, before=None, mask=None):
     y = y if bias is None else y + bias
     if mask is None:
         return y, x[:, -(width - 1) :]
-    y = backend.take_steps(y, ops.maximum(place - 1, 0))
     after = ops.convert_to_tensor(np.arange(width - 1, dtype="int32"))
-    return y, backend.take_steps(x, place[:, -1:] + after)
+    return back_in_place(y, counts), backend.take_steps(x, counts[:, -1:] + after)
 
 
 def causal_conv_step(x, kernel, bias, before):
@@ -51,9 +50,3 @@ def causal_conv_step(x, kernel, bias, before):
     window = ops.concatenate([before, x[:, None]], axis=1)
     y = ops.sum(window * kernel, axis=1)
     return y if bias is None else y + bias, window[:, 1:]
-
-
-def _valid_first(mask):
-    """Places of the valid samples of each row, then those of the others."""
-    steps = ops.cumsum(ops.ones_like(ops.cast(mask, "int32")), axis=1)
-    return backend.argsort(ops.where(mask, steps, steps + steps[:, -1:]))

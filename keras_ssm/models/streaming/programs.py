@@ -5,7 +5,6 @@ import contextlib
 import keras
 from keras import ops, tree
 
-from keras_ssm.layers.ssm_layer import SSMLayer
 from keras_ssm.models.trainer.turns import turn
 from keras_ssm.ops import backend
 from keras_ssm.types import State, Tensor
@@ -39,7 +38,7 @@ class StreamPrograms:
         ]
         self._form = self._form_now()
         self._variables = task.variables
-        fixed = [mixer for mixer in mixers if isinstance(mixer, SSMLayer)]
+        fixed = [mixer for mixer in mixers if mixer.has_system]
         sources = [variable for mixer in fixed for variable in mixer.variables]
         self._step = backend.step_program(
             self._one_step, task.discretize, self._variables, sources, eager
