@@ -12,8 +12,8 @@ TITLES = {
     "stream": "One streamed step of a stack, batch 1: microseconds",
     "fit": "Training steps a second of a classifier",
     "long": "A forward pass over a million steps",
-    "selective": "Time of Mamba and Mamba-2: ms",
-    "selective_memory": "Peak memory of Mamba and Mamba-2",
+    "selective": "Time of Mamba, Mamba-2 and DeltaNet: ms",
+    "selective_memory": "Peak memory of Mamba, Mamba-2 and DeltaNet",
     "decode": "Text, token by token",
     "targets": "Targets",
 }

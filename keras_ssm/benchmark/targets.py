@@ -110,6 +110,7 @@ def _selective(rows, memory):
         ("Mamba", "parallel scan"): {1024: 2.5, 4096: 2.5},
         ("Mamba", "associative_scan"): {1024: 2.5, 4096: 2.5},
         ("Mamba2", "chunks of 256"): {1024: 3, 4096: 5},
+        ("DeltaNet", "chunks and a solver"): {4096: 3},
     }
     for (layer, method), limits in limits_of_method.items():
         for length, limit in limits.items():

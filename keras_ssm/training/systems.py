@@ -21,6 +21,7 @@ MIXERS = {
     "longconv": layers.LongConv,
     "mamba": layers.Mamba,
     "mamba2": layers.Mamba2,
+    "deltanet": layers.DeltaNet,
 }
 
 # The six systems, for recipes that take them all, each with settings of its own. The softmax of

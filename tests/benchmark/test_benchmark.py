@@ -112,6 +112,7 @@ def test_rows_of_the_selective_sections(tmp_path):
     small = {"shapes": [(1, 32, 4, 2)]}
     scanned = list(worker.rows("selective", seconds=0.0, **small))
     methods = ["ours", "ours", *forms("Mamba"), "ours", "ours", "chunks of 256"]
+    methods += ["ours", "ours", "chunks and a solver"]
     assert [row["method"] for row in scanned] == methods
     assert scanned[4]["ratio"] == scanned[4]["training"] / scanned[1]["training"]
     rows = scanned + list(worker.rows("selective_memory", **small))

@@ -34,10 +34,7 @@ ONCE = pytest.mark.once("torch")  # the same operations in another order, or on 
 
 
 @pytest.fixture(
-    params=[
-        pytest.param(n, marks=[] if n in ("falcon", "mamba2", "delta product") else ONCE)
-        for n in MIXERS
-    ]
+    params=[pytest.param(n, marks=[] if n in ("falcon", "mamba2") else ONCE) for n in MIXERS]
 )
 def mixer(request, rng):
     layer = MIXERS[request.param]()
@@ -102,7 +99,7 @@ def test_any_cut_and_steps_give_the_one_pass_result(mixer, cut, rng):
 
 
 @pytest.mark.once("torch", "tensorflow")
-@pytest.mark.parametrize("kind", ["mamba", "mamba2", "delta product"])
+@pytest.mark.parametrize("kind", ["mamba", "mamba2", pytest.param("delta product", marks=ONCE)])
 def test_the_recurrence_stays_float32_under_half_precision(kind, rng):
     keras.config.set_dtype_policy("mixed_bfloat16")
     layer = MIXERS[kind]()

@@ -7,6 +7,7 @@ from keras import ops
 from keras_ssm.layers import S4D, SequencePooling, SSMBlock
 from tests.backend_tools import BACKEND, gradients, relative_error, to_numpy, with_cheap_loops
 from tests.layer_cases import CASES
+from tests.ops.test_delta import check_recording
 
 # Several chunks with a short one at the end, and a single chunk.
 LENGTH, SIZES = 21, (8, 64)
@@ -109,3 +110,8 @@ def test_blocks(norm, rng, float64):
         assert relative_error(y, x + z @ kernel) < 1e-12
     pooled = SequencePooling()(x, mask=np.ones((3, 7), "bool"))
     assert relative_error(pooled, x.mean(axis=1)) < 1e-12
+
+
+@pytest.mark.only("jax", "tensorflow")  # PyTorch: test_delta.py
+def test_the_delta_rule(float64):
+    check_recording("product2_gated_t24", "float64", 12)

@@ -7,7 +7,7 @@ import keras
 import numpy as np
 import pytest
 
-from keras_ssm.layers import DSS, LRU, S4D, S5, Mamba, Mamba2, SGConv
+from keras_ssm.layers import DSS, LRU, S4D, S5, DeltaNet, Mamba, Mamba2, SGConv
 from keras_ssm.models import SSMBackbone, SSMClassifier
 
 BACKEND = keras.config.backend()
@@ -16,6 +16,9 @@ MIXERS = [
     pytest.param(S5(4, seed=1), id="S5", marks=pytest.mark.slow),
     pytest.param(LRU(4, seed=1), id="LRU", marks=pytest.mark.slow),
     pytest.param(SGConv(64, kernel_dim=8, seed=1), id="SGConv", marks=pytest.mark.slow),
+    pytest.param(
+        DeltaNet(2, head_dim=2, gated=True, seed=1), id="DeltaNet", marks=pytest.mark.slow
+    ),
 ]
 SHAPES = [(1, 5), (3, 64), (2, 200)]
 
@@ -127,6 +130,7 @@ if BACKEND == "torch":
                 *("floats", "tokens", "one input", "known", "Mamba", "Mamba2"),
                 pytest.param("LRU", marks=pytest.mark.slow),
                 pytest.param("SGConv", marks=pytest.mark.slow),
+                pytest.param("DeltaNet", marks=pytest.mark.slow),
             ],
         )
         def test_onnx_of_any_batch_and_length(tmp_path, kind):
@@ -134,6 +138,7 @@ if BACKEND == "torch":
 
             others = {"Mamba": Mamba(4, seed=1), "Mamba2": Mamba2(4, head_dim=4, seed=1)}
             others |= {"LRU": LRU(4, seed=1), "SGConv": SGConv(64, kernel_dim=8, seed=1)}
+            others["DeltaNet"] = DeltaNet(2, head_dim=2, gated=True, seed=1)
             mixer = others.get(kind, S5(4, seed=1) if kind == "one input" else S4D(4, seed=1))
             words = {"vocabulary_size": 5} if kind == "tokens" else {"input_dim": 2}
             model = SSMClassifier(SSMBackbone(mixer, 1, 4, **words), 3)

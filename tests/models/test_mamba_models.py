@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from keras import ops
 
-from keras_ssm.layers import Mamba, Mamba2
+from keras_ssm.layers import DeltaNet, Mamba, Mamba2
 from keras_ssm.models import SSMBackbone, SSMClassifier
 from keras_ssm.ops import backend
 from keras_ssm.optimizers import ssm_optimizer
@@ -110,9 +110,11 @@ def test_steps_go_on_from_a_prompt(record, tolerances):
 
 
 @pytest.mark.once("torch")  # on other backends a language model trains: test_lm_training.py
-@pytest.mark.parametrize("kind", [Mamba, Mamba2])
+@pytest.mark.parametrize("kind", [Mamba, Mamba2, DeltaNet])
 def test_a_classifier_of_it_learns_and_survives_a_file(kind, tmp_path, rng):
-    mixer = kind(state_dim=8, seed=0, **({"head_dim": 4} if kind is Mamba2 else {}))
+    settings = {Mamba: {"state_dim": 8}, Mamba2: {"state_dim": 8, "head_dim": 4}}
+    settings[DeltaNet] = {"heads": 2, "head_dim": 4, "householders": 2, "gated": True}
+    mixer = kind(seed=0, **settings[kind])
     backbone = SSMBackbone(
         mixer,
         num_layers=2,

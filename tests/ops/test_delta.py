@@ -10,7 +10,6 @@ from keras_ssm.ops.exporting import exporting
 from keras_ssm.ops.lower_inverse import unit_lower_inverse
 from keras_ssm.ops.naive import naive_delta
 from tests.backend_tools import BACKEND, gradients, relative_error, to_numpy
-from tests.recordings import slow_but
 from tests.shared_data import golden
 
 RECORDINGS = [
@@ -91,18 +90,14 @@ def check_recording(name, dtype, chunk_size):
         assert relative_error(ours[key], expected) < tolerance, key
 
 
-QUICK = RECORDINGS if BACKEND == "torch" else [RECORDINGS[2]]
+@pytest.mark.parametrize("name", RECORDINGS if BACKEND == "torch" else [RECORDINGS[2]])
+def test_recordings_in_float32(name):
+    check_recording(name, "float32", 12)
 
 
-@pytest.mark.parametrize("name", slow_but(QUICK, RECORDINGS))
-@pytest.mark.parametrize("chunk_size", [pytest.param(None, marks=ONCE), 12])
-def test_recordings_in_float32(name, chunk_size):
-    check_recording(name, "float32", chunk_size)
-
-
-@pytest.mark.only("torch", "tensorflow")  # they compute in float64 by themselves
+@pytest.mark.only("torch")  # the others: test_float64.py
 @pytest.mark.parametrize("name", RECORDINGS)
-@pytest.mark.parametrize("chunk_size", [pytest.param(None, marks=ONCE), 12])
+@pytest.mark.parametrize("chunk_size", [None, 12])
 def test_recordings_in_float64(name, chunk_size):
     check_recording(name, "float64", chunk_size)
 
@@ -120,20 +115,16 @@ def drawn(rng, length, n=1, gated=True, dtype="float64", heads=2, sizes=(4, 3), 
     return {name: array.astype(dtype) for name, array in arrays.items()}
 
 
-LENGTHS = [1, 2, 3, 63, 64, 65, 257]
-
-
-@pytest.mark.parametrize("length", slow_but(LENGTHS if BACKEND == "torch" else [65], LENGTHS))
-@pytest.mark.parametrize("n, gated", [pytest.param(1, False, marks=ONCE), (3, True)])
+@ONCE
+@pytest.mark.parametrize("length", [1, 2, 3, 63, 64, 65, 257])
+@pytest.mark.parametrize("n, gated", [(1, False), (3, True)])
 def test_values_and_gradients_are_those_of_the_definition(length, n, gated, rng):
-    dtype, tolerance = ("float32", 1e-5) if BACKEND == "jax" else ("float64", 1e-12)
-    arrays = drawn(rng, length, n, gated, dtype)
+    arrays = drawn(rng, length, n, gated)
     weights = rng.standard_normal((2, length, 2, 3)), rng.standard_normal((2, 2, 4, 3))
-    weights = [w.astype(dtype) for w in weights]
-    ours = found(arrays, run, weights, compile="loops")
+    ours = found(arrays, run, weights)
     expected = found(arrays, lambda tensors: run(tensors, rule=naive_delta), weights)
     for name, value in expected.items():
-        assert relative_error(ours[name], value) < tolerance, name
+        assert relative_error(ours[name], value) < 1e-12, name
 
 
 @ONCE

@@ -1,4 +1,4 @@
-"""Times of `Mamba` and `Mamba2`, in turn with the forms of others."""
+"""Times of `Mamba`, `Mamba2` and `DeltaNet`, in turn with the forms of others."""
 
 import numpy as np
 
@@ -6,13 +6,14 @@ from keras_ssm import layers
 from keras_ssm.benchmark.stepping import layer_function, passes
 from keras_ssm.benchmark.timing import alternate
 from keras_ssm.benchmark.yardsticks.selective import LONGEST_SLOW, forms
+from keras_ssm.ops.delta import delta_rule
 from keras_ssm.ops.selective_scan import selective_scan
 from keras_ssm.ops.ssd import ssd
 
-# (batch, length, inner features, state)
+# (batch, length, inner features, state); of DeltaNet the state has a matrix for each head
 SHAPES = ((2, 1024, 256, 16), (2, 4096, 256, 16))
 HEAD_DIM = 64
-NAMES = ("Mamba", "Mamba2")
+NAMES = ("Mamba", "Mamba2", "DeltaNet")
 
 
 def rows(seconds, shapes=SHAPES):
@@ -59,8 +60,13 @@ def variants(name, shape):
         Dict from `(form, method)` to `(forward, training)`, as `stepping.passes` gives them.
     """
     batch, length, inner, state = shape
-    heads = {"head_dim": min(HEAD_DIM, inner)} if name == "Mamba2" else {}
-    layer = getattr(layers, name)(state_dim=state, seed=0, **heads)
+    size = min(HEAD_DIM, inner)
+    settings = {
+        "Mamba": {"state_dim": state},
+        "Mamba2": {"state_dim": state, "head_dim": size},
+        "DeltaNet": {"heads": inner // size, "head_dim": size},
+    }
+    layer = getattr(layers, name)(seed=0, **settings[name])
     layer.build((None, None, inner // 2))
     x, upstream = np.random.default_rng(0).standard_normal((2, batch, length, inner // 2))
     x, upstream = x.astype("float32"), upstream.astype("float32")
@@ -77,6 +83,8 @@ def variants(name, shape):
 
 def recurrence(name):
     """Our recurrence as a function `(weights, x)`."""
+    if name == "DeltaNet":
+        return lambda w, v: delta_rule(w["q"], w["k"], v, w["beta"])[0]
     function = selective_scan if name == "Mamba" else ssd
     return lambda w, x: function(x, w["dt"], w["A"], w["B"], w["C"])[0]
 
@@ -86,7 +94,13 @@ def inputs(name, shape):
     batch, length, inner, state = shape
     rng = np.random.default_rng(0)
     size = min(HEAD_DIM, inner)
-    wide = (inner,) if name == "Mamba" else (inner // size, size)
+    heads = inner // size
+    if name == "DeltaNet":
+        q, k, v, upstream = rng.standard_normal((4, batch, length, heads, size)).astype("float32")
+        q, k = (z / np.linalg.norm(z, axis=-1, keepdims=True) for z in (q, k))
+        beta = rng.uniform(size=(batch, length, 1, heads)).astype("float32")
+        return {"q": q, "k": k[:, :, None], "beta": beta}, v[:, :, None], upstream
+    wide = (inner,) if name == "Mamba" else (heads, size)
     groups = () if name == "Mamba" else (1,)
     x, upstream = rng.standard_normal((2, batch, length, *wide)).astype("float32")
     B, C = rng.standard_normal((2, batch, length, *groups, state)).astype("float32")

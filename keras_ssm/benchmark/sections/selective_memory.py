@@ -1,4 +1,4 @@
-"""Peak memory of `Mamba` and `Mamba2` beside the forms of others."""
+"""Peak memory of `Mamba`, `Mamba2` and `DeltaNet` beside the forms of others."""
 
 import math
 

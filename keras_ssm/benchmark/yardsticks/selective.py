@@ -1,12 +1,14 @@
-"""The recurrences of Mamba and Mamba-2 as others compute them, without kernels.
+"""The recurrences of Mamba, Mamba-2 and DeltaNet as others compute them, without kernels.
 
-Each takes a dict of `dt`, `A`, `B` and `C`, and x, as `ops.selective_scan` and `ops.ssd` do, and
-returns y.
+Each takes a dict of `dt`, `A`, `B` and `C`, and x, as `ops.selective_scan` and `ops.ssd` do, or of
+`q`, `k` and `beta`, and v, as `ops.delta_rule` does, and returns y.
 """
 
 import keras
 import numpy as np
 from keras import ops
+
+from keras_ssm.benchmark.yardsticks import delta
 
 CHUNK = 256
 
@@ -18,11 +20,13 @@ def forms(name):
     """The published forms of a recurrence on this backend, by name.
 
     Args:
-        name: str. `"Mamba"` or `"Mamba2"`.
+        name: str. `"Mamba"`, `"Mamba2"` or `"DeltaNet"`.
 
     Returns:
         Dict of functions `(weights, x)`.
     """
+    if name == "DeltaNet":
+        return {"chunks and a solver": delta.solved}
     if name == "Mamba2":
         return {"chunks of 256": chunk_path}
     runs = {"associative_scan": associative}

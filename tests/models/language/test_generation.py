@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from keras import ops
 
-from keras_ssm.layers import DSS, S4D, S5, Mamba, Mamba2
+from keras_ssm.layers import DSS, S4D, S5, DeltaNet, Mamba, Mamba2
 from keras_ssm.layers.stepwise import stepwise
 from keras_ssm.models import GenerationState
 from keras_ssm.models.language.decoding import LONGEST_READ
@@ -21,6 +21,7 @@ from tests.unreadable import unreadable_arrays
 MIXERS = {
     "mamba": Mamba(state_dim=2, seed=0),
     "mamba2": Mamba2(state_dim=2, head_dim=4, seed=0),
+    "delta": DeltaNet(2, head_dim=4, householders=2, gated=True, output_gate=True, seed=0),
     "s4d": S4D(state_dim=4, seed=0),
     "s5": S5(state_dim=4, seed=0),
 }

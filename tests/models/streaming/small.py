@@ -12,6 +12,7 @@ from keras_ssm.layers import (
     S4PTD,
     S5,
     S5PTD,
+    DeltaNet,
     LongConv,
     Mamba,
     Mamba2,
@@ -36,6 +37,7 @@ MIXERS = {
     "spacetime": SpaceTime(4, seed=0),
     "mamba": Mamba(2, seed=0),
     "mamba2": Mamba2(2, head_dim=4, seed=0),
+    "delta": DeltaNet(2, head_dim=3, householders=2, gated=True, seed=0),
 }
 
 
