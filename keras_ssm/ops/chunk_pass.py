@@ -22,7 +22,7 @@ from keras_ssm.types import Tensor
 
 
 def chunk_matrices(
-    bank, T: int, bidirectional: bool = False, D: Tensor = None, alone: bool = False
+    bank, T: int, bidirectional: bool = False, D: Tensor = None, single: bool = False
 ) -> ChunkMatrices:
     """Returns the `ChunkMatrices` of a bank.
 
@@ -31,7 +31,7 @@ def chunk_matrices(
         T: int. Steps in a chunk.
         bidirectional: bool.
         D: tensor `(channels, features)` or `None`. Skip.
-        alone: bool. Whether there is a single chunk without a state.
+        single: bool. Whether there is a single chunk without a state.
     """
     powers = bank.into_state(T)  # dA^t dB, (features, states, T)
     K = exact_einsum("chn,hnt->hct", bank.readout, powers)
@@ -43,7 +43,7 @@ def chunk_matrices(
     if D is not None:
         K = with_skip(K, ops.transpose(D))
     toeplitz = chunk_toeplitz(K, earlier)
-    if alone:
+    if single:
         return ChunkMatrices(toeplitz)
     E_in = ops.transpose(ops.flip(powers, axis=-1), (0, 2, 1))
     E_out = merge_channels(bank.from_state(past, 1, T))

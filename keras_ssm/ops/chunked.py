@@ -85,7 +85,7 @@ def _in_chunks(u, bank, initial_state, D, lengths, bidirectional, return_state, 
     if initial_state is None and not return_state:
         bank = bank.normalised()
         if length == T:
-            matrices = chunk_matrices(bank, T, bidirectional, D, alone=True)
+            matrices = chunk_matrices(bank, T, bidirectional, D, single=True)
             return merge_chunks(chunk_pass(split_chunks(u, T), matrices)[0], length, T), None
     initial = None if initial_state is None else ops.transpose(initial_state, (1, 0, 2))
     size = 0 if to_every_length else block_size(u)

@@ -111,9 +111,9 @@ def dplr_kernel(
         [S4](https://arxiv.org/abs/2111.00396), theorem 3 and algorithm 1.
     """
     modes = A[0].shape[-1]
-    attuned = -exact_einsum("chi,hij->chj", bank.readout, bank.power(length))
+    truncated = -exact_einsum("chi,hij->chj", bank.readout, bank.power(length))
     # Real rows to complex vectors: C x = 2 Re(c x).
-    attuned = pair.scale((attuned[..., :modes], -attuned[..., modes:]), 0.5)
+    truncated = pair.scale((truncated[..., :modes], -truncated[..., modes:]), 0.5)
     cosine, sine = _half_angles(length, A[0].dtype)
 
     # 1 / (2 i sin - dt A cos) and the same for conj A, (features, nodes, modes)
@@ -137,8 +137,8 @@ def dplr_kernel(
         )
 
     Pc, dt_B = pair.conjugate(P), pair.scale(B, dt)
-    k00 = cauchy(pair.multiply(attuned, dt_B))  # (channels, features, nodes)
-    k01 = cauchy(pair.multiply(tuple(c[:, None] for c in attuned), P))
+    k00 = cauchy(pair.multiply(truncated, dt_B))  # (channels, features, nodes)
+    k01 = cauchy(pair.multiply(tuple(c[:, None] for c in truncated), P))
     k10 = cauchy(pair.multiply(Pc, dt_B))  # (rank, features, nodes)
     k11 = cauchy(pair.multiply(tuple(p[:, None] for p in Pc), P))
     weight = dt * cosine  # (features, nodes)

@@ -109,9 +109,11 @@ def _curves(axis, answers, end, class_names, truth):
         )
     axis.set(xlim=(0, end), ylim=(-0.03 if truth is None else -0.12, 1.03))
     for number, index in enumerate(np.sort(peaks) if truth is not None else ()):
-        where = np.flatnonzero(np.asarray(truth) == index)
-        begin = steps[where] - end / len(answers)
-        axis.hlines(np.full(len(where), -0.08), begin, steps[where], f"C{number}", linewidth=5)
+        occurrences = np.flatnonzero(np.asarray(truth) == index)
+        begin = steps[occurrences] - end / len(answers)
+        axis.hlines(
+            np.full(len(occurrences), -0.08), begin, steps[occurrences], f"C{number}", linewidth=5
+        )
     axis.tick_params(labelsize=8)
     axis.legend(loc="center left", bbox_to_anchor=(1.0, 0.5), frameon=False, fontsize=8)
     axis.spines[["top", "right"]].set_visible(False)

@@ -64,17 +64,19 @@ def plot_confusion_matrix(
     true, predicted = true[counts], predicted[counts]
     if not true.size:
         raise ValueError(f"`y_true` must hold a class that counts. Received: {counts.size} entries")
-    names, places = _numbered(true, predicted, class_names)
+    names, indices = _numbered(true, predicted, class_names)
     table = np.zeros((len(names), len(names)))
-    np.add.at(table, places, 1)
+    np.add.at(table, indices, 1)
     return _drawn(table, names, normalize)
 
 
 def _classes(name, values):
     values = np.asarray(values)
     values = values.astype(str) if values.dtype.kind == "O" else values
-    whole = values.dtype.kind in "iuUb" or (values.dtype.kind == "f" and (values % 1 == 0).all())
-    if not whole or not values.ndim:
+    are_classes = values.dtype.kind in "iuUb" or (
+        values.dtype.kind == "f" and (values % 1 == 0).all()
+    )
+    if not are_classes or not values.ndim:
         raise ValueError(
             f"`{name}` must be an array of classes, numbers or names; probabilities and logits go "
             f"through `argmax(axis=-1)`. Received: {name}.dtype={values.dtype}, "
@@ -92,21 +94,23 @@ def _numbered(true, predicted, class_names):
                 "`class_names` must name the classes where one array holds numbers and one names. "
                 "Received: class_names=None"
             )
-        known = np.unique(np.concatenate([true, predicted]))
-        return list(map(str, known)), tuple(np.searchsorted(known, v) for v in (true, predicted))
+        classes = np.unique(np.concatenate([true, predicted]))
+        return list(map(str, classes)), tuple(
+            np.searchsorted(classes, v) for v in (true, predicted)
+        )
     names = list(map(str, class_names))
-    where = {name: number for number, name in enumerate(names)}
-    places = []
+    number_of = {name: number for number, name in enumerate(names)}
+    indices = []
     for values in (true, predicted):
         if values.dtype.kind == "U":
-            values = np.array([where.get(name, -1) for name in values.tolist()])
+            values = np.array([number_of.get(name, -1) for name in values.tolist()])
         if values.min() < 0 or values.max() >= len(names):
             raise ValueError(
                 "`class_names` must name each class that occurs. "
                 f"Received: {len(names)} names, and a class without one"
             )
-        places.append(values)
-    return names, tuple(places)
+        indices.append(values)
+    return names, tuple(indices)
 
 
 def _drawn(table, names, normalize):

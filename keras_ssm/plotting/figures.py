@@ -18,9 +18,9 @@ def layers_and_labels(layers, labels):
     Raises:
         ValueError: for something else, layers that are not built, or another number of labels.
     """
-    given = list(layers) if isinstance(layers, (list, tuple)) else [layers]
+    parts = list(layers) if isinstance(layers, (list, tuple)) else [layers]
     all_layers = []
-    for part in given:
+    for part in parts:
         inside = _inside(part) if isinstance(part, keras.layers.Layer) else []
         if not inside or not all(layer.built for layer in inside):
             raise ValueError(

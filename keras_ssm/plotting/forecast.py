@@ -48,9 +48,9 @@ def plot_forecast(
     for axis, curve in zip(axes.ravel(), curves, strict=True):
         steps = 4 * len(curve.mean) if rows is None else check_positive(rows=rows)[0]
         axis.plot(curve.dates[-steps:], curve.past[-steps:], color="0.35", label="history")
-        for place, level in enumerate(_levels(curve, levels)):
+        for number, level in enumerate(_levels(curve, levels)):
             low, high = curve.bands[level]
-            shade = {"color": "C0", "alpha": 0.16 + 0.14 * place, "linewidth": 0}
+            shade = {"color": "C0", "alpha": 0.16 + 0.14 * number, "linewidth": 0}
             axis.fill_between(curve.steps, low, high, label=f"{level:g} %", **shade)
         if curve.actual is not None:
             axis.plot(curve.steps, curve.actual, color="0.35", linestyle=":", label="what came")

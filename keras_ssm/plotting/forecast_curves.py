@@ -37,9 +37,13 @@ def forecast_curves(history, forecast, actual=None):
     panel = Panel.read(history)
     form = _form(history)
     tables = _tables(forecast, form, len(panel.series))
-    came = [None] * len(tables) if actual is None else _tables(actual, form, len(panel.series))
+    actual_tables = (
+        [None] * len(tables) if actual is None else _tables(actual, form, len(panel.series))
+    )
     curves = []
-    for number, (series, table, later) in enumerate(zip(panel.series, tables, came, strict=True)):
+    for number, (series, table, later) in enumerate(
+        zip(panel.series, tables, actual_tables, strict=True)
+    ):
         rows, width = series.values.shape
         horizon = len(table["mean"])
         if table["mean"].shape[1] != width:
@@ -71,21 +75,21 @@ def _form(history):
     return "batch" if np.ndim(history) == 3 else "one"
 
 
-def _tables(given, form, count):
+def _tables(values, form, count):
     """Dicts of arrays `(rows, V)`, one for each series."""
     if form == "list":
-        parts = list(given)
-    elif form == "batch" and isinstance(given, dict):
-        parts = [{name: part[i] for name, part in given.items()} for i in range(count)]
+        parts = list(values)
+    elif form == "batch" and isinstance(values, dict):
+        parts = [{name: part[i] for name, part in values.items()} for i in range(count)]
     else:
-        parts = list(given) if form == "batch" else [given]
+        parts = list(values) if form == "batch" else [values]
     if len(parts) != count:
         raise ValueError(
             f"`forecast` must have the {count} series of `history`. Received: {len(parts)}"
         )
     dicts = [part if isinstance(part, dict) else {"mean": part} for part in parts]
     return [
-        {name: np.asarray(a, "float64").reshape(len(a), -1) for name, a in part.items()}
+        {name: np.asarray(array, "float64").reshape(len(array), -1) for name, array in part.items()}
         for part in dicts
     ]
 

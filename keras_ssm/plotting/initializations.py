@@ -57,9 +57,9 @@ def plot_initializations(
     axis.set_yscale("symlog", linthresh=1)
     for dt in steps:
         axis.axhline(np.pi / dt, color="C3", linewidth=0.8, linestyle="--")
-        place = {"xy": (1.0, np.pi / dt), "xycoords": ("axes fraction", "data")}
+        position = {"xy": (1.0, np.pi / dt), "xycoords": ("axes fraction", "data")}
         axis.annotate(
-            f"Nyquist at\ndt = {dt:g}", **place, color="C3", fontsize=8, va="center", ha="left"
+            f"Nyquist at\ndt = {dt:g}", **position, color="C3", fontsize=8, va="center", ha="left"
         )
     axis.set(xlim=(-0.6, len(inits) - 0.4), ylabel="|Im A| (radians per unit of time)")
     axis.set_ylim(bottom=-0.15)

@@ -36,14 +36,14 @@ def plot_reliability(
             "`confidence`, `accuracy` and `counts` must be of one length. "
             f"Received: shapes {confidence.shape}, {accuracy.shape}, {counts.shape}"
         )
-    there = counts > 0
-    if not there.any():
+    filled = counts > 0
+    if not filled.any():
         raise ValueError("`counts` must count an answer. Received: none")
     figure, axes = subplots(1, 1, figsize=(4.2, 4.2))
     axis = axes[0, 0]
     axis.plot([0, 1], [0, 1], "--", color="0.6", linewidth=0.9)
-    sizes = 20 + 300 * counts[there] / counts.sum()
-    axis.scatter(confidence[there], accuracy[there], sizes, alpha=0.8, edgecolors="white")
+    sizes = 20 + 300 * counts[filled] / counts.sum()
+    axis.scatter(confidence[filled], accuracy[filled], sizes, alpha=0.8, edgecolors="white")
     axis.set(xlim=(0, 1.03), ylim=(-0.03, 1.06), xlabel="probability of the answer")
     axis.set_ylabel("share that is right")
     if error is not None:

@@ -62,9 +62,9 @@ def plot_kernels(
         for axis, index in zip(axes[:, column], chosen, strict=False):
             axis.axhline(0, color="0.8", linewidth=0.8)
             diagonal = index if kernels.shape[1] > 1 else 0
-            others = np.delete(kernels[index], diagonal, axis=0)
-            if len(others):
-                axis.plot(lags, others.T, color="0.75", linewidth=0.5)
+            off_diagonal = np.delete(kernels[index], diagonal, axis=0)
+            if len(off_diagonal):
+                axis.plot(lags, off_diagonal.T, color="0.75", linewidth=0.5)
             axis.plot(lags, kernels[index, diagonal], color="C0")
             axis.set_ylabel(f"{index % layer.features}", rotation=0, labelpad=12)
             axis.spines[["top", "right"]].set_visible(False)

@@ -100,6 +100,6 @@ def plot_step_predictions(
 
 def _runs(classes):
     """Tuples `(class, start, end)` of steps of one class."""
-    places = np.flatnonzero(np.diff(classes)) + 1
-    starts, ends = [0, *places.tolist()], [*places.tolist(), len(classes)]
+    changes = np.flatnonzero(np.diff(classes)) + 1
+    starts, ends = [0, *changes.tolist()], [*changes.tolist(), len(classes)]
     return [(int(classes[start]), start, end) for start, end in zip(starts, ends, strict=True)]

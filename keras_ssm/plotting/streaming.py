@@ -32,7 +32,7 @@ def plot_streaming(images: np.ndarray, probabilities: np.ndarray, labels: np.nda
         picture.imshow(image, cmap="gray_r")
         picture.set(xticks=[], yticks=[], ylabel=f"a {label}")
         peaks = history.max(axis=0).argsort()[::-1]
-        rivals = [c for c in peaks if c != label][:3]
+        rivals = [index for index in peaks if index != label][:3]
         curve.plot(history[:, label], color="C0", linewidth=2, label=f"{label}")
         for color, rival in zip(("C1", "C2", "C3"), rivals, strict=False):  # fewer if binary
             curve.plot(history[:, rival], color=color, linewidth=1, label=f"{rival}")

@@ -56,10 +56,10 @@ def plot_timescales(
         check_number("sampling_rate", sampling_rate)
         if sampling_rate <= 0:
             raise ValueError(f"`sampling_rate` must be positive. Received: {sampling_rate}")
-    given = layers if isinstance(layers, (list, tuple)) else [layers]
-    for layer in given:
+    parts = layers if isinstance(layers, (list, tuple)) else [layers]
+    for layer in parts:
         _refuse_others(layer)
-    strides = [_stride(layer) for layer in given for _ in layers_and_labels(layer, None)[0]]
+    strides = [_stride(layer) for layer in parts for _ in layers_and_labels(layer, None)[0]]
     layers, labels = layers_and_labels(layers, labels)
     unit = 1.0 if sampling_rate is None else 1.0 / sampling_rate
     scales_of_layers = [

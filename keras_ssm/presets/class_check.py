@@ -54,11 +54,13 @@ def _entries(value):
 
 def _check(entry, path, registered):
     name, module = entry["class_name"], entry.get("module")
-    known = entry.get("config") if name == "function" else entry.get("registered_name")
-    known = known or name
-    if not all(isinstance(value, str) for value in (name, known)):
-        raise ValueError(f"`{path}` must name classes by strings. Received: {name!r}, {known!r}")
-    if name in _VALUES or known in registered:
+    class_key = entry.get("config") if name == "function" else entry.get("registered_name")
+    class_key = class_key or name
+    if not all(isinstance(value, str) for value in (name, class_key)):
+        raise ValueError(
+            f"`{path}` must name classes by strings. Received: {name!r}, {class_key!r}"
+        )
+    if name in _VALUES or class_key in registered:
         return
     if name in _PROGRAMS:
         raise ValueError(
@@ -69,5 +71,5 @@ def _check(entry, path, registered):
         raise ValueError(
             f"`{path}` must name classes of Keras, of keras_ssm, or such that are registered "
             "with `keras.saving.register_keras_serializable`; is it from a newer version, or is "
-            f"a package to be imported first? Received: class {known!r} of module {module!r}"
+            f"a package to be imported first? Received: class {class_key!r} of module {module!r}"
         )

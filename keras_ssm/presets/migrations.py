@@ -105,8 +105,8 @@ def _migrate_config(value, step):
     value = {key: _migrate_config(item, step) for key, item in value.items()}
     registered = value.get("registered_name")
     if isinstance(registered, str) and registered.startswith(PACKAGE):
-        before = registered.removeprefix(PACKAGE)
-        name = step.classes.get(before, before)
+        former = registered.removeprefix(PACKAGE)
+        name = step.classes.get(former, former)
         value |= {"registered_name": PACKAGE + name, "class_name": name}
         arguments = step.arguments.get(name, {})
         if isinstance(value.get("config"), dict):

@@ -209,7 +209,9 @@ def complaints(directory, document):
 
 def is_read_on_load(name: str) -> bool:
     """Whether loading a preset might read the file of this name, relative to its directory."""
-    in_root = "/" not in name and any(fnmatch.fnmatchcase(name, p) for p in _READ_ON_LOAD)
+    in_root = "/" not in name and any(
+        fnmatch.fnmatchcase(name, pattern) for pattern in _READ_ON_LOAD
+    )
     return in_root or name.startswith(_ASSETS)
 
 
@@ -332,7 +334,9 @@ def _plain(value):
 
 
 def _file_names(directory):
-    names = (p.relative_to(directory).as_posix() for p in directory.rglob("*") if p.is_file())
+    names = (
+        path.relative_to(directory).as_posix() for path in directory.rglob("*") if path.is_file()
+    )
     return {name for name in names if name not in (PRESET_FILE, CARD_FILE)}
 
 

@@ -60,7 +60,7 @@ def published_format(directory: Path) -> str | None:
     return None
 
 
-def weight_names(directory: Path, format: str, there: Collection[str] | None = None) -> list[str]:
+def weight_names(directory: Path, format: str, files: Collection[str] | None = None) -> list[str]:
     """The files that hold the weights of a published model.
 
     Args:
@@ -76,14 +76,14 @@ def weight_names(directory: Path, format: str, there: Collection[str] | None = N
         ValueError: if the model has no weights, or its index is damaged or names files that are
             not there.
     """
-    there = _files(directory) if there is None else there
-    place = _place(directory, format, there)
-    if not place.endswith(_INDEX):
-        return [place]
-    names = sorted(set(_read_index(directory / place).values()))
-    if missing := [name for name in names if name not in there]:
+    files = _files(directory) if files is None else files
+    main_file = _place(directory, format, files)
+    if not main_file.endswith(_INDEX):
+        return [main_file]
+    names = sorted(set(_read_index(directory / main_file).values()))
+    if missing := [name for name in names if name not in files]:
         raise ValueError(
-            f"'{directory}' is incomplete: `{place}` names {len(names)} files of weights. "
+            f"'{directory}' is incomplete: `{main_file}` names {len(names)} files of weights. "
             f"Received: no file {missing[0]!r}"
         )
     return names
@@ -91,8 +91,8 @@ def weight_names(directory: Path, format: str, there: Collection[str] | None = N
 
 def weight_index(directory: Path, format: str) -> dict | None:
     """Dict of tensors to the files that hold them; `None` where one file holds all."""
-    place = _place(directory, format, _files(directory))
-    return _read_index(directory / place) if place.endswith(_INDEX) else None
+    main_file = _place(directory, format, _files(directory))
+    return _read_index(directory / main_file) if main_file.endswith(_INDEX) else None
 
 
 def _files(directory):
@@ -101,24 +101,24 @@ def _files(directory):
 
 def _place(directory, format, files):
     """The file with the weights, or with the names of those that hold them."""
-    places = (_CODESTRAL_WEIGHTS,) if format == CODESTRAL else _WEIGHTS
-    for name in places:
+    candidates = (_CODESTRAL_WEIGHTS,) if format == CODESTRAL else _WEIGHTS
+    for name in candidates:
         if name in files:
             return name
     raise ValueError(
         f"'{directory}' holds the configuration of a model in the format {format!r} and must "
-        f"hold its weights as well: {', '.join(places)}. Received: files {sorted(files)[:12]}"
+        f"hold its weights as well: {', '.join(candidates)}. Received: files {sorted(files)[:12]}"
     )
 
 
 def _read_index(path):
     """The `weight_map` of an index."""
     weight_map = read_json(path).get("weight_map")
-    plain = isinstance(weight_map, dict) and all(
+    is_map = isinstance(weight_map, dict) and all(
         isinstance(name, str) and name == Path(name).name and name not in ("", "..")
         for name in weight_map.values()
     )
-    if not plain or not weight_map:
+    if not is_map or not weight_map:
         raise ValueError(
             f"`{path}` must hold a `weight_map` of tensors to files beside it. "
             f"Received: weight_map={str(weight_map)[:80]}"
@@ -135,8 +135,8 @@ def is_weight_file(name: str) -> bool:
 def directory_of(path: Path) -> Path:
     """The directory of a published model that is named by one of its own files."""
     with contextlib.suppress(OSError):
-        known = path.name in (*DESCRIBING, *_WEIGHTS, _CODESTRAL_WEIGHTS)
-        if known and path.is_file() and published_format(path.parent) is not None:
+        describes = path.name in (*DESCRIBING, *_WEIGHTS, _CODESTRAL_WEIGHTS)
+        if describes and path.is_file() and published_format(path.parent) is not None:
             return path.parent
     return path
 

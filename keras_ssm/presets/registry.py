@@ -125,10 +125,10 @@ def find(
 
 def _from_the_hub(name, directory, revision):
     """The files of a preset of which the package brings the `preset.json` alone."""
-    known = read(directory)
-    check_document(known, directory)
+    packaged = read(directory)
+    check_document(packaged, directory)
     preset = hub_snapshot.fetch(f"{ORGANISATION}/{name}", revision)
-    if revision is None and (preset.document or {}).get("files") != known["files"]:
+    if revision is None and (preset.document or {}).get("files") != packaged["files"]:
         raise ValueError(
             f"Preset '{handle(name)}' is another version than this keras_ssm knows: update "
             "keras_ssm, or name the version with `revision`. "

@@ -78,14 +78,14 @@ def merged(rows: list[dict], new: list[dict]) -> list[dict]:
     """
     settings = {row["name"]: _SEED.sub("", row["command"]) for row in new}
     seeds = {(row["name"], str(row["seed"])) for row in new}
-    kept = [
+    unchanged = [
         row
         for row in rows
         if (row["name"], row["seed"]) not in seeds
         and settings.get(row["name"], _SEED.sub("", row["command"]))
         == _SEED.sub("", row["command"])
     ]
-    return [*kept, *new]
+    return [*unchanged, *new]
 
 
 def task(row: dict) -> str:
@@ -99,14 +99,14 @@ def scores(rows: list[dict]) -> dict[str, dict[str, float]]:
     Args:
         rows: list of dicts, the rows of one preset.
     """
-    found = {}
+    scores_of = {}
     for row in rows:
         pairs = [(row["metric"], row["value"])]
         for text in filter(None, row["other_scores"].split("; ")):
             pairs.append(tuple(text.rsplit(" ", 1)))
         for metric, value in pairs:
-            found.setdefault(metric, {})[str(row["seed"])] = float(value)
-    return found
+            scores_of.setdefault(metric, {})[str(row["seed"])] = float(value)
+    return scores_of
 
 
 def mean_and_spread(values: list[float]) -> tuple[float, float | None]:

@@ -20,21 +20,21 @@ def rows(presets):
         List of tuples of str.
     """
     table = results.read_results()
-    found = []
+    lines = []
     for name, info in presets.items():
-        own = [row for row in table if row["name"] == name] if info.get("handle") else []
+        of_preset = [row for row in table if row["name"] == name] if info.get("handle") else []
         scores = "; ".join(score(entry) for entry in info.get("scores", []))
-        found.append(
+        lines.append(
             (
                 name,
                 info.get("system", ""),
                 f"{info.get('parameters', 0):,}",
                 info.get("data", {}).get("name", ""),
-                over_seeds(own) if own else scores,
-                beside(table, own) if own else "",
+                over_seeds(of_preset) if of_preset else scores,
+                beside(table, of_preset) if of_preset else "",
             )
         )
-    return found
+    return lines
 
 
 def over_seeds(rows: list[dict]) -> str:
@@ -55,16 +55,16 @@ def _mean(rows, metric):
     return precise(mean, metric), None if spread is None else precise(spread, metric, digits=2)
 
 
-def beside(table, own):
+def beside(table, preset_rows):
     """The baselines of the same task, with the same metric."""
-    metric, task = own[0]["metric"], results.task(own[0])
-    others = [r for r in table if r["baseline"] == "yes" and results.task(r) == task]
-    found = []
-    for name in dict.fromkeys(row["name"] for row in others):
-        rows = [row for row in others if row["name"] == name]
+    metric, task = preset_rows[0]["metric"], results.task(preset_rows[0])
+    baseline_rows = [r for r in table if r["baseline"] == "yes" and results.task(r) == task]
+    scores = []
+    for name in dict.fromkeys(row["name"] for row in baseline_rows):
+        rows = [row for row in baseline_rows if row["name"] == name]
         if metric in results.scores(rows):
-            found.append(f"{rows[0]['system']} {_mean(rows, metric)[0]}")
-    return ", ".join(found)
+            scores.append(f"{rows[0]['system']} {_mean(rows, metric)[0]}")
+    return ", ".join(scores)
 
 
 def score(entry):
@@ -128,20 +128,20 @@ def costs(document: dict) -> list[str]:
     Args:
         document: dict. Its `preset.json`.
     """
-    found = []
+    lines = []
     if size := document.get("size"):
-        found.append(f"Weights: {size:,} bytes.")
+        lines.append(f"Weights: {size:,} bytes.")
     if cost := document.get("streaming"):
-        found.append(
+        lines.append(
             f"A streamed step of one sample: {cost['microseconds']:,} microseconds of a processor "
             f"({cost['machine']}, {cost['backend']}). Its state has {cost['state_bytes']:,} bytes, "
             "however much was read."
         )
     elif size:
-        found.append("It needs the whole sequence, and does not stream.")
+        lines.append("It needs the whole sequence, and does not stream.")
     if rounded := document.get("int8"):
-        found.append(_in_eight_bits(document, rounded))
-    return found
+        lines.append(_in_eight_bits(document, rounded))
+    return lines
 
 
 def _in_eight_bits(document, rounded):
@@ -179,9 +179,9 @@ def markdown_results() -> str:
     table = results.read_results()
     parts = []
     for task in dict.fromkeys(map(results.task, table)):
-        own = [row for row in table if results.task(row) == task]
-        lines = [_page_row(rows) for rows in _by_name(own)]
-        parts.append(f"### {own[0]['data']}\n\n{_markdown(PAGE_COLUMNS, lines)}")
+        of_task = [row for row in table if results.task(row) == task]
+        lines = [_page_row(rows) for rows in _by_name(of_task)]
+        parts.append(f"### {of_task[0]['data']}\n\n{_markdown(PAGE_COLUMNS, lines)}")
     return "\n".join(parts)
 
 

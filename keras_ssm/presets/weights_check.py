@@ -70,23 +70,23 @@ def _arrays(file, path):
 
 
 def _check(array, path, quantised, values):
-    where = f"Weight '{array.name}' in `{path}`"
+    owner = f"Weight '{array.name}' in `{path}`"
     if array.external or array.is_virtual:
-        raise ValueError(f"{where} must lie in the file itself. Received: an array elsewhere")
+        raise ValueError(f"{owner} must lie in the file itself. Received: an array elsewhere")
     declared, stored = int(array.size) * array.dtype.itemsize, array.id.get_storage_size()
     if declared > max(_FREE_BYTES, _LARGEST_EXPANSION * stored):
         raise ValueError(
-            f"{where} must be as large as it says. "
+            f"{owner} must be as large as it says. "
             f"Received: shape={array.shape}, {declared:,} bytes, of which {stored:,} are stored"
         )
     rounded = array.attrs.get("dtype") == "bfloat16"  # h5py shows those as raw bytes
     if not (rounded or array.dtype.kind == "f" or (quantised and array.dtype.kind in "iu")):
-        raise ValueError(f"{where} must be floating point. Received: dtype={array.dtype}")
+        raise ValueError(f"{owner} must be floating point. Received: dtype={array.dtype}")
     if values and not rounded and array.dtype.kind == "f" and array.size:
         for part in _parts(array):
             if not np.isfinite(part).all():
                 bad = part[~np.isfinite(part)].flat[0]
-                raise ValueError(f"{where} must be finite. Received: {bad}")
+                raise ValueError(f"{owner} must be finite. Received: {bad}")
     return int(array.size)
 
 

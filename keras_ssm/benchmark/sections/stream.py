@@ -124,7 +124,7 @@ def _jax(make_stack, arguments, x, forms):
     step, initial, systems = make_stack(*arguments)
     samples = jax.numpy.asarray(x)
     called = jax.jit(step, donate_argnums=1)
-    # A call gives its buffers away: each zero state needs buffers that no other has.
+    # A call donates its buffers: each zero state needs buffers of its own.
     last_state = [jax.tree.map(jax.numpy.array, initial)]
 
     def one_by_one():

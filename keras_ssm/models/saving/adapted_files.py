@@ -88,8 +88,8 @@ def keep_apart(layer):
 
 def factors(layer):
     """The two factors of the updates of a layer, by name."""
-    kinds = ("lora_kernel_a", "lora_kernel_b"), ("lora_embeddings_a", "lora_embeddings_b")
-    names = next(names for names in kinds if hasattr(layer, names[0]))
+    candidates = ("lora_kernel_a", "lora_kernel_b"), ("lora_embeddings_a", "lora_embeddings_b")
+    names = next(names for names in candidates if hasattr(layer, names[0]))
     return {name: getattr(layer, name) for name in names}
 
 
@@ -108,13 +108,13 @@ def _save(layer, store):
 
 
 def _load(layer, store):
-    own = factors(layer)
+    factors_of_layer = factors(layer)
     names = list(store.keys())
-    rest = {name: store[name] for name in names if name not in own}
-    values = {name: store[name] for name in names if name in own}
-    type(layer).load_own_variables(layer, rest)
+    others = {name: store[name] for name in names if name not in factors_of_layer}
+    values = {name: store[name] for name in names if name in factors_of_layer}
+    type(layer).load_own_variables(layer, others)
     if not values:  # merged ones: Keras sets both factors to zero, of which none would ever train
-        name, first = next(iter(own.items()))
+        name, first = next(iter(factors_of_layer.items()))
         values = {name: keras.initializers.get("he_uniform")(first.shape, first.dtype)}
     for name, value in values.items():
-        own[name].assign(value)
+        factors_of_layer[name].assign(value)

@@ -50,8 +50,12 @@ class Clones:
                 f"Received: call_function={call_function}"
             )
         for key, symbol in self.input.items():
-            given = inputs[key]
-            if (given.shape, given.dtype, given.name) != (symbol.shape, symbol.dtype, symbol.name):
+            new_input = inputs[key]
+            if (new_input.shape, new_input.dtype, new_input.name) != (
+                symbol.shape,
+                symbol.dtype,
+                symbol.name,
+            ):
                 raise ValueError(
                     f"A clone of {name} has inputs of its own: clone it without `input_tensors`, "
                     f"and call the clone on them. Received: input_tensors={inputs}"

@@ -185,15 +185,17 @@ def load_model(preset: PathLike, revision: str | None = None, **kwargs) -> keras
     Raises:
         ValueError: as `from_preset` does, or if the class is not registered with Keras.
     """
-    found = presets.find(preset, revision)
-    if found.format is not None:
-        return published_formats.read(keras.Model, found, True, **kwargs)
+    found_preset = presets.find(preset, revision)
+    if found_preset.format is not None:
+        return published_formats.read(keras.Model, found_preset, True, **kwargs)
     # Without a `preset.json` the task is not known.
-    document = presets.migrate_document(found.document or presets.read(found.directory))
+    document = presets.migrate_document(
+        found_preset.document or presets.read(found_preset.directory)
+    )
     name = document.get("task", document.get("backbone"))
     for registered, cls in keras.saving.get_custom_objects().items():
         if registered.rpartition(">")[2] == name and hasattr(cls, "from_preset"):
-            return cls.from_preset(found, **kwargs)
+            return cls.from_preset(found_preset, **kwargs)
     raise ValueError(
         f"Preset '{preset}' must hold a model of a registered class. Received: class {name!r}"
     )

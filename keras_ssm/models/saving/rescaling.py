@@ -59,7 +59,8 @@ class Rescales:
             factor_of_steps = factor * stride / body.stride
             mixers = [block.mixer for block in body.blocks]
             scales = all(
-                isinstance(m, SSMLayer) and not isinstance(m, OneSamplingRate) for m in mixers
+                isinstance(mixer, SSMLayer) and not isinstance(mixer, OneSamplingRate)
+                for mixer in mixers
             )
             if factor_of_steps != 1 and not scales:
                 raise ValueError(

@@ -234,8 +234,8 @@ class DataTrainer:
                 valid = getattr(self, "backbone", self).output_mask(x["padding_mask"])
             if ignored is not None:
                 labels = y[..., 0] if len(y.shape) == len(y_pred.shape) else y
-                known = labels != ignored
-                valid = known if valid is None else ops.logical_and(valid, known)
+                counted = labels != ignored
+                valid = counted if valid is None else ops.logical_and(valid, counted)
         if valid is not None and self._compile_metrics is not None:
             step_metrics.update(self._compile_metrics, y, y_pred, sample_weight, valid)
             return self.get_metrics_result()

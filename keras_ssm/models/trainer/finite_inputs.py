@@ -27,13 +27,13 @@ def check_finite(inputs, key, mask_inputs=True):
     if not len(indices):
         return
     names = ("row", "step", "feature") if x.ndim == 3 else ("row", "sequence", "step", "feature")
-    place = ", ".join(f"{name} {index}" for name, index in zip(names, indices[0], strict=True))
+    where = ", ".join(f"{name} {index}" for name, index in zip(names, indices[0], strict=True))
     read = (
         "" if mask_inputs or mask.all() else " (this model reads padded steps: mask_inputs=False)"
     )
     raise ValueError(
         f"`{key}` must be finite where the model reads it{read}. Mark missing steps in a "
         "`padding_mask`, fill them, or read NaN as zero with a preprocessor that has "
-        f"`allow_nan=True`. Received: {x[tuple(indices[0])]} at {place}, and {len(indices)} such "
+        f"`allow_nan=True`. Received: {x[tuple(indices[0])]} at {where}, and {len(indices)} such "
         f"{'value' if len(indices) == 1 else 'values'} in all"
     )

@@ -114,15 +114,17 @@ def metric_on_logits(metric, num_classes):
         return _mapped(lambda part: metric_on_logits(part, num_classes), metric)
     if num_classes == 1 and metric in ("accuracy", "acc"):
         return keras.metrics.BinaryAccuracy(name=metric, threshold=0.0)
-    known = {name: aliases for name, aliases in _LOSSES.items() if hasattr(keras.metrics, name)}
-    for name, aliases in {**known, "AUC": ("auc",)}.items():
+    also_metrics = {
+        name: aliases for name, aliases in _LOSSES.items() if hasattr(keras.metrics, name)
+    }
+    for name, aliases in {**also_metrics, "AUC": ("auc",)}.items():
         if _is_named(metric, name, aliases):
-            given = {"name": metric} if isinstance(metric, str) else {}
-            return getattr(keras.metrics, name)(from_logits=True, **given)
+            name_argument = {"name": metric} if isinstance(metric, str) else {}
+            return getattr(keras.metrics, name)(from_logits=True, **name_argument)
     for name, argument in {**_THRESHOLD, **dict.fromkeys(_ARGMAX, "threshold")}.items():
         if name not in _ARGMAX and _is_named(metric, name):
-            given = {"name": metric} if isinstance(metric, str) else {}
-            return getattr(keras.metrics, name)(**{argument: 0.0, **given})
+            name_argument = {"name": metric} if isinstance(metric, str) else {}
+            return getattr(keras.metrics, name)(**{argument: 0.0, **name_argument})
         is_of_class = isinstance(metric, getattr(keras.metrics, name))
         wrong = (0.5,) if name in _ARGMAX else (None, 0.5)
         if is_of_class and metric.get_config().get(argument) in wrong:

@@ -41,5 +41,5 @@ def is_prepared(model, inputs, mask):
 
 def _is_tensor(x):
     """Whether x is a tensor of the backend, or a symbolic one, without a mask of its own."""
-    known = isinstance(x, keras.KerasTensor) or keras.ops.is_tensor(x)
-    return known and getattr(x, "_keras_mask", None) is None
+    is_tensor = isinstance(x, keras.KerasTensor) or keras.ops.is_tensor(x)
+    return is_tensor and getattr(x, "_keras_mask", None) is None

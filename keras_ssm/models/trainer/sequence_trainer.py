@@ -40,18 +40,18 @@ class SequenceTrainer(Clones, Rescales, Attributes, OneDirection, Exports, Repli
         self._refuse_unknown(kwargs)
         self.check_state(initial_state, return_state)
         # Only given arguments: a `None` would hide the argument of an outer model.
-        given = {"training": training, "initial_state": initial_state}
-        given = {name: value for name, value in given.items() if value is not None}
+        arguments = {"training": training, "initial_state": initial_state}
+        arguments = {name: value for name, value in arguments.items() if value is not None}
         inputs = self.as_tensors(inputs, mask)
         if return_state and _are_symbolic((inputs, initial_state)):
             # One layer for all calls, hidden from the tracking of Keras, since it holds the model.
             if "_stateful_call" not in vars(self):
                 vars(self)["_stateful_call"] = StatefulCall(self, dtype=self.dtype_policy)
-            return vars(self)["_stateful_call"](inputs, **given, **kwargs)
+            return vars(self)["_stateful_call"](inputs, **arguments, **kwargs)
         if return_state:
-            given["return_state"] = True
+            arguments["return_state"] = True
         with prepared(self):
-            return super().__call__(inputs, **given, **kwargs)
+            return super().__call__(inputs, **arguments, **kwargs)
 
     def call(
         self,
@@ -187,17 +187,17 @@ def _are_symbolic(tensors):
 
 def with_masks(inputs, mask, key):
     """The inputs as a dict, what masks them beside its `padding_mask` added to that."""
-    given = dict(inputs) if isinstance(inputs, dict) else {key: inputs}
+    inputs_by_name = dict(inputs) if isinstance(inputs, dict) else {key: inputs}
     masks = dict(mask) if isinstance(mask, dict) else {key: mask}
-    attached = getattr(given.get(key), "_keras_mask", None)
+    attached = getattr(inputs_by_name.get(key), "_keras_mask", None)
     if attached is not None:
         # A copy carries no mask: the blocks see only the `padding_mask`.
-        given[key] = ops.copy(given[key])
+        inputs_by_name[key] = ops.copy(inputs_by_name[key])
     for given_mask in (masks.pop(key, None), attached):
         if given_mask is None:
             continue
         given_mask = ops.cast(given_mask, "bool")
-        present = given.get("padding_mask")
+        present = inputs_by_name.get("padding_mask")
         if present is not None:
             present = ops.cast(present, "bool")
             if not compatible(tuple(given_mask.shape), tuple(present.shape)):
@@ -206,10 +206,10 @@ def with_masks(inputs, mask, key):
                     f"{tuple(present.shape)}. Received: mask.shape={tuple(given_mask.shape)}"
                 )
             given_mask = ops.logical_and(present, given_mask)
-        given["padding_mask"] = given_mask
+        inputs_by_name["padding_mask"] = given_mask
     if any(value is not None for value in masks.values()):
         raise ValueError(
             f"`mask` must mask {key!r}. Received: masks of "
             f"{sorted(k for k, v in masks.items() if v is not None)}"
         )
-    return given
+    return inputs_by_name

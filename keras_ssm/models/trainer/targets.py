@@ -91,8 +91,8 @@ def checked(model, x, y, sample_weight, lengths):
             f"Received: y.shape={y.shape}"
         )
     if reads_all and y.dtype.kind == "f" and not np.isfinite(y).all():
-        place = tuple(int(i) for i in np.argwhere(~np.isfinite(y))[0])
-        raise ValueError(f"`y` must be finite. Received: {y[place]} at {place}")
+        position = tuple(int(i) for i in np.argwhere(~np.isfinite(y))[0])
+        raise ValueError(f"`y` must be finite. Received: {y[position]} at {position}")
     model.check_targets(y)
     if sample_weight is not None:
         sample_weight = _rows("sample_weight", sample_weight, mask, lengths, steps, 0)

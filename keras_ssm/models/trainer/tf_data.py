@@ -70,12 +70,12 @@ def _targets(model, converter, x, y, sample_weight, lengths):
 
     def check(*values):
         with converter.remembering():
-            given = dict(zip(parts, values, strict=True))
-            inputs = {key: given["inputs"], "padding_mask": given["mask"]}
+            values_by_name = dict(zip(parts, values, strict=True))
+            inputs = {key: values_by_name["inputs"], "padding_mask": values_by_name["mask"]}
             check_finite(inputs, key, getattr(model, "backbone", model).mask_inputs)
-            y, weights = (_rows(given, name) for name in ("y", "sample_weight"))
+            y, weights = (_rows(values_by_name, name) for name in ("y", "sample_weight"))
             y = model.label_numbers(y)
-            lengths = given.get("lengths")
+            lengths = values_by_name.get("lengths")
             lengths = None if lengths is None else [int(n) for n in lengths]
             y, weights = targets.checked(model, inputs, y, weights, lengths)
             weights = targets.class_weights(model, y, weights, converter.class_weight)
@@ -92,9 +92,9 @@ def _targets(model, converter, x, y, sample_weight, lengths):
     return checked
 
 
-def _rows(given, name):
+def _rows(values_by_name, name):
     """A part as it was given: ragged ones as a list of rows."""
-    value, lengths = given.get(name), given.get(f"{name}_lengths")
+    value, lengths = values_by_name.get(name), values_by_name.get(f"{name}_lengths")
     if lengths is None:
         return value
     return [row[:n] for row, n in zip(value, lengths, strict=True)]
