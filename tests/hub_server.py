@@ -250,8 +250,8 @@ class _Handler(BaseHTTPRequestHandler):
             # Another origin than 127.0.0.1, as storage is on the Hub.
             self.server.large[digest(data)] = data
             headers |= {"X-Linked-Etag": f'"{digest(data)}"', "X-Linked-Size": str(len(data))}
-            where = f"http://localhost:{self.server.server_address[1]}/storage/{digest(data)}"
-            self.reply(302, b"", {**headers, "Location": where})
+            address = f"http://localhost:{self.server.server_address[1]}/storage/{digest(data)}"
+            self.reply(302, b"", {**headers, "Location": address})
 
     def send_bytes(self, data, headers=()):
         if match := re.fullmatch(r"bytes=(\d+)-", self.headers.get("Range", "")):

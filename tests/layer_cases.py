@@ -93,9 +93,9 @@ def naive_s4(layer, x, initial_state=None):
         p = ops.tile(p, repeats)
         M = M - 2.0 * p[:, :, None] * p[:, None, :]
     step = dt[..., None]
-    left = ops.convert_to_tensor(np.eye(2 * layer.modes), dtype=dt.dtype) - 0.5 * step * M
+    factor = ops.convert_to_tensor(np.eye(2 * layer.modes), dtype=dt.dtype) - 0.5 * step * M
     right = step * ops.concatenate([M, as_real(B)[..., None]], axis=2)
-    solved = ops.solve(left, right)
+    solved = ops.solve(factor, right)
     C = 2.0 * ops.concatenate([tensor(layer.C_real), -tensor(layer.C_imag)], axis=-1)
     y, state = naive_dense(
         x, solved[..., :-1], solved[..., -1], C, initial_state, layer.bidirectional

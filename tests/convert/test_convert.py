@@ -139,10 +139,10 @@ def test_C_of_another_length_and_the_condition_of_its_solve():
     """Two modes of which one hardly decays: I - dA^l is diagonal, its condition their ratio."""
     dt, A = np.array([[1.0]]), np.array([[-0.002 + 0j, -1.0 + 0j]])
     C_tilde = np.array([[[1.0 + 2j, 3.0 - 1j]]])
-    left = 1 - ((1 + dt * A / 2) / (1 - dt * A / 2)) ** 5
+    factor = 1 - ((1 + dt * A / 2) / (1 - dt * A / 2)) ** 5
     C, condition = plain_C(C_tilde, A, np.zeros((1, 1, 2), complex), dt, length=5)
-    np.testing.assert_allclose(C, C_tilde / left, rtol=1e-10)
-    np.testing.assert_allclose(condition, left.real.max() / left.real.min(), rtol=1e-6)
+    np.testing.assert_allclose(C, C_tilde / factor, rtol=1e-10)
+    np.testing.assert_allclose(condition, factor.real.max() / factor.real.min(), rtol=1e-6)
 
 
 def test_second_version():
@@ -290,14 +290,14 @@ def test_names_left_over_or_missing(tensors):
     file = file_of({**tensors, "ema.decay": np.zeros(1)})
     _, report = build_model(file, ignore=["ema.*"])
     assert report.dropped["ema.decay"] == "ignored, as asked"
-    less = {n: v for n, v in tensors.items() if n != "norms.1.bias"}
-    refused(less, "must hold a tensor 'norms.1.bias'")
+    incomplete = {n: v for n, v in tensors.items() if n != "norms.1.bias"}
+    refused(incomplete, "must hold a tensor 'norms.1.bias'")
     for name in ("norms.1.bias", "*.norm.beta"):
-        model, report = build_model(file_of(less), ignore=[name])
+        model, report = build_model(file_of(incomplete), ignore=[name])
         assert "initial value" in report.dropped["backbone.blocks.1.norm.beta"]
         assert not to_numpy(model.backbone.blocks[1].norm.beta).any()
-    less = {n: v for n, v in tensors.items() if n != "encoder.bias"}
-    refused(less, "embedding or a linear layer with a bias")
+    incomplete = {n: v for n, v in tensors.items() if n != "encoder.bias"}
+    refused(incomplete, "embedding or a linear layer with a bias")
     refused({**tensors, "norms.1.bias": np.zeros(5, "f4")}, r"shape \(5,\)")
     refused({**tensors, "norms.1.bias": np.full(16, np.nan, "f4")}, "finite")
     refused({"something": np.zeros(3)}, "one of the formats s4-example, longconv-example")

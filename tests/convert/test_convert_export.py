@@ -64,9 +64,9 @@ def test_the_official_tensors_again(tmp_path, name, to, settings):
         elif not ("dplr" in name and key.endswith("kernel.C")):
             np.testing.assert_array_equal(found[key], value, key)
     # The file and the JSON beside it need no settings, and converting it back changes nothing.
-    again = load_checkpoint(tmp_path / "out")
-    assert again.backbone.get_config()["prenorm"] == model.backbone.prenorm
-    for a, b in zip(again.get_weights(), model.get_weights(), strict=True):
+    reloaded = load_checkpoint(tmp_path / "out")
+    assert reloaded.backbone.get_config()["prenorm"] == model.backbone.prenorm
+    for a, b in zip(reloaded.get_weights(), model.get_weights(), strict=True):
         np.testing.assert_array_equal(a, b)
 
 
@@ -104,24 +104,24 @@ def test_out_and_in_again_is_exact(tmp_path, name):
     model = make_model(mixer, **arguments)
     model.preprocessor.scale = 0.5
     remarks = export_checkpoint(model, tmp_path / "out", to)
-    again = load_checkpoint(tmp_path / "out")
-    for a, b in zip(again.get_weights(), model.get_weights(), strict=True):
+    reloaded = load_checkpoint(tmp_path / "out")
+    for a, b in zip(reloaded.get_weights(), model.get_weights(), strict=True):
         np.testing.assert_array_equal(a, b)
-    assert again.preprocessor.scale == 0.5
+    assert reloaded.preprocessor.scale == 0.5
     for key, value in arguments.items():
-        assert again.backbone.get_config()[key] == value, key
+        assert reloaded.backbone.get_config()[key] == value, key
     if name == "s5-ours":
         assert any("gelu_tanh" in remark for remark in remarks)
     if keras.config.backend() == "torch":  # the same weights and configuration
-        assert relative_error(again(X), model(X)) == 0
+        assert relative_error(reloaded(X), model(X)) == 0
 
 
 def test_B_goes_into_C_of_the_minimal_layer(tmp_path):
     pytest.importorskip("torch")
     model = make_model(S4D(state_dim=8, num_ssm=2, dt_transform="softplus", seed=0))
     export_checkpoint(model, tmp_path / "out", "s4-example")
-    again = load_checkpoint(tmp_path / "out")
-    assert relative_error(again(X), model(X)) < 1e-6
+    reloaded = load_checkpoint(tmp_path / "out")
+    assert relative_error(reloaded(X), model(X)) < 1e-6
 
 
 SCALED = {
@@ -141,8 +141,8 @@ def test_the_step_scale_goes_into_the_steps(tmp_path, to):
     model.step_scale = 2.5
     assert relative_error(model(X), expected) > 1e-3
     export_checkpoint(model, tmp_path / "out", to.split()[0])
-    again = load_checkpoint(tmp_path / "out")
-    assert relative_error(again(X), model(X)) < 1e-5
+    reloaded = load_checkpoint(tmp_path / "out")
+    assert relative_error(reloaded(X), model(X)) < 1e-5
     if to == "s4-block":
         vars(model.backbone.blocks[0].mixer)["bandlimit"] = 1.0  # no longer to be set
         with pytest.raises(ValueError, match=r"band limit.*Received: step_scale=2.5"):
@@ -187,9 +187,9 @@ def test_command(tmp_path):
     assert json.loads((tmp_path / "s5.msgpack.json").read_text())["ssm_size_base"] == 64
     digits = np.random.default_rng(0).integers(17, size=(2, 64)).astype("float32")
     model = SSMClassifier.from_preset("s5_digits")
-    again = load_checkpoint(out)
+    reloaded = load_checkpoint(out)
     expected = model.predict(digits, verbose=0)
-    assert relative_error(again.predict(digits, verbose=0), expected) < 1e-6
+    assert relative_error(reloaded.predict(digits, verbose=0), expected) < 1e-6
     result = runner.invoke(cli.main, ["convert", "s5_digits", str(out), "--to", "s4-block"])
     assert result.exit_code == 1 and "Received: mixer S5" in result.output
     more = ["convert", "s5_digits", str(out), "--to", "s5-flax", "--set", "prenorm=true"]

@@ -101,16 +101,16 @@ def test_out_and_in_again_is_exact(name, tmp_path):
     mixer, arguments = MODELS[name]
     model = classifier(mixer, **arguments)
     assert not export_checkpoint(model, tmp_path / "out", to=name.split()[0])
-    again = load_checkpoint(tmp_path / "out")
-    for a, b in zip(again.get_weights(), model.get_weights(), strict=True):
+    reloaded = load_checkpoint(tmp_path / "out")
+    for a, b in zip(reloaded.get_weights(), model.get_weights(), strict=True):
         np.testing.assert_array_equal(a, b)
-    config = again.backbone.get_config()
+    config = reloaded.backbone.get_config()
     for key, value in arguments.items():
         assert config[key] == value, key
-    ours, theirs = (m.backbone.blocks[0].mixer.get_config() for m in (model, again))
+    ours, theirs = (m.backbone.blocks[0].mixer.get_config() for m in (model, reloaded))
     for key in set(ours) - {"init", "seed", "num_scales", "name"}:
         assert ours[key] == theirs[key], key
-    assert relative_error(again(X), model(X)) == 0
+    assert relative_error(reloaded(X), model(X)) == 0
 
 
 def test_what_cannot_be_converted(tmp_path):

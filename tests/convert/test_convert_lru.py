@@ -57,8 +57,8 @@ def test_there_and_back(scale, recording, checkpoint, tmp_path):
     model.step_scale = scale
     remarks = export_checkpoint(model, tmp_path / "lru.msgpack", to="lru-flax")
     assert len(remarks) == 1 and "log-probabilities" in remarks[0]
-    again = load_checkpoint(tmp_path / "lru.msgpack")
-    assert relative_error(again(u), to_numpy(model(u))) < 1e-5
+    reloaded = load_checkpoint(tmp_path / "lru.msgpack")
+    assert relative_error(reloaded(u), to_numpy(model(u))) < 1e-5
     config = json.loads((tmp_path / "lru.msgpack.json").read_text())
     steps = load_checkpoint(tmp_path / "lru.msgpack", config={**config, "pooling": "none"})
     assert steps(u).shape == (3, 48, 10)

@@ -135,11 +135,11 @@ def test_pytorch_files_in_shards(copy, directory, source):
 
     tensors = read_tensors(directory)
     files = [f"pytorch_model-{i:05}-of-00002.bin" for i in (1, 2)]
-    where = {name: files[i % 2] for i, name in enumerate(tensors)}
+    file_of = {name: files[i % 2] for i, name in enumerate(tensors)}
     for file in files:
-        here = {n: torch.from_numpy(x.copy()) for n, x in tensors.items() if where[n] == file}
+        here = {n: torch.from_numpy(x.copy()) for n, x in tensors.items() if file_of[n] == file}
         torch.save(here, copy / file)
-    write_json(copy / "pytorch_model.bin.index.json", {"metadata": {}, "weight_map": where})
+    write_json(copy / "pytorch_model.bin.index.json", {"metadata": {}, "weight_map": file_of})
     (copy / "model.safetensors").unlink()
     load = SSMCausalLM.from_preset if source == "from_preset" else load_checkpoint
     expected = logits(SSMCausalLM.from_preset(directory))

@@ -81,15 +81,15 @@ def test_the_spike_has_the_height_that_the_theory_gives(perturbation, size):
 def test_each_feature_reads_a_wave_of_its_own_time_step():
     layer = S4D(state_dim=4, dt_min=0.01, dt_max=1.0, seed=0)
     noisy = with_fourier_noise(alone(layer, 3), frequency=2.0, amplitude=0.5, seed=7)
-    heard = array(noisy.predict(np.zeros((2, 12, 3), "float32"), verbose=0))
+    outputs = array(noisy.predict(np.zeros((2, 12, 3), "float32"), verbose=0))
     height = array(keras.random.uniform((2, 1, 3), seed=keras.random.SeedGenerator(7)))
     dt = np.exp(array(layer.log_dt))[:, 0]
     wave = 0.5 * height * np.cos(2.0 * dt * np.arange(12)[:, None])
-    np.testing.assert_allclose(heard, array(layer(wave.astype("float32"))), atol=1e-5)
+    np.testing.assert_allclose(outputs, array(layer(wave.astype("float32"))), atol=1e-5)
     # Another wave, in the program that is already compiled.
     set_fourier_noise(noisy, frequency=2.0, amplitude=1.0, seed=7)
-    again = array(noisy.predict(np.zeros((2, 12, 3), "float32"), verbose=0))
-    np.testing.assert_allclose(again, 2 * heard, atol=1e-5)
+    repeated = array(noisy.predict(np.zeros((2, 12, 3), "float32"), verbose=0))
+    np.testing.assert_allclose(repeated, 2 * outputs, atol=1e-5)
 
 
 def test_a_model_stays_as_it_is_and_its_copy_without_noise_gives_the_same():

@@ -55,8 +55,8 @@ def runs(tmp_path_factory, recordings):
 def test_the_command_reads_runs_in_three_ways_and_draws(tmp_path, recordings, runs):
     words = ["experiment", "playback_rate", *runs, "--data", recordings, "--out", tmp_path / "out"]
     words += ["--rate", 0.6, "--rate", 1.0, "--limit", 8]
-    done = CliRunner().invoke(cli.main, list(map(str, words)))
-    assert done.exit_code == 0, done.output
+    result = CliRunner().invoke(cli.main, list(map(str, words)))
+    assert result.exit_code == 0, result.output
     rows = read_table(tmp_path / "out" / "rates.csv")
     ways = {(row["system"], row["rate"], row["reading"]) for row in rows}
     assert ways == {

@@ -36,9 +36,9 @@ def test_the_command_trains_scores_and_draws_and_repeats_nothing(tmp_path, image
     words = ["experiment", "ptd_noise", "--data", images, "--out", tmp_path / "out", "--seeds", "0"]
     words += ["1", "--form", "published", "--system", "s5ptd"]
     words += ["--images", 2, "--limit", 1, *(f"{name}={value}" for name, value in SMALL.items())]
-    done = CliRunner().invoke(cli.main, list(map(str, words)))
-    assert done.exit_code == 0, done.output
-    assert "published" in done.output and "±" in done.output
+    result = CliRunner().invoke(cli.main, list(map(str, words)))
+    assert result.exit_code == 0, result.output
+    assert "published" in result.output and "±" in result.output
     rows = read_table(tmp_path / "out" / "noise.csv")
     assert [row["seed"] for row in rows[:: len(rows) // 2]] == [0, 1]
     waves = np.round(frequencies(8), 3)
@@ -55,7 +55,7 @@ def test_the_command_trains_scores_and_draws_and_repeats_nothing(tmp_path, image
 
     monkeypatch.setattr("keras_ssm.experiments.ptd_experiment.with_fourier_noise", None)
     monkeypatch.setattr(PTDNoise, "fit", None)
-    again = ptd_noise(
+    repeated = ptd_noise(
         *(images, tmp_path / "out"),
         forms=["published"],
         systems=["s5ptd"],
@@ -64,7 +64,7 @@ def test_the_command_trains_scores_and_draws_and_repeats_nothing(tmp_path, image
         images=2,
         limit=1,
     )
-    assert again == rows
+    assert repeated == rows
     with pytest.raises(ValueError, match=r"the directory of this run alone.*Received"):
         ptd_noise(
             *(images, tmp_path / "out"),
@@ -108,8 +108,8 @@ def test_steps_are_means_of_neighbouring_pixels(images):
 def test_an_untrained_s4d_alone_answers_to_its_spike():
     waves = frequencies(32)[-3:]
     systems = ["s4d_legs", "s4ptd", "s4ptd_rank1"]
-    heard = heard_waves(waves, systems, features=16, dt_min=2e-3, dt_max=2e-3)
-    for system, (between, spike, beyond) in heard.items():
+    response = heard_waves(waves, systems, features=16, dt_min=2e-3, dt_max=2e-3)
+    for system, (between, spike, beyond) in response.items():
         ratio = spike / max(between, beyond)
         assert ratio > 8 if system == "s4d_legs" else ratio < 1.3, (system, ratio)
     with pytest.raises(ValueError, match="system"):

@@ -142,9 +142,9 @@ def test_a_backtest_is_what_was_forecast_then():
     model = Ridge(12, 4).fit(x, validation=20)
     found = model.backtest(x, windows=3, step=5, levels=50)
     for window, cut in enumerate((46, 51, 56)):
-        alone = model.predict(x[:cut], levels=50)
+        single = model.predict(x[:cut], levels=50)
         for name in ("mean", "lo-50", "hi-50"):
-            np.testing.assert_allclose(found.forecasts[name][0][window], alone[name])
+            np.testing.assert_allclose(found.forecasts[name][0][window], single[name])
         np.testing.assert_array_equal(found.actual[0][window], x[cut : cut + 4])
     frame = found.frame()
     assert len(frame) == 3 * 4 * 2 and frame["cutoff"].iloc[0] == 45
@@ -172,11 +172,11 @@ def test_dlinear_learns_a_linear_rule():
     x = waves(160, 1, noise=0.0)
     model = DLinear(12, 4, width=5, epochs=8, batch_size=8, learning_rate=3e-2).fit(x)
     assert model.evaluate(x, rows=40)["mse"] < 0.01 * Naive(4).fit(x).evaluate(x, rows=40)["mse"]
-    again = DLinear(24, 4, width=5, epochs=1, batch_size=32, seed=0).fit(x).predict()
+    repeated = DLinear(24, 4, width=5, epochs=1, batch_size=32, seed=0).fit(x).predict()
     same = DLinear(24, 4, width=5, epochs=1, batch_size=32, seed=0).fit(x).predict()
     other = DLinear(24, 4, width=5, epochs=1, batch_size=32, seed=1).fit(x).predict()
-    np.testing.assert_array_equal(again, same)
-    assert np.abs(again - other).max() > 1e-3
+    np.testing.assert_array_equal(repeated, same)
+    assert np.abs(repeated - other).max() > 1e-3
 
 
 def test_moving_average(rng):

@@ -95,8 +95,8 @@ def test_wide_frames():
 def test_gaps_become_rows_and_dates_are_sorted():
     frame = hourly(200)
     for missing in ([5], [3, 4, 5, 50], list(range(20, 120))):
-        left = frame.drop(frame.index[missing])
-        panel = Panel.read(left.sample(frac=1, random_state=0))
+        remaining = frame.drop(frame.index[missing])
+        panel = Panel.read(remaining.sample(frac=1, random_state=0))
         assert panel.freq == "h"
         series = panel.series[0]
         pd.testing.assert_index_equal(series.index, frame.index, exact=False)
@@ -124,8 +124,8 @@ def test_frequencies(freq, season, zone):
         assert len(found) == 60 and (found == whole).all()
     after = pd.date_range("2024-02-26", periods=63, freq=freq, tz=zone)[60:]
     assert (steps(panel, 3).index == after).all()
-    again = Panel.read(pd.Series([1.0], whole[-1:]), like=json.loads(json.dumps(panel.roles)))
-    assert (steps(again, 3).index == after).all()
+    reloaded = Panel.read(pd.Series([1.0], whole[-1:]), like=json.loads(json.dumps(panel.roles)))
+    assert (steps(reloaded, 3).index == after).all()
 
 
 def test_clocks_that_change():
@@ -174,8 +174,8 @@ def test_long_frames():
     table = pd.DataFrame({"size": [3.0, 4.0]}, index=["s1", "s0"])
     panel = Panel.read(data.drop(columns="kind"), static=table)
     assert [series.static.tolist() for series in panel.series] == [[4], [3]]
-    alone = Panel.read(data.iloc[:6].drop(columns=["unique_id", "kind"]))
-    assert list(steps(alone)) == ["ds", "y"]
+    single = Panel.read(data.iloc[:6].drop(columns=["unique_id", "kind"]))
+    assert list(steps(single)) == ["ds", "y"]
     two = Panel.read(data.drop(columns="kind"), target=["y", "promo"])
     assert list(steps(two, 2, "lo-80")) == [
         "unique_id",

@@ -45,8 +45,8 @@ def test_unknown_targets_count_in_no_sum(rng):
     found = ridge_weights(x, y, 1.5)
     for step in range(3):
         kept = ~np.isnan(y[:, step])
-        alone = ridge_weights(x[kept], y[kept, step : step + 1], 1.5)
-        np.testing.assert_allclose(found[:, step], alone[:, 0], rtol=1e-9)
+        single = ridge_weights(x[kept], y[kept, step : step + 1], 1.5)
+        np.testing.assert_allclose(found[:, step], single[:, 0], rtol=1e-9)
 
 
 def test_the_penalty_is_that_of_the_smallest_validation_error(rng):

@@ -29,21 +29,21 @@ def test_a_forecaster(tmp_path, rng, count):
     model = models.SSMForecaster(backbone, lookback=24, horizon=12)
     model.fit([wave[:140] for wave in waves] if count > 1 else waves[0][:140], epochs=0, verbose=0)
     part = History(waves, 60)
-    told = subject(model, recipes.get("etth1"), part, {}, tmp_path)
-    drawn = pictures(told, told.recipe, part)
-    assert set(drawn) == {"samples.png", "errors.png"}
-    (axis,) = drawn["errors.png"].axes
+    preset_subject = subject(model, recipes.get("etth1"), part, {}, tmp_path)
+    figures = pictures(preset_subject, preset_subject.recipe, part)
+    assert set(figures) == {"samples.png", "errors.png"}
+    (axis,) = figures["errors.png"].axes
     errors = {name: line.get_ydata() for name, line in lines(axis).items()}
     assert set(errors) == {"this preset", "last value", "last season, 24 rows"}
     # A season of 24 repeats: its error is that of the noise, and the last value is far off.
     assert all(len(values) == 12 for values in errors.values())
     assert errors["last season, 24 rows"].mean() < 0.05 < errors["last value"].mean()
-    top = drawn["samples.png"].axes[0]
-    came = lines(top)["what came"].get_ydata()
-    np.testing.assert_allclose(came, waves[0][140:152, 0])
-    expected = told.model.predict(waves[0][:140])[:, 0]
+    top = figures["samples.png"].axes[0]
+    actual = lines(top)["what came"].get_ydata()
+    np.testing.assert_allclose(actual, waves[0][140:152, 0])
+    expected = preset_subject.model.predict(waves[0][:140])[:, 0]
     np.testing.assert_allclose(lines(top)["forecast"].get_ydata(), expected, atol=1e-5)
-    cost = step_cost(told.model, waves[0][:1])
+    cost = step_cost(preset_subject.model, waves[0][:1])
     assert cost["microseconds"] > 0 and cost["state_bytes"] > 0
 
 
@@ -51,12 +51,12 @@ def test_a_language_model(tmp_path, rng):
     recipe = recipes.get("tinyshakespeare")
     settings = recipe.settings_of("s4d", {"hidden_dim": 4, "num_layers": 1, "state_dim": 4})
     ids = rng.integers(97, 123, size=700).astype("int32")
-    told = subject(recipe.make_model("s4d", 0, settings), recipe, ids, settings, tmp_path)
-    drawn = pictures(told, recipe, ids)
-    assert set(drawn) == {"samples.png", "errors.png"}
-    labels = [text.get_text() for text in drawn["samples.png"].axes[0].get_xticklabels()]
+    preset_subject = subject(recipe.make_model("s4d", 0, settings), recipe, ids, settings, tmp_path)
+    figures = pictures(preset_subject, recipe, ids)
+    assert set(figures) == {"samples.png", "errors.png"}
+    labels = [text.get_text() for text in figures["samples.png"].axes[0].get_xticklabels()]
     assert [text[0] for text in labels] == [chr(i) for i in ids[120:160]]
-    bits = lines(drawn["errors.png"].axes[0])["each place"].get_ydata()
+    bits = lines(figures["errors.png"].axes[0])["each place"].get_ydata()
     assert len(bits) == 256 and 5 < bits.mean() < 12  # of 256 letters, before any training
 
 
@@ -67,11 +67,13 @@ def test_a_model_that_answers_at_each_step(tmp_path, rng):
     signal = rng.integers(-99, 99, size=(3000, 2)).astype("int16")
     beats = Beats(np.array([600, 1500]), np.array([1, 3]))
     part = recipe_module.Signals([signal, signal], [beats, beats], 0)
-    told = subject(recipe.make_model("s4d", 0, settings), recipe, part, settings, tmp_path)
-    drawn = pictures(told, recipe, part)
-    assert set(drawn) == {"samples.png", "confusion.png"}
+    preset_subject = subject(
+        recipe.make_model("s4d", 0, settings), recipe, part, settings, tmp_path
+    )
+    figures = pictures(preset_subject, recipe, part)
+    assert set(figures) == {"samples.png", "confusion.png"}
     stride = settings["encoder_stride"]
-    sample, curves = drawn["samples.png"].axes[:2]
+    sample, curves = figures["samples.png"].axes[:2]
     assert sample.get_title(loc="left") == "no beat, N, V"
     seconds = [line.get_xdata() for line in curves.get_lines()]
     assert len(seconds[0]) == 150 and seconds[0][-1] == pytest.approx(150 * stride / 360)

@@ -122,8 +122,8 @@ def test_pictures_are_small_and_in_the_card(zoo):
 
 
 def test_the_hub_carries_the_pictures(hub, zoo):
-    done = hub_publish(zoo / "s4d_waves")
-    assert {"samples.png", "learning.png", "log.csv"} <= set(done.uploaded)
+    publication = hub_publish(zoo / "s4d_waves")
+    assert {"samples.png", "learning.png", "log.csv"} <= set(publication.uploaded)
     there = hub.repositories["me/s4d_waves"].files()
     assert there["samples.png"] == (zoo / "s4d_waves" / "samples.png").read_bytes()
     snapshot = presets.download("me/s4d_waves")
@@ -143,8 +143,8 @@ def test_a_wrong_score_is_an_error(zoo, monkeypatch):
     for value in (0.9, float("nan")):
         wrong = {"accuracy": value, "cross-entropy": value}
         monkeypatch.setattr(Waves, "score", lambda *given, wrong=wrong: wrong)
-        done = CliRunner().invoke(main, arguments)
-        assert done.exit_code == 1 and "must repeat" in done.output
+        result = CliRunner().invoke(main, arguments)
+        assert result.exit_code == 1 and "must repeat" in result.output
     monkeypatch.setattr(Waves, "score", lambda *given: {"accuracy": 1.0})
-    done = CliRunner().invoke(main, arguments)
-    assert done.exit_code == 1 and "none of cross-entropy" in done.output
+    result = CliRunner().invoke(main, arguments)
+    assert result.exit_code == 1 and "none of cross-entropy" in result.output

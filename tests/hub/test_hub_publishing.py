@@ -57,12 +57,16 @@ def test_other_predictions_after_the_download_are_an_error(hub, preset, quick, m
 @pytest.mark.parametrize("lfs", [(), (".h5",)], ids=["regular", "lfs"])
 def test_published_and_loaded(hub, preset, saved, lfs):
     hub.lfs = lfs
-    done = publish(preset, REPO)
+    publication = publish(preset, REPO)
     repository = hub.repositories[REPO]
     document = presets.read(preset)
     assert commits(hub) == 2  # the empty repository's, and one for everything
-    assert set(done.uploaded) == {*document["files"], "preset.json", "README.md"}
-    assert done.commit == repository.find("main") and done.card == "generated" and not done.deleted
+    assert set(publication.uploaded) == {*document["files"], "preset.json", "README.md"}
+    assert (
+        publication.commit == repository.find("main")
+        and publication.card == "generated"
+        and not publication.deleted
+    )
     assert repository.files()["model.weights.h5"] == (preset / "model.weights.h5").read_bytes()
     assert any("/storage/" in path for path in posts(hub)) == bool(lfs)
     model = SSMClassifier.from_preset(HANDLE)
@@ -84,9 +88,9 @@ def test_only_what_changed_goes_up(quick, hub, preset, monkeypatch):
     publish(preset, REPO)
     weights = hub.repositories[REPO].files()["model.weights.h5"]
     make_model().backbone.save_to_preset(preset, info={"name": "small"})
-    done = publish(preset, REPO)
-    assert done.deleted == ("preprocessor.json", "task.json", "task.weights.h5")
-    assert "preset.json" in done.uploaded and commits(hub) == 3
+    publication = publish(preset, REPO)
+    assert publication.deleted == ("preprocessor.json", "task.json", "task.weights.h5")
+    assert "preset.json" in publication.uploaded and commits(hub) == 3
     files = hub.repositories[REPO].files()
     assert ".gitattributes" in files and len(files["model.weights.h5"]) == len(weights)
     assert SSMBackbone.from_preset(HANDLE).count_params()
@@ -116,9 +120,12 @@ def test_branches_and_tags(quick, hub, preset):
     repository = hub.repositories[REPO]
     repository.tags["v1"] = main
     (preset / "README.md").write_text("---\nlicense: mit\n---\nmine\n")
-    done = publish(preset, REPO, revision="next")
-    assert repository.branches == {"main": main, "next": done.commit} and done.commit != main
-    assert presets.resolve(HANDLE, "next").name == done.commit
+    publication = publish(preset, REPO, revision="next")
+    assert (
+        repository.branches == {"main": main, "next": publication.commit}
+        and publication.commit != main
+    )
+    assert presets.resolve(HANDLE, "next").name == publication.commit
     for revision in ("v1", main):
         with pytest.raises(ValueError, match="`revision` must be a branch"):
             publish(preset, REPO, revision=revision)
@@ -335,8 +342,8 @@ def test_command(hub, preset):
     assert result.exit_code == 0, result.output
     assert hub.repositories[REPO].private and "next" in hub.repositories[REPO].branches
     assert "downloaded again and compared" in result.output and "+ README.md" in result.output
-    again = invoke(preset, REPO, "--revision", "next")
-    assert again.exit_code == 0 and "holds this preset already" in again.output
+    repeated = invoke(preset, REPO, "--revision", "next")
+    assert repeated.exit_code == 0 and "holds this preset already" in repeated.output
     shown = invoke(preset, REPO, "--show-card")
     assert shown.output == hub_package.card(preset, REPO)
 

@@ -25,9 +25,9 @@ def test_all_arguments_are_seen_and_taken(cls, base, without):
     assert layer.name == "named" and layer.get_config() == cls(name="named").get_config()
     assert set(layer.get_config()) >= set(shown) - {"kwargs"}
     other = cls(16, discretization="bilinear", seed=3, bidirectional=True)
-    again = cls.from_config(other.get_config())
-    assert again.get_config() == other.get_config()
-    assert (again.discretization, again.seed, again.bidirectional) == ("bilinear", 3, True)
+    reloaded = cls.from_config(other.get_config())
+    assert reloaded.get_config() == other.get_config()
+    assert (reloaded.discretization, reloaded.seed, reloaded.bidirectional) == ("bilinear", 3, True)
 
 
 def test_what_there_is_not_is_refused():

@@ -28,8 +28,8 @@ def test_entries_drop_in_training_alone():
         kept = np.abs(dropped) > 0.5 * np.abs(K)
         assert 0.3 < kept.mean() < 0.7
         np.testing.assert_allclose(dropped, np.where(kept, 2.0 * K, 0.0), atol=1e-7)
-    again = to_numpy(layer(impulse, training=True))[0]
-    assert (again != dropped).any()  # other entries each time
+    repeated = to_numpy(layer(impulse, training=True))[0]
+    assert (repeated != dropped).any()  # other entries each time
     np.testing.assert_allclose(to_numpy(layer(impulse))[0], K, atol=1e-7)
     copy = layer.from_config(layer.get_config())
     whole = keras.Sequential([keras.Input((30, 4)), SSMBlock(copy)])

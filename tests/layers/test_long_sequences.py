@@ -66,9 +66,9 @@ def float64_kernel_of_s4(layer, length):
     C, dt = both(w["C_real"] + 1j * w["C_imag"])[0], np.exp(w["log_dt"])[..., None]
     eye = np.eye(A.shape[-1])
     M = A[..., None] * eye - np.einsum("rhi,rhj->hij", P, P.conj())
-    left = eye - 0.5 * dt * M
-    dA = np.linalg.solve(left, eye + 0.5 * dt * M)
-    columns, rows = [np.linalg.solve(left, dt * B[..., None])], [C[:, None]]
+    factor = eye - 0.5 * dt * M
+    dA = np.linalg.solve(factor, eye + 0.5 * dt * M)
+    columns, rows = [np.linalg.solve(factor, dt * B[..., None])], [C[:, None]]
     coarse = np.linalg.matrix_power(dA, 128)
     for _ in range(127):
         columns.append(dA @ columns[-1])
@@ -166,9 +166,9 @@ def test_resident_memory_of_a_training_step_of_s5():
         command = [sys.executable, "-c", STEPS, str(batch), str(LENGTH)]
         # Freed memory goes back at once, instead of staying with the allocator.
         environment = {**os.environ, "MALLOC_MMAP_THRESHOLD_": "65536"}
-        done = subprocess.run(command, env=environment, capture_output=True, text=True)
-        assert done.returncode == 0, done.stderr[-2000:]
-        peaks.append(int(done.stdout.split()[-1]))
+        process = subprocess.run(command, env=environment, capture_output=True, text=True)
+        assert process.returncode == 0, process.stderr[-2000:]
+        peaks.append(int(process.stdout.split()[-1]))
     assert peaks[1] - peaks[0] <= 8 * (4 * LENGTH * 128 * 4)
 
 

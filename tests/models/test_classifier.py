@@ -55,8 +55,8 @@ def test_lists_of_different_lengths_equal_single_rows(series, pooling):
     model = make_model(pooling)
     rows = [x[:n] for x, n in zip(series[0], LENGTHS, strict=True)]
     together = predict(model, rows)
-    alone = np.concatenate([predict(model, row[None]) for row in rows])
-    assert relative_error(together, alone) < 1e-5
+    single = np.concatenate([predict(model, row[None]) for row in rows])
+    assert relative_error(together, single) < 1e-5
     padded = np.where(np.arange(12)[None, :, None] < LENGTHS[:, None, None], series[0], 9.0)
     mask = np.arange(12)[None] < LENGTHS[:, None]
     masked = predict(model, {"inputs": padded, "padding_mask": mask})
@@ -411,9 +411,9 @@ def test_blocks_start_apart():
     """Block i has the seed of the mixer plus i."""
     blocks = make_model(mixer=S4D(state_dim=4, seed=5)).backbone.blocks
     for i, block in enumerate(blocks):
-        alone = S4D(state_dim=4, seed=5 + i)
-        alone.build((None, None, 8))
-        assert (to_numpy(block.mixer.C_real) == to_numpy(alone.C_real)).all()
+        single = S4D(state_dim=4, seed=5 + i)
+        single.build((None, None, 8))
+        assert (to_numpy(block.mixer.C_real) == to_numpy(single.C_real)).all()
     first, second = (to_numpy(block.mixer.C_real) for block in blocks)
     assert (first != second).all()
 

@@ -101,14 +101,14 @@ def test_values_are_looked_at_only_where_there_are_any():
     with FakeTensorMode():
         assert not backend.covers_nothing(torch.ones(3, 4, dtype=torch.bool))
     assert not backend.covers_nothing(torch.ones(3, 4, dtype=torch.bool, device="meta"))
-    asked = []
+    requested = []
 
     def look(row):
-        asked.append(backend.covers_nothing(row))
+        requested.append(backend.covers_nothing(row))
         return row
 
     torch.func.vmap(look)(torch.ones(3, 4, dtype=torch.bool))
-    assert asked == [False]
+    assert requested == [False]
 
 
 @pytest.mark.once("torch")

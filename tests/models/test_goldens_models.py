@@ -102,8 +102,8 @@ def attune(mixer, length):
     def bank(_=None):
         found = plain()
         E, dB, C = found.matrices()
-        left = -ops.transpose(found.power(length), (0, 2, 1))
-        solved = ops.solve(left, ops.transpose(C, (1, 2, 0)))
+        factor = -ops.transpose(found.power(length), (0, 2, 1))
+        solved = ops.solve(factor, ops.transpose(C, (1, 2, 0)))
         return DenseBank(E, dB, ops.transpose(solved, (2, 0, 1)))
 
     mixer.bank = bank

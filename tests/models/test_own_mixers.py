@@ -216,8 +216,8 @@ def test_it_says_which_weights_train_slowly():
     optimizer = ssm_optimizer(1e-2, 1e-3, 0.05)
     model.compile(optimizer)
     optimizer.build(model.trainable_variables)
-    again = keras.optimizers.deserialize(keras.optimizers.serialize(optimizer))
-    for one in (optimizer, again):
+    restored = keras.optimizers.deserialize(keras.optimizers.serialize(optimizer))
+    for one in (optimizer, restored):
         groups = {v.name: one._optimizer_map(v) for v in model.trainable_variables}
         rates = {k: round(float(to_numpy(g.learning_rate)), 6) for k, g in groups.items()}
         assert {k for k, rate in rates.items() if rate == 1e-3} == {"decay"}

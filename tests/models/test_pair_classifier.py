@@ -55,8 +55,8 @@ def test_text_of_different_lengths_trains(tmp_path):
 
     model = make_model()
     together = model.predict(WORDS, verbose=0)
-    alone = np.concatenate([model.predict([pair], verbose=0) for pair in WORDS])
-    assert relative_error(together, alone) < 1e-5
+    single = np.concatenate([model.predict([pair], verbose=0) for pair in WORDS])
+    assert relative_error(together, single) < 1e-5
     dataset = tf.data.Dataset.from_tensor_slices((WORDS, LABELS)).batch(2)
     assert relative_error(model.predict(dataset, verbose=0), together) < 1e-5
     history = model.fit(WORDS, LABELS, epochs=2, verbose=0)

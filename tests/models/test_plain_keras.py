@@ -188,5 +188,5 @@ def test_numbers_are_learned_as_by_a_plain_model(rng, tmp_path):
     expected = plain.predict(x, verbose=0)
     assert relative_error(task.predict(x, verbose=0), expected) < 1e-5
     task.save(tmp_path / "numbers.keras")
-    again = keras.saving.load_model(tmp_path / "numbers.keras")
-    assert relative_error(again.predict(x, verbose=0), expected) < 1e-5
+    reloaded = keras.saving.load_model(tmp_path / "numbers.keras")
+    assert relative_error(reloaded.predict(x, verbose=0), expected) < 1e-5

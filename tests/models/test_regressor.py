@@ -235,9 +235,9 @@ def test_low_rank_updates_and_integers(trained, tmp_path):
     tuned.adapt_targets(y)
     tuned.fit(x, y, verbose=0)
     tuned.save_lora_weights(tmp_path / "tuned.lora.h5")
-    again = SSMRegressor.from_preset(tmp_path / "preset")
-    again.load_lora_weights(tmp_path / "tuned.lora.h5")
-    assert relative_error(again.predict(x, verbose=0), tuned.predict(x, verbose=0)) < 1e-5
+    reloaded = SSMRegressor.from_preset(tmp_path / "preset")
+    reloaded.load_lora_weights(tmp_path / "tuned.lora.h5")
+    assert relative_error(reloaded.predict(x, verbose=0), tuned.predict(x, verbose=0)) < 1e-5
     model = SSMRegressor.from_preset(tmp_path / "preset")
     expected = model.predict(x, verbose=0)
     model.quantize("int8")

@@ -166,8 +166,8 @@ def test_rows_are_brought_to_one_size(rng, normalize):
     for x, row in zip(padded, rows, strict=True):
         x[: len(row)] = row
     mask = found["padding_mask"]
-    again = preprocessor({"inputs": padded, "padding_mask": mask})["inputs"]
-    np.testing.assert_array_equal(again[mask], found["inputs"][mask])
+    repeated = preprocessor({"inputs": padded, "padding_mask": mask})["inputs"]
+    np.testing.assert_array_equal(repeated[mask], found["inputs"][mask])
     reason = preprocessor.unstreamable_because()
     assert "normalize" in reason and SequencePreprocessor().unstreamable_because() is None
 
@@ -257,10 +257,12 @@ def test_what_is_wrong_is_said(files, tmp_path, rng):
 def test_settings_are_saved_and_old_configurations_stay(files, tmp_path):
     model = make_model(sampling_rate=8000, normalize="peak", mono=True, resample=False)
     model.save_to_preset(tmp_path / "preset")
-    again = SSMClassifier.from_preset(tmp_path / "preset")
-    assert again.preprocessor.get_config() == model.preprocessor.get_config()
+    reloaded = SSMClassifier.from_preset(tmp_path / "preset")
+    assert reloaded.preprocessor.get_config() == model.preprocessor.get_config()
     paths = [files["int16"], files["stereo"]]
-    np.testing.assert_array_equal(again.predict(paths, verbose=0), model.predict(paths, verbose=0))
+    np.testing.assert_array_equal(
+        reloaded.predict(paths, verbose=0), model.predict(paths, verbose=0)
+    )
     assert not {"sampling_rate", "resample", "normalize", "mono"} & {
         *SequencePreprocessor().get_config()
     }

@@ -85,13 +85,13 @@ def test_states_go_through_functional_models(series, tmp_path):
     y, states = backbone(second, initial_state=start, return_state=True)
     model = keras.Model([first, second], [y, *states])
     model.save(tmp_path / "outer.keras")
-    again = keras.models.load_model(tmp_path / "outer.keras")
+    reloaded = keras.models.load_model(tmp_path / "outer.keras")
     expected, final = backbone(x, return_state=True)
-    for outer in (model, again):
+    for outer in (model, reloaded):
         outputs = outer.predict([x[:, :4], x[:, 4:]], verbose=0)
         assert relative_error(outputs[0], to_numpy(expected)[:, 4:]) < 1e-5
         assert relative_error(outputs[1], final[0]) < 1e-5
-    assert len(again.weights) == len(backbone.weights)
+    assert len(reloaded.weights) == len(backbone.weights)
 
 
 def test_a_series_and_its_subsampled_form_agree(rng):

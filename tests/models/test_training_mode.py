@@ -161,9 +161,9 @@ def test_every_way_to_train_is_in_training_mode(kind):
     outputs = [model.predict(x, verbose=0) for _ in range(2)]
     assert (outputs[0] == outputs[1]).all()
     assert relative_error(model.predict_on_batch(x), outputs[0]) < 1e-6
-    again = values(model)
+    repeated = values(model)
     for part in before:
-        assert len(unmoved(after, again, part)) == len(again[part])
+        assert len(unmoved(after, repeated, part)) == len(repeated[part])
 
 
 def test_dropout_drops_and_statistics_move_to_those_of_the_data():

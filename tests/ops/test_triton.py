@@ -144,16 +144,16 @@ def test_bank(case, rng, counted):
     """Outputs, last states and all gradients."""
     sizes, options = case
     arrays = make_bank(rng, *sizes, **options)
-    asked = {k: options[k] for k in ("bidirectional", "return_state") if k in options}
+    requested = {k: options[k] for k in ("bidirectional", "return_state") if k in options}
     if "lengths" in options:
-        asked["lengths"] = ops.convert_to_tensor(options["lengths"], "int32")
+        requested["lengths"] = ops.convert_to_tensor(options["lengths"], "int32")
         rest = np.arange(sizes[1])[None] >= np.array(options["lengths"])[:, None]
         arrays["u"][rest] = 0.0
     tensors = {k: None if x is None else ops.convert_to_tensor(x) for k, x in arrays.items()}
     tensors = {k: None if x is None else x.requires_grad_() for k, x in tensors.items()}
     results = []
     for function in (by_kernels, by_definition):
-        outputs = [x for x in function(tensors, **asked) if x is not None]
+        outputs = [x for x in function(tensors, **requested) if x is not None]
         weights = [torch.cos(torch.arange(x.numel(), device=x.device) * 1.3) for x in outputs]
         loss = sum((x.flatten() * w).sum() for x, w in zip(outputs, weights, strict=True))
         leaves = [x for x in tensors.values() if x is not None]
@@ -361,5 +361,5 @@ def test_compiles_for_a_gpu():
     """The interpreter takes more than the compiler of a GPU does; none is needed to compile."""
     environment = {k: v for k, v in os.environ.items() if k != "TRITON_INTERPRET"}
     command = [sys.executable, "-c", COMPILE_FOR_A_GPU]
-    done = subprocess.run(command, capture_output=True, text=True, env=environment)
-    assert done.returncode == 0, done.stderr[-2000:]
+    process = subprocess.run(command, capture_output=True, text=True, env=environment)
+    assert process.returncode == 0, process.stderr[-2000:]

@@ -129,8 +129,8 @@ def test_kernels_are_those_of_the_layer(name, bidirectional):
         close = {"rtol": 0, "atol": 1e-5 * np.abs(y).max()}
         np.testing.assert_allclose(own.get_ydata(), expected[output], **close)
         if name.startswith(("s5", "lru")):
-            drawn = [line.get_ydata() for line in others]
-            np.testing.assert_allclose(drawn, np.delete(expected, output, axis=0), **close)
+            curves = [line.get_ydata() for line in others]
+            np.testing.assert_allclose(curves, np.delete(expected, output, axis=0), **close)
         else:
             assert not others
 
@@ -140,8 +140,8 @@ def test_kernels_without_a_system():
     layer.build((None, None, FEATURES))
     figure = plotting.plot_kernels(layer, length=10, features=FEATURES)
     expected = ops.convert_to_numpy(layer.kernel(10))
-    drawn = [axis.lines[-1].get_ydata() for axis in figure.axes]
-    np.testing.assert_allclose(drawn, expected, atol=1e-7)
+    curves = [axis.lines[-1].get_ydata() for axis in figure.axes]
+    np.testing.assert_allclose(curves, expected, atol=1e-7)
     with pytest.raises(ValueError, match=r"must have modes.*Received: .*LongConv"):
         plotting.plot_timescales(layer)
     with pytest.raises(ValueError, match=r"which have eigenvalues.*Received: .*LongConv"):

@@ -95,14 +95,16 @@ def test_files_go_to_every_backend_and_back(other, tmp_path, saved, script):
     if publishes:
         server = HubServer(lfs=(".h5",))
         settings.update(environment(server, tmp_path / "cache"))
-    said = script(*["publish"] * publishes, **settings)
+    output = script(*["publish"] * publishes, **settings)
     outputs = np.load(tmp_path / "outputs.npy")
     for found in outputs[:2]:
         assert relative_error(found, here.predict(X, verbose=0)) < 2e-5
     if publishes:
         server.stop()
         assert relative_error(outputs[2], saved[1]) < 2e-5
-        assert "downloaded again and compared" in said and re.search(r"commit [0-9a-f]{40}", said)
+        assert "downloaded again and compared" in output and re.search(
+            r"commit [0-9a-f]{40}", output
+        )
         assert INFO["name"] in server.repositories["me/small"].files()["README.md"].decode()
 
     # The stream continued in that process, and continues here.

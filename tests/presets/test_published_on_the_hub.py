@@ -35,8 +35,8 @@ def files_of(directory):
 
 def downloaded(server):
     """Names of the files asked for, but for that which says whether it is a preset of ours."""
-    asked = {path.split("/", 5)[-1] for _, path in server.requests if "/resolve/" in path}
-    return asked - {"preset.json"}
+    requested = {path.split("/", 5)[-1] for _, path in server.requests if "/resolve/" in path}
+    return requested - {"preset.json"}
 
 
 @pytest.fixture

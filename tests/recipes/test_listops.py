@@ -73,9 +73,9 @@ def test_expressions_are_made_once_and_kept(tmp_path):
     first = recipe.arrange(recipe.read(tmp_path), settings)
     (path,) = (tmp_path / "listops").iterdir()
     changed = path.stat().st_mtime_ns
-    again = recipe.arrange(recipe.read(tmp_path), settings)
+    repeated = recipe.arrange(recipe.read(tmp_path), settings)
     assert path.stat().st_mtime_ns == changed
-    for part, other in zip(first, again, strict=True):
+    for part, other in zip(first, repeated, strict=True):
         assert part.size == other.size and (part.y == other.y).all()
         assert all((a == b).all() for a, b in zip(part.x, other.x, strict=True))
     assert [part.size for part in first] == [6, 2, 2]

@@ -47,10 +47,12 @@ def test_windows_say_at_which_step_a_beat_has_been_and_of_which_class(data):
     beats = Beats(np.array([100, 479]), np.array([1, 3]))
     labels = step_labels(beats, 600, stride=12, delay=22)
     assert np.flatnonzero(labels).tolist() == [122 // 12, 501 // 12] and labels[41] == 3
-    again = beats_of(10.0 * np.eye(5)[labels], 12, on=0.5, quiet=2, delay=22)
-    assert abs(again.places - beats.places).max() <= 6 and (again.labels == beats.labels).all()
-    assert ((again.decided + 1) % 12 == 0).all()
-    assert (again.decided - beats.places <= 22 + 2 * 12).all()
+    repeated = beats_of(10.0 * np.eye(5)[labels], 12, on=0.5, quiet=2, delay=22)
+    assert (
+        abs(repeated.places - beats.places).max() <= 6 and (repeated.labels == beats.labels).all()
+    )
+    assert ((repeated.decided + 1) % 12 == 0).all()
+    assert (repeated.decided - beats.places <= 22 + 2 * 12).all()
 
 
 def test_a_beat_is_matched_once_and_by_the_nearer():

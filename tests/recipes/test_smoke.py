@@ -131,8 +131,8 @@ def test_splits_of_signals(folder):
     data = recipe.read(folder("spoken_digits"))
     official = recipe.arrange(data, recipe.settings_of("s4d"))
     assert [part.size for part in official] == [40, 100, 100]
-    alone = recipe.arrange(data, recipe.settings_of("s4d", {"held_out": "george"}))
-    assert [part.size for part in alone] == [70, 50, 120]
+    single = recipe.arrange(data, recipe.settings_of("s4d", {"held_out": "george"}))
+    assert [part.size for part in single] == [70, 50, 120]
     recipe = recipes.get("mitbih")
     data = recipe.read(folder("mitbih"))
     counts = {}

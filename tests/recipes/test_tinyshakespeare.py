@@ -42,9 +42,9 @@ def test_counts_are_scored_like_what_is_trained():
     scores = RECIPE.score(model, ids, settings)
     bits = -np.log2(model.probabilities(ids))
     assert scores["bits per byte with the state carried"] == pytest.approx(bits.mean())
-    alone = [-np.log2(model.probabilities(ids[i : i + 9])).mean() for i in range(0, 40, 8)]
-    assert scores["bits per byte in windows"] == pytest.approx(np.mean(alone))
-    assert bits.mean() < np.mean(alone) < 8.0
+    single = [-np.log2(model.probabilities(ids[i : i + 9])).mean() for i in range(0, 40, 8)]
+    assert scores["bits per byte in windows"] == pytest.approx(np.mean(single))
+    assert bits.mean() < np.mean(single) < 8.0
 
 
 def test_a_preset_has_the_scores_of_its_run(tmp_path):
@@ -52,5 +52,5 @@ def test_a_preset_has_the_scores_of_its_run(tmp_path):
     model = RECIPE.make_model("mamba2", 0, settings)
     ids = np.random.default_rng(0).integers(256, size=41).astype("int32")
     model.save_to_preset(tmp_path / "preset")
-    again = SSMCausalLM.from_preset(tmp_path / "preset")
-    assert RECIPE.score(again, ids, settings) == RECIPE.score(model, ids, settings)
+    reloaded = SSMCausalLM.from_preset(tmp_path / "preset")
+    assert RECIPE.score(reloaded, ids, settings) == RECIPE.score(model, ids, settings)

@@ -99,9 +99,9 @@ def test_copies_and_seeds(waves):
     rows, labels, hertz = waves
     first = make(dropout=0.3, epochs=2).fit(rows, labels)
     before = random.getstate()[1][:5], np.random.get_state()[1][:5].tolist()
-    again = clone(first)
-    assert not hasattr(again, "model_")
-    np.testing.assert_array_equal(again.fit(rows, labels).outputs(rows), first.outputs(rows))
+    reloaded = clone(first)
+    assert not hasattr(reloaded, "model_")
+    np.testing.assert_array_equal(reloaded.fit(rows, labels).outputs(rows), first.outputs(rows))
     assert (random.getstate()[1][:5], np.random.get_state()[1][:5].tolist()) == before
     other = make(dropout=0.3, epochs=2, random_state=1).fit(rows, labels)
     assert np.abs(other.outputs(rows) - first.outputs(rows)).max() > 1e-3

@@ -45,8 +45,8 @@ def test_the_commit_is_that_of_the_package_alone(tmp_path):
 
     def run(*words):
         identity = ["-c", "user.name=a", "-c", "user.email=a@b.c"]
-        done = subprocess.run([git, "-C", tmp_path, *identity, *words], capture_output=True)
-        return done.stdout.decode().strip()
+        process = subprocess.run([git, "-C", tmp_path, *identity, *words], capture_output=True)
+        return process.stdout.decode().strip()
 
     run("init")
     (tmp_path / "file").write_text("one")

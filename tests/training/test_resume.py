@@ -61,13 +61,13 @@ def test_averages_of_weights_go_on_bit_for_bit(tmp_path, peace, monkeypatch):
 
 def test_a_killed_process_leaves_what_the_next_goes_on_from(tmp_path, peace):
     out = tmp_path / "run"
-    done = subprocess.run(
+    process = subprocess.run(
         [sys.executable, "-m", "tests.killed_training", "best", out],
         cwd=ROOT,
         capture_output=True,
         text=True,
     )
-    assert done.returncode == -9, done.stderr
+    assert process.returncode == -9, process.stderr
     assert list(out.rglob(".*.saving.*")) and not (out / "results.json").exists()
     TOOL["train"]("best", out, EPOCHS)
     assert TOOL["differences"](peace("best"), out) == []

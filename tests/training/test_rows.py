@@ -65,8 +65,8 @@ def test_predictions_are_those_of_each_row_alone():
     model = SSMClassifier(backbone, num_classes=3)
     found = predict(model, RAGGED.x, batch_size=8, lengths=3)
     for row, logits in zip(RAGGED.x[:5], found, strict=False):
-        alone = to_numpy(model(row[None].astype("float32")))[0]
-        np.testing.assert_allclose(logits, alone, rtol=1e-4, atol=1e-5)
+        single = to_numpy(model(row[None].astype("float32")))[0]
+        np.testing.assert_allclose(logits, single, rtol=1e-4, atol=1e-5)
     assert found.shape == (37, 3)
 
 

@@ -53,8 +53,10 @@ def test_an_interrupted_run_goes_on_as_if_nothing_had_happened(tmp_path, data, m
         np.testing.assert_array_equal(one, other)
     with open(tmp_path / "parts" / "log.csv", newline="") as file:
         assert [row["epoch"] for row in csv.DictReader(file)] == ["0", "1", "2"]
-    again = run.train(Toy(), "s4d", data, tmp_path / "parts", seed=1)  # nothing is left to do
-    assert again["scores"] == whole["scores"] and again["wall_seconds"] == parts["wall_seconds"]
+    repeated = run.train(Toy(), "s4d", data, tmp_path / "parts", seed=1)  # nothing is left to do
+    assert (
+        repeated["scores"] == whole["scores"] and repeated["wall_seconds"] == parts["wall_seconds"]
+    )
     with pytest.raises(ValueError, match="this run alone"):
         run.train(Toy(), "s4d", data, tmp_path / "parts", seed=2)
 
@@ -87,8 +89,8 @@ def test_the_commands_train_and_evaluate(tmp_path, data, known):
     out, table = tmp_path / "out", tmp_path / "results.csv"
     train = ["train", "toy", "epochs=1", "--data", data, "--out", out, "--results", table]
     for _ in range(2):
-        done = CliRunner().invoke(main, list(map(str, train)), catch_exceptions=False)
-        assert done.exit_code == 0, done.output
+        result = CliRunner().invoke(main, list(map(str, train)), catch_exceptions=False)
+        assert result.exit_code == 0, result.output
     with open(table, newline="") as file:
         found = list(csv.DictReader(file))
     assert [(row["preset"], row["part"], row["seed"]) for row in found] == [
@@ -102,10 +104,10 @@ def test_the_commands_train_and_evaluate(tmp_path, data, known):
     document = json.loads((preset / "preset.json").read_text())
     document["scores"][0]["value"] *= 1.01
     (preset / "preset.json").write_text(json.dumps(document))
-    done = CliRunner().invoke(main, evaluate)
-    assert done.exit_code == 1 and "must repeat" in done.output
-    done = CliRunner().invoke(main, ["evaluate", "s4d_digits", "--data", str(data)])
-    assert done.exit_code == 1 and "names no recipe" in done.output
+    result = CliRunner().invoke(main, evaluate)
+    assert result.exit_code == 1 and "must repeat" in result.output
+    result = CliRunner().invoke(main, ["evaluate", "s4d_digits", "--data", str(data)])
+    assert result.exit_code == 1 and "names no recipe" in result.output
 
 
 def test_seeds_have_a_mean_and_a_spread(tmp_path, data, known):
@@ -121,8 +123,8 @@ def test_seeds_have_a_mean_and_a_spread(tmp_path, data, known):
         "epochs=1",
     ]
     # The numbers that follow are seeds, not the recipe or its settings.
-    done = CliRunner().invoke(main, [*map(str, words), "--seeds", "0", "1", "4"])
-    assert done.exit_code == 0, done.output
+    result = CliRunner().invoke(main, [*map(str, words), "--seeds", "0", "1", "4"])
+    assert result.exit_code == 0, result.output
     with open(tmp_path / "runs" / "results.csv", newline="") as file:
         rows = [row for row in csv.DictReader(file) if row["part"] == "test"]
     *single, all_of_them = rows
@@ -131,7 +133,7 @@ def test_seeds_have_a_mean_and_a_spread(tmp_path, data, known):
     assert float(all_of_them["value"]) == pytest.approx(np.mean(values), abs=1e-5)
     assert float(all_of_them["spread"]) == pytest.approx(np.std(values, ddof=1), abs=1e-5)
     assert all_of_them["command"] == "keras-ssm train toy --system plain --seeds 0 1 4 epochs=1"
-    assert all_of_them["spread"] in done.output or "spread" in done.output
+    assert all_of_them["spread"] in result.output or "spread" in result.output
     assert (tmp_path / "runs" / "toy-plain-4" / "results.json").is_file()
     for seeds in (["--seeds", "1", "1"], ["--seeds", "a"], ["--seeds", "1", "2", "--seed", "1"]):
         assert CliRunner().invoke(main, [*map(str, words), *seeds]).exit_code == 2
@@ -168,8 +170,8 @@ def test_settings_are_chosen_without_the_test_part(tmp_path, data):
 
 def test_a_run_goes_on_with_its_own_backend_alone(tmp_path, data):
     run.train(Toy(), "plain", data, tmp_path / "run", overrides={"epochs": 1})
-    asked = json.loads((tmp_path / "run" / "run.json").read_text())
-    (tmp_path / "run" / "run.json").write_text(json.dumps({**asked, "backend": "other"}))
+    requested = json.loads((tmp_path / "run" / "run.json").read_text())
+    (tmp_path / "run" / "run.json").write_text(json.dumps({**requested, "backend": "other"}))
     with pytest.raises(ValueError, match="differs in backend"):
         run.train(Toy(), "plain", data, tmp_path / "run", overrides={"epochs": 1})
 

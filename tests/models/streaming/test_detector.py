@@ -75,15 +75,15 @@ def test_rows_without_a_step_and_rows_that_begin_anew():
 def test_rows_of_unequal_length_have_the_events_of_each_row_alone(pooling):
     model = make_model(pooling=pooling)
     x = np.random.default_rng(1).standard_normal((2, LENGTH, 2)).astype("float32")
-    alone = [model.stream()(row)[0, :, :1] for row in x]
-    on = float(np.median(alone[1]))
+    single = [model.stream()(row)[0, :, :1] for row in x]
+    on = float(np.median(single[1]))
     together, detector, found = model.stream(2), Detector(on), []
     for a, b in ((9, 2), (0, 7), (LENGTH - 9, LENGTH - 9)):  # steps of each row that come
         starts = together.steps
         chunk = [row[start : start + n] for row, start, n in zip(x, starts, (a, b), strict=True)]
         found += detector(together(chunk)[..., :1])
     found += detector.finish()
-    for row, scores in enumerate(alone):
+    for row, scores in enumerate(single):
         own = Detector(on)
         expected = [event[2:5] for event in own(scores[None]) + own.finish()]
         assert expected and [event[2:5] for event in found if event.row == row] == expected

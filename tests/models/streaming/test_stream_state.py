@@ -49,17 +49,17 @@ def test_a_state_in_a_file(tmp_path):
     np.savez(tmp_path / "own.npz", **stream.state)
     stream.save(tmp_path / "state.npz")
     expected = stream(X[:, 9:])
-    again = model.stream(2)
-    again.load(tmp_path / "state.npz")
-    np.testing.assert_array_equal(again(X[:, 9:]), expected)
+    restored = model.stream(2)
+    restored.load(tmp_path / "state.npz")
+    np.testing.assert_array_equal(restored(X[:, 9:]), expected)
     with np.load(tmp_path / "own.npz") as file:
-        again.state = file
-    np.testing.assert_array_equal(again(X[:, 9:]), expected)
-    assert again.steps.tolist() == [LENGTH, LENGTH]
+        restored.state = file
+    np.testing.assert_array_equal(restored(X[:, 9:]), expected)
+    assert restored.steps.tolist() == [LENGTH, LENGTH]
     for content in unreadable_arrays(tmp_path):
         (tmp_path / "bad.npz").write_bytes(content)
         with pytest.raises(ValueError, match="file that `SequenceStream"):
-            again.load(tmp_path / "bad.npz")
+            restored.load(tmp_path / "bad.npz")
 
 
 def test_states_of_others_are_refused():
