@@ -280,10 +280,6 @@ def _publish(source, destination, show_card, settings):
         console.print(line, highlight=False, markup=False)
 
 
-def _resolve(name, revision=None):
-    return _explained(lambda: presets.resolve(name, revision))
-
-
 def _explained(action):
     try:
         return action()

@@ -6,8 +6,7 @@ With K the kernel, and x the state before a chunk with inputs U,
     x' = dA^T x + E_in U                    E_in[j]  = dA^(T - 1 - j) dB
 
 These are the four steps of section 6 of [Mamba-2](https://arxiv.org/abs/2405.21060), for systems
-that do not change with time. The second direction of a bidirectional bank reads the samples
-after the current one.
+that do not change with time. The second direction of a bidirectional bank reads later samples.
 """
 
 from keras import ops

@@ -3,6 +3,7 @@
 import copy
 import inspect
 import pickle
+import types
 
 import keras
 import numpy as np
@@ -196,3 +197,35 @@ if BACKEND == "torch":
             other.load_state_dict(model.state_dict())
             assert other.to("cpu") is other
             assert relative_error(other(x), model(x)) < 1e-6
+
+
+class Graph:
+    """A graph as `pydot` makes one, without the library."""
+
+    def __init__(self, *names, label="", **attributes):
+        self.label, self.parts = label, []
+
+    def set(self, *values, **attributes):
+        pass
+
+    set_node_defaults = set
+
+    def add_node(self, part):
+        self.parts.append(part)
+
+    add_edge = add_subgraph = add_node
+
+    def get_edge(self, *ends):
+        return []
+
+    def labels(self):
+        return self.label + "".join(part.labels() for part in self.parts)
+
+
+def test_the_graph_of_a_model_is_drawn(monkeypatch):
+    library = types.SimpleNamespace(**dict.fromkeys(("Dot", "Node", "Edge", "Cluster"), Graph))
+    monkeypatch.setattr(inspect.getmodule(keras.utils.model_to_dot), "pydot", library)
+    pairs = SSMPairClassifier(make_backbone(), 2)
+    for model in (make_backbone(), make_model(), pairs):
+        graph = keras.utils.model_to_dot(model, show_shapes=True, expand_nested=True)
+        assert "ssm_block" in graph.labels() and "(None, None, 4)" in graph.labels()
