@@ -6,10 +6,9 @@ import numpy as np
 
 from keras_ssm.checks import check_number
 
-# Penalties among which validation chooses, times the sum of squares of an average column.
-ALPHAS = tuple(
-    10.0 ** (exponent / 2) for exponent in range(-16, 5)
-)  # the best penalty of a smooth signal is tiny
+# Penalties among which validation chooses, times the sum of squares of an average column. Smooth
+# signals need tiny ones.
+ALPHAS = tuple(10.0 ** (exponent / 2) for exponent in range(-16, 5))
 
 
 def ridge_weights(windows: np.ndarray, targets: np.ndarray, alpha: float = 1.0) -> np.ndarray:

@@ -26,9 +26,8 @@ class StepMask(keras.layers.Layer):
     """
 
     def __init__(self, **kwargs):
-        super().__init__(
-            autocast=False, **kwargs
-        )  # the default policy may not be that of the model
+        # No casts: the default policy may not be that of the model.
+        super().__init__(autocast=False, **kwargs)
         self.supports_masking = True
 
     def call(self, inputs: list[Tensor]) -> Tensor:

@@ -85,9 +85,8 @@ class SSMEstimator(BaseEstimator):
             settings = {"state_dim": self.state_dim, "seed": seed % 2**16}
             if self.bidirectional:
                 settings["bidirectional"] = True
-            if self.dt_range != "auto" or not mixer.startswith(
-                "mamba"
-            ):  # the inputs set Mamba's dt
+            # The inputs set the dt of Mamba.
+            if self.dt_range != "auto" or not mixer.startswith("mamba"):
                 settings["dt_min"], settings["dt_max"] = self._dt_range(rows)
             mixer = make_mixer(mixer, **settings)
         backbone = SSMBackbone(

@@ -32,9 +32,8 @@ def test_ridge_is_the_solution_of_the_normal_equations(rng):
         found = ridge_weights(x, y, alpha)
         assert found.dtype == np.float64
         np.testing.assert_allclose(found, expected, rtol=1e-9, atol=1e-12)
-    least = np.linalg.lstsq(x[:4].astype("float64"), y[:4], rcond=None)[
-        0
-    ]  # fewer rows than columns
+    # Fewer rows than columns.
+    least = np.linalg.lstsq(x[:4].astype("float64"), y[:4], rcond=None)[0]
     np.testing.assert_allclose(ridge_weights(x[:4], y[:4], 0.0), least, atol=1e-6)
 
 

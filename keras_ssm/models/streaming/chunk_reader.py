@@ -102,9 +102,8 @@ class ChunkReader:
         preprocessor = self.task.preprocessor
         plain = isinstance(preprocessor, SequencePreprocessor)
         known = preprocessor is None or self._reads_ids() or (plain and not preprocessor.mono)
-        features = (
-            self.task.backbone.input_dim if known else None
-        )  # else the preprocessor makes the features
+        # Else the preprocessor makes the features.
+        features = self.task.backbone.input_dim if known else None
         return ChunkShapes(self.batch_size, features, self.tokens, self.tokens and plain)
 
     def _argument(self, value):

@@ -50,9 +50,8 @@ class StreamPrograms:
         """The programs of a model, those that there are if they still fit its weights."""
         programs = vars(task).get("_stream_programs")
         if programs is None or not programs.fit():
-            programs = vars(task)["_stream_programs"] = cls(
-                task
-            )  # hidden from the tracking of Keras
+            # In `vars`, which hides it from the tracking of Keras.
+            programs = vars(task)["_stream_programs"] = cls(task)
         return programs
 
     def fit(self):
