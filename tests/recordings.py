@@ -95,7 +95,8 @@ class Recording:
         self.name, self.config, self.dtype = name, description["config"], dtype
         self.layer = self.make_layer()
         features = self.config.get("d_model") or self.config["H"]
-        self.layer.build((*[None] * (self.layer.input_rank - 1), features))
+        mixer = getattr(self.layer, "mixer", self.layer)  # that of a block
+        self.layer.build((*[None] * (mixer.input_rank - 1), features))
         self.assign(self.weights())
 
     # Methods of one kind of recording

@@ -1,4 +1,4 @@
-"""What is measured: layers of the family, each by every evaluation, and Keras' own."""
+"""The layers to be measured: the family, each by every evaluation, and those of Keras."""
 
 import keras
 import numpy as np

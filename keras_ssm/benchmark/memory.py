@@ -13,7 +13,7 @@ ENVIRONMENT = {"MALLOC_MMAP_THRESHOLD_": "65536"}
 
 
 def available():
-    """Whether the operating system tells what `peak_memory` asks."""
+    """Whether the operating system tells the numbers that `peak_memory` needs."""
     return RESET.exists()
 
 

@@ -52,7 +52,7 @@ def curves(rows):
 
 
 def draw(rows, path):
-    """Draws what `curves` finds.
+    """Draws the curves of `curves`.
 
     Args:
         rows: list of dicts, as `run.run` returns them.

@@ -1,4 +1,4 @@
-"""What a benchmark measured: a CSV file for each run, with its machine and its command."""
+"""Records of the benchmark: a CSV file for each run, with its machine and its command."""
 
 import csv
 import json
@@ -71,7 +71,7 @@ def write(path, run):
 
 
 def read(path):
-    """Reads what `write` wrote.
+    """Reads a file of `write`.
 
     Args:
         path: str or `Path`.
@@ -115,7 +115,7 @@ def read_all(folder):
 
 
 def identity(run):
-    """What tells the machine of a run from others."""
+    """The facts that tell the machine of a run from other machines."""
     return tuple(run.machine[key] for key in MACHINE)
 
 

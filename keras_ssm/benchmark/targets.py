@@ -1,4 +1,4 @@
-"""What the project promises, beside what was measured."""
+"""The promises of the project beside the measurements."""
 
 from typing import NamedTuple
 
@@ -19,7 +19,7 @@ LSTM = (1, 1, 4)
 
 
 class Verdict(NamedTuple):
-    """One promise: what was seen at its worst, on which row, and whether it holds."""
+    """One promise: the worst measurement, its row, and whether the promise holds."""
 
     target: str
     backend: str

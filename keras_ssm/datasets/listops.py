@@ -127,7 +127,7 @@ _VALUE = {
 
 
 class _Level(NamedTuple):
-    """The nodes of a level of many trees, those of one parent side by side."""
+    """The nodes of one level of many trees. Children of one parent are neighbours."""
 
     parent: np.ndarray  # their places in the level above
     operator: np.ndarray  # 0 to 3, or -1 for a digit

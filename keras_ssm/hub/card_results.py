@@ -1,4 +1,4 @@
-"""What a model card says of scores, calibration and costs, and the pictures beside them."""
+"""The parts of a model card on scores, calibration and costs, with their pictures."""
 
 from keras_ssm.presets import results, table
 

@@ -1,4 +1,4 @@
-"""Whether a preset computes what it computed when it was saved."""
+"""Compares the outputs of a preset with those recorded when it was saved."""
 
 import numpy as np
 

@@ -106,7 +106,7 @@ def _local(preset_dir):
 
 
 def check_repo_id(repo_id):
-    """Raises a `ValueError` for what is no name of a repository."""
+    """Raises a `ValueError` unless a name can be that of a repository."""
     from huggingface_hub.utils import validate_repo_id
 
     message = "`repo_id` must be 'organisation/name', of letters, digits, '-', '_' and '.'."
@@ -137,7 +137,7 @@ def _edited(repository, text):
 
 
 def _check_content(repository, document):
-    """Refuses to replace a model that is another one."""
+    """Refuses to replace another model."""
     other = None
     if presets.PRESET_FILE in repository.files:
         with tempfile.TemporaryDirectory() as scratch:
@@ -155,7 +155,7 @@ def _check_content(repository, document):
 
 
 def _compare(repo_id, commit, token, document, outputs):
-    """Downloads what was published into a fresh cache, and compares it with what was meant."""
+    """Downloads the published files into a fresh cache, and compares them with the preset."""
     with tempfile.TemporaryDirectory() as scratch:
         directory = presets.download(repo_id, commit, token, cache_dir=scratch)
         equal = presets.read(directory) == document

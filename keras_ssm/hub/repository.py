@@ -82,7 +82,7 @@ class Repository:
         return known == hashlib.sha1(b"blob %d\0" % len(data) + data).hexdigest()
 
     def holds_another_model(self):
-        """Whether there are files of a model that is no preset of this package."""
+        """Whether the repository holds a model that is no preset of this package."""
         return presets.PRESET_FILE not in self.files and any(
             name.endswith(_MODEL_FILES) for name in self.files
         )

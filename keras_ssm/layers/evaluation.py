@@ -1,4 +1,4 @@
-"""How a layer evaluates a sequence: settings that can be set as long as they are heard."""
+"""Settings of how a layer evaluates a sequence. They can be set until they are compiled in."""
 
 from keras import ops
 

@@ -1,4 +1,4 @@
-"""Layers of Keras with all the digits of their dtype.
+"""Layers of Keras that compute with all the digits of their dtype.
 
 Those of Keras multiply in TF32 on a GPU under JAX and TensorFlow, and compute float64 in float32.
 Names of classes and weights are the same, on which files rest.

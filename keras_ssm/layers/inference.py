@@ -1,4 +1,4 @@
-"""How a layer applies those inside of it: on sequences by Keras, in a step without its detours."""
+"""Calls of inner layers: by Keras on sequences, and without its overhead in a single step."""
 
 import keras
 

@@ -1,4 +1,4 @@
-"""What a mixer refuses."""
+"""Checks of a mixer's inputs, states and masks."""
 
 import keras
 import numpy as np

@@ -1,5 +1,5 @@
 class OneDirection:
-    """What layers and models of the family say when `keras.layers.Bidirectional` wraps them.
+    """Refuses `keras.layers.Bidirectional` around layers and models of the family.
 
     It makes a copy that reads backwards (`go_backwards`), as recurrent layers can. These read both
     ways in one pass instead.

@@ -1,4 +1,4 @@
-"""The kinds of pooling: what they keep of steps, how two such states become one, what is read.
+"""The kinds of pooling: their states, how two states are combined, and how a state is read.
 
 A kind has `keys`, the parts of its state and their shapes and first values; `of_steps`, the states
 of single steps `(batch, length, ...)`; `reduce`, those of whole sequences; `combine`, the state of
@@ -108,7 +108,7 @@ class Attention:
 
 
 def running(kind, steps, first):
-    """The states after each step, by doublings: every step takes in those 2^k before it.
+    """The states after each step, by doubling: a step is combined with that 2^k steps before it.
 
     Args:
         kind: one of the kinds above.

@@ -157,5 +157,5 @@ def _shifted(x, before):
 
 
 def _positive(x):
-    """What one may divide by: ones in place of zeros."""
+    """A divisor: ones in place of zeros."""
     return ops.where(x > 0, x, ops.ones_like(x))

@@ -41,7 +41,7 @@ class PooledHead:
         self.dropout = dropout
 
     def apply_head(self, y: Tensor, training: bool | None = None) -> Tensor:
-        """Returns the outputs for what the pooling gave, `(batch, ..., features)`."""
+        """Returns the outputs for pooled features, `(batch, ..., features)`."""
         context = {} if training is None else {"training": training}
         return self.head(self.head_dropout(y, **context))
 

@@ -21,7 +21,7 @@ def plot_answers(
     sampling_rate: float | None = None,
     truths: Sequence | None = None,
 ) -> "Figure":
-    """Plots sequences, and beside each what a classifier says while it is read.
+    """Plots sequences, and beside each the answers of a classifier while it reads.
 
     Args:
         samples: list of arrays `(length,)` or `(length, features)`.

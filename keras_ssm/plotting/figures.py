@@ -1,4 +1,4 @@
-"""What the pictures share: which layers are meant, and figures without a display."""
+"""Shared by the pictures: the layers to be drawn, and figures without a display."""
 
 import keras
 

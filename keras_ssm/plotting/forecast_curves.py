@@ -1,4 +1,4 @@
-"""What a forecast and its history look like as curves, whatever kind of data they are."""
+"""A forecast and its history as curves, for every kind of data."""
 
 import re
 from typing import Any, NamedTuple

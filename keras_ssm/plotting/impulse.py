@@ -11,7 +11,7 @@ BLOCK = 256
 
 
 def impulse_response(layer, length):
-    """What an impulse in each input adds to each output, without the skip D.
+    """The response of each output to an impulse in each input, without the skip D.
 
     Args:
         layer: built layer of the family.

@@ -20,7 +20,7 @@ def plot_step_predictions(
     detections: list[Detection] = (),
     truth: np.ndarray | None = None,
 ) -> "Figure":
-    """Plots a signal and, below it on the same axis of time, what a model said at each step.
+    """Plots a signal and, below it on the same axis of time, the answer of a model at each step.
 
     Args:
         signal: array `(samples,)` or `(samples, channels)`.

@@ -1,4 +1,4 @@
-"""Which classes a preset may name: those of Keras, of this package, and those registered here."""
+"""The classes that a preset may name: those of Keras, of this package, and registered ones."""
 
 from collections.abc import Collection
 

@@ -1,4 +1,4 @@
-"""What the configurations of a preset say, compared with each other and with the weights."""
+"""Compares the configurations of a preset with each other and with its weights."""
 
 import json
 from collections.abc import Collection
@@ -38,7 +38,7 @@ def check_agreement(documents: Documents) -> None:
 
 
 def _described(entry):
-    """Class and arguments of a configuration, without what names no weight or number."""
+    """Class and arguments of a configuration, without names, policies and flags."""
     entry = entry if isinstance(entry, dict) else {}
     left_out = ("name", "trainable", "dtype")
     arguments = {k: v for k, v in _config(entry).items() if k not in left_out}

@@ -1,4 +1,4 @@
-"""Files of a snapshot of the Hub, compared with what the Hub says of them."""
+"""Compares the files of a snapshot with the sizes and checksums that the Hub states."""
 
 import hashlib
 import re

@@ -1,4 +1,4 @@
-"""What the Hub's client raises, told to people."""
+"""Explains the errors of the Hub's client to people."""
 
 import contextlib
 

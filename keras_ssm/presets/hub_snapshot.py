@@ -84,7 +84,7 @@ def fetch(
 
 
 class _Snapshot:
-    """What `download` asks of the client, with its errors explained."""
+    """Requests to the client, for `download`, with explained errors."""
 
     def __init__(self, repo_id, token, cache_dir):
         self.where = {"repo_id": repo_id, "token": token, "cache_dir": cache_dir}
@@ -168,7 +168,7 @@ class _Snapshot:
             raise ValueError(complaint)
 
     def listing(self, commit):
-        """Dict of names to what the Hub says of the files of a commit."""
+        """Dict from the name of each file of a commit to its facts on the Hub."""
         import huggingface_hub
 
         with explained(self.failure):

@@ -1,4 +1,4 @@
-"""Names that changed since a preset was written, and the copy that has them as they are now."""
+"""Names that changed since a preset was written, and a copy of the preset with the new names."""
 
 import contextlib
 import dataclasses
@@ -15,7 +15,7 @@ _WEIGHTS_MAP = "model.weights.json"
 
 @dataclasses.dataclass(frozen=True)
 class Migration:
-    """What one format version renamed.
+    """Names that one format version changed.
 
     Args:
         classes: dict. Name of a class before to its name now: `{"Block": "SSMBlock"}`.

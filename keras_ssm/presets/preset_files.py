@@ -133,7 +133,7 @@ def check_unlisted(directory, document):
 
 
 def check_document(document, directory):
-    """Checks what a `preset.json` says, without a look at the files that it lists.
+    """Checks the entries of a `preset.json`. The files that it lists are not read.
 
     Args:
         document: dict. The `preset.json`.

@@ -33,7 +33,7 @@ _CODESTRAL_WEIGHTS = "consolidated.safetensors"
 
 
 def published_format(directory: Path) -> str | None:
-    """The format of a directory, by what its configuration says; `None` if it is none of these.
+    """The format of a directory, by its configuration; `None` for other directories.
 
     Args:
         directory: `Path`.
@@ -100,7 +100,7 @@ def _files(directory):
 
 
 def _place(directory, format, files):
-    """The file with the weights, or with the names of those that hold them."""
+    """The file with the weights, or the index of the files that hold them."""
     candidates = (_CODESTRAL_WEIGHTS,) if format == CODESTRAL else _WEIGHTS
     for name in candidates:
         if name in files:

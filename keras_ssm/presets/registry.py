@@ -124,7 +124,7 @@ def find(
 
 
 def _from_the_hub(name, directory, revision):
-    """The files of a preset of which the package brings the `preset.json` alone."""
+    """Fetches a preset of which only the `preset.json` is in the package."""
     packaged = read(directory)
     check_document(packaged, directory)
     preset = hub_snapshot.fetch(f"{ORGANISATION}/{name}", revision)
@@ -169,5 +169,5 @@ def _entry(name, directory):
 
 
 def _has_files(directory):
-    """Whether any file of a preset is there: if some are missing then, it is damaged."""
+    """Whether a directory holds any file of a preset. If others are missing, it is damaged."""
     return bool(files_read_on_load(directory))

@@ -89,7 +89,7 @@ def merged(rows: list[dict], new: list[dict]) -> list[dict]:
 
 
 def task(row: dict) -> str:
-    """The name of a preset without its system: what is compared with each other."""
+    """The name of a preset without its system. Presets of one task are compared."""
     return row["name"].removeprefix(f"{row['system']}_")
 
 
@@ -110,7 +110,7 @@ def scores(rows: list[dict]) -> dict[str, dict[str, float]]:
 
 
 def mean_and_spread(values: list[float]) -> tuple[float, float | None]:
-    """The mean, and the standard deviation of a sample, `None` of one value."""
+    """The mean, and the standard deviation of a sample; `None` for a single value."""
     return statistics.fmean(values), statistics.stdev(values) if len(values) > 1 else None
 
 

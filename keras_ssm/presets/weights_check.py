@@ -1,4 +1,4 @@
-"""What a weights file of a preset may hold, checked before Keras reads it."""
+"""Checks a weights file of a preset before Keras reads it."""
 
 from pathlib import Path
 

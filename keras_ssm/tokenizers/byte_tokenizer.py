@@ -54,7 +54,7 @@ class ByteTokenizer(TextTokenizer):
 
     @property
     def errors(self) -> str:
-        """What becomes of bytes that are no UTF-8."""
+        """How bytes that are no UTF-8 are decoded."""
         return self._errors
 
     @errors.setter

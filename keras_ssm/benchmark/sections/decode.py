@@ -89,7 +89,7 @@ def _selective(size, *contexts, name="Mamba"):
 
 
 def _writer(step, token, states):
-    """A function that goes on from a place, and from there again the next time."""
+    """A function that writes on from a given state, and from the same state in the next call."""
 
     def write():
         after, states_after = token, states

@@ -74,7 +74,7 @@ def associative(w, x):
 
 
 def _all_steps(w, x):
-    """What multiplies the state and what is added to it: `(batch, length, features, states)`."""
+    """The factors of the state and the summands: `(batch, length, features, states)`."""
     dt = w["dt"][..., None]
     return ops.exp(dt * w["A"]), dt * w["B"][:, :, None] * x[..., None]
 

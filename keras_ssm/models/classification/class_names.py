@@ -120,7 +120,7 @@ class ClassNames:
         return np.array([numbers[name] for name in names], int)[where].reshape(labels.shape)
 
     def task_facts(self):
-        """What `preset.json` says of the classes."""
+        """The entries of `preset.json` on the classes."""
         if self.class_names is None:
             return {}
         return {"id2label": {str(number): name for number, name in self.id2label.items()}}

@@ -109,7 +109,7 @@ class SSMPairClassifier(ClassifierTask):
         self.complete()
 
     def run(self, inputs, training=None, initial_state=None, return_state=False):
-        """The graph, and beside it what a graph does not know: `timesteps`."""
+        """Runs the graph, and hands on `timesteps`, which are no input of it."""
         context = {} if training is None else {"training": training}
         # First all the first sequences, then all the second ones.
         rows = {k: ops.concatenate([v[:, 0], v[:, 1]], axis=0) for k, v in inputs.items()}

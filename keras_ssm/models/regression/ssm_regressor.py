@@ -107,7 +107,7 @@ class SSMRegressor(PooledStream, HeadedTask):
         self.complete()
 
     def apply_head(self, y: Tensor, training: bool | None = None) -> Tensor:
-        """Returns the outputs for what the pooling gave, `(batch, ..., features)`."""
+        """Returns the outputs for pooled features, `(batch, ..., features)`."""
         return self.scaling(super().apply_head(y, training))
 
     def infer_head(self, y: Tensor) -> Tensor:

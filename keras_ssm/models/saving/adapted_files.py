@@ -1,4 +1,4 @@
-"""Low-rank updates in configurations and files: apart in those of Keras, merged in presets."""
+"""Low-rank updates in files: separate in files of Keras, merged in presets."""
 
 import contextlib
 import contextvars

@@ -92,7 +92,7 @@ class BackboneFiles(Adapters, ModelFiles):
             presets.describe(directory, {**facts, "sample": self.record_sample()})
 
     def facts(self):
-        """Returns what `preset.json` says of the architecture."""
+        """Returns the entries of `preset.json` on the architecture."""
         return {
             "system": self.mixer_config["class_name"],
             "backbone": type(self).__name__,

@@ -92,7 +92,7 @@ class Clones:
 
 
 class _Clone:
-    """What Keras takes for the outputs of the graph of a clone."""
+    """Stands for the outputs of a graph while Keras makes a clone."""
 
     def __init__(self, model):
         self.model = model

@@ -1,4 +1,4 @@
-"""`export` of backbone and task models: what other programs run."""
+"""`export` of backbone and task models to files that other programs run."""
 
 import keras
 

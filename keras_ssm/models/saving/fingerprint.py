@@ -1,4 +1,4 @@
-"""By what models are told apart, in the files of their states."""
+"""Fingerprints by which the files of states tell models apart."""
 
 import zlib
 

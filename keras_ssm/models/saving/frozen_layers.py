@@ -1,4 +1,4 @@
-"""Which layers of a model do not train, as its configuration keeps it."""
+"""The entry of a configuration that names the layers which do not train."""
 
 from keras_ssm.models.saving.adapted_files import adapted_layers, is_merged
 

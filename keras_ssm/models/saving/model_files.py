@@ -8,7 +8,7 @@ from keras_ssm.types import PathLike
 
 
 class ModelFiles:
-    """How backbone and task models save: the old file or the whole new one is there, always."""
+    """Saves backbone and task models, so that the old file or the whole new one is always there."""
 
     def save(
         self, filepath: PathLike, overwrite: bool = True, zipped: bool | None = None, **kwargs

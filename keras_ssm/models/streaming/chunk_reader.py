@@ -1,4 +1,4 @@
-"""What comes into a stream, as the inputs of its model."""
+"""Chunks of a stream, as the inputs of its model."""
 
 import numpy as np
 
@@ -107,7 +107,7 @@ class ChunkReader:
         return ChunkShapes(self.batch_size, features, self.tokens, self.tokens and plain)
 
     def _argument(self, value):
-        """What goes with every step, with an axis of rows."""
+        """A further argument of every step, with an axis of rows."""
         if isinstance(value, (list, tuple)) and np.ndim(value[0]) > 0:
             return value
         value = to_numpy(value)

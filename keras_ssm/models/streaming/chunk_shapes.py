@@ -10,7 +10,7 @@ TEXTS = (str, bytes)
 
 
 class ChunkShapes(NamedTuple):
-    """What chunks of a stream look like.
+    """The shape that the chunks of a stream have.
 
     Fields:
         batch_size: int. Rows.
@@ -25,7 +25,7 @@ class ChunkShapes(NamedTuple):
     texts: bool = False
 
     def read(self, x: object) -> tuple[np.ndarray, np.ndarray]:
-        """A chunk as an array `(batch, steps, ...)`, and which of its steps there are.
+        """Reads a chunk as an array `(batch, steps, ...)`, with the mask of its valid steps.
 
         Raises:
             ValueError: for another shape.

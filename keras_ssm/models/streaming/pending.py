@@ -25,7 +25,7 @@ class Pending:
         return cls(np.zeros((batch, stride - 1, features), dtype), np.zeros(batch, "int64"))
 
     def joined(self, inputs: dict, lengths: np.ndarray) -> tuple[dict, np.ndarray, Self]:
-        """The inputs with what waited before them, up to whole steps, and what waits after them.
+        """The waiting samples and the inputs, up to whole steps, and the samples that wait then.
 
         Returns:
             Tuple of the inputs, the steps of each row and the new `Pending`.
@@ -49,16 +49,16 @@ class Pending:
         return {"inputs": read, "padding_mask": mask}, steps, Pending(unread, count)
 
     def without(self, rows: np.ndarray) -> Self:
-        """The same without those of some rows, a boolean array."""
+        """A copy without the samples of some rows, which a boolean array marks."""
         samples = np.where(rows[:, None, None], 0, self.samples).astype(self.samples.dtype)
         return Pending(samples, np.where(rows, 0, self.count))
 
     def arrays(self) -> dict[str, np.ndarray]:
-        """What there is to keep; nothing where no sample ever waits."""
+        """The arrays to keep; none where no sample ever waits."""
         return {} if self.stride == 1 else {SAMPLES: self.samples, WAITING: self.count}
 
     def of(self, arrays: dict) -> Self:
-        """What `arrays` returned, like this one."""
+        """Makes an object like this one from the result of `arrays`."""
         if self.stride == 1:
             return self
         samples = np.array(arrays[SAMPLES], self.samples.dtype)

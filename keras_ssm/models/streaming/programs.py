@@ -13,7 +13,7 @@ SHORTEST, LONGEST = 8, 2048  # steps of the pieces that programs are compiled fo
 
 
 class StreamPrograms:
-    """What all streams of a model share: its programs, and the systems that its steps take.
+    """Shared by all streams of a model: its programs, and the systems that its steps take.
 
     A step takes discrete systems that were computed beforehand, and computes them anew when the
     weights have changed since. A piece computes its own.
@@ -47,7 +47,7 @@ class StreamPrograms:
 
     @classmethod
     def of(cls, task):
-        """The programs of a model, those that there are if they still fit its weights."""
+        """The programs of a model: the former ones, if they still fit its weights."""
         programs = vars(task).get("_stream_programs")
         if programs is None or not programs.fit():
             # In `vars`, which hides it from the tracking of Keras.
@@ -100,7 +100,7 @@ class StreamPrograms:
         return y, tree.map_structure(_like, following, state)
 
     def _values(self, weights):
-        """A scope in which weights have these values, where there is need of one."""
+        """A scope in which the weights have these values, if a backend needs one."""
         if weights is None:
             return contextlib.nullcontext()
         return keras.StatelessScope(state_mapping=list(zip(self._variables, weights, strict=True)))

@@ -11,7 +11,7 @@ from keras_ssm.types import PathLike
 
 
 class Stream:
-    """What streams share: rows that begin anew, copies, and a state that goes to files and back.
+    """Base of streams: rows that begin anew, copies, and a state that goes to files and back.
 
     A stream reads a chunk in `read`. It begins in `begin`, and in `begin_rows` for some rows. What
     it remembers are the arrays that `parts` returns and `set_parts` takes.
@@ -126,7 +126,7 @@ class Stream:
         raise NotImplementedError
 
     def parts(self):
-        """What it remembers, a flat dict of arrays or tensors."""
+        """The memory of the stream, a flat dict of arrays or tensors."""
         raise NotImplementedError
 
     def set_parts(self, parts):

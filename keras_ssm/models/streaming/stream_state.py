@@ -54,7 +54,7 @@ def like(state, parts):
 
 
 def to_arrays(task, parts):
-    """What a stream remembers, a flat dict, as arrays of NumPy with the model that they are of."""
+    """The memory of a stream, a flat dict, as arrays of NumPy with facts on their model."""
     facts = {"format": FORMAT, "model": fingerprint(task)}
     arrays = {  # copies, since JAX reuses the buffers of a state
         name: state_files.storable(np.array(ops.convert_to_numpy(part)))

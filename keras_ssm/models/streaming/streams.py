@@ -3,7 +3,7 @@ from keras_ssm.types import State, Tensor
 
 
 class Streams:
-    """What a task gains to read a sequence as it comes: `stream`.
+    """Gives a task the method `stream`, which reads a sequence as it comes.
 
     A task has `step`, `discretize` and `get_initial_state`, with which a stream reads sample by
     sample. One that can give the outputs after each step of a piece in one pass says so by

@@ -58,7 +58,7 @@ class BatchConverter:
             raise
 
     def signature(self, batch):
-        """Returns what TensorFlow must know of all batches, of any number of rows and steps."""
+        """Returns the specification of batches for TensorFlow, of any number of rows and steps."""
         import tensorflow as tf
 
         x, *rest = batch
@@ -125,7 +125,7 @@ class LoadedBatches(DataAdapter):
 
 
 class _Once:
-    """An iterator whose first batch is there twice: Keras looks at it before it trains."""
+    """An iterator that gives its first batch twice, since Keras looks at it before it trains."""
 
     def __init__(self, iterator):
         self.first = list(itertools.islice(iterator, 1))

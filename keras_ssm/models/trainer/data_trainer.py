@@ -196,10 +196,10 @@ class DataTrainer:
         targets.check_like_outputs(self, y, self.loss)
 
     def before_fit(self, x, y, sample_weight, validation_split):
-        """What a model takes from its data before it trains; `y` is `None` for streams."""
+        """Reads settings of the model from its data before it trains; `y` is `None` for streams."""
 
     def before_batch(self, x, y, sample_weight):
-        """What a model takes from a single batch before it trains on it."""
+        """Reads settings of the model from a single batch before it trains on it."""
 
     makes_targets = False  # whether `make_targets` makes missing targets of the inputs
 

@@ -23,7 +23,7 @@ def prepared(model):
 
 
 def is_prepared(model, inputs, mask):
-    """Whether the inputs of a call are what `standardize` returned further up, as tensors.
+    """Whether an outer call has already brought the inputs to standard form, as tensors.
 
     Args:
         model: the model that is called.

@@ -18,7 +18,7 @@ from keras_ssm.types import State, Tensor
 
 
 class SequenceTrainer(Clones, Rescales, Attributes, OneDirection, Exports, Replicas, DataTrainer):
-    """What backbone and task models share: inputs of every kind, and a trainer that recovers.
+    """Base of backbone and task models: inputs of every kind, and a trainer that recovers.
 
     Data may be arrays, lists, dicts, `tf.data`, a `keras.utils.PyDataset` or a generator. It is
     checked before training starts, and a call that fails leaves a model that works.
@@ -171,7 +171,7 @@ class SequenceTrainer(Clones, Rescales, Attributes, OneDirection, Exports, Repli
         backend.track_weights(self)
 
     def sample_outputs(self, inputs: np.ndarray) -> Tensor:
-        """Returns those of the outputs for a short input that tell one model from another."""
+        """Returns the outputs for a short input by which models are told apart."""
         return self(inputs)
 
     def record_sample(self):
@@ -186,7 +186,7 @@ def _are_symbolic(tensors):
 
 
 def with_masks(inputs, mask, key):
-    """The inputs as a dict, what masks them beside its `padding_mask` added to that."""
+    """The inputs as a dict, with all other masks joined to its `padding_mask`."""
     inputs_by_name = dict(inputs) if isinstance(inputs, dict) else {key: inputs}
     masks = dict(mask) if isinstance(mask, dict) else {key: mask}
     attached = getattr(inputs_by_name.get(key), "_keras_mask", None)

@@ -60,7 +60,7 @@ def _update_rows(metric, y, y_pred, weights, valid):
 
 
 def _cleared(y, valid):
-    """Targets with a class that there is where one is ignored."""
+    """Targets whose ignored entries hold an existing class."""
     for _ in range(len(y.shape) - len(valid.shape)):
         valid = ops.expand_dims(valid, -1)
     return ops.where(valid, y, ops.zeros_like(y))

@@ -93,7 +93,7 @@ def _targets(model, converter, x, y, sample_weight, lengths):
 
 
 def _rows(values_by_name, name):
-    """A part as it was given: ragged ones as a list of rows."""
+    """A part as the caller gave it: a list of rows if it is ragged."""
     value, lengths = values_by_name.get(name), values_by_name.get(f"{name}_lengths")
     if lengths is None:
         return value
