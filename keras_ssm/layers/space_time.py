@@ -4,13 +4,14 @@ from keras import ops
 
 from keras_ssm.checks import check_choice, check_flags, check_number, check_positive
 from keras_ssm.layers.one_sampling_rate import OneSamplingRate
+from keras_ssm.layers.shared_systems import apply_shared
 from keras_ssm.layers.siso_layer import SISOLayer
 from keras_ssm.layers.ssm_layer import valid_steps
 from keras_ssm.layers.step_mask import masked
 from keras_ssm.ops.backend import exact_einsum
 from keras_ssm.ops.companion import CompanionBank, companion_matrix, companion_step
 from keras_ssm.ops.dense_bank import DenseBank
-from keras_ssm.ops.exporting import known
+from keras_ssm.ops.states_after import states_after
 from keras_ssm.types import State, Tensor
 
 SMALLEST_NORM = 1e-4  # of a vector that is divided by its norm
@@ -191,7 +192,7 @@ class SpaceTime(OneSamplingRate, SISOLayer):
         if self.copies == self.features or self.chosen_method(x.shape[1]) == "recurrent":
             return super().evaluate(x, mask, initial_state, return_state)
         lengths = valid_steps(mask, return_state)
-        y, state = self._apply_shared(x, self.systems(), initial_state, lengths, return_state)
+        y, state = apply_shared(self, x, self.systems(), initial_state, lengths, return_state)
         return y + self.skip(x, self.skip_weight()), state
 
     def advance(self, x: Tensor, state: State, system) -> tuple[Tensor, State]:
@@ -248,6 +249,26 @@ class SpaceTime(OneSamplingRate, SISOLayer):
         found = DenseBank(E, bank.dB, bank.C).from_state(rows, 0, horizon)
         return self._repeated(found, axis=1)
 
+    def states_after(self, x: Tensor, counts: Tensor, initial_state: State | None = None) -> Tensor:
+        """Returns the state after so many steps of each row, of which `forecast` can go on.
+
+        Args:
+            x: float tensor `(batch, length, features)`.
+            counts: integer tensor `(batch, places)`, from 0 (before the first step) to `length`.
+            initial_state: tensor `(batch, features, state_dim)` or `None` (zero).
+
+        Returns:
+            Tensor `(batch, places, features, state_dim)`.
+
+        Raises:
+            ValueError: for a layer without a state, and inputs that a call refuses.
+        """
+        self.check_has_state()
+        self.check_built()
+        self.check_inputs(x.shape, x.dtype)
+        x = ops.cast(ops.convert_to_tensor(x), self.system_dtype)
+        return states_after(x, self.bank(), counts, initial_state, self.chunk_size)
+
     def next_inputs(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
         """Returns what K predicts after each sample: the next one.
 
@@ -270,7 +291,7 @@ class SpaceTime(OneSamplingRate, SISOLayer):
         K = self._normed(self.tensor(self.K))
         if self.normalization == "consistent":
             K = K / self._norm(self.tensor(self.B))
-        y, _ = self._apply_shared(x, self.systems(rows=K[None]))
+        y, _ = apply_shared(self, x, self.systems(rows=K[None]))
         return ops.cast(y, self.compute_dtype)
 
     def get_config(self):
@@ -309,28 +330,3 @@ class SpaceTime(OneSamplingRate, SISOLayer):
     def _repeated(self, x, axis):
         heads = self.features // self.copies
         return x if heads == 1 else ops.repeat(x, heads, axis=axis)
-
-    def _apply_shared(self, x, bank, initial_state=None, lengths=None, return_state=False):
-        """`apply_bank` of one bank for all features that share its systems, without a skip."""
-        heads = self.features // self.copies
-        if heads == 1:
-            return self.apply_bank(x, bank, None, initial_state, lengths, return_state)
-        batch = known(x.shape[0]) or ops.shape(x)[0]
-        steps = known(x.shape[1]) or ops.shape(x)[1]
-        planes = bank.C.shape[0] // (2 if self.bidirectional else 1)
-        apart = ops.reshape(x, (batch, steps, self.copies, heads))
-        apart = ops.reshape(ops.transpose(apart, (0, 3, 1, 2)), (-1, steps, self.copies))
-        if initial_state is not None:
-            parts = ops.reshape(initial_state, (batch, self.copies, heads, self.state_dim))
-            shape = (-1, self.copies, self.state_dim)
-            initial_state = ops.reshape(ops.swapaxes(parts, 1, 2), shape)
-        lengths = None if lengths is None else ops.repeat(lengths, heads, axis=0)
-        y, state = self.apply_bank(apart, bank, None, initial_state, lengths, return_state)
-        y = ops.reshape(y, (batch, heads, steps, planes, self.copies))
-        y = ops.transpose(y, (0, 2, 3, 4, 1))
-        y = ops.reshape(y, (batch, steps, planes * self.features))
-        if state is not None:
-            state = ops.reshape(state, (batch, heads, self.copies, self.state_dim))
-            state = ops.swapaxes(state, 1, 2)
-            state = ops.reshape(state, (batch, self.features, self.state_dim))
-        return y, state

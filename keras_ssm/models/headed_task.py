@@ -37,11 +37,13 @@ class HeadedTask(SSMTask):
         self.preprocessor = preprocessor
 
     def get_config(self):
-        head_dtype = self.head_dtype
-        if self.head is not None and self.head.quantization_mode is not None:
-            head_dtype = self.head.dtype_policy
-            if isinstance(head_dtype, keras.dtype_policies.DTypePolicyMap):
-                head_dtype = head_dtype[self.head.path]
-        if head_dtype is not None:
-            head_dtype = keras.dtype_policies.serialize(head_dtype)
-        return {**super().get_config(), "head_dtype": head_dtype}
+        return {**super().get_config(), "head_dtype": saved_policy(self.head, self.head_dtype)}
+
+
+def saved_policy(head, given):
+    """What a configuration says of the dtype policy of a head: the given one, or eight bits."""
+    if head is not None and head.quantization_mode is not None:
+        given = head.dtype_policy
+        if isinstance(given, keras.dtype_policies.DTypePolicyMap):
+            given = given[head.path]
+    return None if given is None else keras.dtype_policies.serialize(given)

@@ -175,16 +175,17 @@ class SSMTask(Streams, Adapters, ModelFiles, SequenceTrainer, Task, Functional):
                 argument such as `dtype` or `num_classes` changes them, they never are.
             step_scale: float or `None`. Factor on every dt. Defaults to the saved one.
             **kwargs: Arguments that override the saved configuration, such as `dtype`, or
-                `num_classes` or `num_outputs`, which brings a new head with initial weights, as
-                in keras-hub also where the number is the saved one.
+                `num_classes`, `num_outputs` or `horizon`, which brings a new head with initial
+                weights, as in keras-hub also where the number is the saved one.
 
         Returns:
             The task model, compiled with its defaults.
 
         Raises:
             ValueError: if the preset is unknown, incomplete, altered or of a newer format, holds
-                weights that are no finite floats, gives other outputs than those recorded, or
-                could not be downloaded.
+                the head of another task while no argument asks for a new one, holds weights that
+                are no finite floats, gives other outputs than those recorded, or could not be
+                downloaded.
 
         Example:
             ```python
@@ -194,12 +195,8 @@ class SSMTask(Streams, Adapters, ModelFiles, SequenceTrainer, Task, Functional):
 
         def build(files, **arguments):
             size = cls.head_size
-            if size is not None and size not in arguments and not _holds(files.documents, cls):
-                raise ValueError(
-                    f"Preset '{preset}' holds no head of a {cls.__name__}: pass `{size}`, which "
-                    "makes one, or load it with `SSMBackbone.from_preset`. "
-                    f"Received: arguments {sorted(kwargs)}"
-                )
+            if size not in arguments:
+                _check_head(files.documents, cls, preset, sorted(kwargs))
             arguments = with_saved_policy(arguments, files.documents)
             if not {"task.json", "preprocessor.json"} & set(files.documents):
                 arguments.setdefault("preprocessor", None)  # keras_hub would look for its files
@@ -318,11 +315,26 @@ def _head_left_out(leaves):
         _LEAVES_HEAD.reset(token)
 
 
-def _holds(documents, cls):
-    """Whether a preset holds a task of this class, or of one derived from it."""
+def _check_head(documents, cls, preset, given):
+    """Raises a `ValueError` for a preset whose head is of another task: a new one knows nothing."""
     saved = documents.get("task.json", {}).get("registered_name")
     saved = keras.saving.get_registered_object(saved) if isinstance(saved, str) else None
-    return inspect.isclass(saved) and issubclass(saved, cls)
+    is_task = inspect.isclass(saved)
+    if is_task and issubclass(saved, cls):
+        return
+    if cls.head_size is not None:
+        raise ValueError(
+            f"Preset '{preset}' holds no head of a {cls.__name__}: pass `{cls.head_size}`, which "
+            "makes one, or load it with `SSMBackbone.from_preset`. "
+            f"Received: arguments {given}"
+        )
+    # A backbone alone may hold all that a language model needs, its embeddings.
+    if is_task and not issubclass(cls, saved):
+        raise ValueError(
+            f"Preset '{preset}' holds a {saved.__name__}, which was not trained as a "
+            f"{cls.__name__}: `{cls.__name__}(SSMBackbone.from_preset(...))` makes one that is to "
+            f"be trained. Received: arguments {given}"
+        )
 
 
 def _portable(config):

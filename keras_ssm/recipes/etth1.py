@@ -66,6 +66,7 @@ class ETTh1(ForecastRecipe):
     }
     systems = {
         **{name: {} for name in SYSTEMS},
+        "spacetime": {"head": "closed_loop"},
         "ridge": SOLVED,
         "dlinear": {**NEURAL, "epochs": 10, "batch_size": 64},
         "lstm": {**NEURAL, "epochs": 10, "batch_size": 64, "units": 64},

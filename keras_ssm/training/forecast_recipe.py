@@ -3,6 +3,7 @@ from typing import NamedTuple
 import keras
 
 from keras_ssm.forecasting import LSTM, DLinear, Naive, Ridge, SeasonalNaive
+from keras_ssm.layers import SpaceTime
 from keras_ssm.models import SSMBackbone, SSMForecaster
 from keras_ssm.models.forecasting.keep_best import KeepBest
 from keras_ssm.optimizers import ssm_optimizer
@@ -100,6 +101,10 @@ class ForecastRecipe(Recipe):
             prenorm=True,
             final_norm="layer",
         )
+        if settings.get("head") == "closed_loop":
+            loop = {"skip": False, "closed_loop": True, "seed": seed + settings["num_layers"]}
+            decoder = SpaceTime(settings["state_dim"], **loop)
+            sizes |= {"head": "closed_loop", "decoder": decoder}
         model = SSMForecaster(backbone, **sizes)
         steps = settings["epochs"] * settings["steps_per_epoch"]
         model.compile(

@@ -20,6 +20,7 @@ class ForecastHead(Attributes, keras.layers.Layer):
     Args:
         steps: int. Steps of a forecast.
         outputs: int. Numbers a step, one for each quantile. Defaults to `1`.
+        dense_dtype: dtype policy of the linear layers, or `None` for that of the layer.
         **kwargs: Arguments of `keras.layers.Layer`.
 
     Call arguments:
@@ -42,24 +43,25 @@ class ForecastHead(Attributes, keras.layers.Layer):
         [TiDE](https://arxiv.org/abs/2304.08424), section 4.2, whose decoder does likewise.
     """
 
-    def __init__(self, steps: int, outputs: int = 1, **kwargs):
+    def __init__(self, steps: int, outputs: int = 1, dense_dtype=None, **kwargs):
         super().__init__(**kwargs)
         self.steps, self.outputs = check_positive(steps=steps, outputs=outputs)
         self.supports_masking = True
+        self.dense_dtype = self.dtype_policy if dense_dtype is None else dense_dtype
         self.hidden_dense = self.future_dense = self.output_dense = None
 
     def build(self, hidden_shape, future_shape=None):
-        zeros = {"kernel_initializer": "zeros", "dtype": self.dtype_policy, "name": "output_dense"}
+        zeros = {"kernel_initializer": "zeros", "dtype": self.dense_dtype, "name": "output_dense"}
         if future_shape is None:
             self.output_dense = Dense(self.steps * self.outputs, **zeros)
             self.output_dense.build(hidden_shape)
         else:
             self.hidden_dense = Dense(
-                self.steps * MIXED, dtype=self.dtype_policy, name="hidden_dense"
+                self.steps * MIXED, dtype=self.dense_dtype, name="hidden_dense"
             )
             self.hidden_dense.build(hidden_shape)
             self.future_dense = Dense(
-                MIXED, use_bias=False, dtype=self.dtype_policy, name="future_dense"
+                MIXED, use_bias=False, dtype=self.dense_dtype, name="future_dense"
             )
             self.future_dense.build(future_shape)
             self.output_dense = Dense(self.outputs, **zeros)

@@ -165,7 +165,7 @@ class ForecasterTraining:
         segments = Segments(self, rows, length)
         kernel, alpha = solve_shortcut(segments, train, valid)
         self.shortcut.kernel.assign(ops.cast(kernel, self.shortcut.kernel.dtype))
-        places = span if self.head == "closed_loop" else min(origins, span)
+        places = span if self.feeds_back else min(origins, span)
         seed = random.getrandbits(32)
         batches = TrainingWindows(
             segments, *train, span - 1, batch_size, places, steps_per_epoch, seed
@@ -227,7 +227,7 @@ class ForecasterTraining:
                 found = found / ops.convert_to_numpy(at)
             left.append(np.where(weight > 0, found, np.nan).reshape(-1, found.shape[-1]))
         left = np.concatenate(left)
-        if self.columns.future:  # the last layer is the same for all steps
+        if self.columns.future or self.decoder is not None:  # one last layer for all steps
             left = left.reshape(-1, 1)
         values = np.nan_to_num(np.nanquantile(left, self.quantiles, axis=0)).T
         self.head_layer.output_dense.bias.assign(values.ravel())

@@ -284,7 +284,7 @@ class ForecasterUse:
         steps = self.shortcut.steps
         end = [rows.values.shape[1] - 1]
         y = reading.forecast(rows.future(end, steps))
-        if self.head == "closed_loop":
+        if self.feeds_back:
             ahead = rows.future(end, self.horizon)
             y = closed_loop(reading, y, self.horizon, None if ahead is None else ahead[:, 0])
         else:

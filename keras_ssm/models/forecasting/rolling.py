@@ -40,7 +40,7 @@ def _forecasts(model, rows, origins, reading):
     if not len(origins):
         reading.read(rows.values, rows.covariates, np.zeros(0, int))
         return np.zeros((len(rows.values), 0, model.horizon, model.shortcut_outputs))
-    if model.head == "direct":
+    if not model.feeds_back:
         future = rows.future(origins, model.horizon)
         return reading.read(rows.values, rows.covariates, origins, future)
     ahead = rows.future(origins, model.horizon)

@@ -5,15 +5,18 @@ import numpy as np
 from keras import ops
 
 from keras_ssm.checks import check_choice, check_flags, check_positive
-from keras_ssm.layers.s4d import S4D
+from keras_ssm.layers import S4D, SpaceTime
 from keras_ssm.models.forecasting.columns import Columns
 from keras_ssm.models.forecasting.forecast_head import ForecastHead
 from keras_ssm.models.forecasting.forecast_join import ForecastSum, StepsAt
+from keras_ssm.models.forecasting.forecaster_checks import check_backbone, checked_quantiles
 from keras_ssm.models.forecasting.forecaster_inputs import standard_inputs
 from keras_ssm.models.forecasting.forecaster_training import ForecasterTraining
 from keras_ssm.models.forecasting.forecaster_use import ForecasterUse
 from keras_ssm.models.forecasting.linear_shortcut import LinearShortcut
+from keras_ssm.models.forecasting.rollout_head import RolloutHead
 from keras_ssm.models.forecasting.value_normalization import ValueNormalization
+from keras_ssm.models.headed_task import saved_policy
 from keras_ssm.models.ssm_backbone import SSMBackbone
 from keras_ssm.models.ssm_task import SSMTask
 from keras_ssm.types import Tensor
@@ -50,7 +53,11 @@ class SSMForecaster(ForecasterUse, ForecasterTraining, SSMTask):
             them; trained by the pinball loss. Defaults to `None`: the mean, with intervals from
             the residuals of the validation part.
         head: str. `"direct"`: all rows of the horizon at once. `"closed_loop"`: one row, trained
-            after every row and fed back. Defaults to `"direct"`.
+            after every row and fed back; with a `decoder` all rows, by its loop. Defaults to
+            `"direct"`.
+        decoder: `keras_ssm.layers.SpaceTime` or `None`. For a closed loop: a layer with
+            `closed_loop`, that reads what the backbone gives, predicts its own next inputs, and so
+            rolls the horizon out of its state (`RolloutHead`). Defaults to `None`.
         normalization: str or `None`. `"instance"`: what the branch reads and adds is in units of
             the running deviation. `None`: of the deviation of the training part. A series that
             was not trained on, known by its name, then has units of its own: of its history in
@@ -70,6 +77,7 @@ class SSMForecaster(ForecasterUse, ForecasterTraining, SSMTask):
         compile: bool. Whether the model is compiled with its defaults. Defaults to `True`.
         name: str or `None`. Name of the model.
         trainable: bool. Whether the weights train. Defaults to `True`.
+        head_dtype: dtype policy of the head. Defaults to the backbone's.
 
     Call arguments:
         inputs: float array `(batch, length, Columns.width)`, one row for each variable: its
@@ -104,6 +112,8 @@ class SSMForecaster(ForecasterUse, ForecasterTraining, SSMTask):
     """
 
     pipeline_tag = "time-series-forecasting"
+    head_size = "horizon"
+    of_head = ("fitted",)
 
     def __init__(
         self,
@@ -124,6 +134,8 @@ class SSMForecaster(ForecasterUse, ForecasterTraining, SSMTask):
         compile: bool = True,
         name: str | None = None,
         trainable: bool = True,
+        decoder: SpaceTime | dict | None = None,
+        head_dtype: str | keras.dtype_policies.DTypePolicy | None = None,
     ):
         lookback, horizon = check_positive(lookback=lookback, horizon=horizon)
         check_choice("head", head, HEADS)
@@ -146,18 +158,27 @@ class SSMForecaster(ForecasterUse, ForecasterTraining, SSMTask):
                 dropout=0.1,
             )
         check_backbone(backbone, columns.width)
-        quantiles = checked_quantiles(quantiles, head)
+        self.feeds_back = head == "closed_loop" and decoder is None
+        quantiles = checked_quantiles(quantiles, self.feeds_back)
+        if decoder is not None and head != "closed_loop":
+            raise ValueError(
+                f"A `decoder` needs head='closed_loop'. Received: head={head!r}, with a decoder"
+            )
 
         # === Layers ===
         policy = backbone.dtype_policy
-        steps = horizon if head == "direct" else 1
+        steps = 1 if self.feeds_back else horizon
         self.backbone = backbone
         self.preprocessor = None
         self.shortcut = LinearShortcut(steps, dtype=policy, name="shortcut")
         self.shortcut.trainable = train_shortcut
-        self.head_layer = ForecastHead(
-            steps, outputs=len(quantiles or (0.5,)), dtype=policy, name="head"
-        )
+        self.head_dtype = None if head_dtype is None else keras.dtype_policies.get(head_dtype)
+        sizes = {"steps": steps, "outputs": len(quantiles or (0.5,))}
+        sizes |= {"dtype": policy, "dense_dtype": self.head_dtype, "name": "head"}
+        if decoder is None:
+            self.head_layer = ForecastHead(**sizes)
+        else:
+            self.head_layer = RolloutHead(decoder, **sizes)
         self.running = None
         if normalization is not None:
             span = max(2, lookback)
@@ -222,16 +243,25 @@ class SSMForecaster(ForecasterUse, ForecasterTraining, SSMTask):
             )
         else:
             hidden = self.backbone(read, **context)
-        at = self.steps_at(hidden, counts, before.get("hidden"))
-        added = self.head_layer(at, inputs.get("future"))
+        if self.decoder is None:
+            at = self.steps_at(hidden, counts, before.get("hidden"))
+            added = self.head_layer(at, inputs.get("future"))
+        else:
+            added = self.head_layer(hidden, counts, before.get("hidden"), inputs.get("future"))
         y = self.sum_layer(self.shortcut(inputs["window"]), added, deviation)
         if not return_state:
             return y
         steps = ops.sum(ops.cast(mask, "int32"), axis=1, keepdims=True)
-        last = self.steps_at(hidden, steps, before["hidden"])[:, 0]
+        at = self.steps_at if self.decoder is None else self.decoder.states_after
+        last = at(hidden, steps, before["hidden"])[:, 0]
         following = {"layers": layers, "hidden": ops.cast(last, self._hidden_dtype())}
         following["normalization"] = state if state is not None else before["normalization"]
         return y, following
+
+    @property
+    def decoder(self) -> SpaceTime | None:
+        """The layer whose loop makes the horizon, if there is one."""
+        return getattr(self.head_layer, "decoder", None)
 
     def standardize(self, inputs: Tensor | dict) -> dict[str, Tensor]:
         """Brings arrays `(batch, length, width)` to what the graph takes; see the class."""
@@ -252,7 +282,7 @@ class SSMForecaster(ForecasterUse, ForecasterTraining, SSMTask):
 
     def state_spec(self, batch):
         """The state of `batch` rows as symbolic tensors."""
-        hidden = (batch, self.backbone.hidden_dim)
+        hidden = (batch, *self._hidden_shape())
         return {
             "layers": self.backbone.state_spec(batch),
             "normalization": {} if self.running is None else self.running.state_spec(batch),
@@ -261,7 +291,7 @@ class SSMForecaster(ForecasterUse, ForecasterTraining, SSMTask):
 
     def get_initial_state(self, batch_size: int | Tensor) -> dict:
         """Returns the state of the graph before the first row, for `batch_size` rows."""
-        hidden = (batch_size, self.backbone.hidden_dim)
+        hidden = (batch_size, *self._hidden_shape())
         return {
             "layers": self.backbone.get_initial_state(batch_size),
             "normalization": {}
@@ -270,7 +300,14 @@ class SSMForecaster(ForecasterUse, ForecasterTraining, SSMTask):
             "hidden": ops.zeros(hidden, dtype=self._hidden_dtype()),
         }
 
+    def _hidden_shape(self):
+        """What is kept beside the states of the layers: the last features, or a decoder's state."""
+        width = self.backbone.hidden_dim
+        return (width,) if self.decoder is None else self.decoder.state_shape(width)
+
     def _hidden_dtype(self):
+        if self.decoder is not None:
+            return self.decoder.system_dtype
         return "float64" if self.backbone.compute_dtype == "float64" else "float32"
 
     # Saving
@@ -286,6 +323,7 @@ class SSMForecaster(ForecasterUse, ForecasterTraining, SSMTask):
         return y[:, :, :: -(-y.shape[2] // 64)]
 
     def get_config(self):
+        head_dtype = saved_policy(self.head_layer.output_dense, self.head_dtype)
         return {
             **super().get_config(),
             "lookback": self.lookback,
@@ -296,45 +334,6 @@ class SSMForecaster(ForecasterUse, ForecasterTraining, SSMTask):
             **self.columns.get_config(),
             "train_shortcut": self.shortcut_trains,
             "fitted": self._fitted,
+            **({} if self.decoder is None else {"decoder": self.head_layer.decoder_config}),
+            **({} if head_dtype is None else {"head_dtype": head_dtype}),
         }
-
-
-def check_backbone(backbone, width):
-    """Raises a `ValueError` for a backbone that cannot be the branch of a forecaster."""
-    if not isinstance(backbone, SSMBackbone):
-        raise ValueError(f"`backbone` must be an `SSMBackbone`. Received: {backbone!r}")
-    if backbone.vocabulary_size is not None or backbone.input_dim != width:
-        raise ValueError(
-            f"`backbone` must read floats of input_dim={width}: a value and the covariates. "
-            f"Received: input_dim={backbone.input_dim}, "
-            f"vocabulary_size={backbone.vocabulary_size}"
-        )
-    mixer = backbone.blocks[0].mixer
-    if not mixer.causal or not backbone.mask_inputs:
-        raise ValueError(
-            "`backbone` must be causal and leave out padding, or a forecast would know what it "
-            f"forecasts. Received: a {type(mixer).__name__} with causal={mixer.causal}, "
-            f"mask_inputs={backbone.mask_inputs}"
-        )
-    mixer.check_has_state()
-
-
-def checked_quantiles(quantiles, head):
-    """The quantiles as a tuple of floats, or `None`."""
-    if quantiles is None:
-        return None
-    values = np.asarray(quantiles, "float64")
-    good = values.ndim == 1 and values.size > 0 and bool(((values > 0) & (values < 1)).all())
-    if good:
-        good = bool((np.diff(values) > 0).all() and np.allclose(values + values[::-1], 1.0))
-    if not good or 0.5 not in values:
-        raise ValueError(
-            "`quantiles` must increase between 0 and 1, be symmetric about 0.5 and hold it, such "
-            f"as (0.05, 0.5, 0.95). Received: quantiles={quantiles!r}"
-        )
-    if head == "closed_loop":
-        raise ValueError(
-            "A closed loop feeds one number back: it has no `quantiles`, but intervals from the "
-            f"residuals of the validation part. Received: quantiles={quantiles!r}"
-        )
-    return tuple(values.tolist())

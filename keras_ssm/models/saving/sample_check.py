@@ -14,7 +14,8 @@ _ROUNDED_TOLERANCE = 0.1  # where layers compute with half the bits, or with int
 _HARMLESS = {"name", "trainable", "compile", "preprocessor", "dropout", "tie_dropout"}
 _HARMLESS |= {"normalize_targets", "class_names"}
 _OF_A_HEAD = {"num_classes", "pooling", "head_dtype", "head_dim", "head_activation"}
-_OF_A_HEAD |= {"tie_embeddings", "num_outputs"}
+_OF_A_HEAD |= {"tie_embeddings", "num_outputs", "lookback", "horizon", "quantiles", "head"}
+_OF_A_HEAD |= {"normalization", "train_shortcut", "decoder"}
 
 
 def check(model, document, documents, preset, given):

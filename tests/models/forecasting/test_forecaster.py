@@ -423,7 +423,7 @@ BAD = {
     "quantiles": (lambda m, x: small(quantiles=(0.1, 0.5)), "symmetric about 0.5"),
     "a looped quantile": (
         lambda m, x: small(quantiles=(0.5,), head="closed_loop"),
-        "A closed loop feeds one number back",
+        "feeds one number back",
     ),
     "a backbone": (lambda m, x: small(width=2), "must read floats of input_dim=1"),
     "both ways": (
