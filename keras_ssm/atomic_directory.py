@@ -184,5 +184,5 @@ def _set_aside(scratch, destination):
     except OSError:
         os.rename(aside, destination)
         raise
-    remove(aside)  # what another writer has placed in between is newer as well
+    remove(aside)  # a directory that another writer placed meanwhile is newer, too
     return placed

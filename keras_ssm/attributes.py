@@ -35,7 +35,7 @@ class Attributes:
         except TypeError as error:
             refused = error.__context__
             if isinstance(refused, ValueError) and "Received: " in str(refused):
-                raise refused from None  # Keras puts the whole configuration before it
+                raise refused from None  # Keras prepends the whole configuration
             raise
 
     def __setattr__(self, name, value):

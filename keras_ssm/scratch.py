@@ -16,8 +16,8 @@ try:
 except ImportError:  # Windows
     fcntl = None
 
-SAVING = "saving"  # holds what is being written
-REPLACED = "replaced"  # holds the old one, where it is replaced in two steps
+SAVING = "saving"  # prefix of a new version, while it is written
+REPLACED = "replaced"  # prefix of the old version, while it is replaced in two steps
 
 _HUB_CACHE = ("blobs", "refs", "snapshots")
 _SECONDS_OF_A_DAY = 86_400

@@ -2,7 +2,7 @@
 
 from typing import NamedTuple
 
-# At most five lines a panel: systems of the family, what was published, and the usual others.
+# At most five lines a panel: systems of the family, published forms, LSTM and attention.
 LINES = {
     "S4D": {"color": "C0", "marker": "o"},
     "S5": {"color": "C2", "marker": "s"},

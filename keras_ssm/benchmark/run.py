@@ -73,7 +73,7 @@ def run(sections, backends, progress=lambda row: None, **job):
             arguments = {key: job[key] for key in SECTIONS[section]}
             if section in FAMILY_ONLY or (quick and section == "memory"):
                 arguments["names"] = [name for name in job["names"] if name in SYSTEMS]
-            # What is timed runs alone; long sequences would not fit side by side.
+            # Timed sections run one at a time. Long sequences would not fit side by side.
             together = quick and section in MEMORY_COUNTED
             with ThreadPoolExecutor(len(backends) if together else 1) as pool:
                 measure = lambda backend: _worker(section, backend, arguments, progress, cache)  # noqa: B023

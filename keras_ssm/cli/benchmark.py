@@ -127,7 +127,7 @@ def _measured(row):
 def _command():
     arguments = iter(sys.argv[1:])
     words = []
-    for argument in arguments:  # the folder does not change what is measured
+    for argument in arguments:  # the folder changes no measurement
         if argument == "--out":
             next(arguments, None)
         elif not argument.startswith("--out="):

@@ -97,7 +97,7 @@ def _wide(y, forecasts):
     forecasts = [part.to_frame() if part.ndim == 1 else part for part in forecasts]
     first = forecasts[0]
     names = [name for name in first.columns if name in y.columns]
-    if not names and len(first.columns) == 1:  # a bound, whose column has another name
+    if not names and len(first.columns) == 1:  # the column of a bound has another name
         names = ["y"] if "y" in y.columns else list(y.columns)[: 2 - len(y.columns)]
     for part in forecasts:
         if not names or (len(part.columns) < len(names)) or len(part) == 0:

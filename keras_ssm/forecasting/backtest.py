@@ -73,7 +73,7 @@ class Backtest(NamedTuple):
             for i, series in enumerate(panel.series):
                 rows = len(series.values) - left_out
                 nothing = np.full_like(part.actual[0], np.nan)
-                has_series = rows > 0  # else the part lacks the series
+                has_series = rows > 0  # otherwise the part lacks the series
                 origins[i].append(
                     part.origins[position]
                     if has_series

@@ -22,13 +22,13 @@ class FeaturewiseLayer(SSMLayer):
         check_positive(channels=channels)
         self.channels = channels
 
-    # What a layer provides
+    # Methods that a layer provides
 
     def full_kernel(self, length: int) -> Tensor:
         """The kernel with all channels and directions on the first axis."""
         raise NotImplementedError
 
-    # What all share
+    # Methods that all share
 
     @property
     def planes(self) -> int:

@@ -45,7 +45,7 @@ class KernelLayer(OneSamplingRate, FeaturewiseLayer):
         check_positive(max_length=max_length)
         self.max_length = max_length
 
-    # What a layer provides
+    # Methods that a layer provides
 
     @property
     def kernel_length(self) -> int:
@@ -64,7 +64,7 @@ class KernelLayer(OneSamplingRate, FeaturewiseLayer):
         """
         raise NotImplementedError
 
-    # What all share
+    # Methods that all share
 
     def build_system(self, features: int) -> None:
         rng = self.make_rng()

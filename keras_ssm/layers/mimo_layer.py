@@ -37,7 +37,7 @@ class MIMOLayer(SSMLayer):
         check_positive(state_dim=state_dim)
         self.state_dim = state_dim
 
-    # What a system provides
+    # Methods that a system provides
 
     def eigenvalues(self) -> Pair:
         """Returns the pair of continuous eigenvalues, `(modes,)`."""
@@ -51,7 +51,7 @@ class MIMOLayer(SSMLayer):
         """Returns C of each direction, `(directions, features, 2 * modes)`."""
         raise NotImplementedError
 
-    # What all share
+    # Methods that all share
 
     def add_skip(self, features, rng):
         """Adds D, the last weight."""

@@ -101,7 +101,7 @@ class SequenceMixer(Attributes, MixerChecks, OneDirection, keras.layers.Layer):
         self.seed = seed
         self.supports_masking = True
 
-    # What a mixer provides
+    # Methods that a mixer provides
 
     def build_system(self, features: int) -> None:
         """Adds the weights."""
@@ -156,7 +156,7 @@ class SequenceMixer(Attributes, MixerChecks, OneDirection, keras.layers.Layer):
         """Whether a sequence of so many steps (`None`: not known) needs Fourier transforms."""
         return False
 
-    # What all share
+    # Methods that all share
 
     def build(self, input_shape):
         self.check_inputs(input_shape, self.compute_dtype)

@@ -44,7 +44,7 @@ class SISOLayer(FeaturewiseLayer):
         self.max_kernel_length = max_kernel_length
         self.check_method(self.method)
 
-    # What a system provides
+    # Methods that a system provides
 
     def build_bank(self, features, rng):
         """Adds the weights of the systems, all but D."""
@@ -61,7 +61,7 @@ class SISOLayer(FeaturewiseLayer):
         """Returns the kernel that `"fft"` convolves with, `(channels, features, length)`."""
         return kernel(bank, length)
 
-    # What all share
+    # Methods that all share
 
     def check_method(self, method):
         super().check_method(method)

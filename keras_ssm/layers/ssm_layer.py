@@ -87,7 +87,7 @@ class SSMLayer(Evaluation, FixedSystem, SequenceMixer):
         """Whether the layer has a state."""
         return self.stateless_because() is None
 
-    # What a system provides
+    # Methods that a system provides
 
     def chosen_method(self, length: int | None) -> str:
         """Returns the evaluation of a sequence of `length` steps, a size of a shape."""
@@ -106,7 +106,7 @@ class SSMLayer(Evaluation, FixedSystem, SequenceMixer):
         """Maps float inputs `(batch, length, features)` to `(y, state)`."""
         raise NotImplementedError
 
-    # What all share
+    # Methods that all share
 
     def build(self, input_shape):
         super().build(input_shape)

@@ -184,7 +184,7 @@ class SequencePreprocessor(SampledInputs, TensorFlowInputs, Attributes, Preproce
     def _add_missing_kwargs(cls, loader, kwargs):
         """Reads tokens where the backbone of a preset does, whose task has another preprocessor."""
         tokenizer = tokenizer_of(loader.preset)
-        if tokenizer not in (None, "ByteTokenizer"):  # whose ids are the bytes
+        if tokenizer not in (None, "ByteTokenizer"):  # its ids are the bytes
             raise ValueError(
                 f"The texts of preset '{loader.preset}' are read by its tokenizer, which a "
                 f"{cls.__name__} has not: pass `preprocessor=None` and token ids. "
@@ -271,7 +271,7 @@ class SequencePreprocessor(SampledInputs, TensorFlowInputs, Attributes, Preproce
                     f"`padding_mask` must have shape {given.shape}. "
                     f"Received: padding_mask.shape={mask.shape}"
                 )
-            given = given & mask  # the rows of a list end where they end
+            given = given & mask  # rows of a list have no padding
         if self.sequence_length is not None:
             missing = max(0, self.sequence_length - padded.shape[1])
             edges = [(0, 0), (0, missing)] + [(0, 0)] * (padded.ndim - 2)

@@ -80,7 +80,7 @@ def sized_tensor(x, mask, normalize, mono, allow_nan=False):
     if normalize == "peak":
         size = tf.reduce_max(tf.abs(read), axis=[1, 2], keepdims=True)
         return tf.where(valid, x / tf.where(size > 0, size, one), x)
-    if allow_nan:  # missing values count nowhere, and are zero in the end
+    if allow_nan:  # missing values do not count, and become zero at last
         known = ~tf.math.is_nan(x)
         x, valid = tf.where(known, x, tf.zeros_like(x)), valid & known
         read = tf.where(valid, x, tf.zeros_like(x))

@@ -78,10 +78,10 @@ def chunk_pass(u: Tensor, matrices: ChunkMatrices, initial: Tensor = None) -> tu
     y = backend.matmul(u, matrices.toeplitz)  # 1. within chunks
     if matrices.transition is None:
         return in_chunks(y), None, None
-    added = in_chunks(backend.matmul(u, matrices.E_in))  # 2. what each chunk adds to the state
+    added = in_chunks(backend.matmul(u, matrices.E_in))  # 2. the state that each chunk adds
     start = ops.zeros_like(added[:, :, 0]) if initial is None else initial
     before, last = state_passing(matrices.transition, added, start, steps=T)  # 3. across chunks
-    y = y + backend.matmul(in_rows(before), matrices.E_out)  # 4. what the state brings
+    y = y + backend.matmul(in_rows(before), matrices.E_out)  # 4. outputs of the states
     if matrices.later_E_in is not None:
         added = in_chunks(backend.matmul(u, matrices.later_E_in))
         later, _ = state_passing(matrices.transition, added, start, reverse=True, steps=T)

@@ -10,7 +10,7 @@ from keras import ops
 from keras_ssm.ops import backend
 from keras_ssm.ops.exporting import known, longest, loops_allowed
 
-# Steps of a recurrence that are written out one after another where there are no loops.
+# Steps of a recurrence that are unrolled where there are no loops.
 LONGEST_UNROLLED = 16
 
 

@@ -8,7 +8,7 @@ from keras_ssm.plotting.figures import subplots
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-SHOWN = 4  # curves of classes, those with the highest peaks
+SHOWN = 4  # the most curves; classes with the highest peaks are drawn
 LONGEST = 1000  # points of a curve
 
 

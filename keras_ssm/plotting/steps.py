@@ -9,7 +9,7 @@ from keras_ssm.plotting.figures import subplots
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-SHOWN = 8  # curves of classes, those with the highest peaks
+SHOWN = 8  # the most curves; classes with the highest peaks are drawn
 
 
 def plot_step_predictions(

@@ -22,7 +22,7 @@ def explained(failure: str):
         if not isinstance(error, (HfHubHTTPError, HFValidationError)) and "Received" in str(error):
             raise
         raise ValueError(_told(failure, error)) from error
-    except Exception as error:  # the client lets through those of its changing HTTP libraries
+    except Exception as error:  # the client lets errors of its changing HTTP libraries through
         raise ValueError(_told(failure, error)) from error
 
 

@@ -16,7 +16,7 @@ PUBLISHED_FORMATS = (HF, ORIGINAL, CODESTRAL)
 CONFIG, PARAMS = "config.json", "params.json"
 MODEL_TYPES = ("mamba", "mamba2", "falcon_mamba")
 
-# Small files that say what a repository is, and the tokenizer of its model.
+# Small files that describe a repository, and the tokenizer of its model.
 DESCRIBING = (
     *(CONFIG, PARAMS, "generation_config.json"),
     *("model.safetensors.index.json", "pytorch_model.bin.index.json"),

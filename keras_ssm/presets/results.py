@@ -17,7 +17,7 @@ COLUMNS = (
     *("wall_seconds", "backend", "machine", "version", "commit", "command"),
 )
 
-# Scores that are shares of something, of which more is better.
+# Scores that are shares: more is better.
 _SHARES = re.compile(r"accuracy|F1|sensitivity|predictivity|precision|recall|coverage")
 _SEED = re.compile(r" --seed \S+")
 

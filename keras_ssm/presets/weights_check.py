@@ -79,7 +79,7 @@ def _check(array, path, quantised, values):
             f"{owner} must be as large as it says. "
             f"Received: shape={array.shape}, {declared:,} bytes, of which {stored:,} are stored"
         )
-    rounded = array.attrs.get("dtype") == "bfloat16"  # h5py shows those as raw bytes
+    rounded = array.attrs.get("dtype") == "bfloat16"  # h5py shows bfloat16 as raw bytes
     if not (rounded or array.dtype.kind == "f" or (quantised and array.dtype.kind in "iu")):
         raise ValueError(f"{owner} must be floating point. Received: dtype={array.dtype}")
     if values and not rounded and array.dtype.kind == "f" and array.size:

@@ -99,7 +99,7 @@ def _wav(path):
         except ValueError as error:
             if "format" not in str(error).lower():
                 raise
-            samples, rate = _other(path)  # such as A-law
+            samples, rate = _other(path)  # other encodings, such as A-law
     return samples, rate
 
 

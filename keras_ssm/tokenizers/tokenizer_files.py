@@ -10,7 +10,7 @@ from keras_ssm.presets.preset_files import read_json
 LIBRARY_FILE = "tokenizer.json"
 LARGEST = 256 * 2**20  # bytes: eight times the largest vocabulary published
 
-# The names of the special tokens here, in transformers, and as people call them in a file alone.
+# Names of special tokens here, in transformers, and in a file without the files of transformers.
 ROLES = {
     "start_token": "bos_token",
     "end_token": "eos_token",

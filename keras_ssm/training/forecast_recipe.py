@@ -18,7 +18,7 @@ BRANCH_SETTINGS = (
     *("num_layers", "hidden_dim", "state_dim", "dropout", "dt_min", "dt_max", "context"),
     *("ssm_learning_rate", "weight_decay", "steps_per_epoch", "origins", "margin"),
 )
-# Settings that baselines lack are `None`. What is solved has one epoch, since all have epochs.
+# Settings that baselines lack are `None`. Solved baselines have one epoch, as a setting of all.
 NEURAL = dict.fromkeys(BRANCH_SETTINGS)
 SOLVED = {**NEURAL, **dict.fromkeys(TRAINING_SETTINGS), "epochs": 1}
 NAIVE = {**SOLVED, "lookback": None}

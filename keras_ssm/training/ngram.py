@@ -50,7 +50,7 @@ class NGram:
         for n in range(1, self.order + 1):
             if n == self.order:
                 grams, counts = np.unique(_codes(ids, n), return_counts=True)
-            else:  # how many different bytes come before it
+            else:  # the number of different bytes before it
                 longer = np.unique(_codes(ids, n + 1))
                 grams, counts = np.unique(longer % SYMBOLS**n, return_counts=True)
             self.levels.append(_Level(grams, counts))

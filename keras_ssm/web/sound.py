@@ -7,7 +7,7 @@ from keras_ssm.models import SSMClassifier
 from keras_ssm.types import PathLike
 from keras_ssm.web.probabilities import softmax
 
-QUIET = 0.05  # of the loudest sample: what is below at the ends is cut off
+QUIET = 0.05  # of the loudest sample: quieter ends are cut off
 LONGEST = 5.0  # seconds
 MARGIN = 0.02  # seconds that stay before and after
 

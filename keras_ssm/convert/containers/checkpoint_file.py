@@ -10,7 +10,7 @@ import numpy as np
 from keras_ssm.convert.containers import flax_msgpack, torch_file
 from keras_ssm.convert.containers.stored_tensor import StoredTensor
 
-# Where a file of PyTorch keeps its tensors, unless it is a state dict itself.
+# Entries of PyTorch files that hold the state dict, unless the file is one itself.
 STATE_DICTS = ("state_dict", "model_state_dict", "model", "net")
 
 TENSORS = (np.ndarray, StoredTensor)

@@ -72,7 +72,7 @@ def read(tensors, settings):
     pooling = settings.choose("pooling", "mean", file)
     arguments = {
         "num_classes": settings.derive("num_classes", classes),
-        "pooling": None if pooling == "none" else pooling,  # as a configuration may say it
+        "pooling": None if pooling == "none" else pooling,  # if the configuration says so
     }
     weight_maps = [*flax_model.encoder(backbone["encoder"])]
     for number in range(layers):

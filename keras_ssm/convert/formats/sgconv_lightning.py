@@ -37,7 +37,7 @@ def read(tensors, settings):
     check_supported(hyper, WITHOUT_COUNTERPART)
     mixer = _mixer(tensors, first, settings, hyper)
     if tensors.first(f"{first}output_linear.0.weight", f"{first}output_linear.weight") is None:
-        hyper = {**hyper, "activation": "id"}  # as `linear=True` has it
+        hyper = {**hyper, "activation": "id"}  # the choice of `linear=True`
 
     def weight_maps(stem, target):
         return _weight_maps(tensors, stem, target, mixer)

@@ -43,7 +43,7 @@ class Baseline:
         (self.horizon,) = check_positive(horizon=horizon)
         self.panel = None
 
-    # What a subclass defines
+    # Methods that a subclass defines
 
     def prepare(self, panel: Panel) -> None:
         """Takes over settings from the frequency of the data, before `learn`.

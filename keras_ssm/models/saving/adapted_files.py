@@ -81,7 +81,7 @@ def let_train(backbone, training):
 
 def keep_apart(layer):
     """Teaches a layer with updates to write and read them apart from its weights."""
-    # Past the tracking of Keras: attributes of this layer alone.
+    # Past the tracking of Keras: these are attributes of this layer only.
     vars(layer)["save_own_variables"] = functools.partial(_save, layer)
     vars(layer)["load_own_variables"] = functools.partial(_load, layer)
 
@@ -113,7 +113,9 @@ def _load(layer, store):
     others = {name: store[name] for name in names if name not in factors_of_layer}
     values = {name: store[name] for name in names if name in factors_of_layer}
     type(layer).load_own_variables(layer, others)
-    if not values:  # merged ones: Keras sets both factors to zero, of which none would ever train
+    if (
+        not values
+    ):  # merged updates: Keras sets both factors to zero, and then neither would ever train
         name, first = next(iter(factors_of_layer.items()))
         values = {name: keras.initializers.get("he_uniform")(first.shape, first.dtype)}
     for name, value in values.items():

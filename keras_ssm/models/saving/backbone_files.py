@@ -19,7 +19,9 @@ from keras_ssm.version import __version__
 class BackboneFiles(Adapters, ModelFiles):
     """Presets, files and adapters of a backbone."""
 
-    trained_before = None  # what trained with low-rank updates, before all was frozen
+    trained_before = (
+        None  # the weights that trained with low-rank updates before the whole model was frozen
+    )
 
     @property
     def trainable(self) -> bool:

@@ -8,9 +8,9 @@ from keras_ssm import presets
 # Largest difference over the largest output. Backends and processors differ by 1e-5 at most, the
 # fast products of a GPU by 1e-4.
 _TOLERANCE = 1e-3
-_ROUNDED_TOLERANCE = 0.1  # where layers compute with half the bits, or with integers
+_ROUNDED_TOLERANCE = 0.1  # for layers that compute in half precision or with integers
 
-# Arguments that change no output, and those of a head that leave its backbone alone.
+# Arguments that change no output, and arguments of a head that do not change its backbone.
 _HARMLESS = {"name", "trainable", "compile", "preprocessor", "dropout", "tie_dropout"}
 _HARMLESS |= {"normalize_targets", "class_names"}
 _OF_A_HEAD = {"num_classes", "pooling", "head_dtype", "head_dim", "head_activation"}

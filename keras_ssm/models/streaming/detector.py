@@ -153,7 +153,7 @@ class Detector:
             scores = scores[..., None]
         known = None if self._tracks is None else self._tracks["steps"].shape
         fits = scores.ndim == 3 and known in (None, (scores.shape[0], scores.shape[2]))
-        if not fits or scores.dtype.kind in "cOSUmM":  # bfloat16 has no such kind
+        if not fits or scores.dtype.kind in "cOSUmM":  # the kind of bfloat16 is "V"
             labels = "" if known is None or known[1] == 1 else f", {known[1]}"
             expected = f"({'batch' if known is None else known[0]}, steps{labels})"
             raise ValueError(

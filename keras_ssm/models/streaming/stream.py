@@ -107,7 +107,7 @@ class Stream:
     def _all_parts(self):
         return {**self.parts(), stream_state.STEPS: self._steps}
 
-    # What a stream provides
+    # Methods that a stream provides
 
     def read(self, chunk):
         """Reads a chunk; returns the outputs, and the samples of each row."""

@@ -70,7 +70,7 @@ class DataTrainer:
         """
         converter = BatchConverter(self, "fit", class_weight, shuffle)
         split = class_weight is not None and validation_split and validation_data is None
-        if split:  # class weights are for training alone
+        if split:  # class weights act in training only
             converter.class_weight = None
         validation = BatchConverter(self, "evaluate")
         x, y, sample_weight = self._prepare(x, y, sample_weight, converter)

@@ -186,7 +186,7 @@ def _refuse_probabilities(kind, given):
         )
     config = {}
     if isinstance(given, (keras.losses.Loss, keras.metrics.Metric)):
-        with contextlib.suppress(NotImplementedError):  # a custom loss knows what it reads
+        with contextlib.suppress(NotImplementedError):  # a custom loss may read any outputs
             config = given.get_config()
     name = type(given).__name__
     if config.get("from_logits") is False:

@@ -318,7 +318,7 @@ def reads_every_target(model):
 
 def is_of_keras(function):
     """Whether this is the name of a loss or metric of Keras, or one itself."""
-    function = getattr(function, "_fn", function)  # what Keras wrapped
+    function = getattr(function, "_fn", function)  # the function that Keras wrapped
     return (
         isinstance(function, str)
         or str(getattr(function, "__module__", "")).split(".")[0] == "keras"

@@ -6,7 +6,7 @@ import torch
 from keras import tree
 
 CALLS_BEFORE = 24  # calls that cost less than a trace
-# What tracing raises for functions that read the values of their tensors.
+# Errors of tracing for functions that read the values of their tensors.
 EXPECTED = (RuntimeError, TypeError, ValueError, NotImplementedError)
 
 

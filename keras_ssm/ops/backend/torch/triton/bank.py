@@ -21,8 +21,8 @@ TILES = {
 MANY_MODES = 32  # more take lanes of as many
 WIDTH = 16
 
-# Programs that fill a card: sequences are cut into segments until there are so many. They stay
-# whole, which saves a pass, where there are half as many without.
+# Programs that fill a card: sequences are cut into segments until there are so many. Where there
+# are half as many without cuts, sequences stay whole, which saves a pass.
 PROGRAMS = 128
 SHORTEST_SEGMENT = 4 * T
 
