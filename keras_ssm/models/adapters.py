@@ -199,7 +199,8 @@ def _check_fits(model, facts, values, filepath):
     for key, value in values.items():
         layer, _, name = key.rpartition("/")
         shape = tuple(weights[key].shape) if key in weights else None
-        adapts = f"{layer}/{name.removeprefix('lora_')[:-2]}"  # the path of the weight that "lora_kernel_a" adapts
+        # The path of the weight that an update such as "lora_kernel_a" adapts.
+        adapts = f"{layer}/{name.removeprefix('lora_')[:-2]}"
         if shape is None and name in LOW_RANK and adapts in weights:
             rows, columns = weights[adapts].shape
             shape = (rows, facts["rank"]) if name.endswith("_a") else (facts["rank"], columns)

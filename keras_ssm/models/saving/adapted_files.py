@@ -113,9 +113,8 @@ def _load(layer, store):
     others = {name: store[name] for name in names if name not in factors_of_layer}
     values = {name: store[name] for name in names if name in factors_of_layer}
     type(layer).load_own_variables(layer, others)
-    if (
-        not values
-    ):  # merged updates: Keras sets both factors to zero, and then neither would ever train
+    # Merged updates: Keras sets both factors to zero, and then neither would ever train.
+    if not values:
         name, first = next(iter(factors_of_layer.items()))
         values = {name: keras.initializers.get("he_uniform")(first.shape, first.dtype)}
     for name, value in values.items():
