@@ -113,7 +113,11 @@ def dss_continuous(layer):
         real = tensor(layer.A_real)
     imag = layer.log_A_imag if layer.variant == "exp-re-im" else layer.A_imag
     imag = ops.exp(tensor(imag)) if layer.variant == "exp-re-im" else tensor(imag)
-    dt = ops.exp(tensor(layer.log_dt)) * tensor(layer.step_scale)
+    if layer.fixed_dt is None:
+        dt = ops.exp(tensor(layer.log_dt))
+    else:
+        dt = tensor(np.full((layer.features, 1), layer.fixed_dt, layer.system_dtype))
+    dt = dt * tensor(layer.step_scale)
     z = to_complex(real * dt[:, :1], imag * dt[:, -1:])
     return to_complex(real, imag), z, to_complex(layer.C_real, layer.C_imag)
 
@@ -384,6 +388,7 @@ VARIANTS = [
     Case("dss_fixed", DSS, naive_fixed_softmax, 5e-5, softmax_length=1200, init="randn"),
     Case("dss_one_dt", DSS, naive_dss, 5e-5, variant="clip", sep_dt_re_im=False),
     Case("dss_re_im", DSS, naive_dss, 5e-5, variant="exp-re-im"),
+    Case("dss_gss", DSS, naive_dss, 5e-5, variant="exp-re-im", init="log_normal", fixed_dt=1.0),
     Case("dss_no_scale", DSS, naive_dss, 5e-5, variant="exp-no-scale", bidirectional=True),
     Case("s5_blocks", S5, naive_s5, blocks=2, discretization="bilinear", clip_eigs=True),
     Case("s5_complex", S5, naive_s5, conj_sym=False, c_init="trunc_standard_normal"),

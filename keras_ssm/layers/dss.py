@@ -3,7 +3,8 @@ import numpy as np
 from keras import ops
 
 from keras_ssm import initializers
-from keras_ssm.checks import check_choice, check_flags, check_positive
+from keras_ssm.checks import check_choice, check_flags, check_number, check_positive
+from keras_ssm.layers.dss_softmax import EPSILON, Softmax
 from keras_ssm.layers.siso_layer import SISOLayer
 from keras_ssm.ops import backend, pair
 from keras_ssm.ops.chunked import chunked
@@ -14,15 +15,14 @@ from keras_ssm.ops.powers import kernel
 from keras_ssm.types import State, Tensor
 
 VARIANTS = ("softmax", "exp", "exp-re-im", "exp-no-scale", "clip", "clip-no-scale")
-INITS = ("hippo_skew", "randn")
+INITS = ("hippo_skew", "randn", "log_normal")
 
 # Guards of the published code: of a division, and of the real part under "clip".
-EPSILON = 1e-7
 LARGEST_REAL_PART = 1e-4
 
 
 @keras.saving.register_keras_serializable(package="keras_ssm")
-class DSS(SISOLayer):
+class DSS(Softmax, SISOLayer):
     """Diagonal state-space layer with a row-normalised kernel (DSS).
 
     All features share the eigenvalues A; each has its own step and its own C:
@@ -47,8 +47,9 @@ class DSS(SISOLayer):
     Args:
         state_dim: int. Number N of complex modes. Defaults to `64`.
         variant: str. See the table. Defaults to `"softmax"`.
-        init: str. `"hippo_skew"` (eigenvalues of the skew part of HiPPO-LegS) or `"randn"`
-            (complex normal, some of them growing: for softmax and clip).
+        init: str. `"hippo_skew"` (eigenvalues of the skew part of HiPPO-LegS), `"randn"`
+            (complex normal, some of them growing: for softmax and clip) or `"log_normal"` (as
+            gated state spaces have it: what is trained of A is normal, for exp and exp-re-im).
             Defaults to `"hippo_skew"`.
         dt_min: float. Smallest initial step, in units of time per sample. Defaults to `1e-3`.
         dt_max: float. Largest initial step. Defaults to `1e-1`.
@@ -63,6 +64,9 @@ class DSS(SISOLayer):
         softmax_length: int or `None`. Length over which the softmax normalises, instead of the
             length of each sequence: with it, a softmax layer has states and steps, for sequences
             up to this length. Defaults to `None`.
+        fixed_dt: float or `None`. The step of every feature, which then does not train: there is
+            no `log_dt`, and `dt_min`, `dt_max` and `sep_dt_re_im` do not matter. Gated state
+            spaces have 1. Defaults to `None`: each feature trains its own.
         method: str. `"auto"`, `"chunked"`, `"fft"` or `"recurrent"`. Defaults to `"auto"`.
         chunk_size: int or `None`. Steps in a chunk: speed and memory, not accuracy.
         seed: int or `None`. Seed of the initial weights.
@@ -99,6 +103,7 @@ class DSS(SISOLayer):
     Reference:
         - [DSS](https://arxiv.org/abs/2203.14343), proposition 1 and section 3.2. As published,
           the gradient of a growing mode does not see its shift to the end of the kernel.
+        - [GSS](https://arxiv.org/abs/2206.13947), section 3.1 (`fixed_dt=1.0`, `"log_normal"`).
         - [SLiCE/DSS code](https://github.com/ag1988/dss) for the further variants.
     """
 
@@ -114,6 +119,7 @@ class DSS(SISOLayer):
         channels: int = 1,
         max_kernel_length: int | None = None,
         softmax_length: int | None = None,
+        fixed_dt: float | None = None,
         method: str = "auto",
         chunk_size: int | None = None,
         seed: int | None = None,
@@ -138,6 +144,15 @@ class DSS(SISOLayer):
                 "init='randn' has eigenvalues with a positive real part, which the variants "
                 f"'exp...' cannot hold: take 'softmax' or 'clip'. Received: variant={variant!r}"
             )
+        if init == "log_normal" and variant not in ("exp", "exp-re-im"):
+            raise ValueError(
+                "init='log_normal' goes with variant='exp' or 'exp-re-im'. "
+                f"Received: variant={variant!r}"
+            )
+        if fixed_dt is not None:
+            check_number("fixed_dt", fixed_dt)
+            if fixed_dt <= 0:
+                raise ValueError(f"`fixed_dt` must be positive. Received: fixed_dt={fixed_dt}")
         if softmax_length is not None:
             check_positive(softmax_length=softmax_length)
             if variant != "softmax" or max_kernel_length is not None:
@@ -152,13 +167,19 @@ class DSS(SISOLayer):
         self.dt_max = dt_max
         self.sep_dt_re_im = sep_dt_re_im
         self.softmax_length = softmax_length
+        self.fixed_dt = fixed_dt
 
     def build_bank(self, features, rng):
-        shape = (features, 2 if self.sep_dt_re_im else 1)
-        log_dt = initializers.log_uniform_step(shape, self.dt_min, self.dt_max, rng)
-        self.log_dt = self.add_system_weight("log_dt", log_dt)
+        if self.fixed_dt is None:
+            shape = (features, 2 if self.sep_dt_re_im else 1)
+            log_dt = initializers.log_uniform_step(shape, self.dt_min, self.dt_max, rng)
+            self.log_dt = self.add_system_weight("log_dt", log_dt)
         if self.init == "hippo_skew":
             A = initializers.skew_hippo(self.state_dim)
+        elif self.init == "log_normal":
+            log_real, imag = rng.standard_normal((2, self.state_dim))
+            imag = np.exp(imag) if self.variant == "exp-re-im" else imag
+            A = -np.exp(log_real) + 1j * imag
         else:
             real, imag = rng.standard_normal((2, self.state_dim)) * np.sqrt(0.5)
             A = real + 1j * imag
@@ -264,6 +285,7 @@ class DSS(SISOLayer):
             "dt_max": self.dt_max,
             "sep_dt_re_im": self.sep_dt_re_im,
             "softmax_length": self.softmax_length,
+            "fixed_dt": self.fixed_dt,
         }
 
     def stateless_because(self):
@@ -275,21 +297,13 @@ class DSS(SISOLayer):
             "length as `softmax_length`, or take variant='exp'. Received: softmax_length=None"
         )
 
-    def _normalised_over(self, length):
-        """The length of the softmax for a sequence of `length` steps, or in a stream (`None`)."""
-        fixed = self.softmax_length
-        if fixed is None:
-            return length
-        if isinstance(length, int) and length > fixed:
-            raise ValueError(
-                f"`x` of {self.name} must have at most `softmax_length` steps. "
-                f"Received: {length} steps, softmax_length={fixed}"
-            )
-        return fixed
-
     def _continuous(self):
         """The pairs A `(state_dim,)`, z = dt A `(features, state_dim)`, and C."""
-        A, dt = self.eigenvalues(), ops.exp(self.tensor(self.log_dt))
+        A = self.eigenvalues()
+        if self.fixed_dt is None:
+            dt = ops.exp(self.tensor(self.log_dt))
+        else:
+            dt = ops.full((self.features, 1), self.fixed_dt, self.system_dtype)
         dt = dt * self.tensor(self.step_scale)
         z = A[0] * dt[:, :1], A[1] * dt[:, -1:]
         return A, z, (self.tensor(self.C_real), self.tensor(self.C_imag))
@@ -299,38 +313,3 @@ class DSS(SISOLayer):
         square = backend.maximum(A[0] * A[0] + A[1] * A[1], EPSILON)
         inverse = A[0] / square, -A[1] / square
         return pair.multiply(pair.expm1(z), inverse)
-
-    def _softmax(self, A, z, length):
-        """Which modes grow `(state_dim,)`, their decaying form, and the normalised weights."""
-        length = ops.cast(length, z[0].dtype)
-        growing = A[0] > 0
-        sign = ops.where(growing, -ops.ones_like(A[0]), ops.ones_like(A[0]))
-        decaying = pair.scale(z, sign)
-        x = pair.multiply(pair.expm1(pair.scale(decaying, length)), A)
-        square = x[0] * x[0] + x[1] * x[1] + EPSILON
-        weights = pair.multiply(pair.expm1(decaying), (x[0] / square, -x[1] / square))
-        return growing, decaying, weights
-
-    def _branches(self, normalised, length):
-        """The bank of the decaying modes, and `(log_decay, C)` of the growing ones.
-
-        Which is which is a matter of the weights, so each branch holds every mode, and those of
-        the other with a weight of zero.
-        """
-        A, z, C = self._continuous()
-        growing, decaying, weights = self._softmax(A, z, normalised)
-        # As published, no gradient flows through the shift of a growing mode by L - 1 steps.
-        still = tuple(part - ops.stop_gradient(part) for part in z)
-        still = pair.exp(pair.scale(still, ops.cast(normalised, z[0].dtype) - 1.0))
-        weights = tuple(
-            ops.where(growing, shifted, part)
-            for shifted, part in zip(pair.multiply(weights, still), weights, strict=True)
-        )
-        weighed = pair.scale(pair.multiply(C, weights), 0.5)
-        forwards = tuple(ops.where(growing, 0.0, part) for part in weighed)
-        backwards = tuple(ops.where(growing, part, 0.0) for part in weighed)
-        if self.softmax_length is not None:
-            missing = ops.cast(normalised, z[0].dtype) - ops.cast(length, z[0].dtype)
-            backwards = pair.multiply(backwards, pair.exp(pair.scale(decaying, missing)))
-        ones = ops.ones_like(z[0]), ops.zeros_like(z[0])
-        return DiagonalBank(decaying, ones, forwards), (decaying, backwards)

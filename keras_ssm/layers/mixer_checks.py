@@ -45,29 +45,7 @@ class MixerChecks:
     def check_inputs(self, shape, dtype, rank=None):
         """Raises a `ValueError` unless these are float inputs of the right shape."""
         rank = self.input_rank if rank is None else rank
-        axes = ["length"] * (rank == 3) + [f"size_{i}" for i in range(1, rank - 1)] * (rank > 3)
-        shape = tuple(shape)
-        if len(shape) != rank:
-            raise ValueError(
-                f"`x` of {self.name} must have shape ({', '.join(['batch', *axes, 'features'])}). "
-                f"Received: x.shape={shape}"
-            )
-        if shape[-1] is None or (self.built and shape[-1] != self.features):
-            features = self.features if self.built else "a known number of"
-            raise ValueError(
-                f"`x` of {self.name} must have {features} features on its last axis. "
-                f"Received: x.shape={shape}"
-            )
-        if 0 in shape[1:]:
-            raise ValueError(
-                f"`x` of {self.name} must have at least one step and one feature. "
-                f"Received: x.shape={shape}"
-            )
-        if "float" not in keras.backend.standardize_dtype(dtype):
-            raise ValueError(
-                f"`x` of {self.name} must be floating point: cast integers, or embed token ids "
-                f"first. Received: x.dtype={keras.backend.standardize_dtype(dtype)}"
-            )
+        check_samples(shape, dtype, rank, self.features if self.built else None, self.name)
 
     def check_mask(self, mask, shape, return_state):
         """Raises a `ValueError` for a boolean mask that inputs of this shape cannot have."""
@@ -105,3 +83,37 @@ class MixerChecks:
                 f"A state of {self.name} must be what `get_initial_state` returns, of shapes "
                 f"{shapes}. Received: {type(state).__name__}"
             ) from error
+
+
+def check_samples(shape, dtype, rank, features, name):
+    """Raises a `ValueError` unless these are float inputs of so many axes and features.
+
+    Args:
+        shape: shape of the inputs.
+        dtype: their dtype.
+        rank: int. Axes that they must have.
+        features: int or `None` for any known number.
+        name: str. Whose inputs they are.
+    """
+    axes = ["length"] * (rank == 3) + [f"size_{i}" for i in range(1, rank - 1)] * (rank > 3)
+    shape = tuple(shape)
+    if len(shape) != rank:
+        raise ValueError(
+            f"`x` of {name} must have shape ({', '.join(['batch', *axes, 'features'])}). "
+            f"Received: x.shape={shape}"
+        )
+    if shape[-1] is None or (features is not None and shape[-1] != features):
+        expected = "a known number of" if features is None else features
+        raise ValueError(
+            f"`x` of {name} must have {expected} features on its last axis. "
+            f"Received: x.shape={shape}"
+        )
+    if 0 in shape[1:]:
+        raise ValueError(
+            f"`x` of {name} must have at least one step and one feature. Received: x.shape={shape}"
+        )
+    if "float" not in keras.backend.standardize_dtype(dtype):
+        raise ValueError(
+            f"`x` of {name} must be floating point: cast integers, or embed token ids "
+            f"first. Received: x.dtype={keras.backend.standardize_dtype(dtype)}"
+        )

@@ -6,7 +6,6 @@ from keras_ssm.checks import check_choice, check_flags, check_number
 from keras_ssm.layers.activations import get_activation
 from keras_ssm.layers.block_branch import BlockBranch
 from keras_ssm.layers.discrete_system import DiscreteSystem
-from keras_ssm.layers.exact_layers import Dense
 from keras_ssm.layers.inference import applied, infer
 from keras_ssm.layers.mixer_config import clone_mixer, mixer_from_config
 from keras_ssm.layers.norms import make_norm, normalize
@@ -16,9 +15,7 @@ from keras_ssm.layers.ssm_layer import SSMLayer
 from keras_ssm.layers.step_mask import masked
 from keras_ssm.types import State, Tensor
 
-GATES = (None, "linear", "glu", "full_glu", "half_glu1", "half_glu2")
 RESIDUAL_DTYPES = (None, "float32")
-GATES_OF_EQUAL_SIZE = (None, "half_glu1", "half_glu2")
 
 
 @keras.saving.register_keras_serializable(package="keras_ssm")
@@ -35,6 +32,11 @@ class SSMBlock(BlockBranch, Attributes, OneDirection, keras.layers.Layer):
     | `"glu"`, `"full_glu"` | (W1 g) sigmoid(W2 g) |
     | `"half_glu1"` | g sigmoid(W g) |
     | `"half_glu2"` | y sigmoid(W g) |
+    | `"wide"` | W (act(W1 u) * W2 y), u what the branch reads |
+
+    A `bottleneck` lets the mixer read fewer features, act(W u), than the block has. With both,
+    the block is that of gated state spaces (GSS): `SSMBlock(DSS(variant="exp-re-im",
+    init="log_normal", fixed_dt=1.0), gate="wide", bottleneck=256, prenorm=True)`.
 
     Args:
         mixer: `keras_ssm.layers.SequenceMixer`, unbuilt. The block makes its own copy, named
@@ -55,6 +57,11 @@ class SSMBlock(BlockBranch, Attributes, OneDirection, keras.layers.Layer):
         residual_dtype: str or `None`. `"float32"` keeps the residual stream x, which goes in and
             comes out, in single precision where the rest is computed in half, as published Mamba
             models do; the norm reads it unrounded. Defaults to `None`: the compute dtype.
+        gate_expand: float. Width of the gate `"wide"` over the number of features. Defaults to
+            `4`.
+        bottleneck: int or `None`. Features that the mixer reads. Defaults to `None`: all.
+        bottleneck_norm: bool. Whether another norm of the same kind stands between bottleneck and
+            mixer. Defaults to `False`.
         **kwargs: Arguments of `keras.layers.Layer`.
 
     Call arguments:
@@ -71,8 +78,8 @@ class SSMBlock(BlockBranch, Attributes, OneDirection, keras.layers.Layer):
     Raises:
         ValueError: for an unknown `activation`, `gate`, `norm` or `residual_dtype`, a `dropout`
             outside [0, 1), a `norm_momentum` outside [0, 1], flags that are neither True nor False,
-            a mixer that is no unbuilt state-space layer, or several channels without a gate
-            that mixes them.
+            a mixer that is no unbuilt state-space layer, or several channels or a bottleneck
+            without a gate that brings the features back.
 
     Example:
         ```python
@@ -83,6 +90,7 @@ class SSMBlock(BlockBranch, Attributes, OneDirection, keras.layers.Layer):
     Reference:
         - [S4](https://arxiv.org/abs/2111.00396), section 3.4 (GLU block).
         - [S5](https://arxiv.org/abs/2208.04933), appendix G.2 (half gates).
+        - [GSS](https://arxiv.org/abs/2206.13947), section 3.2 (wide gate, bottleneck).
     """
 
     def __init__(
@@ -97,6 +105,9 @@ class SSMBlock(BlockBranch, Attributes, OneDirection, keras.layers.Layer):
         norm_epsilon: float = 1e-5,
         norm_momentum: float = 0.9,
         residual_dtype: str | None = None,
+        gate_expand: float = 4,
+        bottleneck: int | None = None,
+        bottleneck_norm: bool = False,
         **kwargs,
     ):
         # Inputs are cast here: autocast would round a float32 state under a mixed policy.
@@ -106,12 +117,7 @@ class SSMBlock(BlockBranch, Attributes, OneDirection, keras.layers.Layer):
                 "`mixer` must be an unbuilt state-space layer such as `S4D(state_dim=64)`. "
                 f"Received: mixer={mixer}"
             )
-        check_choice("gate", gate, GATES)
-        if mixer.channels > 1 and gate in GATES_OF_EQUAL_SIZE:
-            raise ValueError(
-                "A mixer with several channels needs gate='glu' or 'linear', which bring the "
-                f"features back. Received: gate={gate!r}, mixer.channels={mixer.channels}"
-            )
+        self.check_branch(mixer, gate, gate_expand, bottleneck, bottleneck_norm)
         check_flags(prenorm=prenorm, tie_dropout=tie_dropout)
         check_number("norm_epsilon", norm_epsilon, low=0)
         check_number("norm_momentum", norm_momentum, low=0, high=1)
@@ -128,6 +134,9 @@ class SSMBlock(BlockBranch, Attributes, OneDirection, keras.layers.Layer):
         self.norm_momentum = norm_momentum
         check_choice("residual_dtype", residual_dtype, RESIDUAL_DTYPES)
         self.residual_dtype = residual_dtype
+        self.gate_expand = gate_expand
+        self.bottleneck = bottleneck
+        self.bottleneck_norm = bottleneck_norm
         self.supports_masking = True
         self.zero_covered = True  # a backbone does this once for all its blocks
         # Sublayers follow the block's policy (a map of them if quantised), or they do not load.
@@ -141,26 +150,15 @@ class SSMBlock(BlockBranch, Attributes, OneDirection, keras.layers.Layer):
             name="norm",
             autocast=residual_dtype is None,
         )
-        self.inner_dropout = self.make_dropout("inner_dropout")
-        self.outer_dropout = self.make_dropout("outer_dropout")
+        self.make_branch(kind=norm, epsilon=norm_epsilon, momentum=norm_momentum)
         self._activate = get_activation(activation)
-        self.output_dense = None
 
     def build(self, input_shape):
-        features = input_shape[-1]
-        self.mixer.build(input_shape)
-        wide = self.mixer.compute_output_shape(input_shape)
-        if wide[-1] != features and self.gate in GATES_OF_EQUAL_SIZE:
-            raise ValueError(
-                "A mixer that changes the number of features needs gate='glu' or 'linear'. "
-                f"Received: gate={self.gate!r}, {features} features in and {wide[-1]} out"
-            )
+        self.features = input_shape[-1]
+        self.mixer.build(self.mixed_shape(input_shape))
         if self.norm is not None:
             self.norm.build(input_shape)
-        if self.gate is not None:
-            units = 2 * features if self.gate in ("glu", "full_glu") else features
-            self.output_dense = Dense(units, dtype=self.dtype_policy, name="output_dense")
-            self.output_dense.build(wide)
+        self.build_branch(input_shape)
         self.built = True
 
     def call(
@@ -174,19 +172,28 @@ class SSMBlock(BlockBranch, Attributes, OneDirection, keras.layers.Layer):
         **arguments,
     ) -> Tensor | tuple[Tensor, State]:
         x = ops.convert_to_tensor(x)
-        self.mixer.check_inputs(x.shape, x.dtype)
+        self.check_block_inputs(x)
         if mask is not None and self.zero_covered:
             x = masked(x, mask)  # else the gradient of a norm or residual would be 0 * NaN
         x = ops.cast(x, self.stream_dtype)
         apply = applied(training)
-        y = normalize(self.norm, x, apply) if self.prenorm else x
+        read = normalize(self.norm, x, apply) if self.prenorm else x
         arguments = self._arguments(timesteps=timesteps, **arguments)
         y = self.mixer(
-            y, mask=mask, initial_state=initial_state, return_state=return_state, **arguments
+            self.enter(read, apply),
+            mask=mask,
+            initial_state=initial_state,
+            return_state=return_state,
+            **arguments,
         )
         y, state = y if return_state else (y, None)
-        y = self.finish(x, y, apply, training)
+        y = self.finish(x, read, y, apply, training)
         return (y, state) if return_state else y
+
+    @property
+    def input_rank(self) -> int:
+        """Axes of the input, as the mixer has them."""
+        return self.mixer.input_rank
 
     @property
     def stream_dtype(self) -> str:
@@ -252,16 +259,16 @@ class SSMBlock(BlockBranch, Attributes, OneDirection, keras.layers.Layer):
             ValueError: for inputs or states of another shape, or a bidirectional mixer.
         """
         x = ops.convert_to_tensor(x)
-        self.mixer.check_inputs(x.shape, x.dtype, rank=self.mixer.input_rank - 1)
+        self.check_block_inputs(x, rank=self.input_rank - 1)
         x = ops.cast(x, self.stream_dtype)
-        y = normalize(self.norm, x, infer) if self.prenorm else x
+        read = normalize(self.norm, x, infer) if self.prenorm else x
         arguments = self._arguments(timesteps=timesteps, **arguments)
         arguments = {name: ops.convert_to_tensor(value) for name, value in arguments.items()}
         if system is not None:
             self._check_has_system()
             arguments["system"] = system
-        y, state = self.mixer.step(y, state, **arguments)
-        return self.finish(x, y, infer), state
+        y, state = self.mixer.step(self.enter(read, infer), state, **arguments)
+        return self.finish(x, read, y, infer), state
 
     def discretize(self) -> DiscreteSystem | None:
         """Returns the mixer's discrete system, for a loop of `step`.
@@ -290,6 +297,7 @@ class SSMBlock(BlockBranch, Attributes, OneDirection, keras.layers.Layer):
     ):
         y = keras.KerasTensor(tuple(x.shape), dtype=self.stream_dtype)
         arguments = self._arguments(timesteps=timesteps, **arguments)
+        x = keras.KerasTensor(self.mixed_shape(x.shape), dtype=x.dtype)
         mixed = self.mixer.compute_output_spec(x, mask, initial_state, return_state, **arguments)
         return (y, mixed[1]) if return_state else y
 
@@ -316,6 +324,9 @@ class SSMBlock(BlockBranch, Attributes, OneDirection, keras.layers.Layer):
             "norm_epsilon": self.norm_epsilon,
             "norm_momentum": self.norm_momentum,
             "residual_dtype": self.residual_dtype,
+            "gate_expand": self.gate_expand,
+            "bottleneck": self.bottleneck,
+            "bottleneck_norm": self.bottleneck_norm,
         }
 
     @classmethod

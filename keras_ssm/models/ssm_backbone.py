@@ -42,6 +42,7 @@ class SSMBackbone(BackboneFiles, BackboneLayers, SequenceTrainer, Backbone, Func
             `"auto"`: linear or embedding by `vocabulary_size`. Defaults to `"auto"`.
         activation, gate, norm, prenorm, dropout, tie_dropout: as in `SSMBlock`.
         norm_epsilon, norm_momentum, residual_dtype: as in `SSMBlock`.
+        gate_expand, bottleneck, bottleneck_norm: as in `SSMBlock`.
         final_norm: str or `None`. Norm after the last block. Defaults to `None`.
         mask_inputs: bool. Whether padded steps are zeroed before the encoder and every mixer;
             they may then hold anything. If not, padding is read like any other step and only
@@ -111,6 +112,9 @@ class SSMBackbone(BackboneFiles, BackboneLayers, SequenceTrainer, Backbone, Func
         encoder_width: int | None = None,
         encoder_stride: int = 1,
         augmentation: list | None = None,
+        gate_expand: float = 4,
+        bottleneck: int | None = None,
+        bottleneck_norm: bool = False,
         dtype: str | keras.dtype_policies.DTypePolicy | None = None,
         name: str | None = None,
         trainable: bool = True,
@@ -149,6 +153,9 @@ class SSMBackbone(BackboneFiles, BackboneLayers, SequenceTrainer, Backbone, Func
                 norm_epsilon=norm_epsilon,
                 norm_momentum=norm_momentum,
                 residual_dtype=residual_dtype,
+                gate_expand=gate_expand,
+                bottleneck=bottleneck,
+                bottleneck_norm=bottleneck_norm,
                 dtype=dtype,
                 name=f"ssm_block_{i}",
             )
@@ -200,6 +207,9 @@ class SSMBackbone(BackboneFiles, BackboneLayers, SequenceTrainer, Backbone, Func
         self.norm_momentum = norm_momentum
         self.mask_inputs = mask_inputs
         self.residual_dtype = residual_dtype
+        self.gate_expand = gate_expand
+        self.bottleneck = bottleneck
+        self.bottleneck_norm = bottleneck_norm
         strided = isinstance(first, ConvEncoder)
         self.encoder_width = first.width if strided else None
         self.encoder_stride = first.stride if strided else 1
@@ -297,6 +307,9 @@ class SSMBackbone(BackboneFiles, BackboneLayers, SequenceTrainer, Backbone, Func
             "norm_momentum": self.norm_momentum,
             "mask_inputs": self.mask_inputs,
             "residual_dtype": self.residual_dtype,
+            "gate_expand": self.gate_expand,
+            "bottleneck": self.bottleneck,
+            "bottleneck_norm": self.bottleneck_norm,
             **self.encoder_config(),
             **frozen_config(self),
             **lora_config(self),
