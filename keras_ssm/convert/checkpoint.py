@@ -12,6 +12,7 @@ from keras_ssm.convert import published_model
 from keras_ssm.convert.containers.checkpoint_file import read_checkpoint_file, read_configuration
 from keras_ssm.convert.formats import (
     dss_lightning,
+    h3_lightning,
     longconv_example,
     longconv_lightning,
     lru_flax,
@@ -34,6 +35,7 @@ FORMATS = {
     "longconv-example": longconv_example,
     "longconv-lightning": longconv_lightning,
     "sgconv-lightning": sgconv_lightning,
+    "h3-lightning": h3_lightning,  # before S4, whose kernel it holds
     "s4-lightning": s4_lightning,
     "dss-lightning": dss_lightning,
     "s5-flax": s5_flax,
@@ -56,15 +58,15 @@ def load_checkpoint(
 
     Args:
         path: str or `Path`. A checkpoint of state-spaces/s4 (`example.py`, Lightning, bare state
-            dict), ag1988/dss, HazyResearch/safari (long convolutions), ctlllll/SGConv,
-            lindermanlab/S5 or NicolasZucchet/minimal-LRU (flax msgpack, npz), or safetensors with
-            the names of one of them. A `NAME.json` beside it is read as its
+            dict), ag1988/dss, HazyResearch/safari (H3, long convolutions),
+            ctlllll/SGConv, lindermanlab/S5 or NicolasZucchet/minimal-LRU (flax msgpack, npz), or
+            safetensors with the names of one of them. A `NAME.json` beside it is read as its
             configuration. Or the directory of a Mamba model: of transformers, of
             state-spaces/mamba, or Codestral's.
         format: str. `"s4-example"`, `"s4-lightning"`, `"dss-lightning"`, `"s5-flax"`,
             `"lru-flax"`, `"longconv-example"`, `"longconv-lightning"`, `"sgconv-lightning"`,
-            `"mamba-hf"`, `"mamba-original"`, `"mamba-codestral"`, or `"auto"`: by the names of
-            the tensors, or the configuration in a directory. Defaults to `"auto"`.
+            `"h3-lightning"`, `"mamba-hf"`, `"mamba-original"`, `"mamba-codestral"`, or `"auto"`: by
+            the names of the tensors, or the configuration in a directory. Defaults to `"auto"`.
         config: dict, str or `Path`, or `None`. The configuration of the training run by its
             official names, or a JSON or YAML file of it, over what the checkpoint says; or
             arguments of our classes, as in `overrides`.

@@ -7,11 +7,12 @@ from keras_ssm.atomic_file import writing_file
 from keras_ssm.checks import check_choice
 from keras_ssm.convert import published_export
 from keras_ssm.convert.containers import flax_msgpack
-from keras_ssm.convert.formats import kernel_export, lru_export, s4_export, s5_export
+from keras_ssm.convert.formats import h3_lightning, kernel_export, lru_export, s4_export, s5_export
 from keras_ssm.types import PathLike
 
 TARGETS = {"s4-example": s4_export, "s4-block": s4_export, "s5-flax": s5_export}
 TARGETS |= {"lru-flax": lru_export, **dict.fromkeys(kernel_export.MIXERS, kernel_export)}
+TARGETS |= {"h3-lightning": h3_lightning}
 TARGETS |= published_export.TARGETS
 
 
@@ -32,8 +33,8 @@ def export_checkpoint(
             `s4_layers.i.`), `"s5-flax"` or `"lru-flax"` (msgpack of `params` and `batch_stats`, for
             lindermanlab/S5 or NicolasZucchet/minimal-LRU), `"longconv-example"` or
             `"longconv-lightning"` (files of HazyResearch/safari), `"sgconv-lightning"` (of models
-            around the layer of ctlllll/SGConv), `"mamba-hf"` (`config.json`,
-            `generation_config.json` and `model.safetensors` of transformers) or
+            around the layer of ctlllll/SGConv), `"h3-lightning"` (of safari), `"mamba-hf"`
+            (`config.json`, `generation_config.json` and `model.safetensors` of transformers) or
             `"mamba-original"` (`config.json` and `pytorch_model.bin` of state-spaces/mamba).
         overwrite: bool. Whether a file, or a model in the directory, is replaced.
             Defaults to `False`.

@@ -1,10 +1,10 @@
 """Models over layers that hold their kernel, as checkpoints of safari and of SGConv."""
 
 import numpy as np
-from keras import ops
 
 from keras_ssm.convert.formats import longconv_example, s4_lightning
 from keras_ssm.convert.formats.longconv_kernel import one_circle
+from keras_ssm.convert.formats.torch_arrays import array, put_dense, put_norm
 from keras_ssm.convert.formats.torch_model import ACTIVATIONS
 from keras_ssm.convert.mapping import check_supported
 from keras_ssm.layers import LongConv, SGConv
@@ -50,16 +50,16 @@ def export(model, to):
         )
     tensors, remarks = {}, []
     layer, norm, head = _names(example)
-    _put_dense(tensors, "encoder", backbone.encoder_layer)
+    put_dense(tensors, "encoder", backbone.encoder_layer)
     for i, block in enumerate(backbone.blocks):
         stem = layer.format(i)
         tensors |= {stem + k: v for k, v in _layer(block.mixer, example).items()}
         last = "output_linear" if block.gate == "linear" else "output_linear.0"
-        _put_dense(tensors, stem + last, block.output_dense)
-        _put_norm(tensors, norm.format(i), block.norm)
+        put_dense(tensors, stem + last, block.output_dense)
+        put_norm(tensors, norm.format(i), block.norm)
     if backbone.final_norm is not None:
-        _put_norm(tensors, s4_lightning.LAST_NORM, backbone.last_norm)
-    _put_dense(tensors, head, model.head)
+        put_norm(tensors, s4_lightning.LAST_NORM, backbone.last_norm)
+    put_dense(tensors, head, model.head)
     configuration = _configuration(backbone, mixer, example)
     scale = getattr(model.preprocessor, "scale", 1.0)
     if scale != 1.0:
@@ -76,19 +76,19 @@ def _names(example):
 
 def _layer(mixer, example):
     """Tensors of one layer."""
-    tensors = {"D": _array(mixer.D)}
+    tensors = {"D": array(mixer.D)}
     if isinstance(mixer, LongConv):
-        entries = _array(mixer.entries)
+        entries = array(mixer.entries)
         return tensors | (
             {"kernel": one_circle(entries)} if example else {"kernel.kernel": entries}
         )
-    tensors |= {f"kernel_list.{i}": piece for i, piece in enumerate(_array(mixer.pieces))}
+    tensors |= {f"kernel_list.{i}": piece for i, piece in enumerate(array(mixer.pieces))}
     if mixer.learnable_decay:
-        tensors |= {"decay": _array(mixer.decay), "multiplier": np.array(1.0, "float32")}
+        tensors |= {"decay": array(mixer.decay), "multiplier": np.array(1.0, "float32")}
     else:
         decay = np.linspace(mixer.decay_min, mixer.decay_max, mixer.features)
         tensors["multiplier"] = decay.astype("float32").reshape(1, -1, 1)
-    tensors["kernel_norm"] = _array(mixer.kernel_norm)[..., None]
+    tensors["kernel_norm"] = array(mixer.kernel_norm)[..., None]
     return tensors | {"kernel_norm_initialized": np.array(True)}
 
 
@@ -129,16 +129,3 @@ def _configuration(backbone, mixer, example):
         "decoder": {"mode": "pool"},
         "mask_inputs": backbone.mask_inputs,
     }
-
-
-def _put_dense(tensors, name, layer):
-    tensors[f"{name}.weight"] = np.ascontiguousarray(_array(layer.kernel).T)
-    tensors[f"{name}.bias"] = _array(layer.bias)
-
-
-def _put_norm(tensors, stem, norm):
-    tensors[f"{stem}weight"], tensors[f"{stem}bias"] = _array(norm.gamma), _array(norm.beta)
-
-
-def _array(x):
-    return np.asarray(ops.convert_to_numpy(x)).astype("float32")

@@ -1,9 +1,9 @@
 """Models as checkpoints of `example.py` of state-spaces/s4, with minimal S4D or with S4Block."""
 
 import numpy as np
-from keras import ops
 
 from keras_ssm.convert.formats.s4_example import LAYER, NORM
+from keras_ssm.convert.formats.torch_arrays import array, put_dense, stacked
 from keras_ssm.convert.formats.torch_model import ACTIVATIONS
 from keras_ssm.convert.mapping import check_supported
 from keras_ssm.layers import S4, S4D
@@ -33,18 +33,18 @@ def export(model, to):
         "layer_args": {"d_state": mixer.state_dim} if minimal else _block_arguments(model),
     }
     tensors = {}
-    _put_dense(tensors, "encoder", backbone.encoder_layer)
+    put_dense(tensors, "encoder", backbone.encoder_layer)
     for i, block in enumerate(backbone.blocks):
         stem = LAYER.format(i)
         layer = _minimal(block.mixer) if minimal else _s4_block(block.mixer)
         tensors |= {stem + name: value for name, value in layer.items()}
         name = "output_linear" if block.gate == "linear" else "output_linear.0"
-        _put_dense(tensors, stem + name, block.output_dense)
+        put_dense(tensors, stem + name, block.output_dense)
         if minimal:  # a convolution of width 1
             tensors[f"{stem}{name}.weight"] = tensors[f"{stem}{name}.weight"][..., None]
-        tensors[f"{NORM.format(i)}weight"] = _array(block.norm.gamma)
-        tensors[f"{NORM.format(i)}bias"] = _array(block.norm.beta)
-    _put_dense(tensors, "decoder", model.head)
+        tensors[f"{NORM.format(i)}weight"] = array(block.norm.gamma)
+        tensors[f"{NORM.format(i)}bias"] = array(block.norm.beta)
+    put_dense(tensors, "decoder", model.head)
     remarks = []
     scale = getattr(model.preprocessor, "scale", 1.0)
     if scale != 1.0:
@@ -119,14 +119,14 @@ def _minimal(mixer):
     """Tensors of minimal S4D, whose B is within C and whose systems are one a feature."""
     dt, A, B, C = (_arrays(part) for part in mixer.continuous_system())
     B, C = B[0] + 1j * B[1], C[0] + 1j * C[1]
-    as_is = mixer.dt_transform == "exp" and float(_array(mixer.step_scale)) == 1.0
+    as_is = mixer.dt_transform == "exp" and float(array(mixer.step_scale)) == 1.0
     log_dt = mixer.log_dt if as_is else np.log(dt)
-    log_A = _array(mixer.log_A_real)
+    log_A = array(mixer.log_A_real)
     log_A = np.tile(log_A, (mixer.features // len(log_A), 1))
     return {
-        "D": _array(mixer.D)[0],
-        "kernel.C": _stacked((B * C[0]).real, (B * C[0]).imag),
-        "kernel.log_dt": _array(log_dt)[:, 0],
+        "D": array(mixer.D)[0],
+        "kernel.C": stacked((B * C[0]).real, (B * C[0]).imag),
+        "kernel.log_dt": array(log_dt)[:, 0],
         "kernel.log_A_real": log_A,
         "kernel.A_imag": A[1],
     }
@@ -135,15 +135,15 @@ def _minimal(mixer):
 def _s4_block(mixer):
     """Tensors of S4Block; C is plain, and `l_kernel` says so."""
     tensors = {
-        "layer.D": _array(mixer.D),
+        "layer.D": array(mixer.D),
         "layer.kernel.inv_dt": _step(mixer),
-        "layer.kernel.C": _stacked(mixer.C_real, mixer.C_imag),
-        "layer.kernel.B": _stacked(mixer.B_real, mixer.B_imag)[None],
-        "layer.kernel.A_real": _array(mixer.log_A_real),
-        "layer.kernel.A_imag": -_array(mixer.A_imag),
+        "layer.kernel.C": stacked(mixer.C_real, mixer.C_imag),
+        "layer.kernel.B": stacked(mixer.B_real, mixer.B_imag)[None],
+        "layer.kernel.A_real": array(mixer.log_A_real),
+        "layer.kernel.A_imag": -array(mixer.A_imag),
     }
     if isinstance(mixer, S4):
-        tensors["layer.kernel.P"] = _stacked(mixer.P_real, mixer.P_imag)
+        tensors["layer.kernel.P"] = stacked(mixer.P_real, mixer.P_imag)
         tensors["layer.kernel.l_kernel"] = np.array(0, "int64")
     return tensors
 
@@ -151,8 +151,8 @@ def _s4_block(mixer):
 def _step(mixer):
     """The step as it is stored, with the `step_scale`, which the files do not have, within it."""
     exp = mixer.dt_transform == "exp"
-    stored = _array(mixer.log_dt if exp else mixer.inv_dt)
-    scale = float(_array(mixer.step_scale))
+    stored = array(mixer.log_dt if exp else mixer.inv_dt)
+    scale = float(array(mixer.step_scale))
     if scale == 1.0:
         return stored
     if getattr(mixer, "bandlimit", None) is not None:
@@ -167,18 +167,5 @@ def _step(mixer):
     return (step + np.log(-np.expm1(-step))).astype("float32")  # softplus undone
 
 
-def _put_dense(tensors, name, layer):
-    tensors[f"{name}.weight"] = np.ascontiguousarray(_array(layer.kernel).T)
-    tensors[f"{name}.bias"] = _array(layer.bias)
-
-
-def _array(x):
-    return np.asarray(ops.convert_to_numpy(x)).astype("float32")
-
-
 def _arrays(part):
-    return tuple(map(_array, part)) if isinstance(part, tuple) else _array(part)
-
-
-def _stacked(real, imag):
-    return np.stack([_array(real), _array(imag)], axis=-1)
+    return tuple(map(array, part)) if isinstance(part, tuple) else array(part)

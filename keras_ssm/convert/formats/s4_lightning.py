@@ -62,7 +62,7 @@ def layer_hyper_parameters(settings):
     return {name: value for name, value in values.items() if value is not UNSET}
 
 
-def sequence_model(tensors, settings, hyper, mixer, mixer_weight_maps, outer=None):
+def sequence_model(tensors, settings, hyper, mixer, mixer_weight_maps, outer=None, projects=True):
     """The `ModelSpec` of a `SequenceModel` around a mixer.
 
     Args:
@@ -73,6 +73,7 @@ def sequence_model(tensors, settings, hyper, mixer, mixer_weight_maps, outer=Non
         mixer_weight_maps: callable. Maps the prefix of a layer and the path of its mixer to
             weight maps.
         outer: str or `None`. Prefix of D of the first layer, where it is none of S4 or DSS.
+        projects: bool. Whether an activation and a projection follow the mixer in its layer.
     """
     for name, allowed in WITHOUT_COUNTERPART.items():
         value = settings.hyper("model", name)
@@ -95,8 +96,7 @@ def sequence_model(tensors, settings, hyper, mixer, mixer_weight_maps, outer=Non
         "num_layers": layers,
         "hidden_dim": features,
         **torch_model.find_encoder(tensors, settings, encoder, features),
-        "activation": torch_model.activation(settings, hyper),
-        "gate": torch_model.find_gate(tensors, settings, first, features, hyper),
+        **_after_mixer(tensors, settings, first, features, hyper, projects),
         "norm": settings.derive("norm", norm),
         "prenorm": prenorm,
         "final_norm": settings.derive("final_norm", last_norm),
@@ -123,9 +123,23 @@ def sequence_model(tensors, settings, hyper, mixer, mixer_weight_maps, outer=Non
     for i in range(layers):
         stem, target = LAYER.format(i), f"backbone.blocks.{i}"
         weight_maps += mixer_weight_maps(stem, f"{target}.mixer")
-        weight_maps += torch_model.projection(tensors, stem, f"{target}.output_dense")
+        if projects:
+            weight_maps += torch_model.projection(tensors, stem, f"{target}.output_dense")
         if norm:
             weight_maps += torch_model.norm(tensors, NORM.format(i), f"{target}.norm")
     if last_norm:
         weight_maps += torch_model.norm(tensors, LAST_NORM, "backbone.last_norm")
     return ModelSpec(mixer, backbone, task, arguments, weight_maps + head, [])
+
+
+def _after_mixer(tensors, settings, stem, features, hyper, projects):
+    """The arguments of `SSMBackbone` that say what follows the mixer."""
+    if not projects:
+        return {
+            "activation": settings.published("activation", None),
+            "gate": settings.published("gate", None),
+        }
+    return {
+        "activation": torch_model.activation(settings, hyper),
+        "gate": torch_model.find_gate(tensors, settings, stem, features, hyper),
+    }
