@@ -22,14 +22,14 @@ def count(name, method, shape):
 
         2 B H M T T        the response within a chunk; half of it is zeros: B H M T (T + 1)
         4 B H M T N        into the state and out of it
-        4 B H M N          the state across chunks; 2 B H M N N where it is dense (`S4`)
+        4 B H M N          the state across chunks; 2 B H M N N where it is dense
         H (6 N T + 2 N T)  powers, dB and C on both sides, and the kernel of a chunk
 
-    and, for `S4`, H N N (2 N (log2 T + 1) + 4 T) in place of the powers: doublings of dA and of
-    the columns and rows. `S5` is 2 B L H N to project, the same to read out, and 4 B L N for
-    the recurrence, of which the two levels compute twice as much and more. `LRU` is the same with
-    2 N, since it keeps N complex modes. A layer that holds its kernel, as long as the sequence,
-    counts the convolution alone.
+    and, for `S4` and `SpaceTime`, H N N (2 N (log2 T + 1) + 4 T) in place of the powers:
+    doublings of dA and of the columns and rows. `S5` is 2 B L H N to project, the same to read
+    out, and 4 B L N for the recurrence, of which the two levels compute twice as much and more.
+    `LRU` is the same with 2 N, since it keeps N complex modes. A layer that holds its kernel,
+    as long as the sequence, counts the convolution alone.
 
     Args:
         name: str. A layer.
@@ -57,13 +57,13 @@ def count(name, method, shape):
 
 
 def _siso(name, method, B, L, H, N):
-    dense = name == "S4"
+    dense = name in ("S4", "SpaceTime")
     if method == "recurrent":
-        advance = 2 * N * N + 2 * N if dense else PRODUCT * N / 2 + 2 * N
+        advance = 2 * N * N + 2 * N if name == "S4" else PRODUCT * N / 2 + 2 * N
         total = B * L * H * (advance + 2 * N)
         return total, total
     if method == "fft":
-        total = _convolution(B, L, H) + (_cauchy(L, H, N) if dense else 2 * H * N * L)
+        total = _convolution(B, L, H) + (_cauchy(L, H, N) if name == "S4" else 2 * H * N * L)
         return total, total
     T = min(even_chunk(L), L)
     M = -(-L // T)

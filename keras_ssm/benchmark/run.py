@@ -18,7 +18,7 @@ SHAPES = [
     (1, 65536, 64, 64),
 ]
 QUICK_SHAPES = [(8, 1024, 128, 64)]
-SYSTEMS = ["S4", "S4D", "S4PTD", "DSS", "S5", "S5PTD", "LRU"]
+SYSTEMS = ["S4", "S4D", "S4PTD", "DSS", "S5", "S5PTD", "LRU", "SpaceTime"]
 KERNELS = ["SGConv", "LongConv"]  # layers that hold their kernel: as long as the sequence
 OTHERS = ["LSTM", "GRU", "MultiHeadAttention"]
 QUICK_NAMES = [*SYSTEMS, "LSTM"]

@@ -3,6 +3,7 @@
 from keras_ssm.convert.checkpoint import FORMATS, load_checkpoint
 from keras_ssm.convert.convert_checkpoint import convert_checkpoint
 from keras_ssm.convert.export_checkpoint import TARGETS, export_checkpoint
+from keras_ssm.convert.formats.space_time import export_space_time, load_space_time
 from keras_ssm.convert.recorded_outputs import Comparison, compare_recorded
 from keras_ssm.convert.report import Report
 
@@ -14,5 +15,7 @@ __all__ = [
     "compare_recorded",
     "convert_checkpoint",
     "export_checkpoint",
+    "export_space_time",
     "load_checkpoint",
+    "load_space_time",
 ]

@@ -4,7 +4,8 @@ import keras
 import numpy as np
 from keras import ops
 
-from keras_ssm.layers import DSS, S4, S4D, MIMOLayer
+from keras_ssm.layers import DSS, S4, S4D, MIMOLayer, SpaceTime
+from keras_ssm.ops import companion_matrix
 from keras_ssm.plotting.figures import layers_and_labels, subplots
 
 if TYPE_CHECKING:
@@ -75,6 +76,10 @@ def eigenvalues(layer):
     if isinstance(layer, S4):
         E = ops.convert_to_numpy(layer.bank().matrices()[0]).astype("float64")
         return np.linalg.eigvals(_dense(layer)).ravel(), 1.0 + np.linalg.eigvals(E).ravel()
+    if isinstance(layer, SpaceTime):
+        values = np.linalg.eigvals(_array(companion_matrix(layer.systems().a))).ravel()
+        values = values.astype("complex128")
+        return np.log(values), values
     if isinstance(layer, S4D):
         A = _complex(-ops.exp(layer.tensor(layer.log_A_real)), layer.A_imag)
         return _with_conjugates(A), _with_conjugates(np.exp(_complex(*layer.bank().log_dA)))
@@ -95,9 +100,12 @@ def _dense(layer):
     return np.concatenate([top, bottom], axis=-2) - 2.0 * np.einsum("rhi,rhj->hij", P, P)
 
 
+def _array(part):
+    return ops.convert_to_numpy(part).astype("float64")
+
+
 def _complex(real, imag):
-    real, imag = (ops.convert_to_numpy(part).astype("float64") for part in (real, imag))
-    return (real + 1j * imag).ravel()
+    return (_array(real) + 1j * _array(imag)).ravel()
 
 
 def _with_conjugates(values):

@@ -5,7 +5,7 @@ import numpy as np
 from keras import ops
 
 from keras_ssm.checks import check_number
-from keras_ssm.layers import S4, KernelLayer, MIMOLayer, SequenceMixer, SSMLayer
+from keras_ssm.layers import S4, KernelLayer, MIMOLayer, SequenceMixer, SpaceTime, SSMLayer
 from keras_ssm.plotting.eigenvalues import eigenvalues
 from keras_ssm.plotting.figures import layers_and_labels, subplots
 
@@ -97,9 +97,9 @@ def time_scales(layer: SSMLayer) -> tuple[np.ndarray, np.ndarray | None]:
 
     Returns:
         Tuple of two arrays `(modes,)`: samples in which a mode falls to 1/e, and shares that sum
-        to 1; the second is `None` for `S4`, whose modes cancel each other.
+        to 1; the second is `None` for `S4` and `SpaceTime`, whose modes cancel each other.
     """
-    if isinstance(layer, S4):
+    if isinstance(layer, (S4, SpaceTime)):
         dA, weights = eigenvalues(layer)[1], None
     elif isinstance(layer, MIMOLayer):
         (real, imag), dB = layer.discrete_matrices()

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from keras import ops
 
+from keras_ssm.convert import load_space_time
 from keras_ssm.layers import Differencing, SpaceTime
 from keras_ssm.ops import backend
 from tests.backend_tools import BACKEND, gradients, relative_error, to_numpy
@@ -139,31 +140,21 @@ class Network:
     def __init__(self, dtype):
         self.recording = SpaceTimeRecording.__new__(SpaceTimeRecording)
         self.recording.data, self.recording.dtype = golden(FOLDER + "network_lag48_h24")[0], dtype
-        self.encoder = [self.layer(f"encoder.blocks.{i}.ssm.", skip=True) for i in (0, 1)]
-        self.decoder = self.layer("decoder.blocks.ssm.", closed_loop=True, skip=False)
-        self.pre = Differencing(4, 4, max_window=16, dtype=dtype)
-        self.pre.build((None, None, 16))
-        kernel = self.recording.array("residual_kernel")[:, : self.pre.kernel_length]
-        assert (self.recording.array("residual_kernel")[:, self.pre.kernel_length :] == 0).all()
-        drawn = to_numpy(self.pre.taps)[0].reshape(2, 8, -1)
-        np.testing.assert_array_equal(drawn[:, :4], kernel.reshape(2, 8, -1)[:, :4])
-        self.pre.taps.assign(kernel[None])
-
-    def layer(self, prefix, **arguments):
-        values = {k: self.recording.sd(prefix + k) for k in ("a", "b", "c")}
-        copies, states = values["a"].shape
-        layer = SpaceTime(
-            states, copies, normalization="published", dtype=self.recording.dtype, **arguments
-        )
-        layer.build((None, None, 16))
-        layer.a.assign(values["a"])
-        layer.B.assign(values["b"])
-        layer.C.assign(values["c"][None])
-        if layer.closed_loop:
-            layer.K.assign(self.recording.sd(prefix + "k"))
-        else:
-            layer.D.assign(self.recording.sd(prefix + "skip")[None])
-        return layer
+        tensors = {k[3:]: v for k, v in self.recording.data.items() if k.startswith("sd/")}
+        stems = [f"encoder.blocks.{i}.{part}." for i in (0, 1) for part in ("pre", "ssm")]
+        layers = [
+            load_space_time(tensors, stem, dtype=dtype)
+            for stem in (*stems[:2], stems[3], "decoder.blocks.ssm.")
+        ]
+        self.pre, *self.encoder, self.decoder = layers
+        kernel = self.recording.array("residual_kernel")
+        assert (kernel[:, self.pre.kernel_length :] == 0).all()
+        drawn = to_numpy(self.pre.taps)[0]
+        np.testing.assert_allclose(drawn, kernel[:, : self.pre.kernel_length], rtol=1e-7)
+        orders = Differencing(4, 4, max_window=16)
+        orders.build((None, None, 16))
+        ours = to_numpy(orders.taps).reshape(2, 8, -1)[:, :4]
+        np.testing.assert_allclose(ours, drawn.reshape(2, 8, -1)[:, :4])
 
     def dense(self, x, stem):
         weight, bias = (

@@ -7,8 +7,9 @@ from keras.layers import Dense
 
 from keras_ssm import plotting
 from keras_ssm.initializers import diagonal
-from keras_ssm.layers import DSS, LRU, S4, S4D, S4PTD, S5, S5PTD, LongConv
+from keras_ssm.layers import DSS, LRU, S4, S4D, S4PTD, S5, S5PTD, LongConv, SpaceTime
 from keras_ssm.models import SSMBackbone, SSMClassifier
+from keras_ssm.ops import companion_matrix
 
 pytestmark = pytest.mark.once("torch")
 
@@ -25,6 +26,7 @@ FAMILY = {
     "dss_exp": lambda **kwargs: DSS(state_dim=4, variant="exp", **kwargs),
     "s5": lambda **kwargs: S5(state_dim=8, **kwargs),
     "s5_ptd": lambda **kwargs: S5PTD(state_dim=8, conj_sym=False, **kwargs),
+    "space_time": lambda **kwargs: SpaceTime(state_dim=8, **kwargs),
     "lru": lambda **kwargs: LRU(state_dim=8, r_min=0.5, r_max=0.7, **kwargs),
 }
 
@@ -58,8 +60,13 @@ def test_eigenvalues(name, bidirectional):
     if name == "dss":
         layer = built(name, softmax_length=10)
     dA = ops.convert_to_numpy(layer.discretize().dA)
-    if name == "s4":
-        expected = np.linalg.eigvals(dA)
+    if name in ("s4", "space_time"):
+        whole = (
+            dA
+            if name == "s4"
+            else ops.convert_to_numpy(companion_matrix(ops.convert_to_tensor(dA)))
+        )
+        expected = np.linalg.eigvals(whole)
     else:
         half = dA.shape[-1] // 2
         expected = dA[..., :half] + 1j * dA[..., half:]

@@ -1,10 +1,11 @@
 """What the benchmark measures the layers against: the published formulations, written plainly.
 
 One module a backend, in its own complex arithmetic, as the papers and their repositories compute:
-a kernel as long as the sequence, by a complex Vandermonde or Cauchy matrix, and a Fourier
-transform; for S5 and LRU a complex associative scan. They take the weights of our layers, so that
-both compute the same numbers. Inputs are `(batch, features, length)`, as published, for the systems
-of one feature, and `(batch, length, features)` for S5 and LRU.
+a kernel as long as the sequence, by a complex Vandermonde or Cauchy matrix (of SpaceTime by
+powers of its own), and a Fourier transform; for S5 and LRU a complex associative scan. They take
+the weights of our layers, so that both compute the same numbers. Inputs are `(batch, features,
+length)`, as published, for the systems of one feature, and `(batch, length, features)` for S5 and
+LRU.
 """
 
 import importlib
@@ -17,7 +18,7 @@ def published(system):
 
     Args:
         system: str. `"S4"`, `"S4D"`, `"S4PTD"`, `"DSS"` (variant `"exp"`), `"S5"`, `"S5PTD"`,
-            `"LRU"`, `"SGConv"` or `"LongConv"`.
+            `"LRU"`, `"SpaceTime"`, `"SGConv"` or `"LongConv"`.
 
     Returns:
         Tuple `(function, features_last)`: `function(weights, u)` with a dict of the layer's

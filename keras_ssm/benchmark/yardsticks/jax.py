@@ -56,6 +56,19 @@ def lru(w, u):
     return _scanned(u, dA, dB, _complex(w, "C")) + u * w["D"]
 
 
+def spacetime(w, u):
+    """SpaceTime: the powers of a companion matrix by doubling, and a Fourier transform."""
+    a, L = w["a"], u.shape[-1]
+    a = a / jnp.abs(a).sum(axis=-1, keepdims=True)
+    states = a.shape[-1]
+    A = jnp.eye(states, k=-1) + jnp.pad(a[..., None], [(0, 0), (0, 0), (states - 1, 0)])
+    x = w["B"][..., None]  # the columns A^l B
+    while x.shape[-1] < L:
+        x = jnp.concatenate([x, A @ x[..., : L - x.shape[-1]]], axis=-1)
+        A = A @ A if x.shape[-1] < L else A
+    return _convolve(u, jnp.einsum("hnl,hn->hl", x, w["C"][0]), w["D"])
+
+
 def sgconv(w, u):
     """SGConv: pieces stretched one after the other, and a Fourier transform."""
     parts = []

@@ -61,6 +61,20 @@ def lru(w, u):
     return _scanned(u, dA, dB, _complex(w, "C")) + u * w["D"]
 
 
+def spacetime(w, u):
+    """SpaceTime: the powers of a companion matrix by doubling, and a Fourier transform."""
+    a, L = w["a"], u.shape[-1]
+    a = a / a.abs().sum(dim=-1, keepdim=True)
+    states = a.shape[-1]
+    A = torch.diag(torch.ones(states - 1, device=a.device), -1).expand(len(a), -1, -1)
+    A = A + torch.nn.functional.pad(a[..., None], (states - 1, 0))
+    x = w["B"][..., None]  # the columns A^l B
+    while x.shape[-1] < L:
+        x = torch.cat([x, A @ x[..., : L - x.shape[-1]]], dim=-1)
+        A = A @ A if x.shape[-1] < L else A
+    return _convolve(u, torch.einsum("hnl,hn->hl", x, w["C"][0]), w["D"])
+
+
 def sgconv(w, u):
     """SGConv: pieces stretched one after the other, and a Fourier transform."""
     parts = [
