@@ -98,6 +98,9 @@ PAGES = [
     *sorted(f"presets/{n}/README.md" for n in keras_ssm.list_presets()),
 ]
 SLOW = {"docs/exporting.md"}  # files of a small model are written by test_exports.py each time
+SLOW_CARDS = {
+    "presets/mamba2_tinyshakespeare/README.md"
+}  # test_own_files.py runs its code each time
 ELSEWHERE = {"docs/publishing.md"}  # its blocks run against a Hub: test_publishing_page.py
 
 
@@ -127,7 +130,9 @@ def blocks():
             else:
                 common.append(code)
         if common:
-            yield pytest.param(common, id=path, marks=pytest.mark.once("torch"))
+            marks = [pytest.mark.once("torch")]
+            marks += [pytest.mark.slow] if path in SLOW_CARDS else []
+            yield pytest.param(common, id=path, marks=marks)
 
 
 @pytest.mark.parametrize("codes", [*blocks()])

@@ -1,4 +1,4 @@
-"""The code in a card that reads a person's own file runs, on files that a person would have."""
+"""The code in a card runs: its example, and what reads a person's own file, on such files."""
 
 import numpy as np
 import pytest
@@ -38,8 +38,10 @@ def test_code_for_an_own_file_runs(name, tmp_path, monkeypatch, capsys, rng):
     else:
         settings = recipe.settings_of(system, {**model, **settings})
         model = recipe.make_model(system, 0, settings)
-    code = recipe.facts(system, recipe.settings_of(system, settings))["own_file"]
-    exec(code, {"keras_ssm": keras_ssm, "model": model})
+    facts = recipe.facts(system, recipe.settings_of(system, settings))
+    exec(facts["example"], {"keras_ssm": keras_ssm, "model": model})
+    assert capsys.readouterr().out
+    exec(facts["own_file"], {"keras_ssm": keras_ssm, "model": model})
     shown = capsys.readouterr().out
     if name == "etth1":
         forecast = np.loadtxt("forecast.csv", delimiter=",")
