@@ -35,6 +35,8 @@ SYSTEMS = {
     # Memories of 10 samples and more, of the 64 there are.
     "lru": partial(keras_ssm.layers.LRU, r_min=0.9, r_max=0.999),
     "spacetime": keras_ssm.layers.SpaceTime,
+    # A convolution over as many pixels as a line has.
+    "h3": partial(keras_ssm.layers.H3, shift_dim=8),
     # Kernels as long as an image, which hold no state of 64 numbers.
     "sgconv": partial(keras_ssm.layers.SGConv, max_length=64, kernel_dim=8),
     "longconv": partial(keras_ssm.layers.LongConv, max_length=64, init="double_exp"),

@@ -2,7 +2,7 @@
 
 import math
 
-from keras_ssm.benchmark.run import KERNELS
+from keras_ssm.benchmark.run import GATED, KERNELS
 from keras_ssm.ops.chunks import even_chunk
 
 # The gradient of a product A B has two products of the same size. What blocks compute a second
@@ -29,7 +29,9 @@ def count(name, method, shape):
     doublings of dA and of the columns and rows. `S5` is 2 B L H N to project, the same to read
     out, and 4 B L N for the recurrence, of which the two levels compute twice as much and more.
     `LRU` is the same with 2 N, since it keeps N complex modes. A layer that holds its kernel,
-    as long as the sequence, counts the convolution alone.
+    as long as the sequence, counts the convolution alone. `H3` is an `S4D`, four projections,
+    8 B L H H, and a convolution of N taps, of which two products, 4 B L H T, do the work in
+    chunks.
 
     Args:
         name: str. A layer.
@@ -51,6 +53,12 @@ def count(name, method, shape):
     if name in KERNELS:
         total = _convolution(B, L, H) if method == "fft" else 2 * B * L * L * H
         return total, total
+    if name in GATED:
+        total, least = _siso(name, method, B, L, H, N)
+        chunk = min(max(even_chunk(L), N - 1), L)
+        short = _convolution(B, L, H) if method == "fft" else 4 * B * L * H * chunk
+        rest = 8 * B * L * H * H
+        return total + rest + short, least + rest + min(short, 2 * B * L * H * N)
     if name.startswith("S5") or name == "LRU":
         return _s5(method, B, L, H, N)
     return _siso(name, method, B, L, H, N)

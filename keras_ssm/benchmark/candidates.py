@@ -53,7 +53,7 @@ def candidates(name, shape, methods):
     """The layers of a name at a shape, each with its passes.
 
     Args:
-        name: str. Of `run.SYSTEMS`, `run.KERNELS` or `run.OTHERS`.
+        name: str. Of `run.SYSTEMS`, `run.KERNELS`, `run.GATED` or `run.OTHERS`.
         shape: tuple `(batch, length, features, state)`.
         methods: list of str. Evaluations; `"auto"` is whatever it picks.
 
@@ -108,8 +108,15 @@ def published_passes(name, layer, shape):
     x, upstream = samples(shape)
     if not features_last:
         x, upstream = (np.ascontiguousarray(a.transpose(0, 2, 1)) for a in (x, upstream))
-    weights = {v.name: keras.ops.convert_to_numpy(v) for v in layer.trainable_variables}
+    weights = weights_of(layer)
     return passes(function, weights, x, upstream)
+
+
+def weights_of(layer):
+    """The weights of a layer as a yardstick takes them, by their paths in it."""
+    return {
+        v.path.split("/", 1)[-1]: keras.ops.convert_to_numpy(v) for v in layer.trainable_variables
+    }
 
 
 def samples(shape):

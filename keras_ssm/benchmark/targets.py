@@ -13,6 +13,7 @@ PUBLISHED = {
     ("S4D", "DSS", "S4PTD"): {"torch": (5, 8, 20), "jax": (3, 4, 8), "tensorflow": (3, 4, 8)},
     ("S4",): {"torch": (6, 12, 40)},
     ("S5", "S5PTD"): {"jax": (4, 4, 4), "torch": (5, 5, 5), "tensorflow": (5, 5, 5)},
+    ("H3",): {"torch": (3, 3, 3), "jax": (3, 3, 3), "tensorflow": (3, 3, 3)},
     ("LRU",): {"jax": (3, 3, 3), "torch": (3, 3, 3), "tensorflow": (3, 3, 3)},
 }
 LSTM = (1, 1, 4)

@@ -168,6 +168,10 @@ class H3(Evaluation, FixedSystem, SequenceMixer):
     def sequence_dtype(self, x: Tensor) -> str:
         return self.compute_dtype
 
+    def chosen_method(self, length: int | None) -> str:
+        """Returns the evaluation of a sequence of `length` steps, a size of a shape."""
+        return self.diagonal.chosen_method(length)
+
     def needs_transform(self, length: int | None) -> bool:
         return self.diagonal.needs_transform(length)
 
@@ -290,7 +294,7 @@ class H3(Evaluation, FixedSystem, SequenceMixer):
 
     def _convolved(self, k):
         K = self.shift_kernel()
-        if self.diagonal.chosen_method(k.shape[1]) == "fft":
+        if self.chosen_method(k.shape[1]) == "fft":
             return fft_conv(k, K[None, :, : known(k.shape[1])])
         return short_conv(k, K)
 

@@ -17,6 +17,7 @@ MIXERS = {
     "s5ptd": layers.S5PTD,
     "lru": layers.LRU,
     "spacetime": layers.SpaceTime,
+    "h3": layers.H3,
     "sgconv": layers.SGConv,
     "longconv": layers.LongConv,
     "mamba": layers.Mamba,

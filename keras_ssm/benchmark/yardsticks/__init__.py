@@ -18,7 +18,7 @@ def published(system):
 
     Args:
         system: str. `"S4"`, `"S4D"`, `"S4PTD"`, `"DSS"` (variant `"exp"`), `"S5"`, `"S5PTD"`,
-            `"LRU"`, `"SpaceTime"`, `"SGConv"` or `"LongConv"`.
+            `"LRU"`, `"SpaceTime"`, `"SGConv"`, `"LongConv"` or `"H3"`.
 
     Returns:
         Tuple `(function, features_last)`: `function(weights, u)` with a dict of the layer's

@@ -88,6 +88,25 @@ def longconv(w, u):
     return _convolve(u, K[0, :, : u.shape[-1]], w["D"])
 
 
+def h3(w, u):
+    """H3: two convolutions by Fourier transforms, between projections that multiply."""
+    q, k, v = (_projected(w, name, u) for name in ("q_dense", "k_dense", "v_dense"))
+    taps = w["shift_B"].shape[1]
+    B, C = (jnp.fft.rfft(w[key], n=2 * taps) for key in ("shift_B", "shift_C"))
+    K = jnp.fft.irfft(B.conj() * C, n=2 * taps)[:, :taps]
+    k = _convolve(k, K[:, : u.shape[-1]], w["shift_D"][None])
+    A = -jnp.exp(w["diagonal/log_A_real"]) + 1j * w["diagonal/A_imag"]
+    dt = jnp.exp(w["diagonal/log_dt"])
+    below = 1 - A * dt / 2
+    C = _complex(w, "diagonal/C") * _complex(w, "diagonal/B") * dt / below
+    K = 2 * _vandermonde(C, jnp.log((1 + A * dt / 2) / below), u.shape[-1]).real
+    return _projected(w, "output_dense", q * _convolve(k * v, K, w["diagonal/D"]))
+
+
+def _projected(w, name, u):
+    return w[f"{name}/kernel"].T @ u + w[f"{name}/bias"][:, None]
+
+
 def _scanned(u, dA, dB, C):
     def combine(before, after):
         return after[0] * before[0], after[0] * before[1] + after[1]

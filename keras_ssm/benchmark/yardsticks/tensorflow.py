@@ -95,6 +95,25 @@ def longconv(w, u):
     return _convolve(u, K[0, :, : u.shape[-1]], w["D"])
 
 
+def h3(w, u):
+    """H3: two convolutions by Fourier transforms, between projections that multiply."""
+    q, k, v = (_projected(w, name, u) for name in ("q_dense", "k_dense", "v_dense"))
+    taps = w["shift_B"].shape[1]
+    B, C = (tf.signal.rfft(w[key], [2 * taps]) for key in ("shift_B", "shift_C"))
+    K = tf.signal.irfft(tf.math.conj(B) * C, [2 * taps])[:, :taps]
+    k = _convolve(k, K[:, : u.shape[-1]], w["shift_D"][None])
+    A = tf.complex(-tf.exp(w["diagonal/log_A_real"]), w["diagonal/A_imag"])
+    dt = _real(tf.exp(w["diagonal/log_dt"]))
+    below = 1 - A * dt / 2
+    C = _complex(w, "diagonal/C") * _complex(w, "diagonal/B") * dt / below
+    K = 2 * tf.math.real(_vandermonde(C, tf.math.log((1 + A * dt / 2) / below), u.shape[-1]))
+    return _projected(w, "output_dense", q * _convolve(k * v, K, w["diagonal/D"]))
+
+
+def _projected(w, name, u):
+    return tf.einsum("hd,bhl->bdl", w[f"{name}/kernel"], u) + w[f"{name}/bias"][:, None]
+
+
 def _scanned(u, dA, dB, C):
     driven = tf.einsum("blh,ph->blp", _real(u), dB)
     gains = tf.broadcast_to(dA, tf.shape(driven))

@@ -6,6 +6,7 @@ import numpy as np
 
 from keras_ssm.layers import (
     DSS,
+    H3,
     LRU,
     S4,
     S4D,
@@ -37,6 +38,7 @@ MIXERS = {
     "spacetime": SpaceTime(4, seed=0),
     "mamba": Mamba(2, seed=0),
     "mamba2": Mamba2(2, head_dim=4, seed=0),
+    "h3": H3(2, head_dim=2, shift_dim=3, seed=0),
     "delta": DeltaNet(2, head_dim=3, householders=2, gated=True, seed=0),
 }
 

@@ -47,6 +47,7 @@ def one_pass(model, x, lengths):
                 ("s4ptd", None),
                 ("s5ptd", "mean"),
                 ("mamba2", "last"),
+                ("h3", "last"),
                 ("delta", "last"),
             ]
         ],
