@@ -2,9 +2,10 @@
 
     pip install playwright && python tools/try_page.py --out out/page
 
-It draws, drops a WAV file and a CSV file, waits for the answers, and takes a screenshot of each tab
-at two widths. It ends with an error if an answer does not come, the page asks another server for
-something, or the browser reports an error. Playwright needs a Chromium: its own, or the one that
+It draws, drops WAV files and a CSV file, waits for the answers, and takes a screenshot of each tab
+at two widths. Silence, a recording of a minute and a damaged file must be refused in words. It ends
+with an error if an answer does not come, the page asks another server for something, or the browser
+reports an error. Playwright needs a Chromium: its own, or the one that
 `--browser` names. `--directory` runs the `app.py` of a folder that `keras_ssm.web.write_space`
 wrote, in place of the page itself.
 """
@@ -34,11 +35,12 @@ def main():
     parser.add_argument("--browser", default=shutil.which("chromium"))
     parser.add_argument("--directory", type=Path, help="a Space; default: the page itself")
     parser.add_argument("--csv", type=Path, help="default: a made-up year of days")
-    parser.add_argument("--wav", type=Path, help="default: a made-up tone")
+    parser.add_argument("--wav", type=Path, nargs="+", help="default: a made-up tone")
     arguments = parser.parse_args()
     arguments.out.mkdir(parents=True, exist_ok=True)
     csv = arguments.csv or _table(arguments.out / "days.csv")
-    wav = arguments.wav or _tone(arguments.out / "tone.wav")
+    wavs = arguments.wav or [_tone(arguments.out / "tone.wav")]
+    bad = _no_digits(arguments.out)
     server, address = _started(arguments.directory)
     try:
         with sync_playwright() as playwright:
@@ -51,7 +53,7 @@ def main():
                 page.on("request", lambda request: asked.add(request.url))
                 page.on("console", lambda m: errors.append(m.text) if m.type == "error" else None)
                 page.on("pageerror", lambda error: errors.append(str(error)))
-                _use(page, address, arguments.out, width, csv, wav)
+                _use(page, address, arguments.out, width, (csv, wavs, bad))
                 page.close()
             browser.close()
     finally:
@@ -63,22 +65,24 @@ def main():
         raise SystemExit(f"other servers: {sorted(others)}; errors of the browser: {errors}")
 
 
-def _use(page, address, out, width, csv, wav):
+def _use(page, address, out, width, files):
     page.goto(address)
     tabs = page.get_by_role("tab")
     expect(tabs.first).to_be_visible(timeout=PATIENCE)
     titles = [title for title in tabs.all_inner_texts() if title]
     print(f"{width} pixels wide: {titles}")
+    if len(titles) != 3:
+        raise SystemExit(f"all three tabs must be seen. Received: {titles}")
     overflow = page.evaluate("document.documentElement.scrollWidth - window.innerWidth")
     if overflow > 0:
         raise SystemExit(f"the page is {overflow} pixels wider than a window of {width}")
     for title in titles:
         tabs.filter(has_text=title).first.click()
-        {"Draw": _draw, "Say": _say, "Forecast": _forecast}[title.split()[0]](page, csv, wav)
+        {"Draw": _draw, "Say": _say, "Forecast": _forecast}[title.split()[0]](page, *files)
         page.screenshot(path=out / f"{title.split()[0].lower()}-{width}.png", full_page=True)
 
 
-def _draw(page, csv, wav):
+def _draw(page, csv, wavs, bad):
     page.locator("#pad[data-ready]").wait_for(timeout=PATIENCE)
     place = page.locator("#pad").bounding_box()
     left, top, side = place["x"], place["y"], place["width"]
@@ -94,15 +98,14 @@ def _draw(page, csv, wav):
     label = page.locator("[data-testid=label-output-value]")
     seen = set()
     end = time.monotonic() + PATIENCE / 1000
-    picture = page.get_by_alt_text("Plot visualising data").or_(
-        page.locator(".plot img, img.layout")
-    )
+    picture = page.locator(".matplotlib img")
     while time.monotonic() < end and not picture.locator("visible=true").count():
         if label.count() and label.first.is_visible():
             seen.add(label.first.inner_text())
         _refuse(page)
         page.wait_for_timeout(400)
     print(f"  answers while it was read: {sorted(seen)}; at the end: {label.first.inner_text()}")
+    expect(picture.locator("visible=true").first).to_be_visible()
     expect(
         page.get_by_text("64 of 64 pixels read").or_(page.get_by_text("784 of 784"))
     ).to_be_visible()
@@ -110,15 +113,30 @@ def _draw(page, csv, wav):
         raise SystemExit("the probabilities must move while the pixels are read")
 
 
-def _say(page, csv, wav):
-    page.locator("input[type=file]:visible, input[type=file]").nth(0).set_input_files(wav)
-    page.wait_for_timeout(1500)
-    page.get_by_role("button", name="Hear it").click()
-    _wait(page, page.locator("[data-testid=label-output-value]:visible"))
-    print(f"  heard: {page.locator('[data-testid=label-output-value]:visible').first.inner_text()}")
+def _say(page, csv, wavs, bad):
+    answer = page.locator("[data-testid=label-output-value]:visible")
+    toast = page.locator(".toast-body.error")
+    for path in (*bad, *wavs):
+        clear = page.get_by_label("Clear").or_(page.get_by_label("Remove audio"))
+        if clear.locator("visible=true").count():
+            clear.locator("visible=true").first.click()
+        before = answer.first.inner_text() if answer.count() else None
+        page.locator("input[type=file]").nth(0).set_input_files(path)
+        page.wait_for_timeout(1500)
+        page.get_by_role("button", name="Hear it").click()
+        if path in bad:
+            expect(toast.first).to_be_visible(timeout=PATIENCE)
+            print(f"  {path.name} is refused: {' '.join(toast.first.inner_text().split())}")
+            page.locator(".toast-close").first.click()
+            expect(toast).to_have_count(0)
+        else:
+            _wait(page, answer)
+            page.locator(".progress-text, .eta-bar").first.wait_for(state="hidden")
+            page.wait_for_timeout(500)
+            print(f"  {path.name}: {answer.first.inner_text()} (before: {before})", flush=True)
 
 
-def _forecast(page, csv, wav):
+def _forecast(page, csv, wavs, bad):
     page.locator("input[type=file][accept*=csv]").set_input_files(csv)
     page.wait_for_timeout(1500)
     page.get_by_role("button", name="Forecast").click()
@@ -173,6 +191,15 @@ def _tone(path):
     tone = np.sin(2 * np.pi * 440 * np.arange(4000) / 8000) * np.hanning(4000)
     wavfile.write(path, 8000, (20_000 * tone).astype("int16"))
     return path
+
+
+def _no_digits(folder):
+    """Sounds in which no digit can be heard."""
+    paths = [folder / name for name in ("silent.wav", "minute.wav", "broken.wav")]
+    wavfile.write(paths[0], 8000, np.zeros(8000, "int16"))
+    wavfile.write(paths[1], 8000, np.resize(np.arange(-9000, 9000, 500), 480_000).astype("int16"))
+    paths[2].write_bytes(paths[1].read_bytes()[:1000])
+    return paths
 
 
 if __name__ == "__main__":

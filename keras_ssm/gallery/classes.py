@@ -48,6 +48,7 @@ def _answers(subject, labels, answers, names):
         titles,
         names,
         shape=subject.recipe.picture_shape,
+        cmap=subject.recipe.picture_colors,
         sampling_rate=getattr(preprocessor, "sampling_rate", None),
     )
     when = "after each step" if subject.streams else "of what was read so far"

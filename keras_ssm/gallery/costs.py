@@ -18,15 +18,16 @@ LONGEST = 2.0  # seconds, after which no further step is timed
 
 
 def step_cost(model: keras.Model, sample: np.ndarray) -> dict:
-    """Returns what one streamed step of a model costs, sample by sample.
+    """Returns what one streamed step of a model costs.
 
     Args:
         model: a task model that streams, or a forecaster that updates by new rows.
         sample: array, one sample as `model.stream()` takes it.
 
     Returns:
-        Dict of `microseconds`, the processor time of a step, the median of up to 200,
-        `state_bytes`, what is remembered of one sequence, `backend` and `machine`.
+        Dict of `microseconds`, the processor time of a step, the median of up to 200, `samples`,
+        how many it reads, more than one where the encoder strides, `state_bytes`, what is
+        remembered of one sequence, `backend` and `machine`.
 
     Raises:
         ValueError: if the model does not stream.
@@ -37,6 +38,9 @@ def step_cost(model: keras.Model, sample: np.ndarray) -> dict:
         print(keras_ssm.gallery.step_cost(model, np.uint8(3)))
         ```
     """
+    # Fewer samples than a stride make no step: they wait, and cost next to nothing.
+    samples = 1 if updates(model) else model.backbone.stride
+    sample = sample if samples == 1 else np.repeat(np.atleast_1d(sample), samples, axis=0)
     step, parts = _by_update(model, sample) if updates(model) else _by_stream(model)
     for _ in range(WARM_UP):
         step(sample)
@@ -49,6 +53,7 @@ def step_cost(model: keras.Model, sample: np.ndarray) -> dict:
     environment = origin()
     return {
         "microseconds": round(1e6 * float(np.median(seconds))),
+        "samples": samples,
         "state_bytes": int(sum(np.asarray(_array(part)).nbytes for part in parts().values())),
         "backend": environment["backend"],
         "machine": environment["machine"],

@@ -130,11 +130,26 @@ class ConvEncoder(Attributes, keras.layers.Layer):
         return places < ops.expand_dims(complete, 1)
 
     def step(self, x: Tensor, state: State) -> tuple[Tensor, State]:
-        """Advances an encoder without a stride by one sample `(batch, features)`, at inference."""
+        """Advances by one step, at inference.
+
+        Args:
+            x: float tensor `(batch, features)`, or `(batch, stride, features)` with a stride.
+            state: what `get_initial_state`, `read` or the last step returned.
+
+        Returns:
+            Tuple `(y, state)`: `(batch, units)` and the next state.
+        """
+        x = ops.expand_dims(x, 1) if self.stride == 1 else x
         before = ops.cast(ops.convert_to_tensor(state["samples"]), x.dtype)
-        samples = ops.concatenate([before, ops.expand_dims(x, 1)], axis=1)
-        y = infer(self.dense, ops.reshape(samples, (-1, self.width * self.features)))
-        return y, {"count": state["count"], "samples": ops.cast(samples[:, 1:], self.state_dtype)}
+        samples = ops.concatenate([before, x], axis=1)
+        last = samples
+        if self.stride > 1:  # the step ends with its last sample, and others may wait already
+            count = ops.cast(ops.convert_to_tensor(state["count"]), "int32")
+            places = ops.arange(0, self.width, dtype="int32") + (self.stride - 1)
+            last = backend.take_steps(samples, places - ops.expand_dims(count, 1))
+        y = infer(self.dense, ops.reshape(last, (-1, self.width * self.features)))
+        samples = ops.cast(samples[:, self.stride :], self.state_dtype)
+        return y, {"count": state["count"], "samples": samples}
 
     def steps_of_piece(self, x):
         """Most steps that a piece can complete."""

@@ -68,7 +68,8 @@ class BackboneLayers(BackboneEncoder):
         """Advances every layer by one sample, at inference.
 
         Args:
-            x: float tensor `(batch, input_dim)`, or token ids `(batch,)`.
+            x: float tensor `(batch, input_dim)`, or token ids `(batch,)`; the samples of a step
+                `(batch, encoder_stride, input_dim)` where the encoder strides.
             states: list of the states of the layers, as `get_initial_state` returns it.
             systems: list of discrete systems, or `None` to compute them here.
             timesteps: float tensor `(batch,)` or `None`; see `S5.step`.
@@ -82,12 +83,6 @@ class BackboneLayers(BackboneEncoder):
         """
         encoder = None
         if self.convolves:
-            if self.stride > 1:
-                raise ValueError(
-                    f"A step of this model takes {self.stride} samples, the stride of its encoder: "
-                    "read pieces with `initial_state` and `return_state`, or by `stream` of a "
-                    f"task. Received: `step` of a model with encoder_stride={self.stride}"
-                )
             encoder, states = self.encoder_and_layers(states, "states")
         systems = [None] * self.num_layers if systems is None else systems
         if len(states) != self.num_layers or len(systems) != self.num_layers:
@@ -98,15 +93,16 @@ class BackboneLayers(BackboneEncoder):
         if self.vocabulary_size and isinstance(x, np.ndarray) and x.dtype.kind in "iu":
             check_token_ids(x, self.vocabulary_size)
         x = ops.convert_to_tensor(x)
-        rank = 1 if self.vocabulary_size else 2
-        if len(x.shape) != rank or (rank == 2 and x.shape[-1] != self.input_dim):
-            expected = "(batch,)" if rank == 1 else f"(batch, {self.input_dim})"
+        sample = () if self.vocabulary_size else (self.input_dim,)
+        sample = (self.stride, *sample) if self.stride > 1 else sample
+        if tuple(x.shape[1:]) != sample or not len(x.shape):
+            expected = f"({', '.join(['batch', *map(str, sample)])}{'' if sample else ','})"
             raise ValueError(
                 f"`x` of a step must have shape {expected}. Received: x.shape={tuple(x.shape)}"
             )
         dtype = keras.backend.standardize_dtype(x.dtype)
-        if ("int" in dtype) != (rank == 1) or "bool" in dtype:
-            kind = "integers" if rank == 1 else "floats, scaled as the preprocessor would"
+        if ("int" in dtype) != (not sample) or "bool" in dtype:
+            kind = "floats, scaled as the preprocessor would" if sample else "integers"
             raise ValueError(f"`x` of a step must be {kind}. Received: x.dtype={dtype}")
         if encoder is not None:
             y, encoder = self.encoder_layer.step(x, encoder)

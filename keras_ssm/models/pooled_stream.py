@@ -62,7 +62,8 @@ class PooledStream(PooledHead):
 
         Args:
             x: float tensor `(batch, input_dim)` as the preprocessor would scale it, or token
-                ids `(batch,)`.
+                ids `(batch,)`; the samples of a step `(batch, encoder_stride, input_dim)` where
+                the encoder strides.
             state: what `get_initial_state` or the last step returned.
             systems: what `discretize` returned, or `None` to compute it here.
             timesteps: float tensor `(batch,)` or `None`; see `S5.step`.

@@ -15,6 +15,7 @@ from keras_ssm.models.adapters import Adapters
 from keras_ssm.models.sampled_inputs import STEP_SCALE, SampledInputs
 from keras_ssm.models.saving.adapted_files import merged
 from keras_ssm.models.saving.frozen_layers import freeze, frozen_config
+from keras_ssm.models.saving.half_weights import rounded_weights, write_halved
 from keras_ssm.models.saving.model_files import ModelFiles
 from keras_ssm.models.saving.preset_loading import load, with_saved_policy
 from keras_ssm.models.ssm_backbone import SSMBackbone
@@ -211,7 +212,11 @@ class SSMTask(Streams, Adapters, ModelFiles, SequenceTrainer, Task, Functional):
         return load(cls, build, preset, revision, load_weights, check_sample, step_scale, **kwargs)
 
     def save_to_preset(
-        self, preset_dir: PathLike, max_shard_size: float = 10, info: dict | None = None
+        self,
+        preset_dir: PathLike,
+        max_shard_size: float = 10,
+        info: dict | None = None,
+        weights_dtype: str | None = None,
     ) -> None:
         """Saves the model as a preset, with a `preset.json` that vouches for its files.
 
@@ -221,12 +226,17 @@ class SSMTask(Streams, Adapters, ModelFiles, SequenceTrainer, Task, Functional):
             max_shard_size: float. Largest weights file, in GB. Defaults to `10`.
             info: dict or `None`. Facts for `preset.json` and the model card: `name`, `data`,
                 `licences`, `scores`, and the rest of what `keras_ssm.hub.card` reads.
+            weights_dtype: str or `None`. `"float16"` halves the files: the model that loads
+                computes as before, with weights of three digits. Defaults to `None`.
 
         Raises:
-            ValueError: if `preset_dir` is a file, or lies in a cache of the Hub.
+            ValueError: if `preset_dir` is a file or lies in a cache of the Hub, or a weight is
+                beyond `weights_dtype`.
         """
-        with presets.writing(preset_dir) as directory, merged():
+        rounded = rounded_weights(self, weights_dtype)
+        with presets.writing(preset_dir) as directory, merged(), rounded:
             super().save_to_preset(str(directory), max_shard_size=max_shard_size)
+            write_halved(directory, weights_dtype)
             facts = {**self.backbone.facts(), "task": type(self).__name__}
             if self.pipeline_tag is not None:
                 facts["pipeline_tag"] = self.pipeline_tag

@@ -20,6 +20,7 @@ def plot_answers(
     shape: tuple[int, int] | None = None,
     sampling_rate: float | None = None,
     truths: Sequence | None = None,
+    cmap: str = "gray_r",
 ) -> "Figure":
     """Plots sequences, and beside each the answers of a classifier while it reads.
 
@@ -35,6 +36,8 @@ def plot_answers(
             Defaults to `None`: samples.
         truths: list of integer arrays `(steps,)` or `None`. The class of each step, drawn as bars
             below the curves. Defaults to `None`.
+        cmap: str. Colours of images, a colour map of Matplotlib. Defaults to `"gray_r"`: ink on
+            paper. `"gray"` is for photographs, whose large numbers are light.
 
     Returns:
         `matplotlib.figure.Figure`, a row for each sample.
@@ -69,7 +72,7 @@ def plot_answers(
     for row, sample, answers, title, truth in parts:
         sample, answers = np.asarray(sample), np.asarray(answers)
         if shape is not None:
-            row[0].imshow(sample.reshape(shape), cmap="gray_r")
+            row[0].imshow(sample.reshape(shape), cmap=cmap)
             row[0].set(xticks=[], yticks=[])
         else:
             _signal(row[0], sample, unit)

@@ -58,9 +58,19 @@ def plot_forecast(
         axis.set_title(curve.name, loc="left", fontsize=10)
         axis.spines[["top", "right"]].set_visible(False)
         axis.margins(x=0.01)
+        _shorten_dates(axis)
     axes[0, 0].legend(frameon=False, loc="upper left", bbox_to_anchor=(1.0, 1.0), fontsize=9)
     figure.tight_layout()
     return figure
+
+
+def _shorten_dates(axis):
+    """Writes what all dates share once, at the end of the axis, so that they do not touch."""
+    from matplotlib.dates import AutoDateLocator, ConciseDateFormatter
+
+    locator = axis.xaxis.get_major_locator()
+    if isinstance(locator, AutoDateLocator):
+        axis.xaxis.set_major_formatter(ConciseDateFormatter(locator))
 
 
 def _levels(curve, levels):

@@ -19,7 +19,7 @@ COLUMNS = (
 
 # Scores that are shares: more is better.
 _SHARES = re.compile(r"accuracy|F1|sensitivity|predictivity|precision|recall|coverage")
-_SEED = re.compile(r" --seed \S+")
+_SEED = re.compile(r" --seeds?(=| )\S+")
 
 
 def read_results(path: PathLike | None = None) -> list[dict[str, str]]:
@@ -70,22 +70,34 @@ def merged(rows: list[dict], new: list[dict]) -> list[dict]:
     """Returns the rows of a table with those of further runs.
 
     A run takes the place of the same seed. Of a name that was trained with other settings, which
-    its command tells, no row is kept.
+    its command tells in any order, no row is kept.
 
     Args:
         rows: list of dicts, what the table holds.
         new: list of dicts, the rows of runs.
     """
-    settings = {row["name"]: _SEED.sub("", row["command"]) for row in new}
+    settings = {row["name"]: settings_of(row["command"]) for row in new}
     seeds = {(row["name"], str(row["seed"])) for row in new}
     unchanged = [
         row
         for row in rows
         if (row["name"], row["seed"]) not in seeds
-        and settings.get(row["name"], _SEED.sub("", row["command"]))
-        == _SEED.sub("", row["command"])
+        and settings.get(row["name"], settings_of(row["command"])) == settings_of(row["command"])
     ]
     return [*unchanged, *new]
+
+
+def settings_of(command: str) -> tuple[str, ...]:
+    """What a command that trains says beside the seed; the order in which it says so is nothing.
+
+    Example:
+        ```python
+        one = keras_ssm.presets.results.settings_of("keras-ssm train etth1 --seed 1 a=1 b=2")
+        other = keras_ssm.presets.results.settings_of("keras-ssm train etth1 b=2 a=1 --seed 0")
+        assert one == other
+        ```
+    """
+    return tuple(sorted(_SEED.sub("", command).split()))
 
 
 def task(row: dict) -> str:

@@ -132,8 +132,10 @@ def costs(document: dict) -> list[str]:
     if size := document.get("size"):
         lines.append(f"Weights: {size:,} bytes.")
     if cost := document.get("streaming"):
+        samples = cost.get("samples", 1)
         lines.append(
-            f"A streamed step of one sample: {cost['microseconds']:,} microseconds of a processor "
+            f"A streamed step of {'one sample' if samples == 1 else f'{samples} samples'}: "
+            f"{cost['microseconds']:,} microseconds of a processor "
             f"({cost['machine']}, {cost['backend']}). Its state has {cost['state_bytes']:,} bytes, "
             "however much was read."
         )

@@ -47,6 +47,8 @@ class GreyCIFAR(ClassificationRecipe):
     classes = ("airplane", "automobile", "bird", "cat", "deer")
     classes += ("dog", "frog", "horse", "ship", "truck")
     scale = 1 / 255
+    picture_shape = 32, 32
+    picture_colors = "gray"  # photographs
     settings = {
         "num_layers": 4,
         "hidden_dim": 192,

@@ -42,6 +42,7 @@ class Recipe(abc.ABC):
         settings: dict. What `NAME=VALUE` overrides, with its defaults.
         rising: tuple of str. Metrics of which more is better. Defaults to `("accuracy",)`.
         picture_shape: height and width, where a row is an image, to draw it. Defaults to `None`.
+        picture_colors: str. Its colour map. Defaults to `"gray_r"`: large numbers are ink.
     """
 
     name: str
@@ -50,6 +51,7 @@ class Recipe(abc.ABC):
     settings: dict[str, object]
     rising: tuple[str, ...] = ("accuracy",)
     picture_shape: tuple[int, int] | None = None
+    picture_colors: str = "gray_r"
 
     def settings_of(self, system: str, overrides: dict | None = None) -> dict:
         """Returns the settings of one run.

@@ -12,6 +12,7 @@ import keras
 
 from keras_ssm.atomic_file import writing_file
 from keras_ssm.machine import describe
+from keras_ssm.presets.results import settings_of
 from keras_ssm.types import PathLike
 from keras_ssm.version import __version__
 
@@ -120,7 +121,7 @@ def append_rows(path: PathLike, results: dict) -> None:
 
 
 def write_rows(path: PathLike, new: list[dict]) -> None:
-    """Writes rows into a CSV file, in place of those of the same model, seeds and command."""
+    """Writes rows into a CSV file, in place of those of the same model, seeds and settings."""
     path = Path(path).expanduser()
     former = []
     if path.is_file():
@@ -147,4 +148,4 @@ def read_json(path: Path) -> dict:
 
 
 def _run_of(row):
-    return row["preset"], str(row["seed"]), row["command"] or ""
+    return row["preset"], str(row["seed"]), settings_of(row["command"] or "")

@@ -4,7 +4,7 @@ from typing import NamedTuple
 
 from keras_ssm import presets
 
-DRAWING, SOUND = "Draw a digit", "Say a digit"
+DRAWING, SOUND = "Draw", "Say"  # short, so that all tabs fit a telephone
 
 _LACKING = (
     "**{title}** is left out: it needs a preset that {what}, and none is installed. "

@@ -2,6 +2,7 @@
 
 import functools
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from keras_ssm import plotting, presets
@@ -14,7 +15,7 @@ from keras_ssm.web.probabilities import named
 if TYPE_CHECKING:
     import gradio
 
-TABLE = "Forecast a table"
+TABLE = "Forecast"
 LEAST_SECONDS = 4.0  # for reading a drawing, so that a person can follow
 
 _INTRODUCTION = """\
@@ -202,9 +203,18 @@ def _shown_errors(steps, gr):
         try:
             yield from steps(*values)
         except (ImportError, ValueError) as error:
-            raise gr.Error(str(error), duration=None) from error
+            message = _by_name(str(error), values)
+            raise gr.Error(message, duration=None, print_exception=False) from error
 
     return shown
+
+
+def _by_name(text, values):
+    """A message that names dropped files as the person does, without the folders of the server."""
+    for value in values:
+        if isinstance(value, str) and Path(value).is_absolute():
+            text = text.replace(value, Path(value).name)
+    return text
 
 
 @functools.lru_cache(maxsize=4)

@@ -20,12 +20,12 @@ def prepared(path: PathLike, sampling_rate: float) -> np.ndarray:
         sampling_rate: float. Samples a second that the model hears.
 
     Returns:
-        int16 array `(length,)`. Channels are averaged, other rates resampled, and what is quieter
-        than 5 % of the loudest sample is cut off at both ends.
+        int16 array `(length,)`. Channels are averaged, a constant offset is taken away, other rates
+        are resampled, and what is quieter than 5 % of the loudest sample is cut off at both ends.
 
     Raises:
-        ValueError: for a file that is no recording, is silent, or is longer than five seconds
-            without its silence.
+        ValueError: for a file that is no recording, holds NaN, is silent, or is longer than five
+            seconds without its silence.
 
     Example:
         ```python
@@ -37,6 +37,9 @@ def prepared(path: PathLike, sampling_rate: float) -> np.ndarray:
     """
     recording = signals.read_wav(path)
     x = recording.samples.mean(axis=1)
+    if not np.isfinite(x).all():
+        raise ValueError(f"`path` must hold finite numbers. Received: NaN or infinity in '{path}'")
+    x = x - np.median(x)
     loud = np.flatnonzero(np.abs(x) > QUIET * np.abs(x).max())
     if not len(loud):
         raise ValueError(f"`path` must be a recording of something. Received: silence in '{path}'")
@@ -52,7 +55,7 @@ def prepared(path: PathLike, sampling_rate: float) -> np.ndarray:
 
 
 def hear(model: SSMClassifier, samples: np.ndarray, sampling_rate: float) -> np.ndarray:
-    """Hears samples through a stream, in pieces of 20 milliseconds.
+    """Hears samples through a stream, a second at a time.
 
     Args:
         model: `SSMClassifier` of sound.
@@ -72,7 +75,7 @@ def hear(model: SSMClassifier, samples: np.ndarray, sampling_rate: float) -> np.
         keras_ssm.web.hear(model, np.zeros(100, "int16"), 8000).shape  # (100, 2)
         ```
     """
-    stream, size = model.stream(), max(1, round(sampling_rate / 50))
+    stream, size = model.stream(), max(1, round(sampling_rate))
     pieces = [stream(samples[i : i + size])[0] for i in range(0, len(samples), size)]
     logits = np.concatenate(pieces) if pieces else np.zeros((0, 1))
     if not len(logits):

@@ -160,7 +160,7 @@ def in_words(scores: dict[str, float]) -> str:
         + ("" if better else "**Here the forecaster is no better than that.** ")
     )
     if "coverage" in scores:
-        text += f"{scores['coverage']:.0%} of the values lay within the {LEVEL} % interval."
+        text += f"{100 * scores['coverage']:.0f} % of the values lay within the {LEVEL} % interval."
     return text
 
 

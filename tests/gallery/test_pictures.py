@@ -77,3 +77,16 @@ def test_a_model_that_answers_at_each_step(tmp_path, rng):
     assert sample.get_title(loc="left") == "no beat, N, V"
     seconds = [line.get_xdata() for line in curves.get_lines()]
     assert len(seconds[0]) == 150 and seconds[0][-1] == pytest.approx(150 * stride / 360)
+    cost = step_cost(told.model, signal[:1])  # of steps, and not of samples that wait
+    assert cost["samples"] == stride
+
+
+def test_images_are_drawn_as_images():
+    shapes = {}
+    for name in recipes.NAMES:
+        recipe = recipes.get(name)
+        system = next(system for system in recipe.systems if system not in recipe.baselines)
+        facts = recipe.facts(system, recipe.settings_of(system))
+        if facts["pipeline_tag"] == "image-classification":
+            shapes[name] = recipe.picture_shape
+    assert shapes == {"grey_cifar": (32, 32), "sequential_mnist": (28, 28)}

@@ -12,6 +12,7 @@ import keras_ssm
 from keras_ssm import gallery, hub, presets, recipes, training
 from keras_ssm.cli import main
 from keras_ssm.gallery.png import MOST_BYTES
+from keras_ssm.presets import results
 from keras_ssm.training.learning_curve import LearningCurve
 from tests.gallery.waves import Waves
 
@@ -82,6 +83,17 @@ def test_rows_of_presets_and_baselines(zoo):
     for row in rows[:2]:
         assert float(row["value"]) == document["scores"][0]["seeds"][row["seed"]]
         assert row["validation"] and row["other_scores"].startswith("cross-entropy ")
+
+
+def test_the_order_of_settings_makes_no_other_run():
+    def row(seed, settings):
+        command = f"keras-ssm train waves --system s4d --seed {seed} {settings}"
+        return {"name": "s4d_waves", "seed": str(seed), "command": command}
+
+    table = [row(0, "epochs=2 width=4"), row(1, "epochs=2 width=4")]
+    again, other = row(1, "width=4 epochs=2"), row(1, "width=4 epochs=3")
+    assert results.merged(table, [again]) == [table[0], again]
+    assert results.merged(table, [other]) == [other]
 
 
 def test_a_second_time_nothing_changes(zoo):

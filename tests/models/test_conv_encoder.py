@@ -124,9 +124,22 @@ def test_single_steps_without_a_stride(rng):
     for sample in x.swapaxes(0, 1):
         logits, state = model.step(sample, state)
     assert relative_error(logits, to_numpy(model(x))) < 1e-5
-    strided = SSMClassifier(make_backbone(), 2)
-    with pytest.raises(ValueError, match="takes 3 samples"):
-        strided.step(x[:, 0], strided.get_initial_state(2))
+
+
+@pytest.mark.parametrize("waiting", [0, 2])
+def test_single_steps_of_a_stride(rng, waiting):
+    """A step reads three samples, also where others that came before make no step yet."""
+    model = SSMClassifier(make_backbone(), 2)
+    x = rng.standard_normal((2, waiting + 9, 2)).astype("float32")
+    state = model.get_initial_state(2)
+    if waiting:
+        piece = {"inputs": x[:, :waiting], "padding_mask": np.ones((2, waiting), bool)}
+        _, state = model(piece, initial_state=state, return_state=True)
+    for start in range(waiting, waiting + 9, 3):
+        logits, state = model.step(x[:, start : start + 3], state)
+    assert relative_error(logits, to_numpy(model(x))) < 1e-5
+    with pytest.raises(ValueError, match=r"must have shape \(batch, 3, 2\). Received"):
+        model.step(x[:, 0], state)
 
 
 @pytest.mark.parametrize("factor", [2, 0.5, 4])

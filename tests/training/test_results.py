@@ -74,4 +74,8 @@ def test_a_table_keeps_other_runs_and_columns_of_its_own(tmp_path):
         ("0", "0.75"),  # in place of the first
         ("0", "0.5"),  # of other settings
     ]
+    for order, value in (("a=1 b=2", 1.0), ("b=2 a=1", 2.0)):  # the same run, said otherwise
+        command = f"keras-ssm train toy {order}"
+        append_rows(path, {**RESULTS, "command": command, "scores": {"test": {"loss": value}}})
+    assert [row["value"] for row in read(path)][4:] == ["2.0"]
     assert rows[0]["remark"] == "kept" and rows[0]["machine"] == ""

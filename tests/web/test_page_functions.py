@@ -131,13 +131,26 @@ def test_a_sound_file_is_heard(hearing, tmp_path):
     np.testing.assert_allclose(probabilities[-1], np.exp(logits) / np.exp(logits).sum(), atol=1e-5)
 
 
+def test_a_constant_offset_is_no_sound(tmp_path):
+    """As a cheap sound card adds it: silence is cut off, and the model hears what it knows."""
+    tone = np.concatenate([np.zeros(2000), np.sin(np.arange(1000.0)), np.zeros(2000)])
+    for name, offset in (("a.wav", 0), ("b.wav", 5000)):
+        wavfile.write(tmp_path / name, 8000, (9000 * tone + offset).astype("int16"))
+    plain, shifted = (web.prepared(tmp_path / name, 8000) for name in ("a.wav", "b.wav"))
+    assert len(shifted) == len(plain) < 1500
+    np.testing.assert_allclose(shifted, plain, atol=1)
+
+
 def test_sound_that_is_no_digit(hearing, tmp_path):
     wavfile.write(tmp_path / "silent.wav", 8000, np.zeros(800, "int16"))
     with pytest.raises(ValueError, match="silence in"):
         web.prepared(tmp_path / "silent.wav", 8000)
-    wavfile.write(tmp_path / "long.wav", 8000, np.full(60_000, 1000, "int16"))
+    wavfile.write(tmp_path / "long.wav", 8000, np.resize([1000, -1000], 60_000).astype("int16"))
     with pytest.raises(ValueError, match=r"within 5 seconds.*Received: 7\.5"):
         web.prepared(tmp_path / "long.wav", 8000)
+    wavfile.write(tmp_path / "nan.wav", 8000, np.array([0.1, np.nan], "float32"))
+    with pytest.raises(ValueError, match="finite numbers. Received: NaN"):
+        web.prepared(tmp_path / "nan.wav", 8000)
     with pytest.raises(ValueError, match="enough for a step"):
         web.hear(hearing, np.zeros(0, "int16"), 8000)
 

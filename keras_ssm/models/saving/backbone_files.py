@@ -10,6 +10,7 @@ from keras_ssm.models.saving.adapted_files import (
     merged,
     what_trains,
 )
+from keras_ssm.models.saving.half_weights import rounded_weights, write_halved
 from keras_ssm.models.saving.model_files import ModelFiles
 from keras_ssm.models.saving.preset_loading import load, with_saved_policy
 from keras_ssm.types import PathLike
@@ -80,7 +81,11 @@ class BackboneFiles(Adapters, ModelFiles):
         return load(cls, build, preset, revision, load_weights, check_sample, step_scale, **kwargs)
 
     def save_to_preset(
-        self, preset_dir: PathLike, max_shard_size: float = 10, info: dict | None = None
+        self,
+        preset_dir: PathLike,
+        max_shard_size: float = 10,
+        info: dict | None = None,
+        weights_dtype: str | None = None,
     ) -> None:
         """Saves the backbone and its `preset.json` to a directory.
 
@@ -88,9 +93,12 @@ class BackboneFiles(Adapters, ModelFiles):
             preset_dir: str or `Path`. Written whole or not at all.
             max_shard_size: float. Largest weights file, in GB.
             info: dict or `None`. Facts for `preset.json`; see `SSMClassifier.save_to_preset`.
+            weights_dtype: str or `None`. `"float16"` halves the files; see there.
         """
-        with presets.writing(preset_dir) as directory, merged():
+        rounded = rounded_weights(self, weights_dtype)
+        with presets.writing(preset_dir) as directory, merged(), rounded:
             super().save_to_preset(str(directory), max_shard_size=max_shard_size)
+            write_halved(directory, weights_dtype)
             facts = {**self.facts(), "parameters": self.count_params(), **(info or {})}
             presets.describe(directory, {**facts, "sample": self.record_sample()})
 

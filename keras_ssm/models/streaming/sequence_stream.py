@@ -117,7 +117,7 @@ class SequenceStream(Stream):
             )
         main = self._reader.key
         extra = set(inputs) - {main, "padding_mask"}
-        single = stride == 1 and not extra and whole
+        single = not extra and whole
         if single and (total == 1 or not self._programs.in_pieces):
             return self._one_by_one(inputs[main], total)
         if not self._programs.in_pieces:
@@ -140,16 +140,20 @@ class SequenceStream(Stream):
     def _one_by_one(self, x, total):
         outputs = []
         for t in range(total):
-            y, self._state = self._programs.step(x[:, t], self._state)
+            y, self._state = self._programs.step(self._sample(x, t), self._state)
             outputs.append(ops.convert_to_numpy(y))
         return np.stack(outputs, axis=1)
+
+    def _sample(self, x, t):
+        """What step t reads: one sample of each row, or as many as the stride of the encoder."""
+        return x[:, t] if self._stride == 1 else x[:, t * self._stride : (t + 1) * self._stride]
 
     def _row_by_row(self, x, lengths, total):
         """Steps of rows of unequal length, for a task that reads sample by sample alone."""
         outputs = []
         for t in range(total):
             before = tree.map_structure(ops.copy, self._state)
-            y, after = self._programs.step(x[:, t], self._state)
+            y, after = self._programs.step(self._sample(x, t), self._state)
             going = t < lengths
             self._state = stream_state.where_rows(going, after, before)
             y = np.array(ops.convert_to_numpy(y))
