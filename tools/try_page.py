@@ -73,13 +73,13 @@ def _use(page, address, out, width, files):
     print(f"{width} pixels wide: {titles}")
     if len(titles) != 3:
         raise SystemExit(f"all three tabs must be seen. Received: {titles}")
-    overflow = page.evaluate("document.documentElement.scrollWidth - window.innerWidth")
-    if overflow > 0:
-        raise SystemExit(f"the page is {overflow} pixels wider than a window of {width}")
     for title in titles:
         tabs.filter(has_text=title).first.click()
         {"Draw": _draw, "Say": _say, "Forecast": _forecast}[title.split()[0]](page, *files)
         page.screenshot(path=out / f"{title.split()[0].lower()}-{width}.png", full_page=True)
+        overflow = page.evaluate("document.documentElement.scrollWidth - window.innerWidth")
+        if overflow > 0:
+            raise SystemExit(f"the page is {overflow} pixels wider than a window of {width}")
 
 
 def _draw(page, csv, wavs, bad):
@@ -144,6 +144,8 @@ def _forecast(page, csv, wavs, bad):
     _wait(page, words)
     print(f"  {words.first.inner_text()}")
     page.wait_for_timeout(1000)
+    if (place := words.first.bounding_box())["width"] < 200:
+        raise SystemExit(f"the words must have room. Received: {place}")
 
 
 def _wait(page, wanted):

@@ -39,7 +39,7 @@ def step_cost(model: keras.Model, sample: np.ndarray) -> dict:
         ```
     """
     # Fewer samples than a stride make no step: they wait, and cost next to nothing.
-    samples = 1 if updates(model) else model.backbone.stride
+    samples = samples_of(model)
     sample = sample if samples == 1 else np.repeat(np.atleast_1d(sample), samples, axis=0)
     step, parts = _by_update(model, sample) if updates(model) else _by_stream(model)
     for _ in range(WARM_UP):
@@ -58,6 +58,11 @@ def step_cost(model: keras.Model, sample: np.ndarray) -> dict:
         "backend": environment["backend"],
         "machine": environment["machine"],
     }
+
+
+def samples_of(model: keras.Model) -> int:
+    """How many samples a streamed step reads."""
+    return 1 if updates(model) else model.backbone.stride
 
 
 def updates(model: keras.Model) -> bool:

@@ -12,7 +12,7 @@ import numpy as np
 from keras_ssm import hub, presets, recipes
 from keras_ssm.gallery import runs
 from keras_ssm.gallery.calibration import BINS, calibration_error
-from keras_ssm.gallery.costs import in_eight_bits, step_cost, updates
+from keras_ssm.gallery.costs import in_eight_bits, samples_of, step_cost, updates
 from keras_ssm.gallery.pictures import LOG_FILE, described
 from keras_ssm.gallery.png import png
 from keras_ssm.gallery.subject import Subject
@@ -149,11 +149,12 @@ def dress(subject: Subject, facts: dict, measure: bool = False) -> None:
     if subject.classifies:
         error = calibration_error(subject.logits, subject.part.y, BINS).error
         facts["calibration"] = {"ece": round(error, 4), "bins": BINS, "part": "test"}
-    if subject.has_classes:
-        facts["int8"] = in_eight_bits(subject)
+    facts["int8"] = in_eight_bits(subject)
     if subject.streams or updates(subject.model):
         # Measurements differ each time: an earlier one stays, unless a new one is asked for.
         kept = old.get("streaming") if not measure else None
+        if kept and kept.get("samples", 1) != samples_of(subject.model):
+            kept = None  # it was the cost of a sample that waits for others
         facts["streaming"] = kept or step_cost(subject.model, _one_step(subject))
     drawn = described(subject)
     facts["pictures"] = [{"file": name, "alt": alt} for name, (_, alt) in drawn.items()]

@@ -27,6 +27,10 @@ for anything, and files that you drop are deleted again within an hour.
 """
 
 
+# On a telephone a picture is not made so small that nobody can read it: it is pushed aside.
+_CSS = ".matplotlib {overflow-x: auto} .matplotlib img {max-width: none; min-width: 640px}"
+
+
 def page() -> "gradio.Blocks":
     """Builds the page: a tab for drawings, one for sound, one for tables.
 
@@ -88,6 +92,7 @@ def serve(port: int | None = None, block: bool = True) -> str:
         share=False,
         ssr_mode=False,
         footer_links=[],
+        css=_CSS,
         theme=gr.themes.Default(**fonts),
         app_kwargs={"middleware": [OWN_SERVER]},
         prevent_thread_lock=True,
@@ -181,7 +186,8 @@ def _table(gr):
             path = gr.File(label="CSV file", file_types=[".csv"], type="filepath", height=150)
             horizon = gr.Number(24, label="Rows to forecast", precision=0, minimum=1)
             button = gr.Button("Forecast", variant="primary")
-        words = gr.Markdown()
+        with gr.Column(min_width=300):
+            words = gr.Markdown()
     curve = gr.Plot(show_label=False)
     button.click(_shown_errors(_forecast, gr), [path, horizon], [words, curve])
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from keras_ssm.layers import DSS, H3, LRU, S4D, S5, DeltaNet, Mamba, Mamba2, SGConv, SpaceTime
-from keras_ssm.models import SSMBackbone, SSMClassifier
+from keras_ssm.models import SSMBackbone, SSMClassifier, SSMForecaster
 
 BACKEND = keras.config.backend()
 MIXERS = [
@@ -110,6 +110,44 @@ if BACKEND == "torch":
             return run({k: torch.tensor(v) for k, v in x.items()}).detach().numpy()
 
         agree(model, outputs, [(2, 150), (1, 150), (3, 150)])
+
+    def test_a_forecaster_is_exported_with_one_forecast_a_row(tmp_path):
+        import torch
+
+        backbone = SSMBackbone(S4D(4, seed=1), 1, 4, prenorm=True)
+        model = SSMForecaster(backbone, lookback=4, horizon=2)
+        x = np.random.default_rng(0).standard_normal((3, 12, 1)).astype("float32")
+        inputs = {name: np.asarray(value) for name, value in model.standardize(x).items()}
+        signature = {
+            name: keras.InputSpec(shape=(None, *value.shape[1:]), dtype=str(value.dtype))
+            for name, value in inputs.items()
+        }
+        path = str(tmp_path / "model.pt2")
+        model.export(path, format="torch", verbose=False, input_signature=signature)
+        found = torch.export.load(path).module()({k: torch.tensor(v) for k, v in inputs.items()})
+        np.testing.assert_allclose(found.detach(), model(x).detach(), atol=1e-6)
+        assert found.shape[:2] == (3, 1)
+        free = model._signature(None)
+        assert free["inputs"].shape == (None, None, 1) and free["origins"].shape == (None, 1)
+        assert free["window"].shape == (None, 1, 4)
+        del signature["window"]
+        with pytest.raises(ValueError, match=r"must have 'inputs', 'origins', 'window'.*Received"):
+            model.export(path, format="torch", input_signature=signature)
+
+    @pytest.mark.slow
+    def test_an_encoder_that_strides_is_exported(tmp_path):
+        import torch
+
+        conv = {"encoder": "conv", "encoder_width": 6, "encoder_stride": 4}
+        model = SSMClassifier(SSMBackbone(S4D(4, seed=1), 1, 4, input_dim=2, **conv), 3)
+        path = str(tmp_path / "model.pt2")
+        model.export(path, format="torch", verbose=False, input_signature=fixed(None, 50))
+        run = torch.export.load(path).module()
+
+        def outputs(x):
+            return run({k: torch.tensor(v) for k, v in x.items()}).detach().numpy()
+
+        agree(model, outputs, [(2, 50), (1, 50)])
 
     def test_unknown_lengths_are_refused(tmp_path):
         with pytest.raises(ValueError, match=r"known length.*Received"):

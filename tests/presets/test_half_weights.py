@@ -21,7 +21,9 @@ pytestmark = pytest.mark.once("torch")
 def arrays(path):
     found = {}
     with h5py.File(path) as file:
-        file.visititems(lambda name, x: found.update({name: x[()]}) if hasattr(x, "dtype") else None)
+        file.visititems(
+            lambda name, x: found.update({name: x[()]}) if hasattr(x, "dtype") else None
+        )
     return found
 
 

@@ -7,11 +7,12 @@ import pytest
 
 import keras_ssm
 from keras_ssm import presets
-from keras_ssm.models import SSMCausalLM, SSMForecaster
+from keras_ssm.models import SSMForecaster
 from keras_ssm.models.saving import sample_check
 from keras_ssm.models.saving.preset_loading import load_model
 from keras_ssm.presets import registry, results
-from tests.backend_tools import BACKEND, relative_error
+from tests.backend_tools import BACKEND
+from tests.preset_checks import difference_in_eight_bits, stream_difference
 
 LARGEST, LARGEST_OF_ALL = 2 * 2**20, 25 * 2**20  # bytes: the wheel stays below 30 MB
 ALL = keras_ssm.list_presets()
@@ -37,47 +38,13 @@ def test_recorded_outputs_and_a_stream(name, rng):
     sample = document["sample"]
     expected = np.array(sample["outputs"], "float32")
     assert sample_check.difference(sample_check.run(model, sample), expected) < 1e-5
-    if isinstance(model, SSMForecaster):
-        if BACKEND == "torch":  # the others stream forecasts in tests/models/forecasting
-            streams_a_forecast(model, rng)
-    elif "bidirectional" in str(model.backbone.get_config()["mixer"]) and not streams(model):
-        assert "streaming" not in document
-    elif not isinstance(model, SSMCausalLM):
-        streams_an_answer(model, rng)
-    if BACKEND == "torch" and "int8" in document:
-        logits = sample_check.run(model, sample)
-        model.quantize("int8")
-        rounded = sample_check.run(model, sample)
-        assert 0 < sample_check.difference(rounded, logits) < 0.2
-
-
-def streams(model):
-    try:
-        model.stream()
-    except ValueError:
-        return False
-    return True
-
-
-def streams_an_answer(model, rng):
-    x = rng.integers(0, 17, size=(40, model.backbone.input_dim or 1)).astype("float32")
-    expected = model.predict(x[None], verbose=0)
-    found = np.asarray(model.stream()(x))
-    if not model.has_step_outputs:
-        found = found[:, -1]
-    assert relative_error(found, expected) < 1e-4
-
-
-def streams_a_forecast(model, rng):
-    variables = len(model.fitted["center"][0])
-    rows = rng.normal(size=(model.lookback + 8, variables))
-    expected = model.predict(rows)
-    if len(model.fitted["series"]) == 1:
-        found = model.stream()(rows)[0, -1]
-    else:  # units of a series are its own, and come from its first rows
-        model.predict(rows[:-3])
-        found = model.update(rows[-3:])
-    assert found.shape == expected.shape and relative_error(found, expected) < 1e-3
+    # Forecasts are streamed elsewhere in tests/models/forecasting.
+    if BACKEND == "torch" or not isinstance(model, SSMForecaster):
+        found = stream_difference(model, rng)
+        most = 1e-3 if isinstance(model, SSMForecaster) else 1e-4
+        assert "streaming" not in document if found is None else found < most
+    if BACKEND == "torch":
+        assert 0 < difference_in_eight_bits(model, sample) < 0.2 and document["int8"]
 
 
 @pytest.mark.once("torch")

@@ -149,7 +149,7 @@ def test_sound_that_is_no_digit(hearing, tmp_path):
     with pytest.raises(ValueError, match=r"within 5 seconds.*Received: 7\.5"):
         web.prepared(tmp_path / "long.wav", 8000)
     wavfile.write(tmp_path / "nan.wav", 8000, np.array([0.1, np.nan], "float32"))
-    with pytest.raises(ValueError, match="finite numbers. Received: NaN"):
+    with pytest.raises(ValueError, match=r"finite numbers\. Received: NaN"):
         web.prepared(tmp_path / "nan.wav", 8000)
     with pytest.raises(ValueError, match="enough for a step"):
         web.hear(hearing, np.zeros(0, "int16"), 8000)

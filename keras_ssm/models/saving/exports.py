@@ -69,19 +69,26 @@ class Exports:
 
     def _signature(self, given):
         """The signature as a dict of `keras.InputSpec`, or one of them, of agreeing sizes."""
+        mixer = getattr(self, "backbone", self).blocks[0].mixer
+        sequences = {self.input_key, "padding_mask", "timesteps", *mixer.call_arguments}
         if given is None:
             given = {
-                name: keras.InputSpec(shape=(None, *x.shape[1:]), dtype=x.dtype, name=name)
+                name: keras.InputSpec(
+                    # What is no sequence has places, where a forecast begins: a file has one.
+                    shape=(None, *(x.shape[1:] if name in sequences else (1, *x.shape[2:]))),
+                    dtype=x.dtype,
+                    name=name,
+                )
                 for name, x in self.input.items()
             }
         while isinstance(given, (list, tuple)) and len(given) == 1:
             given = given[0]
         specs = given if isinstance(given, dict) else {self.input_key: given}
-        mixer = getattr(self, "backbone", self).blocks[0].mixer
-        known = {self.input_key, "padding_mask", "timesteps", *mixer.call_arguments}
-        if self.input_key not in specs or set(specs) - known:
+        others = [name for name in self.input if name not in sequences]
+        if self.input_key not in specs or set(specs) - sequences - set(others):
+            needed = ", ".join(map(repr, [self.input_key, *others]))
             raise ValueError(
-                f"`input_signature` must have {self.input_key!r} and, optionally, 'padding_mask' "
+                f"`input_signature` must have {needed} and, optionally, 'padding_mask' "
                 f"and 'timesteps'. Received: input_signature={given}"
             )
         for name, spec in specs.items():
@@ -93,13 +100,14 @@ class Exports:
         shapes = {name: list(spec.shape) for name, spec in specs.items()}
         axis = self._length_axis()
         for i in (0, axis):
-            sizes = {shape[i] for shape in shapes.values() if len(shape) > i} - {None}
+            alike = [shape for name, shape in shapes.items() if i == 0 or name in sequences]
+            sizes = {shape[i] for shape in alike if len(shape) > i} - {None}
             if len(sizes) > 1:
                 raise ValueError(
                     "All inputs of `input_signature` must have the same batch and length. "
                     f"Received: shapes { {name: spec.shape for name, spec in specs.items()} }"
                 )
-            for shape in shapes.values():
+            for shape in alike:
                 if len(shape) > i:
                     shape[i] = next(iter(sizes), None)
         specs = {
