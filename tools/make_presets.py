@@ -2,12 +2,13 @@
 
     python tools/make_presets.py runs --data DIR
     python tools/make_presets.py --redraw s4d_japanese_vowels s4d_digits --data DIR
+    python tools/make_presets.py --float16 s4d_tinyshakespeare --data DIR
     make gallery DATA=DIR  # redraws all
 
 `runs` are directories of runs that `keras-ssm train` left, or folders of such. The first seed of a
 preset is what is published. Runs of another seed or of a baseline can come later; a second time
-nothing changes. All cards, the tables of README.md and docs/zoo.md, and docs/gallery.md are made
-anew.
+nothing changes. `--float16` halves the weights of presets whose score does not move by that. All
+cards, the tables of README.md and docs/zoo.md, and docs/gallery.md are made anew.
 """
 
 import argparse
@@ -24,6 +25,7 @@ def main():
     parser.add_argument("--data", type=Path, help="folder of all data")
     parser.add_argument("--presets", type=Path, default=ROOT / "presets", help="where they go")
     parser.add_argument("--redraw", nargs="+", default=[], metavar="NAME", help="presets, anew")
+    parser.add_argument("--float16", nargs="+", default=[], metavar="NAME", help="presets to halve")
     parser.add_argument("--redraw-all", action="store_true", help="without --data the digits alone")
     parser.add_argument("--measure", action="store_true", help="time a streamed step anew")
     args = parser.parse_args()
@@ -43,6 +45,9 @@ def main():
         names += gallery.redraw(others, args.data, args.presets, args.measure)
         for name in digits:
             redraw_digits(args.presets / name, args.measure)
+        for name in args.float16:
+            before, after = gallery.halve(name, args.data, args.presets)
+            print(f"{name} in float16: {after:.6g} after {before:.6g}")
     except ValueError as error:
         sys.exit(f"Error: {error}")
     for name in names:

@@ -2,6 +2,7 @@
 
 from keras_ssm.gallery.calibration import calibration_error
 from keras_ssm.gallery.costs import step_cost
+from keras_ssm.gallery.halving import halve
 from keras_ssm.gallery.page import page
 from keras_ssm.gallery.pictures import pictures
 from keras_ssm.gallery.subject import Subject
@@ -12,6 +13,7 @@ __all__ = [
     "calibration_error",
     "collect",
     "dress",
+    "halve",
     "page",
     "pictures",
     "redraw",

@@ -13,6 +13,7 @@ from keras_ssm import hub, presets, recipes
 from keras_ssm.gallery import runs
 from keras_ssm.gallery.calibration import BINS, calibration_error
 from keras_ssm.gallery.costs import in_eight_bits, samples_of, step_cost, updates
+from keras_ssm.gallery.halving import ROUNDED_FROM
 from keras_ssm.gallery.pictures import LOG_FILE, described
 from keras_ssm.gallery.png import png
 from keras_ssm.gallery.subject import Subject
@@ -24,6 +25,7 @@ LARGEST = 2 * 2**20  # bytes of the weights of a preset in the package
 
 # Facts that saving a preset states about its files. They stay as they are.
 _SAVED_FACTS = ("system", "backbone", "library_version", "task", "task_weights", "parameters")
+_SAVED_FACTS += (ROUNDED_FROM,)
 
 
 def collect(
@@ -121,7 +123,8 @@ def _install(run, destination):
     new = presets.verify(run.preset)
     with contextlib.suppress(ValueError):
         present = presets.verify(destination)
-        if all(present["files"].get(name) == digest for name, digest in new["files"].items()):
+        there = {**present["files"], **present.get(ROUNDED_FROM, {})}
+        if all(there.get(name) == digest for name, digest in new["files"].items()):
             return
     with presets.writing(destination) as scratch:
         for name in new["files"]:

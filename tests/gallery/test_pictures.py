@@ -77,7 +77,7 @@ def test_a_model_that_answers_at_each_step(tmp_path, rng):
     assert sample.get_title(loc="left") == "no beat, N, V"
     seconds = [line.get_xdata() for line in curves.get_lines()]
     assert len(seconds[0]) == 150 and seconds[0][-1] == pytest.approx(150 * stride / 360)
-    cost = step_cost(told.model, signal[:1])  # of steps, and not of samples that wait
+    cost = step_cost(preset_subject.model, signal[:1])  # of steps, and not of samples that wait
     assert cost["samples"] == stride
 
 

@@ -102,6 +102,24 @@ def test_a_second_time_nothing_changes(zoo):
     assert content(zoo) == before
 
 
+def test_half_of_the_bytes_where_the_score_stays(zoo, monkeypatch):
+    before = presets.read(zoo / "s4d_waves")
+    with monkeypatch.context() as patch, pytest.raises(ValueError, match=r"stay within 0.0005"):
+        scores = iter([{"accuracy": 0.5}, {"accuracy": 0.75}])
+        patch.setattr(Waves, "score", lambda *arguments: next(scores))
+        gallery.halve("s4d_waves", zoo, zoo)
+    assert presets.read(zoo / "s4d_waves") == before
+    found, kept = gallery.halve("s4d_waves", zoo, zoo)
+    document = presets.verify(zoo / "s4d_waves")
+    assert found == kept == before["scores"][0]["value"]
+    assert document["size"] < before["size"] and document["scores"] == before["scores"]
+    model = keras_ssm.models.SSMClassifier.from_preset(zoo / "s4d_waves")  # compares its sample
+    assert model.count_params() == before["parameters"]
+    rounded = content(zoo)
+    gallery.collect([zoo.parent / "runs"], zoo, zoo)  # of the runs with all digits
+    assert content(zoo) == rounded
+
+
 def test_runs_that_do_not_fit_are_refused(zoo, tmp_path):
     place = zoo.parent / "runs" / "s4d-1" / "results.json"
     results = json.loads(place.read_text())
