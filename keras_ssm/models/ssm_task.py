@@ -1,5 +1,3 @@
-import contextlib
-import contextvars
 import functools
 import inspect
 import warnings
@@ -16,6 +14,7 @@ from keras_ssm.models.sampled_inputs import STEP_SCALE, SampledInputs
 from keras_ssm.models.saving.adapted_files import merged
 from keras_ssm.models.saving.frozen_layers import freeze, frozen_config
 from keras_ssm.models.saving.half_weights import rounded_weights, write_halved
+from keras_ssm.models.saving.head_files import HeadFiles, leaving_head
 from keras_ssm.models.saving.model_files import ModelFiles
 from keras_ssm.models.saving.preset_loading import load, with_saved_policy
 from keras_ssm.models.ssm_backbone import SSMBackbone
@@ -24,12 +23,10 @@ from keras_ssm.models.summary import print_preprocessor
 from keras_ssm.models.trainer.sequence_trainer import SequenceTrainer
 from keras_ssm.types import PathLike, Tensor
 
-_LEAVES_HEAD = contextvars.ContextVar("leaves_head", default=False)
-
 
 # `Functional` stands there by name, or Keras and keras_hub rewrite the bases of these classes
 # whenever a model is made, under the feet of other threads.
-class SSMTask(Streams, Adapters, ModelFiles, SequenceTrainer, Task, Functional):
+class SSMTask(Streams, Adapters, HeadFiles, ModelFiles, SequenceTrainer, Task, Functional):
     """Base class of the task models: a backbone with a head, a preprocessor and a trainer.
 
     Data may be arrays, lists of arrays of different lengths, a dict with a `padding_mask`,
@@ -203,7 +200,7 @@ class SSMTask(Streams, Adapters, ModelFiles, SequenceTrainer, Task, Functional):
                 arguments.setdefault("preprocessor", None)  # keras_hub would look for its files
             if size in arguments:
                 arguments = {**dict.fromkeys(cls.of_head), **arguments}
-            with _head_left_out(size in arguments):
+            with leaving_head(size in arguments):
                 model = super(SSMTask, cls).from_preset(str(files.directory), **arguments)
             if not model.compiled and arguments.get("compile", True):
                 model.compile()
@@ -249,21 +246,6 @@ class SSMTask(Streams, Adapters, ModelFiles, SequenceTrainer, Task, Functional):
     def task_facts(self):
         """What `preset.json` says of the task."""
         return {}
-
-    def save_task_weights(self, filepath: PathLike) -> None:
-        """Saves what the head adds to the backbone; not the optimizer."""
-        keras.saving.save_weights(self, filepath, objects_to_skip=self._not_in_head())
-
-    def load_task_weights(self, filepath: PathLike) -> None:
-        """Loads what `save_task_weights` saved."""
-        if _LEAVES_HEAD.get():
-            return
-        keras.saving.load_weights(self, filepath, objects_to_skip=self._not_in_head())
-
-    def _not_in_head(self):
-        parts = list(self.backbone._flatten_layers())
-        optimizer = getattr(self, "optimizer", None)
-        return parts if optimizer is None else [*parts, optimizer]
 
     # Adaptation
 
@@ -313,16 +295,6 @@ class SSMTask(Streams, Adapters, ModelFiles, SequenceTrainer, Task, Functional):
             optimizer = type(self.optimizer).from_config(self.optimizer.get_config())
             self._compile_alike(optimizer=optimizer)
             optimizer.build(self.trainable_variables)
-
-
-@contextlib.contextmanager
-def _head_left_out(leaves):
-    """Loads presets without their heads: keras_hub does so for the argument `num_classes` alone."""
-    token = _LEAVES_HEAD.set(leaves)
-    try:
-        yield
-    finally:
-        _LEAVES_HEAD.reset(token)
 
 
 def _check_head(documents, cls, preset, given):
