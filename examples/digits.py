@@ -40,7 +40,10 @@ SYSTEMS = {
     # Kernels as long as an image, which hold no state of 64 numbers.
     "sgconv": partial(keras_ssm.layers.SGConv, max_length=64, kernel_dim=8),
     "longconv": partial(keras_ssm.layers.LongConv, max_length=64, init="double_exp"),
+    # Images of 8 x 8 pixels in the place of sequences of 64.
+    "s4nd": keras_ssm.layers.S4ND,
 }
+SIZES = {"sgconv": {}, "longconv": {}, "s4nd": {"state_dim": 16}}
 
 # What `preset.json` and the model card say beside scores and sizes.
 DESCRIPTION = (
@@ -80,6 +83,16 @@ LIMITS = (
     "It knows no other images."
 )
 
+DESCRIPTION_OF_IMAGES = (
+    "A classifier of handwritten digits as images, with a state-space system along each axis. "
+    "Small enough to learn from: it shows loading, other resolutions, fine-tuning and saving."
+)
+
+LIMITS_OF_IMAGES = (
+    "Inputs are images of 8 x 8 pixels from 0 to 16, dark on light as scikit-learn ships them. It "
+    "knows no other images."
+)
+
 DATA_LICENCE = (
     "Optical Recognition of Handwritten Digits, E. Alpaydin and C. Kaynak (1998), UCI Machine "
     "Learning Repository, CC BY 4.0, as shipped by scikit-learn"
@@ -89,9 +102,9 @@ DATA_LICENCE = (
 class WarpedDigits(keras.utils.PyDataset):
     """Shuffled batches of images, each a little turned, stretched, sheared and moved."""
 
-    def __init__(self, x, y, seed):
+    def __init__(self, x, y, seed, shape=(64,)):
         super().__init__()
-        self.x, self.y = x, y
+        self.x, self.y, self.shape = x, y, shape
         self.rng = np.random.default_rng(seed)
         self.order = self.rng.permutation(len(x))
 
@@ -101,7 +114,7 @@ class WarpedDigits(keras.utils.PyDataset):
     def __getitem__(self, index):
         rows = self.order[index * BATCH : (index + 1) * BATCH]
         images = [self.warp(image) for image in self.x[rows].reshape(-1, 8, 8)]
-        return np.stack(images).reshape(-1, 64), self.y[rows]
+        return np.stack(images).reshape(-1, *self.shape), self.y[rows]
 
     def on_epoch_end(self):
         self.order = self.rng.permutation(len(self.x))
@@ -115,14 +128,22 @@ class WarpedDigits(keras.utils.PyDataset):
         return ndimage.affine_transform(image, matrix, offset, order=1)
 
 
+def shape_of(system):
+    """The shape in which a system reads an image."""
+    return (8, 8) if system == "s4nd" else (64,)
+
+
 def make_model(system, seed, dropout, steps):
     keras.utils.set_random_seed(seed)
-    size = {} if system in ("sgconv", "longconv") else {"state_dim": 64}
-    backbone = keras_ssm.models.SSMBackbone(
-        SYSTEMS[system](**size, seed=seed), num_layers=4, hidden_dim=64, dropout=dropout
-    )
-    preprocessor = keras_ssm.models.SequencePreprocessor(scale=SCALE)
-    model = keras_ssm.models.SSMClassifier(backbone, num_classes=10, preprocessor=preprocessor)
+    models = keras_ssm.models
+    mixer = SYSTEMS[system](**SIZES.get(system, {"state_dim": 64}), seed=seed)
+    backbone = models.SSMBackbone(mixer, num_layers=4, hidden_dim=64, dropout=dropout)
+    if shape_of(system) == (64,):
+        preprocessor = models.SequencePreprocessor(scale=SCALE)
+        model = models.SSMClassifier(backbone, num_classes=10, preprocessor=preprocessor)
+    else:
+        preprocessor = models.ImagePreprocessor(scale=SCALE)
+        model = models.SSMImageClassifier(backbone, num_classes=10, preprocessor=preprocessor)
 
     def cosine(peak):
         return keras.optimizers.schedules.CosineDecay(
@@ -135,7 +156,8 @@ def make_model(system, seed, dropout, steps):
 
 def train(system, seed, validate, dropout=DROPOUT, epochs=EPOCHS):
     (x, y), (x_test, y_test) = keras_ssm.datasets.digits(validation=validate)
-    data = WarpedDigits(x, y, seed)
+    shape = shape_of(system)
+    data, x_test = WarpedDigits(x, y, seed, shape), x_test.reshape(-1, *shape)
     model = make_model(system, seed, dropout, steps=epochs * len(data))
     start = time.time()
     bar = TqdmCallback(verbose=0, desc=f"{system}, seed {seed}")
@@ -149,15 +171,30 @@ def train(system, seed, validate, dropout=DROPOUT, epochs=EPOCHS):
     return model, found["accuracy"]
 
 
-def facts(name, command, training, seeds):
+def texts(system):
+    """What the preset of a system says of itself and of its inputs."""
+    if shape_of(system) == (64,):
+        return {
+            "description": DESCRIPTION,
+            "tags": ["sequence-classification"],
+            "example": EXAMPLE,
+            "own_file": OWN_FILE,
+            "limits": LIMITS,
+        }
+    return {
+        "description": DESCRIPTION_OF_IMAGES,
+        "example": EXAMPLE.replace("x_test[:5]", "x_test[:5].reshape(-1, 8, 8)"),
+        "own_file": OWN_FILE.replace("(1, 64)", "(1, 8, 8)"),
+        "limits": LIMITS_OF_IMAGES,
+    }
+
+
+def facts(name, command, training, seeds, system):
     """What the preset says of itself; `seeds` maps each seed to its score, the saved one first."""
     return {
         "name": name,
-        "description": DESCRIPTION,
         "pipeline_tag": "image-classification",
-        "tags": ["sequence-classification"],
-        "example": EXAMPLE,
-        "own_file": OWN_FILE,
+        **texts(system),
         "data": {
             "name": "handwritten digits",
             "source": "sklearn.datasets.load_digits",
@@ -174,7 +211,6 @@ def facts(name, command, training, seeds):
             }
         ],
         "training": training,
-        "limits": LIMITS,
     }
 
 
@@ -191,7 +227,7 @@ def save(model, args, scores, directory):
     training = TRAINING.format(command=command, epochs=args.epochs, place=place(model))
     if args.system in FORMER:
         training += EARLIER.format(former=FORMER[args.system])
-    info = facts(directory.name, command, training, seeds)
+    info = facts(directory.name, command, training, seeds, args.system)
     model.save_to_preset(directory, info=info)
     (directory / "README.md").write_text(keras_ssm.hub.card(directory), encoding="utf-8")
     print(f"saved to {directory}")

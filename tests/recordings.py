@@ -95,7 +95,7 @@ class Recording:
         self.name, self.config, self.dtype = name, description["config"], dtype
         self.layer = self.make_layer()
         features = self.config.get("d_model") or self.config["H"]
-        mixer = getattr(self.layer, "mixer", self.layer)  # that of a block
+        mixer = self.layer if hasattr(self.layer, "input_rank") else self.layer.mixer  # of a block
         self.layer.build((*[None] * (mixer.input_rank - 1), features))
         self.assign(self.weights())
 

@@ -71,14 +71,17 @@ def redraw_digits(directory, measure):
         picture_shape = 8, 8
 
         def read(self, directory):
-            return training.Splits(None, None, training.Part(*keras_ssm.datasets.digits()[1]))
+            x, y = keras_ssm.datasets.digits()[1]
+            return training.Splits(None, None, training.Part(x.reshape(len(x), *shape), y))
 
         def facts(self, system, settings):
             return {}
 
     document = presets.read(directory)
+    system = document["system"].lower()
+    shape = digits.shape_of(system)
     facts = {key: value for key, value in document.items() if key not in ("files", "sample")}
-    facts |= {"limits": digits.LIMITS, "own_file": digits.OWN_FILE}
+    facts |= {key: digits.texts(system)[key] for key in ("limits", "own_file")}
     recipe = Digits()
     subject = gallery.Subject(directory, recipe, recipe.read(None).test, {"batch_size": 250})
     gallery.dress(subject, facts, measure)

@@ -2,7 +2,7 @@
 
 import math
 
-from keras_ssm.benchmark.run import GATED, KERNELS
+from keras_ssm.benchmark.run import GATED, GRIDS, KERNELS
 from keras_ssm.ops.chunks import even_chunk
 
 # The gradient of a product A B has two products of the same size. What blocks compute a second
@@ -31,7 +31,7 @@ def count(name, method, shape):
     `LRU` is the same with 2 N, since it keeps N complex modes. A layer that holds its kernel,
     as long as the sequence, counts the convolution alone. `H3` is an `S4D`, four projections,
     8 B L H H, and a convolution of N taps, of which two products, 4 B L H T, do the work in
-    chunks.
+    chunks. `S4ND` is `S4D` along each side, with the other one in the batch.
 
     Args:
         name: str. A layer.
@@ -59,6 +59,10 @@ def count(name, method, shape):
         short = _convolution(B, L, H) if method == "fft" else 4 * B * L * H * chunk
         rest = 8 * B * L * H * H
         return total + rest + short, least + rest + min(short, 2 * B * L * H * N)
+    if name in GRIDS:
+        sides = math.isqrt(L), L // math.isqrt(L)
+        passes = [_siso("S4D", method, B * L // side, side, H, N) for side in sides]
+        return sum(written for written, _ in passes), sum(fewest for _, fewest in passes)
     if name.startswith("S5") or name == "LRU":
         return _s5(method, B, L, H, N)
     return _siso(name, method, B, L, H, N)

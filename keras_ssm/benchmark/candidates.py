@@ -1,10 +1,12 @@
 """The layers to be measured: the family, each by every evaluation, and those of Keras."""
 
+import math
+
 import keras
 import numpy as np
 
 from keras_ssm import layers
-from keras_ssm.benchmark.run import KERNELS
+from keras_ssm.benchmark.run import GRIDS, KERNELS
 from keras_ssm.benchmark.stepping import BACKEND, layer_function, passes
 from keras_ssm.benchmark.yardsticks import published
 
@@ -53,7 +55,7 @@ def candidates(name, shape, methods):
     """The layers of a name at a shape, each with its passes.
 
     Args:
-        name: str. Of `run.SYSTEMS`, `run.KERNELS`, `run.GATED` or `run.OTHERS`.
+        name: str. Of `run.SYSTEMS`, `run.KERNELS`, `run.GATED`, `run.GRIDS` or `run.OTHERS`.
         shape: tuple `(batch, length, features, state)`.
         methods: list of str. Evaluations; `"auto"` is whatever it picks.
 
@@ -66,11 +68,11 @@ def candidates(name, shape, methods):
         return []
     if name in ("LSTM", "GRU") and length > LONGEST_CELLS.get(BACKEND, length):
         return []
-    x, upstream = samples(shape)
+    x, upstream = samples(shape, name)
     timed = []
     for method in evaluations(name, shape, methods):
         layer = make(name, features, state, method or "auto", length)
-        layer.build(x.shape if name == "MultiHeadAttention" else (None, None, features))
+        layer.build(x.shape if name == "MultiHeadAttention" else (*[None] * (x.ndim - 1), features))
         timed.append((layer, method, passes(*layer_function(layer), x, upstream)))
     return timed
 
@@ -82,6 +84,8 @@ def evaluations(name, shape, methods):
     picked = picked_method(name, shape)
     named = dict.fromkeys(picked if method == "auto" else method for method in methods)
     named = [method for method in named if method in getattr(layers, name).methods]
+    if name in GRIDS:  # read both ways
+        return [method for method in named if method != "recurrent"]
     return [m for m in named if m != "recurrent" or shape[1] <= LONGEST_RECURRENT]
 
 
@@ -101,15 +105,15 @@ def published_passes(name, layer, shape):
     sizes["LRU"] = sizes["S5"]
     sizes["SpaceTime"] = features * state * length  # real columns, twice
     sizes |= dict.fromkeys(KERNELS, 6 * batch * features * length)  # spectra
+    sizes |= dict.fromkeys(GRIDS, 12 * batch * features * length)
     numbers = sizes.get(name.replace("PTD", ""), 3 * features * modes * length)
     if 8 * numbers > LARGEST_PUBLISHED:
         return None
     function, features_last = published(name)
-    x, upstream = samples(shape)
+    x, upstream = samples(shape, name)
     if not features_last:
-        x, upstream = (np.ascontiguousarray(a.transpose(0, 2, 1)) for a in (x, upstream))
-    weights = weights_of(layer)
-    return passes(function, weights, x, upstream)
+        x, upstream = (np.ascontiguousarray(np.moveaxis(a, -1, 1)) for a in (x, upstream))
+    return passes(function, weights_of(layer), x, upstream)
 
 
 def weights_of(layer):
@@ -119,6 +123,11 @@ def weights_of(layer):
     }
 
 
-def samples(shape):
-    """An input and a cotangent, `(batch, length, features)`."""
-    return np.random.default_rng(0).standard_normal((2, *shape[:3])).astype("float32")
+def samples(shape, name=None):
+    """An input and a cotangent, `(batch, length, features)`; of images two sides for a length."""
+    batch, length, features = shape[:3]
+    sizes = (length,)
+    if name in GRIDS:
+        sizes = (math.isqrt(length), length // math.isqrt(length))
+    shape = (2, batch, *sizes, features)
+    return np.random.default_rng(0).standard_normal(shape).astype("float32")

@@ -21,6 +21,7 @@ QUICK_SHAPES = [(8, 1024, 128, 64)]
 SYSTEMS = ["S4", "S4D", "S4PTD", "DSS", "S5", "S5PTD", "LRU", "SpaceTime"]
 KERNELS = ["SGConv", "LongConv"]  # layers that hold their kernel: as long as the sequence
 GATED = ["H3"]  # systems between projections that multiply
+GRIDS = ["S4ND"]  # of images: square ones, of as many pixels as a sequence has steps
 OTHERS = ["LSTM", "GRU", "MultiHeadAttention"]
 QUICK_NAMES = [*SYSTEMS, "LSTM"]
 METHODS = ["auto", "chunked", "fft", "recurrent"]
@@ -52,8 +53,8 @@ def run(sections, backends, progress=lambda row: None, **job):
         backends: list of str. Of `"jax"`, `"tensorflow"` and `"torch"`.
         progress: function of each row as it is measured.
         **job: `shapes` (list of `(batch, length, features, state)`), `names` (of `SYSTEMS`,
-            `KERNELS`, `GATED` and `OTHERS`), `methods` (of `METHODS`), `seconds` (for each function
-            that is timed), `quick` (bool; see the sections).
+            `KERNELS`, `GATED`, `GRIDS` and `OTHERS`), `methods` (of `METHODS`), `seconds` (for
+            each function that is timed), `quick` (bool; see the sections).
 
     Returns:
         List of dicts, the rows of `worker.rows`.

@@ -2,7 +2,7 @@
 
 from typing import NamedTuple
 
-from keras_ssm.benchmark.run import SYSTEMS
+from keras_ssm.benchmark.run import GRIDS, SYSTEMS
 
 DIAGONAL = [name for name in SYSTEMS if name not in ("S4", "SpaceTime")]
 GIBIBYTE = 2**30
@@ -14,6 +14,7 @@ PUBLISHED = {
     ("S4",): {"torch": (6, 12, 40)},
     ("S5", "S5PTD"): {"jax": (4, 4, 4), "torch": (5, 5, 5), "tensorflow": (5, 5, 5)},
     ("H3",): {"torch": (3, 3, 3), "jax": (3, 3, 3), "tensorflow": (3, 3, 3)},
+    ("S4ND",): {"torch": (3, 3, 3), "jax": (3, 3, 3), "tensorflow": (3, 3, 3)},
     ("LRU",): {"jax": (3, 3, 3), "torch": (3, 3, 3), "tensorflow": (3, 3, 3)},
 }
 LSTM = (1, 1, 4)
@@ -73,7 +74,8 @@ def _measured(rows):
         [row for row in of(section) if row["picked"] and row["layer"] in SYSTEMS]
         for section in ("layers", "memory")
     )
-    yield from _over_published(layers)
+    grids = [row for row in of("layers") if row["picked"] and row["layer"] in GRIDS]
+    yield from _over_published([*layers, *grids])
     yield from _over_lstm(layers, of("layers"))
     best = [(row["fraction"], row["layer"]) for row in layers if row["shape"] == [8, 4096, 128, 64]]
     yield "share of the matmul rate at 4,096 steps, best layer", 0.3, True, best and [max(best)]

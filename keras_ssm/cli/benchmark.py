@@ -46,7 +46,7 @@ def benchmark(backends, names, methods, lengths, quick, full, seconds, out, **se
 
     shapes = run.QUICK_SHAPES if quick else run.SHAPES
     known = {
-        "--layer": [*run.SYSTEMS, *run.KERNELS, *run.GATED, *run.OTHERS],
+        "--layer": [*run.SYSTEMS, *run.KERNELS, *run.GATED, *run.GRIDS, *run.OTHERS],
         "--method": run.METHODS,
         "--length": [shape[1] for shape in shapes],
     }

@@ -18,6 +18,7 @@ from keras_ssm.convert.formats import (
     lru_flax,
     s4_example,
     s4_lightning,
+    s4nd_lightning,
     s5_flax,
     sgconv_lightning,
 )
@@ -36,6 +37,7 @@ FORMATS = {
     "longconv-lightning": longconv_lightning,
     "sgconv-lightning": sgconv_lightning,
     "h3-lightning": h3_lightning,  # before S4, whose kernel it holds
+    "s4nd-lightning": s4nd_lightning,
     "s4-lightning": s4_lightning,
     "dss-lightning": dss_lightning,
     "s5-flax": s5_flax,
@@ -63,10 +65,11 @@ def load_checkpoint(
             safetensors with the names of one of them. A `NAME.json` beside it is read as its
             configuration. Or the directory of a Mamba model: of transformers, of
             state-spaces/mamba, or Codestral's.
-        format: str. `"s4-example"`, `"s4-lightning"`, `"dss-lightning"`, `"s5-flax"`,
-            `"lru-flax"`, `"longconv-example"`, `"longconv-lightning"`, `"sgconv-lightning"`,
-            `"h3-lightning"`, `"mamba-hf"`, `"mamba-original"`, `"mamba-codestral"`, or `"auto"`: by
-            the names of the tensors, or the configuration in a directory. Defaults to `"auto"`.
+        format: str. `"s4-example"`, `"s4-lightning"`, `"s4nd-lightning"`, `"dss-lightning"`,
+            `"s5-flax"`, `"lru-flax"`, `"longconv-example"`, `"longconv-lightning"`,
+            `"sgconv-lightning"`, `"h3-lightning"`, `"mamba-hf"`, `"mamba-original"`,
+            `"mamba-codestral"`, or `"auto"`: by the names of the tensors, or the configuration in
+            a directory. Defaults to `"auto"`.
         config: dict, str or `Path`, or `None`. The configuration of the training run by its
             official names, or a JSON or YAML file of it, over what the checkpoint says; or
             arguments of our classes, as in `overrides`.
@@ -77,8 +80,8 @@ def load_checkpoint(
             the file cannot say, or says otherwise; and `real_transform`, `imag_transform` of S4.
 
     Returns:
-        `SSMClassifier`, `SSMPairClassifier` for models of retrieval, or `SSMCausalLM` for a
-        Mamba model.
+        `SSMClassifier`, `SSMPairClassifier` for models of retrieval, `SSMImageClassifier` for
+        S4ND, or `SSMCausalLM` for a Mamba model.
 
     Raises:
         ValueError: for a damaged, unsafe or unknown file, tensors that are missing, left over
@@ -173,7 +176,7 @@ def _build(file, source, format, config, ignore, overrides):
     spec = FORMATS[format].read(tensors, settings)
     backbone = SSMBackbone(spec.mixer, **settings.arguments(SSMBackbone, spec.backbone))
     arguments = settings.arguments(spec.task, spec.task_arguments)
-    preprocessor = _preprocessor(spec.task.preprocessor_cls, settings, backbone)
+    preprocessor = _preprocessor(spec.task, settings, backbone)
     settings.check_all_used(type(spec.mixer), SSMBackbone, spec.task)
     model = spec.task(backbone, preprocessor=preprocessor, **arguments)
     missing = [a for a in spec.weight_maps if _may_be_missing(a, tensors, ignore)]
@@ -210,7 +213,10 @@ def _recognised(tensors, source):
     )
 
 
-def _preprocessor(cls, settings, backbone):
+def _preprocessor(task, settings, backbone):
+    cls = task.preprocessor_cls
+    if task.reads_images:
+        return cls(axes=backbone.axes, scale=settings.published("scale", None))
     arguments = {"tokens": backbone.vocabulary_size is not None}
     if not arguments["tokens"]:
         arguments["scale"] = settings.published("scale", 1.0)

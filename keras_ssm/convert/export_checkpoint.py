@@ -25,7 +25,8 @@ def export_checkpoint(
     first length it sees.
 
     Args:
-        model: `SSMClassifier`, `SSMPairClassifier` over S5, or `SSMCausalLM` over Mamba or Mamba-2.
+        model: `SSMClassifier`, `SSMImageClassifier`, `SSMPairClassifier` over S5, or `SSMCausalLM`
+            over Mamba or Mamba-2.
         path: str or `Path`. Written whole or not at all. For `"mamba-..."` a directory, of which
             files that are no part of the model stay.
         to: str. `"s4-example"` (a file of `example.py` of state-spaces/s4 with minimal `S4D`),
@@ -33,8 +34,9 @@ def export_checkpoint(
             `s4_layers.i.`), `"s5-flax"` or `"lru-flax"` (msgpack of `params` and `batch_stats`, for
             lindermanlab/S5 or NicolasZucchet/minimal-LRU), `"longconv-example"` or
             `"longconv-lightning"` (files of HazyResearch/safari), `"sgconv-lightning"` (of models
-            around the layer of ctlllll/SGConv), `"h3-lightning"` (of safari), `"mamba-hf"`
-            (`config.json`, `generation_config.json` and `model.safetensors` of transformers) or
+            around the layer of ctlllll/SGConv), `"h3-lightning"` (of safari), `"s4nd-lightning"`
+            (models of images of state-spaces/s4), `"mamba-hf"` (`config.json`,
+            `generation_config.json` and `model.safetensors` of transformers) or
             `"mamba-original"` (`config.json` and `pytorch_model.bin` of state-spaces/mamba).
         overwrite: bool. Whether a file, or a model in the directory, is replaced.
             Defaults to `False`.

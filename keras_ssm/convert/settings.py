@@ -1,6 +1,6 @@
 import inspect
 
-from keras_ssm.layers import DSS, H3, LRU, S4, S4D, S5, LongConv, SGConv
+from keras_ssm.layers import DSS, H3, LRU, S4, S4D, S4ND, S5, LongConv, SGConv
 from keras_ssm.models import (
     SequencePreprocessor,
     SSMBackbone,
@@ -10,7 +10,7 @@ from keras_ssm.models import (
 
 UNSET = object()
 
-CLASSES = (DSS, H3, LRU, S4, S4D, S5, LongConv, SGConv)
+CLASSES = (DSS, H3, LRU, S4, S4D, S4ND, S5, LongConv, SGConv)
 CLASSES += (SSMBackbone, SSMClassifier, SSMPairClassifier, SequencePreprocessor)
 
 

@@ -7,7 +7,7 @@ import keras
 import numpy as np
 
 from keras_ssm import presets
-from keras_ssm.models import SSMClassifier
+from keras_ssm.models import SSMClassifier, SSMImageClassifier
 from keras_ssm.models.saving.preset_loading import load_model
 from keras_ssm.training import Recipe
 from keras_ssm.types import PathLike
@@ -45,7 +45,8 @@ class Subject:
     @property
     def has_classes(self) -> bool:
         """Whether it is a classifier, of rows or of steps, that a recipe of classifiers made."""
-        return isinstance(self.model, SSMClassifier) and hasattr(self.recipe, "classes")
+        classifies = isinstance(self.model, (SSMClassifier, SSMImageClassifier))
+        return classifies and hasattr(self.recipe, "classes")
 
     @functools.cached_property
     def logits(self) -> np.ndarray:

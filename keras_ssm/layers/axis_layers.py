@@ -11,13 +11,18 @@ from keras_ssm.layers.kernel_layer import KernelLayer
 from keras_ssm.layers.mixer_config import clone_mixer
 from keras_ssm.layers.siso_layer import SISOLayer
 from keras_ssm.layers.ssm_layer import SSMLayer
+from keras_ssm.ops import backend
 from keras_ssm.ops.chunked import chunked
 from keras_ssm.ops.exporting import known
 from keras_ssm.ops.fourier import fft_conv
+from keras_ssm.ops.grid import axis_matrices, grid_conv
 from keras_ssm.ops.window import direct_conv
 
 # A product of kernels vanishes beside the skip if each is as small as a sequence has it.
 STEPS = {"dt_min": 0.1, "dt_max": 1.0}
+
+# Up to this size a matrix of the whole axis takes less work than chunks with a state of 64.
+LONGEST_MATRIX = 256
 
 
 def axis_layers(mixers, kernels, directions, settings, seed, dtype):
@@ -85,6 +90,33 @@ def sizes(x):
     return tuple(
         n if known(n) is not None else m for n, m in zip(x.shape, ops.shape(x), strict=True)
     )
+
+
+def by_matrices(layers, x):
+    """What layers make of x along all axes, by one matmul an axis, for each of their kernels.
+
+    It serves short axes: a matrix of an axis then takes less work than chunks and their states.
+
+    Args:
+        layers: list of layers, one for each axis.
+        x: tensor `(batch, *sizes, features)`.
+
+    Returns:
+        List of tensors of the shape of x; `None` for long axes or such of unknown size, layers
+        without a kernel for each feature, and those that are to be evaluated in another way.
+    """
+    short = all(known(n) is not None and n <= LONGEST_MATRIX for n in x.shape[1:-1])
+    if not short or any(
+        layer.method != "auto" or not isinstance(layer, FeaturewiseLayer) for layer in layers
+    ):
+        return None
+    matrices = []
+    for layer, n in zip(layers, x.shape[1:-1], strict=True):
+        K, most = layer.full_kernel(n), getattr(layer, "max_kernel_length", None)
+        if most is not None and most < n:
+            K = backend.pad(K[..., :most], [(0, 0), (0, 0), (0, n - most)])
+        matrices.append(axis_matrices(K, layer.bidirectional))
+    return grid_conv(x, matrices)
 
 
 def evaluate_apart(layer, x, kernels):

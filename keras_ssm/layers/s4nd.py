@@ -3,7 +3,7 @@ import numpy as np
 from keras import ops
 
 from keras_ssm.checks import check_flags, check_positive
-from keras_ssm.layers.axis_layers import along_axis, axis_layers, evaluate_apart
+from keras_ssm.layers.axis_layers import along_axis, axis_layers, by_matrices, evaluate_apart
 from keras_ssm.layers.frames import Frames
 from keras_ssm.layers.mixer_config import clone_mixer, mixer_from_config
 from keras_ssm.layers.s4d import S4D
@@ -51,7 +51,8 @@ class S4ND(Frames, SSMLayer):
             its class. These, 0.001 to 0.1, are for long sequences: a product of several such
             kernels is lost beside D u.
         dt_max: float or `None`. Largest initial step, 1.0 in the same way.
-        method: str. `"auto"`: that of each mixer; or one for all axes, see `S4D`.
+        method: str. `"auto"`: that of each mixer, and a matrix for each axis of at most 256
+            steps; or one for all axes, see `S4D`. Defaults to `"auto"`.
         chunk_size: int or `None`. As in `S4D`, for all axes.
         seed: int or `None`. Seed of the initial weights. Defaults to that of the mixer.
         **kwargs: Arguments of `keras.layers.Layer`.
@@ -219,6 +220,10 @@ class S4ND(Frames, SSMLayer):
         initial_state: State | None = None,
         return_state: bool = False,
     ) -> tuple[Tensor, State]:
+        in_stream = initial_state is not None or return_state
+        outputs = None if in_stream else by_matrices(self.axis_layers, x)
+        if outputs is not None:
+            return self.finish(x, ops.concatenate(outputs, axis=-1)), None
         first = self.stream_axis or 0
         y, state = self.along_first(x, first, mask, initial_state, return_state)
         return self.finish(x, self.along_others(y, first)), state

@@ -28,8 +28,9 @@ class SequencePooling(Attributes, keras.layers.Layer):
         **kwargs: Arguments of `keras.layers.Layer`.
 
     Call arguments:
-        x: float tensor `(batch, length, features)`.
-        mask: boolean tensor `(batch, length)`, True where valid. Defaults to all.
+        x: float tensor `(batch, length, features)`; of images `(batch, *sizes, features)`, whose
+            pixels are pooled one after the other, the last axis first.
+        mask: boolean tensor like x without features, True where valid. Defaults to all.
 
     Returns:
         Tensor `(batch, features)`, or x without pooling. Zeros for a row without a valid step.
@@ -71,6 +72,9 @@ class SequencePooling(Attributes, keras.layers.Layer):
         x = ops.convert_to_tensor(x)
         if self.pooling is None:
             return x
+        if len(x.shape) > 3:  # the pixels of an image as one sequence
+            x = ops.reshape(x, (ops.shape(x)[0], -1, x.shape[-1]))
+            mask = mask if mask is None else ops.reshape(mask, (ops.shape(mask)[0], -1))
         if mask is not None and backend.covers_nothing(mask):
             mask = None
         if mask is None and self.pooling in ("mean", "last"):

@@ -1,12 +1,14 @@
 """Task models on keras_hub: backbone, heads and preprocessors."""
 
 from keras_ssm.models.classification.ssm_classifier import SSMClassifier
+from keras_ssm.models.classification.ssm_image_classifier import SSMImageClassifier
 from keras_ssm.models.classification.ssm_pair_classifier import SSMPairClassifier
 from keras_ssm.models.classification.ssm_pair_classifier_preprocessor import (
     SSMPairClassifierPreprocessor,
 )
 from keras_ssm.models.forecasting.forecast_stream import ForecastStream
 from keras_ssm.models.forecasting.ssm_forecaster import SSMForecaster
+from keras_ssm.models.image_preprocessor import ImagePreprocessor
 from keras_ssm.models.language.generation_state import GenerationState
 from keras_ssm.models.language.generation_stream import GenerationStream
 from keras_ssm.models.language.ssm_causal_lm import SSMCausalLM
@@ -25,11 +27,13 @@ __all__ = [
     "ForecastStream",
     "GenerationState",
     "GenerationStream",
+    "ImagePreprocessor",
     "SSMBackbone",
     "SSMCausalLM",
     "SSMCausalLMPreprocessor",
     "SSMClassifier",
     "SSMForecaster",
+    "SSMImageClassifier",
     "SSMPairClassifier",
     "SSMPairClassifierPreprocessor",
     "SSMRegressor",

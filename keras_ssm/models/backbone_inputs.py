@@ -6,6 +6,7 @@ from keras_ssm.checks import check_choice, check_positive
 from keras_ssm.layers.augmentation import Augmentation
 from keras_ssm.layers.conv_encoder import ConvEncoder
 from keras_ssm.layers.exact_layers import Dense, Embedding
+from keras_ssm.layers.sequence_mixer import SequenceMixer
 from keras_ssm.layers.token_dense import TokenDense
 
 TOKEN_ENCODERS = {"embedding": Embedding, "one_hot": TokenDense}
@@ -74,11 +75,36 @@ def own_copies(augmentation, vocabulary_size):
     return tuple(type(layer).from_config(layer.get_config()) for layer in layers)
 
 
-def check_model_inputs(key, shape, dtype, input_dim):
+def check_mixer(mixer, vocabulary_size, encoder, augmentation):
+    """Raises a `ValueError` for no mixer, and for what one of images does not go with."""
+    if not isinstance(mixer, SequenceMixer):
+        raise ValueError(
+            "`mixer` must be a layer that mixes sequences or images, such as "
+            f"`S4D(state_dim=64)`. Received: mixer={mixer}"
+        )
+    if mixer.input_rank == 3:
+        return
+    given = {"vocabulary_size": vocabulary_size, "augmentation": augmentation or None}
+    given["encoder"] = "conv" if encoder == "conv" else None
+    for name, value in given.items():
+        if value is not None:
+            raise ValueError(
+                f"`{name}` goes with mixers of sequences. Received: {name}={value!r} and a mixer "
+                f"{type(mixer).__name__} of {mixer.input_rank - 2} axes"
+            )
+
+
+def named_shape(axes, *features):
+    """The shape of inputs with so many axes between batch and features, for messages."""
+    sizes = ["length"] if axes == 1 else [f"size_{i + 1}" for i in range(axes)]
+    return f"({', '.join(['batch', *sizes, *map(str, features)])})"
+
+
+def check_model_inputs(key, shape, dtype, input_dim, axes=1):
     """Raises a `ValueError` unless a model with this main input accepts such an array."""
     shape, dtype = tuple(shape), keras.backend.standardize_dtype(dtype)
-    expected_shape = f"(batch, length, {input_dim})" if key == "inputs" else "(batch, length)"
-    if len(shape) != (3 if key == "inputs" else 2) or (
+    expected_shape = named_shape(axes, *[input_dim] * (key == "inputs"))
+    if len(shape) != axes + (2 if key == "inputs" else 1) or (
         key == "inputs" and shape[-1] not in (None, input_dim)
     ):
         raise ValueError(f"`{key}` must have shape {expected_shape}. Received: {key}.shape={shape}")

@@ -2,6 +2,7 @@ import keras
 import numpy as np
 from keras import ops
 
+from keras_ssm.checks import compatible
 from keras_ssm.layers.conv_encoder import ConvEncoder
 from keras_ssm.layers.discrete_system import DiscreteSystem
 from keras_ssm.layers.inference import infer
@@ -51,7 +52,8 @@ class BackboneLayers(BackboneEncoder):
 
     def state_spec(self, batch):
         """The states of `batch` rows as symbolic tensors."""
-        x = keras.KerasTensor((batch, None, self.hidden_dim), dtype=self.compute_dtype)
+        sizes = [None] * self.axes
+        x = keras.KerasTensor((batch, *sizes, self.hidden_dim), dtype=self.compute_dtype)
         layers = [block.compute_output_spec(x, return_state=True)[1] for block in self.blocks]
         if not self.convolves:
             return layers
@@ -93,10 +95,12 @@ class BackboneLayers(BackboneEncoder):
         if self.vocabulary_size and isinstance(x, np.ndarray) and x.dtype.kind in "iu":
             check_token_ids(x, self.vocabulary_size)
         x = ops.convert_to_tensor(x)
-        sample = () if self.vocabulary_size else (self.input_dim,)
+        sizes = (None,) * (self.axes - 1)  # of a frame
+        sample = () if self.vocabulary_size else (*sizes, self.input_dim)
         sample = (self.stride, *sample) if self.stride > 1 else sample
-        if tuple(x.shape[1:]) != sample or not len(x.shape):
-            expected = f"({', '.join(['batch', *map(str, sample)])}{'' if sample else ','})"
+        if not len(x.shape) or not compatible(tuple(x.shape[1:]), sample):
+            named = [f"size_{i + 1}" if n is None else str(n) for i, n in enumerate(sample)]
+            expected = f"({', '.join(['batch', *named])}{'' if sample else ','})"
             raise ValueError(
                 f"`x` of a step must have shape {expected}. Received: x.shape={tuple(x.shape)}"
             )
@@ -120,9 +124,9 @@ class BackboneLayers(BackboneEncoder):
         """Returns the discrete system of every layer, for a loop of `step`."""
         return [block.discretize() for block in self.blocks]
 
-    def get_initial_state(self, batch_size: int | Tensor) -> list[State]:
-        """Returns the zero state of every layer for `batch_size` rows."""
-        layers = [block.get_initial_state(batch_size) for block in self.blocks]
+    def get_initial_state(self, batch_size: int | Tensor, **sizes) -> list[State]:
+        """Returns the zero state of every layer for `batch_size` rows; see `S4ND` for sizes."""
+        layers = [block.get_initial_state(batch_size, **sizes) for block in self.blocks]
         if not self.convolves:
             return layers
         return {"encoder": self.encoder_layer.get_initial_state(batch_size), "layers": layers}

@@ -15,6 +15,8 @@ class HeadedTask(SSMTask):
         **kwargs: `compile`, `name`, `trainable`.
     """
 
+    reads_images = False  # or videos, with more than one axis between batch and features
+
     def set_parts(
         self,
         backbone: SSMBackbone,
@@ -24,6 +26,13 @@ class HeadedTask(SSMTask):
         """Checks the backbone and keeps it, the preprocessor, and the dtype policy of the head."""
         if not isinstance(backbone, SSMBackbone):
             raise ValueError(f"`backbone` must be an `SSMBackbone`. Received: {backbone!r}")
+        if (backbone.axes > 1) != self.reads_images:
+            kinds = ("images", "`S4ND`") if self.reads_images else ("sequences", "`S4D`")
+            raise ValueError(
+                f"`backbone` must read {kinds[0]}, with a mixer such as {kinds[1]}: a "
+                f"{type(self).__name__} does. Received: a backbone of "
+                f"{type(backbone.blocks[0].mixer).__name__}"
+            )
         reads = callable(preprocessor) or hasattr(preprocessor, "generate_preprocess")
         if preprocessor is not None and (not reads or isinstance(preprocessor, Tokenizer)):
             raise ValueError(

@@ -31,14 +31,18 @@ class PooledHead:
         self.set_parts(backbone, preprocessor, head_dtype)
         check_number("dropout", dropout, low=0, high=1)
         if preprocessor is None:
-            tokens = backbone.vocabulary_size is not None
-            self.preprocessor = self.preprocessor_cls(tokens=tokens)
+            self.preprocessor = self.default_preprocessor(backbone)
         policy = backbone.dtype_policy
         self.pooler = SequencePooling(pooling, dtype=policy, name="pooling")
         self.head_dropout = keras.layers.Dropout(dropout, dtype=policy, name="head_dropout")
         self.head = Dense(units, dtype=self.head_policy, name=name)
         self.pooling = pooling
         self.dropout = dropout
+
+    @classmethod
+    def default_preprocessor(cls, backbone: SSMBackbone) -> Callable:
+        """Returns the preprocessor that fits a backbone."""
+        return cls.preprocessor_cls(tokens=backbone.vocabulary_size is not None)
 
     def apply_head(self, y: Tensor, training: bool | None = None) -> Tensor:
         """Returns the outputs for pooled features, `(batch, ..., features)`."""

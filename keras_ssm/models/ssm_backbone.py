@@ -10,7 +10,13 @@ from keras_ssm.layers.mixer_config import clone_mixer, mixer_from_config
 from keras_ssm.layers.norms import make_norm
 from keras_ssm.layers.sequence_mixer import SequenceMixer
 from keras_ssm.layers.ssm_block import SSMBlock
-from keras_ssm.models.backbone_inputs import check_model_inputs, make_encoder, own_copies
+from keras_ssm.models.backbone_inputs import (
+    check_mixer,
+    check_model_inputs,
+    make_encoder,
+    named_shape,
+    own_copies,
+)
 from keras_ssm.models.backbone_layers import BackboneLayers, check_token_ids, run_layers
 from keras_ssm.models.model_timesteps import standard_argument
 from keras_ssm.models.saving.adapted_files import adapt, lora_config
@@ -26,9 +32,10 @@ from keras_ssm.types import Tensor
 class SSMBackbone(BackboneFiles, BackboneLayers, SequenceTrainer, Backbone, Functional):
     """Stack of state-space blocks over an encoder: sequences in, hidden sequences out.
 
-    Any `SequenceMixer` can be the mixer, the way `keras.layers.RNN` takes a cell. The backbone
-    keeps its configuration, not the instance: block i holds a fresh copy with the seed
-    `seed + i`.
+    Any `SequenceMixer` can be the mixer, the way `keras.layers.RNN` takes a cell. With `S4ND` the
+    inputs are images or videos, `(batch, *sizes, input_dim)` and a mask without the last axis, and
+    so are the outputs. The backbone keeps its configuration, not the instance: block i holds a
+    fresh copy with the seed `seed + i`.
 
     Args:
         mixer: `keras_ssm.layers.SequenceMixer`. The layer to stack.
@@ -119,11 +126,7 @@ class SSMBackbone(BackboneFiles, BackboneLayers, SequenceTrainer, Backbone, Func
         name: str | None = None,
         trainable: bool = True,
     ):
-        if not isinstance(mixer, SequenceMixer) or mixer.input_rank != 3:
-            raise ValueError(
-                "`mixer` must be a layer that mixes sequences, such as `S4D(state_dim=64)`. "
-                f"Received: mixer={mixer}"
-            )
+        check_mixer(mixer, vocabulary_size, encoder, augmentation)
         num_layers, hidden_dim, input_dim = check_positive(
             num_layers=num_layers, hidden_dim=hidden_dim, input_dim=input_dim
         )
@@ -173,11 +176,12 @@ class SSMBackbone(BackboneFiles, BackboneLayers, SequenceTrainer, Backbone, Func
         # === Functional Model ===
         policy = keras.dtype_policies.get(dtype)
         float_dtype = "float64" if policy.variable_dtype == "float64" else "float32"
+        sizes = (None,) * (mixer.input_rank - 2)
         if vocabulary_size is not None:
             key, x = "token_ids", keras.Input((None,), dtype="int32", name="token_ids")
         else:
-            key, x = "inputs", keras.Input((None, input_dim), dtype=float_dtype, name="inputs")
-        mask = keras.Input((None,), dtype="bool", name="padding_mask")
+            key, x = "inputs", keras.Input((*sizes, input_dim), dtype=float_dtype, name="inputs")
+        mask = keras.Input(sizes, dtype="bool", name="padding_mask")
         for block in blocks:
             block.zero_covered = False
         y = run_layers(x, mask, first, blocks, last_norm, mask_inputs, augmentation=augmentation)
@@ -246,15 +250,15 @@ class SSMBackbone(BackboneFiles, BackboneLayers, SequenceTrainer, Backbone, Func
         x, mask = given[key], given.get("padding_mask")
         if not hasattr(x, "shape"):
             x = to_numpy(x)
-        check_model_inputs(key, x.shape, x.dtype, self.input_dim)
+        check_model_inputs(key, x.shape, x.dtype, self.input_dim, self.axes)
         if mask is None:
             mask = full_mask(x if key == "token_ids" else x[..., 0])
         elif not hasattr(mask, "shape"):
             mask = to_numpy(mask)
-        expected = tuple(x.shape[:2])
+        expected = tuple(x.shape if key == "token_ids" else x.shape[:-1])
         if not compatible(tuple(mask.shape), expected):
             raise ValueError(
-                f"`padding_mask` must have shape (batch, length) = {expected}. "
+                f"`padding_mask` must have shape {named_shape(self.axes)} = {expected}. "
                 f"Received: padding_mask.shape={tuple(mask.shape)}"
             )
         if key == "token_ids" and isinstance(x, np.ndarray):
@@ -269,8 +273,13 @@ class SSMBackbone(BackboneFiles, BackboneLayers, SequenceTrainer, Backbone, Func
         return standard
 
     @property
+    def axes(self) -> int:
+        """Axes between batch and features: 1 for sequences, 2 for images."""
+        return self.blocks[0].mixer.input_rank - 2
+
+    @property
     def step_scale(self):
-        """Scalar that multiplies every dt; setting it sets every layer."""
+        """Scalar that multiplies every dt, of images one an axis; setting it sets every layer."""
         return self.blocks[0].step_scale
 
     @step_scale.setter
@@ -284,8 +293,8 @@ class SSMBackbone(BackboneFiles, BackboneLayers, SequenceTrainer, Backbone, Func
         rng = np.random.default_rng(0)
         if self.vocabulary_size is not None:
             return rng.integers(self.vocabulary_size, size=(1, 16)).astype("int32")
-        length = max(16, 4 * self.stride)
-        return rng.standard_normal((1, length, self.input_dim)).astype("float32")
+        sizes = [max(16, 4 * self.stride)] if self.axes == 1 else [8] * self.axes
+        return rng.standard_normal((1, *sizes, self.input_dim)).astype("float32")
 
     def get_config(self):
         return {

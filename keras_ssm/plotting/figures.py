@@ -2,7 +2,7 @@
 
 import keras
 
-from keras_ssm.layers import SSMLayer
+from keras_ssm.layers import S4ND, SSMLayer
 
 
 def layers_and_labels(layers, labels):
@@ -39,7 +39,9 @@ def layers_and_labels(layers, labels):
 
 
 def _inside(layer):
-    """The state-space layers of a layer or model, in their order, each once."""
+    """The state-space layers of a layer or model, in their order, each once; of axes each one."""
+    if isinstance(layer, S4ND):
+        return list(layer.axis_layers)
     if isinstance(layer, SSMLayer):
         return [layer]
     parts = layer._flatten_layers(include_self=False, recursive=False)

@@ -87,7 +87,7 @@ class SequentialMNIST(ClassificationRecipe):
     baselines = ("lstm", "cnn")
 
     def read(self, directory):
-        return Splits(_rows(directory / "mnist", "train"), None, _rows(directory / "mnist", "t10k"))
+        return read_mnist(directory)
 
     def arrange(self, splits, settings):
         splits = super().arrange(splits, settings)
@@ -118,6 +118,12 @@ class SequentialMNIST(ClassificationRecipe):
             },
             "licences": {"weights": "Apache-2.0", "data": DATA_LICENCE},
         }
+
+
+def read_mnist(directory):
+    """The parts of MNIST, with rows of 784 pixels."""
+    train, test = (_rows(directory / "mnist", part) for part in ("train", "t10k"))
+    return Splits(train, None, test)
 
 
 def _rows(folder, part):

@@ -1,7 +1,7 @@
 import keras
 import numpy as np
 
-from keras_ssm.models import SequencePreprocessor, SSMBackbone, SSMClassifier
+from keras_ssm.models import SequencePreprocessor, SSMBackbone, SSMClassifier, SSMTask
 from keras_ssm.optimizers import ssm_optimizer
 from keras_ssm.training.baselines import BASELINES
 from keras_ssm.training.recipe import Recipe, Splits
@@ -9,7 +9,7 @@ from keras_ssm.training.rows import Part, ShuffledRows, predict, split
 from keras_ssm.training.systems import cosine, make_mixer
 
 # Settings that the mixer and the backbone take under the same names.
-MIXER_SETTINGS = ("state_dim", "bidirectional", "dt_min", "dt_max", "variant")
+MIXER_SETTINGS = ("state_dim", "bidirectional", "bandlimit", "dt_min", "dt_max", "variant")
 ENCODER_SETTINGS = ("encoder_width", "encoder_stride")
 BACKBONE_SETTINGS = (
     *("num_layers", "hidden_dim", "dropout", "prenorm", "norm", "final_norm", "encoder"),
@@ -28,7 +28,8 @@ class ClassificationRecipe(Recipe):
     `settings` have `epochs`, `batch_size`, `num_layers`, `hidden_dim`, `dropout`, `learning_rate`,
     `ssm_learning_rate` and `weight_decay`, and where a recipe wants them:
 
-    - `state_dim`, `bidirectional`, `dt_min`, `dt_max`, `variant` (of `DSS`): of the mixer.
+    - `state_dim`, `bidirectional`, `bandlimit`, `dt_min`, `dt_max`, `variant` (of `DSS`): of the
+      mixer.
     - `prenorm`, `norm`, `final_norm`: of the backbone.
     - `encoder`, `encoder_width`, `encoder_stride`: of the backbone. A width and a stride of 1 go
       with every encoder: a step for each sample.
@@ -110,7 +111,7 @@ class ClassificationRecipe(Recipe):
         warmup = settings.get("warmup", 0.05)
         rate = cosine(settings["learning_rate"], steps, warmup)
         decay = settings["weight_decay"]
-        if isinstance(model, SSMClassifier):
+        if isinstance(model, SSMTask):
             slow = cosine(settings["ssm_learning_rate"], steps, warmup)
             optimizer = ssm_optimizer(rate, slow, weight_decay=decay)
         else:

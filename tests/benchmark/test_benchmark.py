@@ -44,11 +44,11 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 @once
-@pytest.mark.parametrize("name", [*run.SYSTEMS, *run.KERNELS, *run.GATED])
+@pytest.mark.parametrize("name", [*run.SYSTEMS, *run.KERNELS, *run.GATED, *run.GRIDS])
 def test_yardsticks_compute_the_same(name, rng):
     layer = make(name, 4, 8, length=300)
-    layer.build((None, None, 4))
-    x = rng.standard_normal((2, 50, 4)).astype("float32")
+    x = rng.standard_normal((2, *((5, 10) if name in run.GRIDS else (50,)), 4)).astype("float32")
+    layer.build((*[None] * (x.ndim - 1), 4))
     expected = to_numpy(layer(x))
     weights = weights_of(layer)
     if name == "S4":  # the published one stores C (I - dA^L)
@@ -57,13 +57,13 @@ def test_yardsticks_compute_the_same(name, rng):
         re, im = pair.split(row / 2)
         weights["C_real"], weights["C_imag"] = re, -im
     function, features_last = published(name)
-    u = x if features_last else x.transpose(0, 2, 1)
+    u = x if features_last else np.moveaxis(x, -1, 1)
     y = to_numpy(
         function(
             {k: ops.convert_to_tensor(v) for k, v in weights.items()}, ops.convert_to_tensor(u)
         )
     )
-    assert relative_error(y if features_last else y.transpose(0, 2, 1), expected) < 2e-5
+    assert relative_error(y if features_last else np.moveaxis(y, 1, -1), expected) < 2e-5
 
 
 @pytest.mark.once("jax")

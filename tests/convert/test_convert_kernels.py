@@ -7,8 +7,8 @@ import pytest
 
 from keras_ssm.convert import export_checkpoint, load_checkpoint
 from keras_ssm.convert.checkpoint import read_model
-from keras_ssm.layers import LongConv, SGConv
-from keras_ssm.models import SSMBackbone, SSMClassifier
+from keras_ssm.layers import S4, S4D, S4ND, LongConv, SGConv
+from keras_ssm.models import SSMBackbone, SSMClassifier, SSMImageClassifier
 from tests.backend_tools import relative_error, to_numpy
 from tests.shared_data import golden
 
@@ -61,6 +61,51 @@ def test_a_checkpoint_gives_the_recorded_outputs(name, names, settings, tmp_path
     if "squash" in settings:
         with pytest.raises(ValueError, match=r"`squash` cannot be seen.*Received: no squash"):
             load_checkpoint(tmp_path / "model.npz", prenorm=False)
+
+
+@pytest.mark.parametrize("name", ["diag_2d_8x8", "diag_2d_causal_bandlimit_rate2", "dplr_2d_8x12"])
+def test_a_checkpoint_of_images_gives_the_recorded_outputs(name, tmp_path):
+    recording = golden(f"relatives/s4nd/{name}")
+    config = recording[1]["config"]
+    np.savez(tmp_path / "model.npz", **around(recording, *LIGHTNING))
+    given = {"bandlimit": config["bandlimit"]} if "bandlimit" in config else {}
+    model, _ = read_model(tmp_path / "model.npz", overrides=given)
+    assert isinstance(model, SSMImageClassifier) and model.preprocessor.axes == 2
+    model.step_scale = config["rate"]
+    z = recording[0]["u"].astype("float64") + recording[0]["f64/y"]
+    z = (z - z.mean(-1, keepdims=True)) / np.sqrt(z.var(-1, keepdims=True) + 1e-5)
+    assert relative_error(model(recording[0]["u"]), z.mean(axis=(1, 2))) < 1e-5
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        {"mixer": S4D(4, num_ssm=2, bandlimit=0.5), "rank": 2, "channels": 2},
+        {"mixer": S4(4), "bidirectional": False, "axes": 3},
+    ],
+    ids=["S4D", "S4"],
+)
+def test_models_of_images_go_out_and_come_back(arguments, tmp_path):
+    mixer = S4ND(**arguments, seed=0)
+    backbone = SSMBackbone(mixer, num_layers=2, hidden_dim=4, input_dim=3, dropout=0.1)
+    model = SSMImageClassifier(backbone, 3)
+    rng = np.random.default_rng(1)
+    for weight in model.weights:
+        if weight.name != "step_scale":
+            noise = 0.1 * rng.random(weight.shape).astype(weight.dtype)
+            weight.assign(to_numpy(weight) + noise)
+    path = tmp_path / "model.ckpt"
+    assert export_checkpoint(model, path, to="s4nd-lightning") == []
+    again = load_checkpoint(path)
+    x = rng.standard_normal((2, *(5, 6, 4)[: mixer.axes], 3)).astype("float32")
+    assert relative_error(again(x), to_numpy(model(x))) < 1e-5
+    assert again.backbone.blocks[0].mixer.rank == mixer.rank and again.backbone.dropout == 0.1
+
+
+def test_images_that_the_official_class_cannot_read_stay(tmp_path):
+    mixed = SSMBackbone(S4ND([S4D(4), S4(4)]), num_layers=1, hidden_dim=4)
+    with pytest.raises(ValueError, match="Axes of the official S4ND are S4D or S4 of the same"):
+        export_checkpoint(SSMImageClassifier(mixed, 2), tmp_path / "x.ckpt", to="s4nd-lightning")
 
 
 def classifier(mixer, **arguments):

@@ -65,7 +65,8 @@ def test_values_and_gradients_are_those_of_the_definition(name, rng):
         return gradients(loss, layer, x, compile=BACKEND == "jax")
 
     y, weights, (d_x,) = by(lambda x: from_kernels(layer, x))
-    methods = ["auto", "fft"] + ["recurrent"] * (layer.bidirectional is False)
+    methods = ["auto", "fft"] + ["chunked"] * (name != "softmax_and_kernel")
+    methods += ["recurrent"] * (layer.bidirectional is False)
     for method in methods:
         layer.method = method
         ours, found, (d_input,) = by(layer)
@@ -75,15 +76,10 @@ def test_values_and_gradients_are_those_of_the_definition(name, rng):
             assert relative_error(found[key], value) < 1e-3, (method, key)
 
 
-@pytest.mark.everywhere
 @pytest.mark.parametrize(
     ("mixer", "axis"),
-    [
-        pytest.param(S4D(4), 0, id="first"),
-        pytest.param(S4D(4), 1, id="second", marks=pytest.mark.once("torch")),
-        pytest.param(S5(4), 1, id="S5", marks=pytest.mark.once("torch")),
-        pytest.param(LRU(4), 0, id="LRU", marks=pytest.mark.once("torch")),
-    ],
+    [(S4D(4), 0), (S4D(4), 1), (S5(4), 1), (LRU(4), 0)],
+    ids=["first", "second", "S5", "LRU"],
 )
 def test_it_streams_along_one_axis(mixer, axis, rng):
     options = {} if isinstance(mixer, (S5, LRU)) else {"rank": 2, "channels": 2}
@@ -195,11 +191,11 @@ def test_first_steps_are_large_unless_the_mixer_says_more():
     assert all((a == b).all() for a, b in zip(first, again, strict=True))
 
 
-@pytest.mark.everywhere
+@pytest.mark.only("torch", "tensorflow")
 @pytest.mark.parametrize(
     "arguments",
     [
-        pytest.param({"mixer": [S4D(4), S4(4)], "rank": 2, "bidirectional": [True, False]}),
+        {"mixer": [S4D(4), S4(4)], "rank": 2, "bidirectional": [True, False]},
         pytest.param({"state_dim": 4, "bandlimit": 0.5}, marks=pytest.mark.once("torch")),
     ],
     ids=["mixers", "default"],

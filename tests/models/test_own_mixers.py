@@ -241,7 +241,7 @@ def test_what_it_is_not_is_an_error_that_says_so(series, tmp_path):
     with pytest.raises(ValueError, match="`system` belongs to time-invariant"):
         model.backbone.blocks[0].step(ops.zeros((4, 4)), (inputs, count), system=1)
     with pytest.raises(ValueError, match="`mixer` must be a layer that mixes sequences"):
-        make_backbone(Axial())
+        make_backbone("s4d")
     assert to_numpy(layer(x[:0].repeat(2, -1), return_state=True)[1][1]).shape == (0, 1)
 
 

@@ -7,7 +7,7 @@ from keras.layers import Dense
 
 from keras_ssm import plotting
 from keras_ssm.initializers import diagonal
-from keras_ssm.layers import DSS, LRU, S4, S4D, S4PTD, S5, S5PTD, LongConv, SpaceTime
+from keras_ssm.layers import DSS, LRU, S4, S4D, S4ND, S4PTD, S5, S5PTD, LongConv, SpaceTime
 from keras_ssm.models import SSMBackbone, SSMClassifier
 from keras_ssm.ops import companion_matrix
 
@@ -157,6 +157,20 @@ def test_kernels_without_a_system():
         plotting.plot_timescales(layer)
     with pytest.raises(ValueError, match=r"which have eigenvalues.*Received: .*LongConv"):
         plotting.plot_eigenvalues(layer)
+
+
+def test_axes_of_images_are_drawn_each():
+    layer = S4ND([S4D(4), S5(4)], seed=0)
+    layer.build((None, None, None, FEATURES))
+    first, second = layer.axis_layers
+    _, legend = plotting.plot_eigenvalues(layer).axes
+    assert len(legend.get_legend().get_texts()) == 2
+    figure = plotting.plot_kernels([layer], length=10, features=FEATURES)
+    drawn = np.concatenate([line.get_ydata() for axis in figure.axes for line in axis.lines])
+    for one in (first, second):
+        kernels = plotting.plot_kernels(one, length=10, features=FEATURES)
+        alone = [line.get_ydata() for axis in kernels.axes for line in axis.lines]
+        assert all(np.isin(np.round(values, 6), np.round(drawn, 6)).all() for values in alone)
 
 
 def test_a_layer_a_list_or_a_model():

@@ -25,6 +25,7 @@ SMALL = {
     "japanese_vowels": {"hidden_dim": 8, "num_layers": 1},
     "listops": {**FEW_ROWS, "rows": 12, "held_out": 4},
     "mitbih": FEW_ROWS,
+    "mnist_images": FEW_ROWS,
     "mitbih_detector": {**FEW_ROWS, "window": 3.0},
     "sequential_mnist": FEW_ROWS,
     "spoken_digits": FEW_ROWS,
@@ -58,6 +59,7 @@ def test_a_recipe_runs(tmp_path, folder, name):
     [
         *(("japanese_vowels", "lstm"), ("japanese_vowels", "dss")),
         *(("sequential_mnist", "cnn"), ("sequential_mnist", "dss"), ("listops", "cnn")),
+        ("mnist_images", "cnn"),
     ],
 )
 def test_other_systems_and_baselines_run(tmp_path, folder, name, system):

@@ -7,6 +7,7 @@ import keras
 import numpy as np
 
 from keras_ssm.benchmark.candidates import make
+from keras_ssm.benchmark.run import GRIDS
 from keras_ssm.benchmark.timing import alternate
 from keras_ssm.ops import backend
 
@@ -47,11 +48,11 @@ def rows(names, seconds, features=128, state=64, layers=6):
 
 
 def single_step(name, features, state, seconds, length=None):
-    """Seconds of one step of one layer, of batch 1; `None` for attention.
+    """Seconds of one step of one layer, of batch 1; `None` for attention and images.
 
     It is compiled, except on PyTorch, whose compiler takes half a minute for each.
     """
-    if name == "MultiHeadAttention":
+    if name == "MultiHeadAttention" or name in GRIDS:
         return None
     forms = ["step" if backend.uses_xla() else "eager"]
     ((function, steps, _),) = streams(name, features, state, 1, forms, length).values()

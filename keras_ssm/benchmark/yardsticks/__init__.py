@@ -5,7 +5,7 @@ a kernel as long as the sequence, by a complex Vandermonde or Cauchy matrix (of 
 powers of its own), and a Fourier transform; for S5 and LRU a complex associative scan. They take
 the weights of our layers, so that both compute the same numbers. Inputs are `(batch, features,
 length)`, as published, for the systems of one feature, and `(batch, length, features)` for S5 and
-LRU.
+LRU. S4ND takes `(batch, features, height, width)`, as published.
 """
 
 import importlib
@@ -18,7 +18,7 @@ def published(system):
 
     Args:
         system: str. `"S4"`, `"S4D"`, `"S4PTD"`, `"DSS"` (variant `"exp"`), `"S5"`, `"S5PTD"`,
-            `"LRU"`, `"SpaceTime"`, `"SGConv"`, `"LongConv"` or `"H3"`.
+            `"LRU"`, `"SpaceTime"`, `"SGConv"`, `"LongConv"`, `"H3"` or `"S4ND"`.
 
     Returns:
         Tuple `(function, features_last)`: `function(weights, u)` with a dict of the layer's

@@ -107,6 +107,26 @@ def _projected(w, name, u):
     return w[f"{name}/kernel"].T @ u + w[f"{name}/bias"][:, None]
 
 
+def s4nd(w, u):
+    """S4ND: the outer product of two kernels that read both ways, and a transform of both axes."""
+    sides = u.shape[-2:]
+    first, last = (_both_ways(w, f"axis_{i}", n) for i, n in enumerate(sides))
+    K = jnp.fft.fft(first)[..., :, None] * jnp.fft.rfft(last)[..., None, :]
+    size = [2 * n for n in sides]
+    y = jnp.fft.irfftn(jnp.fft.rfftn(u, s=size, axes=(-2, -1)) * K, s=size, axes=(-2, -1))
+    return y[..., : sides[0], : sides[1]] + u * w["D"][0][:, None, None]
+
+
+def _both_ways(w, axis, length):
+    w = {name.removeprefix(f"{axis}/"): value for name, value in w.items()}
+    z = (-jnp.exp(w["log_A_real"]) + 1j * w["A_imag"]) * jnp.exp(w["log_dt"])
+    C = _complex(w, "C") * _complex(w, "B") * (jnp.exp(z) - 1) * jnp.exp(w["log_dt"]) / z
+    powers = jnp.exp(z[..., None] * jnp.arange(length))
+    past, later = 2 * jnp.einsum("chn,hnl->chl", C, powers).real
+    past, later = (jnp.pad(k, [(0, 0), (0, length)]) for k in (past, later))
+    return past + later[:, ::-1]
+
+
 def _scanned(u, dA, dB, C):
     def combine(before, after):
         return after[0] * before[0], after[0] * before[1] + after[1]

@@ -114,6 +114,27 @@ def _projected(w, name, u):
     return tf.einsum("hd,bhl->bdl", w[f"{name}/kernel"], u) + w[f"{name}/bias"][:, None]
 
 
+def s4nd(w, u):
+    """S4ND: the outer product of two kernels that read both ways, and a transform of both axes."""
+    sides = u.shape[-2:]
+    first, last = (_both_ways(w, f"axis_{i}", n) for i, n in enumerate(sides))
+    K = tf.signal.fft(_real(first))[..., :, None] * tf.signal.rfft(last)[..., None, :]
+    size = [2 * n for n in sides]
+    y = tf.signal.irfft2d(tf.signal.rfft2d(u, size) * K, size)
+    return y[..., : sides[0], : sides[1]] + u * w["D"][0][:, None, None]
+
+
+def _both_ways(w, axis, length):
+    w = {name.removeprefix(f"{axis}/"): value for name, value in w.items()}
+    dt = _real(tf.exp(w["log_dt"]))
+    z = tf.complex(-tf.exp(w["log_A_real"]), w["A_imag"]) * dt
+    C = _complex(w, "C") * _complex(w, "B") * (tf.exp(z) - 1) * dt / z
+    powers = tf.exp(z[..., None] * _real(tf.range(length, dtype=tf.float32)))
+    K = 2 * tf.math.real(tf.einsum("chn,hnl->chl", C, powers))
+    past, later = (tf.pad(k, [(0, 0), (0, length)]) for k in (K[0], K[1]))
+    return past + later[:, ::-1]
+
+
 def _scanned(u, dA, dB, C):
     driven = tf.einsum("blh,ph->blp", _real(u), dB)
     gains = tf.broadcast_to(dA, tf.shape(driven))

@@ -115,6 +115,26 @@ def _projected(w, name, u):
     return w[f"{name}/kernel"].T @ u + w[f"{name}/bias"][:, None]
 
 
+def s4nd(w, u):
+    """S4ND: the outer product of two kernels that read both ways, and a transform of both axes."""
+    sides = u.shape[-2:]
+    first, last = (_both_ways(w, f"axis_{i}", n) for i, n in enumerate(sides))
+    K = torch.fft.fft(first)[..., :, None] * torch.fft.rfft(last)[..., None, :]
+    size = [2 * n for n in sides]
+    y = torch.fft.irfftn(torch.fft.rfftn(u, s=size) * K, s=size)
+    return y[..., : sides[0], : sides[1]] + u * w["D"][0][:, None, None]
+
+
+def _both_ways(w, axis, length):
+    w = {name.removeprefix(f"{axis}/"): value for name, value in w.items()}
+    z = torch.complex(-torch.exp(w["log_A_real"]), w["A_imag"]) * torch.exp(w["log_dt"])
+    C = _complex(w, "C") * _complex(w, "B") * (torch.exp(z) - 1) * torch.exp(w["log_dt"]) / z
+    powers = torch.exp(z[..., None] * torch.arange(length, device=z.device))
+    past, later = 2 * torch.einsum("chn,hnl->chl", C, powers).real
+    pad = torch.nn.functional.pad
+    return pad(past, (0, length)) + pad(later.flip(-1), (length, 0))
+
+
 def _scanned(u, dA, dB, C):
     driven = u.to(dB.dtype) @ dB.T
     _, x = associative_scan(dA.expand_as(driven), driven, _concatenate, _interleave)

@@ -2,23 +2,25 @@
 
 import numpy as np
 
-from keras_ssm.convert.formats import longconv_example, s4_lightning
+from keras_ssm.convert.formats import longconv_example, s4_export, s4_lightning
 from keras_ssm.convert.formats.longconv_kernel import one_circle
 from keras_ssm.convert.formats.torch_arrays import array, put_dense, put_norm
 from keras_ssm.convert.formats.torch_model import ACTIVATIONS
 from keras_ssm.convert.mapping import check_supported
-from keras_ssm.layers import LongConv, SGConv
-from keras_ssm.models import SSMClassifier
+from keras_ssm.layers import S4ND, LongConv, SGConv
+from keras_ssm.models import SSMClassifier, SSMImageClassifier
 
 MIXERS = {"longconv-example": LongConv, "longconv-lightning": LongConv, "sgconv-lightning": SGConv}
+MIXERS |= {"s4nd-lightning": S4ND}
 
 
 def export(model, to):
     """Returns what a file holds, and remarks.
 
     Args:
-        model: `SSMClassifier` over LongConv or SGConv.
-        to: str. `"longconv-example"`, `"longconv-lightning"` or `"sgconv-lightning"`.
+        model: `SSMClassifier` over LongConv or SGConv, or `SSMImageClassifier` over S4ND.
+        to: str. `"longconv-example"`, `"longconv-lightning"`, `"sgconv-lightning"` or
+            `"s4nd-lightning"`.
 
     Returns:
         Tuple `(tensors, configuration, remarks)`: arrays by official names, the arguments of
@@ -28,9 +30,10 @@ def export(model, to):
         ValueError: for a model that the official classes do not cover.
     """
     backbone, mixer = model.backbone, model.backbone.blocks[0].mixer
-    if not isinstance(mixer, MIXERS[to]) or not isinstance(model, SSMClassifier):
+    task = SSMImageClassifier if to == "s4nd-lightning" else SSMClassifier
+    if not isinstance(mixer, MIXERS[to]) or not isinstance(model, task):
         raise ValueError(
-            f"A model for {to!r} must be an SSMClassifier with a mixer {MIXERS[to].__name__}. "
+            f"A model for {to!r} must be an {task.__name__} with a mixer {MIXERS[to].__name__}. "
             f"Received: a {type(model).__name__} with a mixer {type(mixer).__name__}"
         )
     example = to == "longconv-example"
@@ -62,7 +65,7 @@ def export(model, to):
     put_dense(tensors, head, model.head)
     configuration = _configuration(backbone, mixer, example)
     scale = getattr(model.preprocessor, "scale", 1.0)
-    if scale != 1.0:
+    if scale not in (None, 1.0):
         remarks.append(f"The model multiplies its inputs by {scale}; the file cannot say so.")
         configuration["scale"] = scale
     return tensors, configuration, remarks
@@ -76,6 +79,8 @@ def _names(example):
 
 def _layer(mixer, example):
     """Tensors of one layer."""
+    if isinstance(mixer, S4ND):
+        return s4_export.axes(mixer)
     tensors = {"D": array(mixer.D)}
     if isinstance(mixer, LongConv):
         entries = array(mixer.entries)
@@ -102,17 +107,21 @@ def _configuration(backbone, mixer, example):
         }
     activation = next(k for k, v in ACTIVATIONS.items() if v == backbone.activation)
     layer = {
-        "l_max": mixer.max_length,
         "channels": mixer.channels,
         "bidirectional": mixer.bidirectional,
         "activation": activation,
         "postact": None if backbone.gate == "linear" else "glu",
     }
+    if isinstance(mixer, S4ND):
+        one = mixer.axis_layers[0]
+        layer |= {"dim": mixer.axes, "trank": mixer.rank, "linear": False, **s4_export.kernel(one)}
+    else:
+        layer["l_max"] = mixer.max_length
     if isinstance(mixer, LongConv):
         layer |= {"lam": mixer.squash, "kernel_dropout": mixer.kernel_dropout}
         layer |= {"weight_init": mixer.init, "use_ma_smoothing": mixer.smoothing is not None}
         layer |= {"ma_window_len": mixer.smoothing} if mixer.smoothing is not None else {}
-    else:
+    elif isinstance(mixer, SGConv):
         words = "sum" if mixer.composition == "sum" else "cat", "randn"
         words += ("nearest",) if mixer.interpolation == "nearest" else ()
         words += ("learnable",) if mixer.learnable_decay else ()

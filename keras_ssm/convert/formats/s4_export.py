@@ -98,13 +98,19 @@ def _block_arguments(model):
     """Arguments of the official `S4Block` that its tensors do not say."""
     backbone, mixer = model.backbone, model.backbone.blocks[0].mixer
     activation = next(k for k, v in ACTIVATIONS.items() if v == backbone.activation)
-    arguments = {
-        "d_state": mixer.state_dim,
-        "mode": "dplr" if isinstance(mixer, S4) else "diag",
+    return kernel(mixer) | {
         "channels": mixer.channels,
         "bidirectional": mixer.bidirectional,
         "activation": activation,
         "final_act": "id" if backbone.gate == "linear" else "glu",
+    }
+
+
+def kernel(mixer):
+    """Arguments of the official kernel that its tensors do not say."""
+    arguments = {
+        "d_state": mixer.state_dim,
+        "mode": "dplr" if isinstance(mixer, S4) else "diag",
         "n_ssm": int(mixer.B_real.shape[0]),
         "dt_transform": mixer.dt_transform,
         "dt_tie": mixer.dt_tie,
@@ -134,18 +140,48 @@ def _minimal(mixer):
 
 def _s4_block(mixer):
     """Tensors of S4Block; C is plain, and `l_kernel` says so."""
+    return {"layer.D": array(mixer.D), **_kernel_tensors(mixer, "layer.kernel.")}
+
+
+def axes(mixer):
+    """Tensors of S4ND.
+
+    Raises:
+        ValueError: for axes of other or of unlike systems, which the official class has not.
+    """
+    layers = mixer.axis_layers
+    kinds = {tuple(sorted((k, str(v)) for k, v in _alike(layer).items())) for layer in layers}
+    whole = all(getattr(layer, "max_kernel_length", None) is None for layer in layers)
+    if len(kinds) > 1 or not all(isinstance(layer, S4D) for layer in layers) or not whole:
+        raise ValueError(
+            "Axes of the official S4ND are S4D or S4 of the same options, with whole kernels. "
+            f"Received: {[type(layer).__name__ for layer in layers]}"
+        )
+    tensors = {"D": array(mixer.D)}
+    for i, layer in enumerate(layers):
+        tensors |= _kernel_tensors(layer, f"kernel.{i}.")
+    return tensors
+
+
+def _alike(layer):
+    """What all axes of the official class share."""
+    options = kernel(layer) if isinstance(layer, S4D) else {"kind": type(layer)}
+    return {**options, "bidirectional": layer.bidirectional}
+
+
+def _kernel_tensors(mixer, prefix):
+    """Tensors of a kernel; C is plain, and `l_kernel` says so."""
     tensors = {
-        "layer.D": array(mixer.D),
-        "layer.kernel.inv_dt": _step(mixer),
-        "layer.kernel.C": stacked(mixer.C_real, mixer.C_imag),
-        "layer.kernel.B": stacked(mixer.B_real, mixer.B_imag)[None],
-        "layer.kernel.A_real": array(mixer.log_A_real),
-        "layer.kernel.A_imag": -array(mixer.A_imag),
+        "inv_dt": _step(mixer),
+        "C": stacked(mixer.C_real, mixer.C_imag),
+        "B": stacked(mixer.B_real, mixer.B_imag)[None],
+        "A_real": array(mixer.log_A_real),
+        "A_imag": -array(mixer.A_imag),
     }
     if isinstance(mixer, S4):
-        tensors["layer.kernel.P"] = stacked(mixer.P_real, mixer.P_imag)
-        tensors["layer.kernel.l_kernel"] = np.array(0, "int64")
-    return tensors
+        tensors["P"] = stacked(mixer.P_real, mixer.P_imag)
+        tensors["l_kernel"] = np.array(0, "int64")
+    return {prefix + name: value for name, value in tensors.items()}
 
 
 def _step(mixer):

@@ -88,8 +88,24 @@ def s4_mixer(tensors, stem, settings, hyper):
     """
     check_supported(hyper)
     version, outer, kernel = find_kernel(tensors, stem)
-    low_rank = f"{kernel}P" in tensors
-    C, D = tensors.shape(f"{kernel}C"), tensors.shape(f"{outer}D")
+    as_published = "softplus" if version == "v4" and stem.startswith("model.") else "exp"
+    channels = tensors.shape(f"{outer}D")[0]
+    return kernel_mixer(tensors, version, kernel, channels, settings, hyper, as_published)
+
+
+def kernel_mixer(tensors, version, kernel, channels, settings, hyper, dt_transform):
+    """The mixer of a kernel, of S4 or S4D, unbuilt.
+
+    Args:
+        tensors: `Tensors`.
+        version: str. As `find_kernel` gives it.
+        kernel: str. Prefix of the tensors of the kernel.
+        channels: int. Channels of the kernel in each direction.
+        settings: `Settings`.
+        hyper: dict. Hyper-parameters of the layer, official names.
+        dt_transform: str. The published default.
+    """
+    low_rank, C = f"{kernel}P" in tensors, tensors.shape(f"{kernel}C")
     if version == "minimal":
         features, modes = C[:2]
         shapes = {"num_ssm": features, "channels": 1, "bidirectional": False}
@@ -98,8 +114,8 @@ def s4_mixer(tensors, stem, settings, hyper):
         copies, modes = tensors.shape(tensors.first(*(kernel + n for n in names)))[:2]
         shapes = {
             "num_ssm": copies,
-            "channels": D[0],
-            "bidirectional": C[0] == 2 * D[0],
+            "channels": channels,
+            "bidirectional": C[0] == 2 * channels,
         }
     arguments = {"state_dim": 2 * modes, **shapes}
     arguments = {name: settings.derive(name, value) for name, value in arguments.items()}
@@ -107,8 +123,7 @@ def s4_mixer(tensors, stem, settings, hyper):
         arguments["dt_transform"] = settings.derive("dt_transform", "exp")
         arguments["discretization"] = settings.derive("discretization", "zoh")
     else:
-        as_published = "softplus" if version == "v4" and stem.startswith("model.") else "exp"
-        transform = _transform(settings, "dt_transform", as_published, hyper)
+        transform = _transform(settings, "dt_transform", dt_transform, hyper)
         _transform(settings, "real_transform", "exp", hyper, "real_type")
         _transform(settings, "imag_transform", "none", hyper)
         # Steps of other transforms are stored as log dt.
@@ -150,6 +165,11 @@ def s4_weight_maps(tensors, stem, target, settings, hyper):
     """
     version, outer, kernel = find_kernel(tensors, stem)
     yield WeightMap(f"{target}.D", (f"{outer}D",), lambda x: x.reshape(-1, x.shape[-1]))
+    yield from kernel_weight_maps(tensors, version, kernel, target, settings, hyper)
+
+
+def kernel_weight_maps(tensors, version, kernel, target, settings, hyper):
+    """The weight maps of a kernel, all but D; see `s4_weight_maps`."""
     if version == "minimal":
         yield from _minimal(tensors, kernel, target)
         return

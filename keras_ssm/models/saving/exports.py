@@ -127,7 +127,8 @@ class Exports:
 
     def _check_exportable(self, format, signature):
         specs = signature if isinstance(signature, dict) else {self.input_key: signature}
-        length = specs[self.input_key].shape[self._length_axis()]
+        sizes = specs[self.input_key].shape[1 : self._length_axis() + 1]
+        length = None if None in sizes else sizes[-1]
         mixer = getattr(self, "backbone", self).blocks[0].mixer
         if format == "tf_saved_model" and not backend.writes_saved_models():
             raise ValueError(

@@ -16,7 +16,7 @@ from keras_ssm.models.sampled_inputs import STEP_SCALE
 class Rescales:
     """`rescaled` of backbone and task models."""
 
-    def rescaled(self, step_scale: float) -> Self:
+    def rescaled(self, step_scale: float | list) -> Self:
         """Returns a copy of the model that reads samples `step_scale` times as far apart.
 
         It is the way to another sampling rate for the encoder `"conv"`, whose weights are for
@@ -28,7 +28,8 @@ class Rescales:
         `step_scale`.
 
         Args:
-            step_scale: float. 2 for half the sampling rate, 0.8 for five quarters of it.
+            step_scale: float. 2 for half the sampling rate, 0.8 for five quarters of it. A model
+                of images takes one for all axes, or a list of one for each.
 
         Returns:
             A model with its own weights, compiled with its defaults where this one is compiled. A
@@ -48,8 +49,10 @@ class Rescales:
             half.stride  # 2
             ```
         """
-        check_number("step_scale", step_scale, low=1e-6)
         body = getattr(self, "backbone", self)
+        if body.axes > 1:
+            return self._rescaled_axes(step_scale)
+        check_number("step_scale", step_scale, low=1e-6)
         config, factor = body.get_config(), Fraction(step_scale).limit_denominator(1000)
         factor_of_steps = factor
         if body.convolves:
@@ -87,6 +90,21 @@ class Rescales:
             for block, other in zip(body.blocks, blocks, strict=True):
                 scale = float(keras.ops.convert_to_numpy(block.step_scale))
                 other.step_scale = scale * float(factor_of_steps)
+        if getattr(self, "compiled", False):
+            new.compile()
+        return new
+
+    def _rescaled_axes(self, step_scale):
+        """A copy of a model of images."""
+        uncompiled = {"compile": False} if hasattr(self, "backbone") else {}
+        new = type(self).from_config({**self.get_config(), **uncompiled})
+        for weight, target in zip(self.weights, new.weights, strict=True):
+            target.assign(keras.ops.convert_to_numpy(weight))
+        body, other = (getattr(model, "backbone", model) for model in (self, new))
+        other.step_scale = step_scale
+        for block, copy in zip(body.blocks, other.blocks, strict=True):
+            pairs = zip(block.step_scale, copy.step_scale, strict=True)
+            copy.step_scale = [float(keras.ops.convert_to_numpy(a * b)) for a, b in pairs]
         if getattr(self, "compiled", False):
             new.compile()
         return new

@@ -26,8 +26,9 @@ def check_finite(inputs, key, mask_inputs=True):
     indices = np.argwhere(wrong)
     if not len(indices):
         return
-    names = ("row", "step", "feature") if x.ndim == 3 else ("row", "sequence", "step", "feature")
-    where = ", ".join(f"{name} {index}" for name, index in zip(names, indices[0], strict=True))
+    row, *steps, feature = map(int, indices[0])
+    # Further axes are those of an image, or tell the sequences of a pair apart.
+    where = f"row {row}, step {steps[0] if x.ndim == 3 else tuple(steps)}, feature {feature}"
     read = (
         "" if mask_inputs or mask.all() else " (this model reads padded steps: mask_inputs=False)"
     )

@@ -86,7 +86,7 @@ class SequenceTrainer(Clones, Rescales, Attributes, OneDirection, Exports, Repli
         spec = super().compute_output_spec(inputs, training=training)
         if not return_state:
             return spec
-        rows, length = inputs["padding_mask"].shape
+        rows, length = inputs["padding_mask"].shape[:2]
         stride = getattr(self, "backbone", self).stride
         if stride > 1 and length is not None and len(spec.shape) == 3:
             # A piece of a sequence may complete one step more than a whole sequence of that length.

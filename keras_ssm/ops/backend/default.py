@@ -79,6 +79,7 @@ __all__ = [
     "traced",
     "track_weights",
     "transforms_unknown_lengths",
+    "transposed",
     "unrolled",
     "uses_xla",
     "were_given_away",
@@ -136,6 +137,11 @@ def project(x, matrix):
 def contiguous(x):
     """x laid out so that a batched matmul need not copy it; most backends copy by themselves."""
     return x
+
+
+def transposed(x):
+    """The transpose of a matrix, laid out in the order of its axes, as its gradient is."""
+    return ops.transpose(x)
 
 
 def split(x, sizes):

@@ -172,7 +172,8 @@ def export_arguments(format, signature, length_axis):
     names = {0: "batch", length_axis: "length"}
 
     def written(spec):
-        sizes = [names[i] if n is None else str(n) for i, n in enumerate(spec.shape)]
+        names_of_axes = [names.get(i, f"size_{i}") for i in range(len(spec.shape))]
+        sizes = [m if n is None else str(n) for m, n in zip(names_of_axes, spec.shape, strict=True)]
         return f"({', '.join(sizes)})"
 
     shapes = keras.tree.map_structure(written, signature)

@@ -77,6 +77,7 @@ __all__ = [
     "toeplitz",
     "traced",
     "track_weights",
+    "transposed",
     "unrolled",
     "uses_xla",
     "with_gradient",
@@ -209,6 +210,23 @@ class _Toeplitz(torch.autograd.Function):
         for i, row in enumerate(upstream.unbind(-2)):
             total[..., n - 1 - i : 2 * n - 1 - i] += row
         return total
+
+
+def transposed(x):
+    """Of two axes PyTorch copies in blocks, of more element by element."""
+    if torch.compiler.is_compiling() or torch.jit.is_tracing():
+        return x.T.contiguous()
+    return _Transposed.apply(x)
+
+
+class _Transposed(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, x):
+        return x.T.contiguous()
+
+    @staticmethod
+    def backward(ctx, d_y):
+        return _Transposed.apply(d_y)
 
 
 def contiguous(x):
