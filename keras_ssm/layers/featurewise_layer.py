@@ -64,7 +64,7 @@ class FeaturewiseLayer(SSMLayer):
     def get_config(self):
         return {**super().get_config(), "channels": self.channels}
 
-    def skip(self, x, D):
+    def skip_of(self, x, D):
         """D u for each channel, channels outermost: `(..., channels * features)`."""
         if D is None:
             return 0.0

@@ -112,7 +112,7 @@ class KernelLayer(OneSamplingRate, FeaturewiseLayer):
 
     def advance(self, x: Tensor, state: State, system: DiscreteSystem) -> tuple[Tensor, State]:
         y, state = window_step(x, state, system.dC)
-        return y + self.skip(x, system.D), state
+        return y + self.skip_of(x, system.D), state
 
     def evaluate(
         self,
@@ -150,7 +150,7 @@ class KernelLayer(OneSamplingRate, FeaturewiseLayer):
         extra = 0 if before is None else before.shape[1]
         whole = x if before is None else ops.concatenate([before, x], axis=1)
         if method == "direct":
-            y = direct_conv(whole, K, self.bidirectional) + self.skip(whole, D)
+            y = direct_conv(whole, K, self.bidirectional) + self.skip_of(whole, D)
         else:
             length = known(whole.shape[1])
             K = K if length is None else K[..., :length]

@@ -142,7 +142,7 @@ class S4(S4D):
 
     def advance(self, x: Tensor, state: State, system: DiscreteSystem) -> tuple[Tensor, State]:
         y, state = low_rank_step(x, state, system.low_rank, system.dB, system.dC)
-        return y + self.skip(x, system.D), state
+        return y + self.skip_of(x, system.D), state
 
     def get_config(self):
         config = {**super().get_config(), "rank": self.rank}

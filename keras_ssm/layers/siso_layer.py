@@ -116,7 +116,7 @@ class SISOLayer(FeaturewiseLayer):
 
     def advance(self, x: Tensor, state: State, system: DiscreteSystem) -> tuple[Tensor, State]:
         y, state = step(x, state, system.dA, system.dB, system.dC)
-        return y + self.skip(x, system.D), state
+        return y + self.skip_of(x, system.D), state
 
     def evaluate(
         self,

@@ -193,11 +193,11 @@ class SpaceTime(OneSamplingRate, SISOLayer):
             return super().evaluate(x, mask, initial_state, return_state)
         lengths = valid_steps(mask, return_state)
         y, state = apply_shared(self, x, self.systems(), initial_state, lengths, return_state)
-        return y + self.skip(x, self.skip_weight()), state
+        return y + self.skip_of(x, self.skip_weight()), state
 
     def advance(self, x: Tensor, state: State, system) -> tuple[Tensor, State]:
         y, state = companion_step(x, state, system.dA, system.dB, system.dC)
-        return y + self.skip(x, system.D), state
+        return y + self.skip_of(x, system.D), state
 
     # The closed loop
 
