@@ -95,11 +95,11 @@ class MNISTImages(ClassificationRecipe):
 
     def training_data(self, splits, seed, settings):
         part = splits.train
-        images = Part(_at_side(part.x, settings["side"]), part.y)
+        images = Part(at_side(part.x, settings["side"]), part.y)
         return ShuffledImages(images, settings["batch_size"], seed, settings["shift"])
 
     def logits(self, model, part, settings, side=None):
-        images = _at_side(part.x, side or settings["side"])
+        images = at_side(part.x, side or settings["side"])
         x = images if isinstance(model, SSMTask) else images[..., None].astype("float32")
         found = model.predict(x, batch_size=settings["batch_size"], verbose=0)
         return np.asarray(found).astype("float64")
@@ -167,7 +167,7 @@ def _other(side):
     return SIDES[side == SIDES[0]]
 
 
-def _at_side(images, side):
+def at_side(images, side):
     """Images of 28 x 28 pixels at another side, whose pixels are means."""
     parts = images.shape[1] // side
     if parts == 1:
