@@ -4,6 +4,7 @@ from keras_ssm.convert.checkpoint import FORMATS, load_checkpoint
 from keras_ssm.convert.convert_checkpoint import convert_checkpoint
 from keras_ssm.convert.export_checkpoint import TARGETS, export_checkpoint
 from keras_ssm.convert.formats.space_time import export_space_time, load_space_time
+from keras_ssm.convert.layer_tensors import export_layer, load_layer
 from keras_ssm.convert.recorded_outputs import Comparison, compare_recorded
 from keras_ssm.convert.report import Report
 
@@ -15,7 +16,9 @@ __all__ = [
     "compare_recorded",
     "convert_checkpoint",
     "export_checkpoint",
+    "export_layer",
     "export_space_time",
     "load_checkpoint",
+    "load_layer",
     "load_space_time",
 ]

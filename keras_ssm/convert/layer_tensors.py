@@ -1,0 +1,110 @@
+"""Single layers from the tensors of published ones, and back."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+
+from keras_ssm.atomic_file import writing_file
+from keras_ssm.convert.containers.checkpoint_file import read_checkpoint_file, read_configuration
+from keras_ssm.convert.containers.safetensors_file import write_stored
+from keras_ssm.convert.formats import delta_fla
+from keras_ssm.convert.tensors import Tensors
+from keras_ssm.layers import DeltaNet, SequenceMixer
+from keras_ssm.types import PathLike
+
+
+def load_layer(
+    source: PathLike | Mapping[str, np.ndarray],
+    prefix: str = "",
+    config: dict | PathLike | None = None,
+    **overrides: object,
+) -> DeltaNet:
+    """Returns a layer that computes what a published one does.
+
+    The published models of flash-linear-attention have a gated MLP after each such layer, which
+    `SSMBlock` has not. Their layers are read one by one.
+
+    Args:
+        source: str, `Path` or dict. A file of PyTorch, safetensors or npz, which is read as data,
+            or a state dict of arrays: of `DeltaNet`, `GatedDeltaNet` or `GatedDeltaProduct` of
+            fla-org/flash-linear-attention.
+        prefix: str. What stands before the names of the layer, such as
+            `"model.layers.0.attn."`. Other tensors are left alone.
+        config: dict, str or `Path`, or `None`. The configuration of the model or the layer by
+            its published names, or a JSON or YAML file of it. A `NAME.json` beside the file is
+            read as well.
+        **overrides: Arguments of `DeltaNet` that nothing else says, such as
+            `neg_eigenvalues=False`, or of `keras.layers.Layer`.
+
+    Returns:
+        `DeltaNet`, built.
+
+    Raises:
+        ValueError: for tensors that are missing, left over or of other shapes, an option that
+            has no counterpart here, a contradicted argument, or no `neg_eigenvalues` where no
+            configuration has it.
+
+    Example:
+        ```python
+        layer = keras_ssm.layers.DeltaNet(heads=2, head_dim=4, seed=0)
+        layer.build((None, None, 8))
+        keras_ssm.convert.export_layer(layer, "layer.safetensors")
+        again = keras_ssm.convert.load_layer("layer.safetensors")  # with layer.safetensors.json
+        ```
+
+    Reference:
+        [flash-linear-attention](https://github.com/fla-org/flash-linear-attention).
+    """
+    hyper = {}
+    if isinstance(source, Mapping):
+        arrays = {name: np.asarray(value) for name, value in source.items()}
+    else:
+        file = read_checkpoint_file(source)
+        arrays, hyper = file.tensors, file.hyper_parameters
+    if isinstance(config, (str, Path)):
+        config = read_configuration(config)
+    arrays = {k.removeprefix(prefix): v for k, v in arrays.items() if k.startswith(prefix)}
+    return delta_fla.read_layer(Tensors(arrays), {**hyper, **(config or {})}, overrides)
+
+
+def export_layer(layer: SequenceMixer, path: PathLike, overwrite: bool = False) -> dict:
+    """Writes a layer as a state dict of the published one.
+
+    Args:
+        layer: `DeltaNet`, built.
+        path: str or `Path`. A file of safetensors, float32, with `NAME.json` beside it.
+        overwrite: bool. Whether files in its place are replaced. Defaults to `False`.
+
+    Returns:
+        dict. The arguments of the published class, which `NAME.json` holds, with the
+        `model_type` that names it: `"delta_net"`, `"gated_deltanet"` or `"gated_deltaproduct"`.
+
+    Raises:
+        ValueError: for another layer, one with biases, or something at the destination without
+            `overwrite`.
+
+    Example:
+        See `load_layer`.
+    """
+    if not isinstance(layer, DeltaNet) or not layer.built:
+        raise ValueError(
+            f"`layer` must be a DeltaNet that is built. Received: layer={layer!r} of "
+            f"{type(layer).__name__}"
+        )
+    path = Path(path)
+    beside = path.with_name(path.name + ".json")
+    present = [place.name for place in (path, beside) if place.exists()]
+    if present and not overwrite:
+        raise ValueError(
+            "The destination must be new, or `overwrite` must be True to replace it. "
+            f"Received: '{present[0]}', which is there"
+        )
+    tensors, config = delta_fla.write_layer(layer)
+    stored = {name: (x.shape, "F32", lambda x=x: x) for name, x in tensors.items()}
+    with writing_file(path) as file:
+        write_stored(file, stored)
+        with writing_file(beside) as text:
+            text.write_text(json.dumps(config, indent=1) + "\n", encoding="utf-8")
+    return config
