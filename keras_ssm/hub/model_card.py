@@ -50,6 +50,8 @@ PAPERS = {
     "(https://arxiv.org/abs/2312.00752), 2023.",
     "Mamba2": "T. Dao, A. Gu, [Transformers are SSMs: Generalized Models and Efficient Algorithms "
     "Through Structured State Space Duality](https://arxiv.org/abs/2405.21060), 2024.",
+    "DeltaNet": "S. Yang, B. Wang, Y. Zhang, Y. Shen, Y. Kim, [Parallelizing Linear Transformers "
+    "with the Delta Rule over Sequence Length](https://arxiv.org/abs/2406.06484), 2024.",
 }
 PAPERS["S5PTD"] = PAPERS["S4PTD"]
 
