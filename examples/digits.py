@@ -42,8 +42,11 @@ SYSTEMS = {
     "longconv": partial(keras_ssm.layers.LongConv, max_length=64, init="double_exp"),
     # Images of 8 x 8 pixels in the place of sequences of 64.
     "s4nd": keras_ssm.layers.S4ND,
+    "deltanet": partial(
+        keras_ssm.layers.DeltaNet, heads=4, head_dim=16, gated=True, output_gate=True
+    ),
 }
-SIZES = {"sgconv": {}, "longconv": {}, "s4nd": {"state_dim": 16}}
+SIZES = {"sgconv": {}, "longconv": {}, "deltanet": {}, "s4nd": {"state_dim": 16}}
 
 # What `preset.json` and the model card say beside scores and sizes.
 DESCRIPTION = (

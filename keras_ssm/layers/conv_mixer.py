@@ -12,15 +12,18 @@ from keras_ssm.ops.causal_conv import causal_conv, causal_conv_step
 class ConvMixer(SequenceMixer):
     """A projection, a short convolution, a recurrence and a projection back.
 
+    `conv_width=None` leaves the convolution out, for subclasses that may.
+
     A subclass says in `split` what the input projection holds, and in `recur` and `recur_step`
     how the convolved part becomes an output, which `read_out` readies for the last projection.
     """
 
     lora_layers = ("in_proj", "out_proj")
+    may_lack_conv = False
 
     def __init__(
         self,
-        conv_width: int,
+        conv_width: int | None,
         conv_bias: bool,
         use_bias: bool,
         residual_layers: int,
@@ -30,10 +33,16 @@ class ConvMixer(SequenceMixer):
         super().__init__(seed=seed, **kwargs)
         check_positive(residual_layers=residual_layers)
         check_flags(conv_bias=conv_bias, use_bias=use_bias)
-        if not isinstance(conv_width, int) or conv_width < 2:
+        lacks = conv_width is None and self.may_lack_conv
+        if not lacks and (not isinstance(conv_width, int) or conv_width < 2):
             raise ValueError(
-                "`conv_width` must be an integer of at least 2. "
+                f"`conv_width` must be an integer of at least 2{', or None' * self.may_lack_conv}. "
                 f"Received: conv_width={conv_width!r}"
+            )
+        if lacks and conv_bias:
+            raise ValueError(
+                "`conv_bias` needs a convolution. "
+                f"Received: conv_bias={conv_bias!r}, conv_width=None"
             )
         self.conv_width = conv_width
         self.conv_bias = conv_bias
@@ -44,8 +53,10 @@ class ConvMixer(SequenceMixer):
         return self.compute_dtype
 
     def state_shape(self, features):
-        channels = self.conv_channels(features)
-        return {"conv": (self.conv_width - 1, channels), "ssm": self.ssm_shape(features)}
+        ssm = {"ssm": self.ssm_shape(features)}
+        if self.conv_width is None:
+            return ssm
+        return {"conv": (self.conv_width - 1, self.conv_channels(features)), **ssm}
 
     def build_projections(self, features, width, inner):
         """Adds both projections and the convolution.
@@ -58,9 +69,10 @@ class ConvMixer(SequenceMixer):
         self.rng = self.make_rng()
         channels = self.conv_channels(features)
         self.in_proj = self.add_dense("in_proj", features, width, self.use_bias)
-        kernel = fan_in_uniform((self.conv_width, channels), self.conv_width, self.rng)
-        self.conv_kernel = self._add_values("conv_kernel", kernel)
-        self.conv_bias_weight = None
+        self.conv_kernel = self.conv_bias_weight = None
+        if self.conv_width is not None:
+            kernel = fan_in_uniform((self.conv_width, channels), self.conv_width, self.rng)
+            self.conv_kernel = self._add_values("conv_kernel", kernel)
         if self.conv_bias:
             bias = fan_in_uniform((channels,), self.conv_width, self.rng)
             self.conv_bias_weight = self._add_values("conv_bias", bias)
@@ -79,20 +91,26 @@ class ConvMixer(SequenceMixer):
         gate, u, rest = self.split(self.in_proj(x))
         if mask is not None:
             u = masked(u, mask)  # the bias of the projection acts on masked steps too
-        before = None if initial_state is None else initial_state["conv"]
-        before = None if before is None else ops.cast(before, u.dtype)
-        u, last = causal_conv(u, *self._convolution(), before, mask)
-        ssm = None if initial_state is None else initial_state["ssm"]
-        y, ssm = self.recur(ops.silu(u), rest, mask, ssm)
+        state, held = initial_state or {}, {}
+        if self.conv_kernel is not None:
+            before = state.get("conv")
+            before = None if before is None else ops.cast(before, u.dtype)
+            u, last = causal_conv(u, *self._convolution(), before, mask)
+            held = {"conv": ops.cast(last, self.system_dtype)}
+        y, ssm = self.recur(ops.silu(u), rest, mask, state.get("ssm"))
         y = self.out_proj(self.read_out(y, gate))
-        return y, {"conv": ops.cast(last, self.system_dtype), "ssm": ssm}
+        return y, {**held, "ssm": ssm}
 
     def advance(self, x, state):
         gate, u, rest = self.split(infer(self.in_proj, ops.cast(x, self.compute_dtype)))
-        u, last = causal_conv_step(u, *self._convolution(), ops.cast(state["conv"], u.dtype))
+        held = {}
+        if self.conv_kernel is not None:
+            before = ops.cast(state["conv"], u.dtype)
+            u, last = causal_conv_step(u, *self._convolution(), before)
+            held = {"conv": ops.cast(last, self.system_dtype)}
         y, ssm = self.recur_step(ops.silu(u), rest, state["ssm"])
         y = infer(self.out_proj, self.read_out(y, gate))
-        return y, {"conv": ops.cast(last, self.system_dtype), "ssm": ssm}
+        return y, {**held, "ssm": ssm}
 
     def _convolution(self):
         kernel = ops.cast(self.conv_kernel, self.compute_dtype)

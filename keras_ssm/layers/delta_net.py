@@ -31,9 +31,9 @@ class DeltaNet(ConvMixer):
     matmuls.
 
     The state is a dict: `conv` `(batch, conv_width - 1, heads (K + R K + R V))`, the last inputs of
-    the convolution, oldest first, and `ssm` `(batch, heads, K, V)`. Masked steps, at either end or
-    between others, leave it as it is. `A_log`, `dt_bias` and the recurrence are float32 under every
-    policy.
+    the convolution if there is one, oldest first, and `ssm` `(batch, heads, K, V)`. Masked steps,
+    at either end or between others, leave it as it is. `A_log`, `dt_bias` and the recurrence are
+    float32 under every policy.
 
     Weights: `in_proj` (for the gate, q, k, v, beta and g, in this order), `conv_kernel`
     `(conv_width, heads (K + R K + R V))`, `conv_bias`, `A_log` and `dt_bias` `(heads,)`,
@@ -47,7 +47,8 @@ class DeltaNet(ConvMixer):
         gated: bool. Whether the state decays, as in Gated DeltaNet. Defaults to `False`.
         neg_eigenvalues: bool. Whether beta goes up to 2, and not 1. Defaults to `False`.
         output_gate: bool. Whether a gate multiplies the outputs of the heads. Defaults to `False`.
-        conv_width: int. Samples that the convolution sees, at least 2. Defaults to `4`.
+        conv_width: int or `None`. Samples that the convolution sees, at least 2, or `None` for no
+            convolution: keys then depend on one sample alone. Defaults to `4`.
         chunk_size: int or `None` (64). Corrections in a chunk. Changes speed and memory only.
         conv_bias: bool. Whether the convolution has a bias. Defaults to `False`.
         use_bias: bool. Whether `in_proj` and `out_proj` have biases. Defaults to `False`.
@@ -86,6 +87,7 @@ class DeltaNet(ConvMixer):
         [DeltaProduct](https://arxiv.org/abs/2502.10297).
     """
 
+    may_lack_conv = True
     undecayed_weights = ("A_log", "dt_bias", "conv_bias", "norm_scale")
 
     def __init__(
@@ -97,7 +99,7 @@ class DeltaNet(ConvMixer):
         gated: bool = False,
         neg_eigenvalues: bool = False,
         output_gate: bool = False,
-        conv_width: int = 4,
+        conv_width: int | None = 4,
         chunk_size: int | None = None,
         conv_bias: bool = False,
         use_bias: bool = False,

@@ -8,8 +8,10 @@ from keras import ops
 from keras_ssm.layers import DeltaNet
 from tests.backend_tools import BACKEND, relative_error, to_numpy
 
+ONCE = pytest.mark.once("torch")
 KINDS = {
     "plain": {"heads": 2, "head_dim": 4},
+    "no convolution": {"heads": 2, "head_dim": 4, "conv_width": None},
     "all": {
         "heads": 3,
         "head_dim": 4,
@@ -38,9 +40,10 @@ def by_formula(layer, x):
     widths = [gate, H * K, R * H * K, R * H * V, R * H]
     gate, q, k, v, beta, decays = np.split(z, np.cumsum(widths), axis=-1)
     u = np.concatenate([q, k, v], axis=-1)
-    u = np.pad(u, [(layer.conv_width - 1, 0), (0, 0)])
-    taps = enumerate(weights["conv_kernel"])
-    u = sum(u[j : j + len(x)] * tap for j, tap in taps) + weights.get("conv_bias", 0.0)
+    if layer.conv_width is not None:
+        u = np.pad(u, [(layer.conv_width - 1, 0), (0, 0)])
+        taps = enumerate(weights["conv_kernel"])
+        u = sum(u[j : j + len(x)] * tap for j, tap in taps) + weights.get("conv_bias", 0.0)
     u = u * sigmoid(u)
     q, k, v = np.split(u, np.cumsum(widths[1:3]), axis=-1)
     q, k = q.reshape(-1, H, K), k.reshape(-1, R, H, K)
@@ -64,7 +67,9 @@ def by_formula(layer, x):
     return y, S
 
 
-@pytest.mark.parametrize("kind", [pytest.param("plain", marks=pytest.mark.once("torch")), "all"])
+@pytest.mark.parametrize(
+    "kind", [*(pytest.param(k, marks=ONCE) for k in ("plain", "no convolution")), "all"]
+)
 def test_outputs_and_state_are_those_of_the_formulas(kind, rng):
     exact = BACKEND != "jax"
     policy, tolerance = ("float64", 1e-11) if exact else ("float32", 1e-5)
@@ -112,7 +117,8 @@ def test_a_file_brings_the_layer_back(tmp_path, rng):
         ({"gated": 1}, "`gated` must be True or False"),
         ({"expand_v": 0.3, "head_dim": 4}, "`expand_v` times `head_dim`"),
         ({"expand_v": 0, "head_dim": 4}, "`expand_v` times `head_dim`"),
-        ({"conv_width": 1}, "`conv_width` must be an integer of at least 2"),
+        ({"conv_width": 1}, "`conv_width` must be an integer of at least 2, or None"),
+        ({"conv_width": None, "conv_bias": True}, "`conv_bias` needs a convolution"),
     ],
 )
 def test_arguments_that_do_not_fit_are_refused(arguments, words):

@@ -14,7 +14,6 @@ ALLOWED = {
     "qk_norm": ("l2",),
     "qk_activation": ("silu",),
     "use_beta": (True,),
-    "use_short_conv": (True,),
     "use_output_norm": (True,),
     "model_type": MODEL_TYPES,
 }
@@ -22,6 +21,7 @@ ALLOWED = {
 # What a configuration of a model leaves out; the layers alone have another epsilon.
 OF_MODELS = {"allow_neg_eigval": False, "norm_eps": 1e-6}
 EPSILON = 1e-5
+CONV_SIZE = 4
 
 
 def read_layer(tensors, config, given):
@@ -74,8 +74,9 @@ def write_layer(layer):
         if len(rows_of)
     }
     bounds = np.cumsum(parts[1:4])[:-1]
-    kernels = np.split(_array(layer.conv_kernel).T[:, None], bounds)
-    tensors |= {f"{name}.weight": k for name, k in zip(CONVOLUTIONS, kernels, strict=True)}
+    if layer.conv_width is not None:
+        kernels = np.split(_array(layer.conv_kernel).T[:, None], bounds)
+        tensors |= {f"{name}.weight": k for name, k in zip(CONVOLUTIONS, kernels, strict=True)}
     if layer.conv_bias:
         biases = np.split(_array(layer.conv_bias_weight), bounds)
         tensors |= {f"{name}.bias": b for name, b in zip(CONVOLUTIONS, biases, strict=True)}
@@ -92,7 +93,8 @@ def _config(layer):
         "hidden_size": layer.features,
         "num_heads": layer.heads,
         "expand_v": layer.expand_v,
-        "conv_size": layer.conv_width,
+        "use_short_conv": layer.conv_width is not None,
+        "conv_size": layer.conv_width or CONV_SIZE,
         "conv_bias": layer.conv_bias,
         "allow_neg_eigval": layer.neg_eigenvalues,
         "norm_eps": layer.norm_epsilon,
@@ -149,6 +151,7 @@ def _sizes(tensors, config):
             f"Received: num_heads={config['num_heads']}"
         )
     head_dim = queries // heads
+    convolution = tensors.first(f"{CONVOLUTIONS[0]}.weight")
     return {
         "heads": heads,
         "head_dim": head_dim,
@@ -156,7 +159,7 @@ def _sizes(tensors, config):
         "householders": householders,
         "gated": "a_proj.weight" in tensors,
         "output_gate": "g_proj.weight" in tensors,
-        "conv_width": tensors.shape("q_conv1d.weight")[-1],
+        "conv_width": convolution and tensors.shape(convolution)[-1],
         "conv_bias": "q_conv1d.bias" in tensors,
         "use_bias": False,
     }
@@ -188,8 +191,9 @@ def _arranged(tensors, layer):
     present = [name for name, rows in zip(PROJECTIONS, _parts(layer), strict=True) if rows]
     joined = lambda names: np.concatenate([tensors[name] for name in names])
     yield layer.in_proj.kernel, joined(f"{name}.weight" for name in present).T
-    kernels = joined(f"{name}.weight" for name in CONVOLUTIONS)
-    yield layer.conv_kernel, kernels.reshape(len(kernels), -1).T
+    if layer.conv_width is not None:
+        kernels = joined(f"{name}.weight" for name in CONVOLUTIONS)
+        yield layer.conv_kernel, kernels.reshape(len(kernels), -1).T
     if layer.conv_bias:
         yield layer.conv_bias_weight, joined(f"{name}.bias" for name in CONVOLUTIONS)
     if layer.gated:

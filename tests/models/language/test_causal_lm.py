@@ -7,11 +7,13 @@ import keras
 import numpy as np
 import pytest
 
-from keras_ssm.layers import S4D, Mamba
+from keras_ssm.layers import S4D, DeltaNet, Mamba
 from keras_ssm.models import SSMBackbone, SSMCausalLM
 from keras_ssm.tokenizers import ByteTokenizer
 from tests.backend_tools import to_numpy
 from tests.models.language.small_lm import backbone
+
+DELTA = DeltaNet(2, head_dim=2, householders=2, gated=True, output_gate=True, seed=0)
 
 
 @pytest.fixture
@@ -20,8 +22,14 @@ def ids(rng):
 
 
 @pytest.mark.once("torch")
-@pytest.mark.parametrize("mixer", [Mamba(state_dim=2, seed=0), S4D(state_dim=4, seed=0)])
-@pytest.mark.parametrize("dtype", ["float32", "mixed_bfloat16"])
+@pytest.mark.parametrize(
+    "mixer, dtype",
+    [
+        *[(Mamba(state_dim=2, seed=0), dtype) for dtype in ("float32", "mixed_bfloat16")],
+        *[(S4D(state_dim=4, seed=0), dtype) for dtype in ("float32", "mixed_bfloat16")],
+        (DELTA, "float32"),
+    ],
+)
 def test_pieces_and_steps_are_the_whole(mixer, dtype, ids):
     model = SSMCausalLM(backbone(mixer, dtype=dtype), tie_embeddings=dtype == "float32")
     mask = np.arange(9) < np.array([[9], [5]])
@@ -64,7 +72,8 @@ def test_what_makes_no_language_model_is_refused():
 @pytest.mark.once("torch")
 @pytest.mark.parametrize("tied", [True, False])
 def test_files_and_copies(tied, ids, tmp_path):
-    model = SSMCausalLM(backbone(dtype="mixed_bfloat16"), tie_embeddings=tied)
+    mixer = None if tied else DELTA  # Mamba
+    model = SSMCausalLM(backbone(mixer, dtype="mixed_bfloat16"), tie_embeddings=tied)
     expected = to_numpy(model(ids))
     model.save(tmp_path / "model.keras")
     model.save_to_preset(tmp_path / "preset")
