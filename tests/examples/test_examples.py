@@ -25,6 +25,7 @@ EXAMPLES = (
     "microphone",
     "own_data",
     "publishing",
+    "state_tracking",
     "streaming",
 )
 
@@ -73,6 +74,15 @@ def test_copying(run):
     assert min(numbers(r"([\d.]+)% of the s", printed)) > 95
     ((read, said),) = re.findall(r"one by one: (.*)\nsaid after the wait: (.*)\n", printed)
     assert said == read and Path("out/copying.keras").is_file()
+
+
+@pytest.mark.once("torch")
+def test_state_tracking(run):
+    small = ["--length", 32, "--rounds", 5, "--symbols", 128, "--rate", 0.02]
+    printed = run("state_tracking", "--task", "parity", "--system", "deltanet", "s4d", *small)
+    found = np.array(numbers(r"([\d.]+)% at", printed)).reshape(2, 3)
+    assert found[0, :2].min() > 95 and found[1].max() < 75, printed
+    assert Path("out/state_tracking/parity_deltanet.keras").is_file()
 
 
 @pytest.mark.once("torch")
