@@ -100,7 +100,7 @@ def write_pages():
     """Writes the tables of README.md and docs/zoo.md, and docs/gallery.md."""
     from keras_ssm import gallery, presets
 
-    tables = {"presets": presets.markdown_table(), "results": presets.markdown_results()}
+    tables = {"presets": presets.markdown_tasks(), "results": presets.markdown_results()}
     for page, kind in (("README.md", "presets"), ("docs/zoo.md", "results")):
         path = ROOT / page
         marks = f"<!-- {kind} -->", f"<!-- end of {kind} -->"

@@ -34,7 +34,7 @@ from keras_ssm.presets.published_models import (
 )
 from keras_ssm.presets.registry import ORGANISATION, find, handle, list_presets, resolve
 from keras_ssm.presets.results import RESULTS_FILE, read_results, write_results
-from keras_ssm.presets.table import markdown_results, markdown_table
+from keras_ssm.presets.table import markdown_results, markdown_table, markdown_tasks
 from keras_ssm.presets.weights_check import check_weights
 
 __all__ = [
@@ -67,6 +67,7 @@ __all__ = [
     "list_presets",
     "markdown_results",
     "markdown_table",
+    "markdown_tasks",
     "migrate_document",
     "migrated",
     "published_format",

@@ -4,6 +4,7 @@ from keras_ssm.presets import results
 from keras_ssm.presets.registry import list_presets
 
 COLUMNS = ("preset", "system", "parameters", "data", "score", "beside it")
+TASK_COLUMNS = ("data", "presets", "score", "beside them")
 PAGE_COLUMNS = ("model", "parameters", "score", "seeds", "other scores", "processor seconds")
 
 
@@ -168,6 +169,27 @@ def markdown_table() -> str:
     """
     presets = {name: info for name, info in list_presets().items() if info["handle"]}
     return _markdown(COLUMNS, [(f"`{name}`", *rest) for name, *rest in rows(presets)])
+
+
+def markdown_tasks() -> str:
+    """Returns the data of the package's presets as a Markdown table: a row for all of one task.
+
+    Example:
+        ```python
+        print(keras_ssm.presets.markdown_tasks())
+        ```
+    """
+    table = results.read_results()
+    lines = []
+    for task in dict.fromkeys(map(results.task, table)):
+        of_task = [row for row in table if results.task(row) == task and row["baseline"] != "yes"]
+        if of_task:
+            metric = of_task[0]["metric"]
+            means = [_mean(rows, metric)[0] for rows in _by_name(of_task)]
+            names = dict.fromkeys(f"`{row['name']}`" for row in of_task)
+            scores = f"{', '.join(means)} {metric}"
+            lines.append((of_task[0]["data"], ", ".join(names), scores, beside(table, of_task)))
+    return _markdown(TASK_COLUMNS, lines)
 
 
 def markdown_results() -> str:
