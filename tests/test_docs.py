@@ -171,7 +171,7 @@ def test_links_lead_somewhere(page):
 
 @pytest.mark.once("torch")
 def test_the_readme_lists_the_presets():
-    table = keras_ssm.presets.markdown_table()
+    table = keras_ssm.presets.markdown_tasks()
     assert table.strip() in (ROOT / "README.md").read_text(encoding="utf-8")
 
 
