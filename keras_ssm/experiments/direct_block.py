@@ -23,5 +23,5 @@ class DirectBlock(SSMBlock):
         [PTD](https://arxiv.org/abs/2310.01698), section 5.1; the released script `robustness.py`.
     """
 
-    def _finish(self, x, y, apply, training=False):
-        return super()._finish(ops.zeros_like(x), y, apply, training)
+    def finish(self, x, read, y, apply, training=False):
+        return super().finish(ops.zeros_like(x), read, y, apply, training)
