@@ -24,7 +24,7 @@ class Attributes:
 
     def __init_subclass__(cls, **kwargs):
         super().__init_subclass__(**kwargs)
-        if "__init__" in vars(cls) and _is_ours(cls):
+        if "__init__" in vars(cls) and is_ours(cls):
             for name in _arguments_of(cls):
                 _OWNERS.setdefault(name, cls.__name__)
 
@@ -69,7 +69,7 @@ class Attributes:
             return True
         if isinstance(getattr(self, name), keras.Variable | keras.Layer):
             return self.is_made()
-        return _is_ours(type(self)) and self.is_made() and name in self._attributes
+        return is_ours(type(self)) and self.is_made() and name in self._attributes
 
     def has_own_attribute(self, name):
         """Whether this layer was made with such an attribute, past those of Keras."""
@@ -85,14 +85,14 @@ class Attributes:
             return
         if hasattr(type(self), name):
             method = callable(getattr(type(self), name))
-            if self.is_made() and _is_ours(type(self)) and not method:
+            if self.is_made() and is_ours(type(self)) and (not method or name in _OWNERS):
                 raise AttributeError(
                     f"`{name}` says what a {type(self).__name__} is and cannot be set. "
                     f"Received: {name}={value!r}"
                 )
             return
         if name in _arguments(type(self)):
-            if self.is_made() and _is_ours(type(self)):
+            if self.is_made() and is_ours(type(self)):
                 raise AttributeError(f"{self._why(name)} Received: {name}={value!r}")
         elif not isinstance(value, keras.Layer):
             self._refuse_of_others(name, value)
@@ -116,7 +116,7 @@ class Attributes:
                     f"{self.name} has no attribute `{name}` and would not pass it on to "
                     f"{part.name}, which has one. Received: {name}={value!r}"
                 )
-        if name in _OWNERS and _is_ours(type(self)) and self.is_made():
+        if name in _OWNERS and is_ours(type(self)) and self.is_made():
             raise AttributeError(
                 f"{self.name} has no attribute `{name}`, which {_OWNERS[name]} has: nobody would "
                 f"read it. Received: {name}={value!r}"
@@ -131,7 +131,8 @@ def _setter(layer, name):
     return None
 
 
-def _is_ours(cls):
+def is_ours(cls):
+    """Whether a class is one of this package, and not of a user."""
     return cls.__module__.startswith(_PACKAGE)
 
 
@@ -144,7 +145,7 @@ def _arguments_of(cls):
 @functools.cache
 def _arguments(cls):
     """Arguments of the constructors of a class and of those it is made of."""
-    classes = [c for c in cls.__mro__ if "__init__" in vars(c) and _is_ours(c)]
+    classes = [c for c in cls.__mro__ if "__init__" in vars(c) and is_ours(c)]
     return frozenset().union(*map(_arguments_of, classes))
 
 

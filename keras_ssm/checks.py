@@ -41,6 +41,18 @@ def check_positive(**values):
     return [int(value) for value in values.values()]
 
 
+def check_at_least(low, or_none=False, **values):
+    """Raises a `ValueError` for the first argument that is no integer of at least `low`."""
+    for name, value in values.items():
+        if or_none and value is None:
+            continue
+        if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < low:
+            raise ValueError(
+                f"`{name}` must be an integer of at least {low}{', or None' * or_none}. "
+                f"Received: {name}={value!r}"
+            )
+
+
 def check_choice(name, value, choices):
     """Raises a `ValueError` unless the value is one of the choices."""
     if value not in tuple(choices):

@@ -155,6 +155,11 @@ def _check_mixer(mixer, kernels):
             "`mixer` must be an unbuilt time-invariant layer of sequences, such as "
             f"`S4D(state_dim=64)`, or a list of one for each axis. Received: mixer={mixer}"
         )
+    if "bidirectional" not in mixer.get_config():
+        raise ValueError(
+            "`mixer` must be a layer that can read both ways and have several channels, such as "
+            f"`S4D`. Received: a mixer {type(mixer).__name__}, which cannot"
+        )
     if mixer.channels != 1:
         raise ValueError(
             "`channels` is an argument of `S4ND`, and its mixers have one. "

@@ -1,7 +1,8 @@
 from keras import ops
 
-from keras_ssm.checks import check_flags, check_positive
+from keras_ssm.checks import check_at_least, check_flags, check_number, check_positive
 from keras_ssm.initializers.mamba import fan_in_uniform
+from keras_ssm.initializers.timescale import log_uniform_step
 from keras_ssm.layers.fan_in_dense import constant, fan_in_dense
 from keras_ssm.layers.inference import infer
 from keras_ssm.layers.sequence_mixer import SequenceMixer
@@ -20,12 +21,16 @@ class ConvMixer(SequenceMixer):
 
     lora_layers = ("in_proj", "out_proj")
     may_lack_conv = False
+    no_scale_because = "takes its steps from the inputs, and is not time-invariant"
 
     def __init__(
         self,
         conv_width: int | None,
         conv_bias: bool,
         use_bias: bool,
+        dt_min: float,
+        dt_max: float,
+        dt_floor: float,
         residual_layers: int,
         seed: int | None,
         **kwargs,
@@ -33,13 +38,10 @@ class ConvMixer(SequenceMixer):
         super().__init__(seed=seed, **kwargs)
         check_positive(residual_layers=residual_layers)
         check_flags(conv_bias=conv_bias, use_bias=use_bias)
-        lacks = conv_width is None and self.may_lack_conv
-        if not lacks and (not isinstance(conv_width, int) or conv_width < 2):
-            raise ValueError(
-                f"`conv_width` must be an integer of at least 2{', or None' * self.may_lack_conv}. "
-                f"Received: conv_width={conv_width!r}"
-            )
-        if lacks and conv_bias:
+        log_uniform_step((), dt_min, dt_max)  # checks the range
+        check_number("dt_floor", dt_floor, low=0)
+        check_at_least(2, or_none=self.may_lack_conv, conv_width=conv_width)
+        if conv_width is None and conv_bias:
             raise ValueError(
                 "`conv_bias` needs a convolution. "
                 f"Received: conv_bias={conv_bias!r}, conv_width=None"
@@ -47,6 +49,9 @@ class ConvMixer(SequenceMixer):
         self.conv_width = conv_width
         self.conv_bias = conv_bias
         self.use_bias = use_bias
+        self.dt_min = dt_min
+        self.dt_max = dt_max
+        self.dt_floor = dt_floor
         self.residual_layers = residual_layers
 
     def sequence_dtype(self, x):
@@ -128,6 +133,9 @@ class ConvMixer(SequenceMixer):
             "conv_width": self.conv_width,
             "conv_bias": self.conv_bias,
             "use_bias": self.use_bias,
+            "dt_min": self.dt_min,
+            "dt_max": self.dt_max,
+            "dt_floor": self.dt_floor,
             "residual_layers": self.residual_layers,
         }
 

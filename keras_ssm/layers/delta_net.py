@@ -5,7 +5,7 @@ from keras import ops
 from keras_ssm.checks import check_flags, check_number, check_positive
 from keras_ssm.initializers.mamba import step_bias
 from keras_ssm.layers.conv_mixer import ConvMixer, joined, last_axis_as, stop_where_masked
-from keras_ssm.layers.exact_layers import rms
+from keras_ssm.layers.exact_layers import rms, scale_of
 from keras_ssm.ops import backend
 from keras_ssm.ops.delta import delta_rule, delta_step
 
@@ -88,6 +88,7 @@ class DeltaNet(ConvMixer):
     """
 
     may_lack_conv = True
+    no_scale_because = "has no dt, and is not time-invariant"
     undecayed_weights = ("A_log", "dt_bias", "conv_bias", "norm_scale")
 
     def __init__(
@@ -111,14 +112,14 @@ class DeltaNet(ConvMixer):
         seed: int | None = None,
         **kwargs,
     ):
-        super().__init__(conv_width, conv_bias, use_bias, residual_layers, seed, **kwargs)
+        steps = dt_min, dt_max, dt_floor
+        super().__init__(conv_width, conv_bias, use_bias, *steps, residual_layers, seed, **kwargs)
         check_positive(heads=heads, head_dim=head_dim, householders=householders)
         check_number("expand_v", expand_v, low=0)
         check_flags(gated=gated, neg_eigenvalues=neg_eigenvalues, output_gate=output_gate)
         if chunk_size is not None:
             check_positive(chunk_size=chunk_size)
         check_number("norm_epsilon", norm_epsilon, low=0)
-        check_number("dt_floor", dt_floor, low=0)
         self.value_dim = round(head_dim * expand_v)
         if self.value_dim < 1 or abs(head_dim * expand_v - self.value_dim) > 1e-5 * head_dim:
             raise ValueError(
@@ -134,9 +135,6 @@ class DeltaNet(ConvMixer):
         self.output_gate = output_gate
         self.chunk_size = chunk_size
         self.norm_epsilon = norm_epsilon
-        self.dt_min = dt_min
-        self.dt_max = dt_max
-        self.dt_floor = dt_floor
 
     def inner_features(self, features):
         """Features between the two projections: the values of all heads."""
@@ -203,7 +201,9 @@ class DeltaNet(ConvMixer):
 
     def read_out(self, y, gate):
         """Norm and gate in float32; the result in the compute dtype."""
-        y = joined(rms(y, self.norm_epsilon) * self.tensor(self.norm_scale))
+        scale = scale_of(y)
+        y = rms(y / scale, self.norm_epsilon / scale / scale)
+        y = joined(y * self.tensor(self.norm_scale))
         y = y if gate is None else y * ops.silu(self.exact(gate))
         return ops.cast(y, self.compute_dtype)
 
@@ -219,12 +219,11 @@ class DeltaNet(ConvMixer):
             "output_gate": self.output_gate,
             "chunk_size": self.chunk_size,
             "norm_epsilon": self.norm_epsilon,
-            "dt_min": self.dt_min,
-            "dt_max": self.dt_max,
-            "dt_floor": self.dt_floor,
         }
 
 
 def _unit(x):
     """x with norm 1 along the last axis, or 0 where it is."""
-    return x * ops.rsqrt(ops.sum(x * x, axis=-1, keepdims=True) + 1e-6)
+    scale = scale_of(x)
+    x = x / scale
+    return x * ops.rsqrt(ops.sum(x * x, axis=-1, keepdims=True) + (1e-3 / scale) ** 2)

@@ -3,10 +3,17 @@ from math import comb
 
 import keras
 import numpy as np
+from keras import ops
 
 from keras_ssm.checks import check_flags, check_positive
 from keras_ssm.layers.kernel_layer import KernelLayer
+from keras_ssm.ops import backend
+from keras_ssm.ops.exporting import known, loops_allowed
+from keras_ssm.ops.fourier import fft_conv
+from keras_ssm.ops.short_conv import short_conv
 from keras_ssm.types import Tensor
+
+FEW_TAPS = 64  # one sum over more takes longer than a transform
 
 
 @keras.saving.register_keras_serializable(package="keras_ssm")
@@ -33,7 +40,10 @@ class Differencing(KernelLayer):
         max_window: int. Widths that are drawn are smaller. Defaults to `64`.
         expand: bool. Whether every feature goes through every filter: filter c of feature h is
             output `c * features + h`. Defaults to `False`.
-        method: str. `"auto"`, `"fft"`, `"direct"` or `"recurrent"`. Defaults to `"auto"`.
+        method: str. `"auto"`, `"fft"`, `"direct"` or `"recurrent"`. `"auto"` is `"direct"`: the
+            differences of a constant are exactly 0, which they are not after a transform. The
+            part of a moving average past 64 samples is transformed nonetheless. Defaults to
+            `"auto"`.
         seed: int or `None`. Seed of the widths.
         **kwargs: Arguments of `keras.layers.Layer`.
 
@@ -76,6 +86,13 @@ class Differencing(KernelLayer):
         seed: int | None = None,
         **kwargs,
     ):
+        for name in ("bidirectional", "channels", "max_length", "chunk_size"):
+            if name in kwargs:
+                raise ValueError(
+                    f"`{name}` is no argument of Differencing, whose filters read backwards and "
+                    "follow from `orders`, `windows` and `expand`. "
+                    f"Received: {name}={kwargs[name]!r}"
+                )
         orders, min_window, max_window = check_positive(
             orders=orders, min_window=min_window, max_window=max_window
         )
@@ -120,6 +137,25 @@ class Differencing(KernelLayer):
             if self.expand:
                 taps[c] = taps[c, 0]  # the same for all features
         self.taps = self.add_system_weight("taps", taps, trainable=False)
+
+    def chosen_method(self, length: int | None) -> str:
+        # A transform is off by parts of the level, beside which differences are small.
+        return "direct" if self.method == "auto" else super().chosen_method(length)
+
+    def direct(self, x, K):
+        if not loops_allowed():
+            return super().direct(x, K)
+        # Products that never drop to TF32, as convolutions of the backends may.
+        repeated = x if self.channels == 1 else ops.concatenate([x] * self.channels, axis=-1)
+        y = short_conv(repeated, ops.reshape(K[..., :FEW_TAPS], (-1, min(FEW_TAPS, K.shape[-1]))))
+        length = known(x.shape[1])
+        if K.shape[-1] <= FEW_TAPS or (length is not None and length <= FEW_TAPS):
+            return y
+        rest = ops.concatenate([ops.zeros_like(K[..., :FEW_TAPS]), K[..., FEW_TAPS:]], axis=-1)
+        unknown = length is None and not backend.transforms_unknown_lengths()
+        if self.method != "auto" or unknown:
+            return y + super().direct(x, rest)
+        return y + fft_conv(x, rest[..., :length])
 
     def whole_kernel(self) -> Tensor:
         return self.tensor(self.taps)

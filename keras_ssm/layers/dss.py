@@ -274,7 +274,8 @@ class DSS(Softmax, SISOLayer):
         return kernel(decaying, length) + ops.flip(backwards, axis=-1)
 
     def full_kernel(self, length: int) -> Tensor:
-        return self.convolution_kernel(None if self.variant == "softmax" else self.bank(), length)
+        bank = None if self.variant == "softmax" else self.bank()
+        return self.truncated_kernel(length, lambda steps: self.convolution_kernel(bank, steps))
 
     def get_config(self):
         return {

@@ -93,3 +93,13 @@ class RMSNormalization(keras.layers.RMSNormalization):
 def rms(x, epsilon):
     """x over the root of its mean square."""
     return x * ops.rsqrt(backend.mean(x * x, axis=-1, keepdims=True) + epsilon)
+
+
+def scale_of(x):
+    """The largest entry of the last axis, or 1: what x is divided by before it is squared.
+
+    The norm of the quotient has the same gradient whatever the scale is, so that it passes none.
+    """
+    largest = ops.max(ops.abs(x), axis=-1, keepdims=True)
+    largest = ops.maximum(largest, ops.ones_like(largest))
+    return ops.stop_gradient(ops.cast(largest, x.dtype))  # Keras may have rounded it

@@ -49,7 +49,7 @@ class FeaturewiseLayer(SSMLayer):
         Returns:
             Tensor `(features, length)`; `(channels, features, length)` with several channels;
             a leading axis of 2 (past, future) if bidirectional. The future half starts at the
-            sample after the current one.
+            sample after the current one. Zeros past a `max_kernel_length`.
 
         Raises:
             ValueError: if the length is not a positive integer.

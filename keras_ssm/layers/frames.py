@@ -95,6 +95,7 @@ class Frames:
 
         Returns:
             The `DiscreteSystem` of its layer, with the `D` `(channels, features)` of this one.
+            The layers of the other axes are read in every step.
 
         Raises:
             ValueError: for a layer without state.
@@ -115,7 +116,7 @@ class Frames:
             system._replace(D=None),
         )
         y = self.along_others(ops.reshape(y, (*lead, y.shape[-1])), axis)
-        return self.finish(x, y), ops.reshape(after, (*lead, *rest))
+        return self.finish(x, y, system.D), ops.reshape(after, (*lead, *rest))
 
     def check_mask(self, mask, shape, return_state):
         if return_state and self.stream_axis:

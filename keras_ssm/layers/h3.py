@@ -2,7 +2,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from keras_ssm.checks import check_positive
+from keras_ssm.checks import check_at_least, check_positive
 from keras_ssm.layers.discrete_system import DiscreteSystem
 from keras_ssm.layers.evaluation import Evaluation
 from keras_ssm.layers.fan_in_dense import fan_in_dense
@@ -89,6 +89,7 @@ class H3(Evaluation, FixedSystem, SequenceMixer):
 
     lora_layers = (*PROJECTIONS, "output_dense")
     slow_weights = ("shift_B",)
+    no_scale_because = "has a shift system too, whose taps belong to one sampling rate"
     bidirectional = False
 
     def __init__(
@@ -108,10 +109,7 @@ class H3(Evaluation, FixedSystem, SequenceMixer):
     ):
         super().__init__(seed=seed, **kwargs)
         check_positive(head_dim=head_dim)
-        if shift_dim is not None and (not isinstance(shift_dim, int) or shift_dim < 2):
-            raise ValueError(
-                f"`shift_dim` must be an integer of at least 2. Received: shift_dim={shift_dim!r}"
-            )
+        check_at_least(2, or_none=True, shift_dim=shift_dim)
         self.diagonal = S4D(
             state_dim,
             init=init,

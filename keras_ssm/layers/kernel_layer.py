@@ -150,12 +150,16 @@ class KernelLayer(OneSamplingRate, FeaturewiseLayer):
         extra = 0 if before is None else before.shape[1]
         whole = x if before is None else ops.concatenate([before, x], axis=1)
         if method == "direct":
-            y = direct_conv(whole, K, self.bidirectional) + self.skip_of(whole, D)
+            y = self.direct(whole, K) + self.skip_of(whole, D)
         else:
             length = known(whole.shape[1])
             K = K if length is None else K[..., :length]
             y = fft_conv(whole, K, self.bidirectional, D)
         return y[:, extra:]
+
+    def direct(self, x, K):
+        """The convolution of `"direct"`, a sum over the kernel."""
+        return direct_conv(x, K, self.bidirectional)
 
     def _system(self, K, D):
         return DiscreteSystem(None, None, ops.flip(K, axis=-1), D)

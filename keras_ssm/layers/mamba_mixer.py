@@ -24,18 +24,15 @@ class MambaMixer(ConvMixer):
         seed: int | None,
         **kwargs,
     ):
-        super().__init__(conv_width, conv_bias, use_bias, residual_layers, seed, **kwargs)
+        steps = dt_min, dt_max, dt_floor
+        super().__init__(conv_width, conv_bias, use_bias, *steps, residual_layers, seed, **kwargs)
         check_positive(state_dim=state_dim)
         if inner_dim is not None:
             check_positive(inner_dim=inner_dim)
         check_number("expand", expand, low=0)
-        check_number("dt_floor", dt_floor, low=0)
         self.state_dim = state_dim
         self.expand = expand
         self.given_inner_dim = inner_dim
-        self.dt_min = dt_min
-        self.dt_max = dt_max
-        self.dt_floor = dt_floor
 
     def inner_features(self, features):
         """Features between the two projections."""
@@ -57,9 +54,6 @@ class MambaMixer(ConvMixer):
             "state_dim": self.state_dim,
             "expand": self.expand,
             "inner_dim": self.given_inner_dim,
-            "dt_min": self.dt_min,
-            "dt_max": self.dt_max,
-            "dt_floor": self.dt_floor,
         }
 
 

@@ -42,6 +42,13 @@ class MixerChecks:
                 f"{type(self).__name__} are {list(self.call_arguments)}. Received: {name}"
             )
 
+    def refuse_scale(self, received):
+        """Raises the `ValueError` of a mixer without `step_scale`."""
+        raise ValueError(
+            "`step_scale` multiplies the dt of layers such as `S4D` and `S5`: a "
+            f"{type(self).__name__} {self.no_scale_because}. Received: {received}"
+        )
+
     def check_inputs(self, shape, dtype, rank=None):
         """Raises a `ValueError` unless these are float inputs of the right shape."""
         rank = self.input_rank if rank is None else rank
@@ -53,9 +60,10 @@ class MixerChecks:
 
     def _check_mask_shape(self, received, shape):
         if not compatible(tuple(received), tuple(shape[:-1])):
-            axes = "(batch, length)" if self.input_rank == 3 else "the inputs without features,"
+            flat = self.input_rank == 3
+            axes = "shape (batch, length)" if flat else "the shape of the inputs without features"
             raise ValueError(
-                f"`mask` of {self.name} must have shape {axes} = {tuple(shape[:-1])}. "
+                f"`mask` of {self.name} must have {axes} = {tuple(shape[:-1])}. "
                 f"Received: mask.shape={tuple(received)}"
             )
 

@@ -16,6 +16,10 @@ class OneSamplingRate:
 
     @step_scale.setter
     def step_scale(self, value):
+        self.checked_scale(value)
+
+    def checked_scale(self, value) -> float:
+        """1, or the `ValueError` that says why there is no other."""
         try:
             is_one = float(value) == 1.0
         except (TypeError, ValueError):
@@ -25,3 +29,4 @@ class OneSamplingRate:
                 f"`step_scale` of {self.name} must be 1: a {type(self).__name__} "
                 f"{self.one_rate_because}. Received: step_scale={value!r}"
             )
+        return 1.0

@@ -54,7 +54,8 @@ class S4ND(Frames, SSMLayer):
         method: str. `"auto"`: that of each mixer, and a matrix for each axis of at most 256
             steps; or one for all axes, see `S4D`. Defaults to `"auto"`.
         chunk_size: int or `None`. As in `S4D`, for all axes.
-        seed: int or `None`. Seed of the initial weights. Defaults to that of the mixer.
+        seed: int or `None`. Seed of the initial weights. Defaults to that of the first
+            mixer; those of the others do not matter.
         **kwargs: Arguments of `keras.layers.Layer`.
 
     Call arguments:
@@ -208,7 +209,10 @@ class S4ND(Frames, SSMLayer):
     @step_scale.setter
     def step_scale(self, value):
         values = _for_each_axis("step_scale", value, self.axes)
-        for layer, scale in zip(self.axis_layers, values, strict=True):
+        pairs = list(zip(self.axis_layers, values, strict=True))
+        for layer, scale in pairs:  # all of them, before the first is set
+            layer.checked_scale(scale)
+        for layer, scale in pairs:
             layer.step_scale = scale
 
     # Sequences
@@ -244,11 +248,11 @@ class S4ND(Frames, SSMLayer):
             y, _ = along_axis(y, i + 1 - (of_frame and i > first), along)
         return y
 
-    def finish(self, x, y):
-        """The mean over the products, and the skip."""
+    def finish(self, x, y, D=None):
+        """The mean over the products, and the skip, of the weights unless it is given."""
         if self.rank > 1:
             y = sum(ops.split(y, self.rank, axis=-1)) / self.rank
-        D = self.tensor(self.D)
+        D = self.tensor(self.D) if D is None else D
         return y + ops.concatenate([x * D[c] for c in range(self.channels)], axis=-1)
 
     # Kernels
@@ -268,6 +272,7 @@ class S4ND(Frames, SSMLayer):
             ValueError: for sizes that are not positive integers, or mixers without kernels.
         """
         sizes = _for_each_axis("sizes", sizes, self.axes)
+        self.check_built()
         K = None
         for layer, n in zip(self.axis_layers, sizes, strict=True):
             if not hasattr(layer, "full_kernel"):
@@ -309,6 +314,7 @@ def _is_flag(value):
 
 def _for_each_axis(name, value, axes):
     """A value for each axis."""
+    value = value.tolist() if isinstance(value, np.ndarray) else value
     if not isinstance(value, (list, tuple)):
         return (value,) * axes
     _check_count(name, value, axes)

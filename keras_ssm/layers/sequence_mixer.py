@@ -4,7 +4,8 @@ import keras
 import numpy as np
 from keras import ops, tree
 
-from keras_ssm.attributes import Attributes
+from keras_ssm.attributes import Attributes, is_ours
+from keras_ssm.checks import check_at_least
 from keras_ssm.layers.mixer_checks import MixerChecks
 from keras_ssm.layers.one_direction import OneDirection
 from keras_ssm.layers.state_tree import map_shapes
@@ -94,10 +95,12 @@ class SequenceMixer(Attributes, MixerChecks, OneDirection, keras.layers.Layer):
     slow_weights = ()
     undecayed_weights = ()
     lora_layers = ()
+    no_scale_because = "has no such dt"  # said after its name where `step_scale` is refused
 
     def __init__(self, seed: int | None = None, **kwargs):
         # Inputs are cast here, once: autocast would round a float32 state under a mixed policy.
         super().__init__(autocast=False, **kwargs)
+        check_at_least(0, or_none=True, seed=seed)
         self.seed = seed
         self.supports_masking = True
 
@@ -311,6 +314,11 @@ class SequenceMixer(Attributes, MixerChecks, OneDirection, keras.layers.Layer):
 
     def get_config(self):
         return {**super().get_config(), "seed": self.seed}
+
+    def _refuse_of_others(self, name, value):
+        if name == "step_scale" and is_ours(type(self)):
+            self.refuse_scale(f"step_scale={value!r}")
+        super()._refuse_of_others(name, value)
 
     def _checked_state(self, state, batch):
         def cast(spec, part):

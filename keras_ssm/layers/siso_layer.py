@@ -148,7 +148,15 @@ class SISOLayer(FeaturewiseLayer):
         )
 
     def full_kernel(self, length: int) -> Tensor:
-        return kernel(self.bank(length), length)
+        bank = self.bank(length)
+        return self.truncated_kernel(length, lambda steps: kernel(bank, steps))
+
+    def truncated_kernel(self, length, function):
+        """A function of a number of steps, with zeros past `max_kernel_length`."""
+        most = self.max_kernel_length
+        if most is None or not isinstance(length, int) or length <= most:
+            return function(length)
+        return backend.pad(function(most), [(0, 0), (0, 0), (0, length - most)])
 
     def get_config(self):
         return {

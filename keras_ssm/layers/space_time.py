@@ -24,8 +24,8 @@ class SpaceTime(OneSamplingRate, SISOLayer):
     Every feature runs x_t = A x_(t-1) + B u_t, y_t = C x_t + D u_t in discrete time. A moves the
     state by one place and adds `a` times its last entry, so that the layer can be any
     autoregression of order `state_dim`, and a step takes O(state_dim) operations. `a` counts
-    divided by its norm: with `norm_order=1` no eigenvalue exceeds 1, with 2 some can, and outputs
-    then grow with the length.
+    divided by its norm: with `norm_order=1` no eigenvalue exceeds 1, with 2 some can: outputs then
+    grow with the length, and over tens of thousands of samples they overflow.
 
     With `closed_loop` the layer has another row K, that predicts the next input from the state,
     u_(t+1) = K x_t. `forecast` feeds it back: from the last state alone it gives the outputs of a
@@ -219,7 +219,7 @@ class SpaceTime(OneSamplingRate, SISOLayer):
                 shape.
         """
         rows = self.rollout(horizon)
-        state = self._checked_state(state, ops.convert_to_tensor(state).shape[0])
+        state = self._checked_state(state, None)
         y = exact_einsum("bhn,chnt->btch", state, rows)
         outputs = ops.reshape(y[:, :, :-1], (-1, horizon, self.channels * self.features))
         return ops.cast(outputs, self.compute_dtype), ops.cast(y[:, :, -1], self.compute_dtype)
@@ -287,7 +287,9 @@ class SpaceTime(OneSamplingRate, SISOLayer):
         self.check_inputs(x.shape, x.dtype)
         x = ops.cast(ops.convert_to_tensor(x), self.system_dtype)
         if mask is not None:
-            x = masked(x, ops.cast(ops.convert_to_tensor(mask), "bool"))
+            mask = ops.cast(ops.convert_to_tensor(mask), "bool")
+            self.check_mask(mask, x.shape, return_state=False)
+            x = masked(x, mask)
         K = self._normed(self.tensor(self.K))
         if self.normalization == "consistent":
             K = K / self._norm(self.tensor(self.B))
@@ -318,11 +320,15 @@ class SpaceTime(OneSamplingRate, SISOLayer):
         """The norm of each vector `(..., 1)`; 1 for those near zero, and without a norm."""
         if self.norm_order == 0:
             return ops.ones_like(x[..., :1])
-        # Of zeros, a root has no gradient.
-        powers = ops.sum(ops.abs(x) ** self.norm_order, axis=-1, keepdims=True)
-        large = powers > SMALLEST_NORM**self.norm_order
-        safe = ops.where(large, powers, ops.ones_like(powers))
-        return safe if self.norm_order == 1 else safe ** (1.0 / self.norm_order)
+        # Powers of the quotients: those of x leave the range of float32. The norm has the same
+        # gradient whatever they are divided by. Of zeros, a root has none.
+        largest = ops.cast(ops.max(ops.abs(x), axis=-1, keepdims=True), x.dtype)
+        largest = ops.stop_gradient(largest)
+        one, counts = ops.ones_like(largest), largest > 1e-6 * SMALLEST_NORM
+        scale = ops.where(counts, largest, one)
+        powers = ops.sum(ops.abs(x / scale) ** self.norm_order, axis=-1, keepdims=True)
+        norm = scale * ops.where(counts, powers, one) ** (1.0 / self.norm_order)
+        return ops.where(ops.logical_and(counts, norm > SMALLEST_NORM), norm, one)
 
     def _normed(self, x):
         return x / self._norm(x)

@@ -214,10 +214,7 @@ class SSMBlock(BlockBranch, Attributes, OneDirection, keras.layers.Layer):
 
     def _check_scales(self):
         if not isinstance(self.mixer, SSMLayer):
-            raise ValueError(
-                "`step_scale` belongs to time-invariant state-space layers, such as `S4D` and "
-                f"`S5`. Received: a mixer {type(self.mixer).__name__}"
-            )
+            self.mixer.refuse_scale(f"a mixer {type(self.mixer).__name__}")
 
     def _check_has_system(self):
         if not self.mixer.has_system:

@@ -125,16 +125,21 @@ class SSMLayer(Evaluation, FixedSystem, SequenceMixer):
 
     @step_scale.setter
     def step_scale(self, value):
+        scale = self.checked_scale(value)
+        if self._step_scale is None:
+            self._initial_step_scale = scale
+        else:
+            self._step_scale.assign(scale)
+
+    def checked_scale(self, value) -> float:
+        """A `step_scale` as a number; a `ValueError` for one that the layer cannot have."""
         try:
             scale = float(value)
         except (TypeError, ValueError):
             scale = float("nan")
         if not (np.isfinite(scale) and scale > 0):
             raise ValueError(f"`step_scale` must be positive. Received: step_scale={value!r}")
-        if self._step_scale is None:
-            self._initial_step_scale = scale
-        else:
-            self._step_scale.assign(scale)
+        return scale
 
     def get_config(self):
         return {

@@ -6,7 +6,7 @@ import pytest
 from keras import ops
 
 from keras_ssm.layers import DeltaNet
-from tests.backend_tools import BACKEND, relative_error, to_numpy
+from tests.backend_tools import BACKEND, gradients, relative_error, to_numpy
 
 ONCE = pytest.mark.once("torch")
 KINDS = {
@@ -85,6 +85,25 @@ def test_outputs_and_state_are_those_of_the_formulas(kind, rng):
         assert relative_error(to_numpy(state["ssm"])[row], last) < tolerance
 
 
+@pytest.mark.parametrize("kind", ["plain", pytest.param("all", marks=pytest.mark.once("torch"))])
+def test_large_inputs_do_not_vanish(kind, rng):
+    arguments = {**KINDS[kind], "gated": False, "output_gate": False, "use_bias": False}
+    layer = DeltaNet(**{**arguments, "conv_bias": False}, seed=0)
+    layer.build((None, None, 4))
+    x = rng.standard_normal((1, 6, 4)).astype("float32")
+    w = ops.convert_to_tensor(x)
+
+    def found(scale):
+        y, _, (d_x,) = gradients(lambda x: (ops.sum(layer(x) * w), layer(x)), layer, x * scale)
+        return y, to_numpy(d_x) * scale
+
+    # The outputs do not depend on the scale once epsilons do not count and strengths are 0 or 1.
+    large, larger = found(np.float32(1e9)), found(np.float32(1e21))
+    assert np.abs(large[0]).max() > 0.1
+    for ours, theirs in zip(larger, large, strict=True):
+        assert relative_error(ours, theirs) < 1e-4
+
+
 @pytest.mark.once("torch")
 def test_initial_values_are_those_of_the_papers():
     layer = DeltaNet(heads=512, head_dim=1, gated=True, seed=0)
@@ -119,8 +138,27 @@ def test_a_file_brings_the_layer_back(tmp_path, rng):
         ({"expand_v": 0, "head_dim": 4}, "`expand_v` times `head_dim`"),
         ({"conv_width": 1}, "`conv_width` must be an integer of at least 2, or None"),
         ({"conv_width": None, "conv_bias": True}, "`conv_bias` needs a convolution"),
+        ({"dt_min": 1.0, "dt_max": 0.1}, "`dt_min` and `dt_max` must satisfy"),
+        ({"dt_min": -1.0}, "`dt_min` and `dt_max` must satisfy"),
+        ({"seed": -1}, "`seed` must be an integer of at least 0"),
     ],
 )
 def test_arguments_that_do_not_fit_are_refused(arguments, words):
     with pytest.raises(ValueError, match=f"{words}.*Received"):
         DeltaNet(**arguments)
+
+
+@pytest.mark.once("torch")
+def test_sizes_of_numpy_are_sizes():
+    layer = DeltaNet(np.int64(2), np.int64(4), conv_width=np.int64(3), seed=np.int64(0))
+    assert type(layer.get_config()["conv_width"]) is int
+
+
+@pytest.mark.once("torch")
+def test_biases_and_scales_do_not_decay():
+    layer = DeltaNet(2, 4, gated=True, conv_bias=True, use_bias=True)
+    layer.build((None, None, 4))
+    groups = {w.name: getattr(w, "optimizer_group", None) for w in layer.weights}
+    for name in ("A_log", "dt_bias", "conv_bias", "norm_scale"):
+        assert groups[name] == "undecayed", name
+    assert groups["conv_kernel"] is None

@@ -37,6 +37,28 @@ def test_features_take_turns_and_widths_are_drawn(rng):
     np.testing.assert_array_equal(to_numpy(again.taps)[0], taps)
 
 
+@pytest.mark.everywhere
+@pytest.mark.parametrize("windows", [(5,), (70,)], ids=["few taps", "many"])
+def test_a_constant_has_no_differences(windows):
+    x = np.full((1, 150, 2), 1234567.0, "float32")
+    y = to_numpy(Differencing(3, windows, expand=True)(x)).reshape(150, 4, 2)
+    assert (y[:, 0] == x[0]).all() and (y[1:, 1] == 0).all() and (y[2:, 2] == 0).all()
+    assert np.abs(y[70:, 3]).max() < 1e-6 * x.max()
+    assert (
+        relative_error(
+            y[:70, 3, 0], x[0, :70, 0] * np.maximum(1 - np.arange(1, 71) / windows[0], 0)
+        )
+        < 1e-6
+    )
+
+
+def test_drawn_widths_are_those_of_every_feature_that_is_expanded():
+    layer = Differencing(2, 3, max_window=9, expand=True, seed=0)
+    layer.build((None, None, 4))
+    taps = to_numpy(layer.taps)
+    assert (taps == taps[:, :1]).all() and len(np.unique(taps[2:, 0], axis=0)) > 1
+
+
 def test_it_streams_and_goes_to_files(rng, tmp_path):
     x = rng.standard_normal((2, 30, 6)).astype("float32")
     model = keras.Sequential([keras.Input((None, 6)), Differencing(3, (4,), seed=0)])
@@ -58,7 +80,16 @@ def test_it_streams_and_goes_to_files(rng, tmp_path):
 
 @pytest.mark.parametrize(
     "arguments",
-    [{"orders": 0}, {"windows": -1}, {"windows": (1,)}, {"windows": 2.5}, {"min_window": 64}],
+    [
+        {"orders": 0},
+        {"windows": -1},
+        {"windows": (1,)},
+        {"windows": 2.5},
+        {"min_window": 64},
+        {"bidirectional": True},
+        {"max_length": 5},
+        {"channels": 2},
+    ],
 )
 def test_sizes_that_there_are_not_are_refused(arguments):
     with pytest.raises(ValueError, match="Received"):

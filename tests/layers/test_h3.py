@@ -235,12 +235,15 @@ def test_truncated_kernels_see_no_further(rng):
         (lambda: H3(state_dim=5), "`state_dim` must be even"),
         (lambda: H3(init="x"), "`init` must be one of"),
         (lambda: H3(head_dim=3)(np.zeros((1, 2, 8))), "`head_dim` must divide the features"),
-        (lambda: SSMBlock(H3(4)).step_scale, "`step_scale` belongs to time-invariant"),
+        (lambda: SSMBlock(H3(4)).step_scale, "`step_scale` .*shift system.*Received: a mixer H3"),
+        (lambda: H3(shift_dim=np.int64(1)), "`shift_dim` must be an integer of at least 2"),
+        (lambda: H3(seed=-1), "`seed` must be an integer of at least 0"),
     ],
 )
 def test_arguments_that_do_not_fit_are_refused(make, words):
     with pytest.raises(ValueError, match=words):
         make()
+    assert H3(shift_dim=np.int64(4)).shift_dim == 4
 
 
 @pytest.mark.once("torch")

@@ -56,6 +56,7 @@ def test_initial_values_are_those_of_the_papers():
     ("make", "words"),
     [
         (lambda: Mamba(conv_width=1), "`conv_width` must be an integer of at least 2"),
+        (lambda: Mamba2(dt_min=1.0, dt_max=0.1), "`dt_min` and `dt_max` must satisfy"),
         (lambda: Mamba(dt_rank=0), "`dt_rank` must be a positive integer"),
         (lambda: Mamba(expand=0.01)(np.zeros((1, 2, 8))), "`expand` must leave at least one"),
         (lambda: Mamba2(A_range=(0, 1)), "`A_range` must begin above 0"),

@@ -5,7 +5,19 @@ import numpy as np
 import pytest
 from keras import ops
 
-from keras_ssm.layers import DSS, LRU, S4, S4D, S4ND, S5, Mamba, SGConv, SSMBlock
+from keras_ssm.layers import (
+    DSS,
+    LRU,
+    S4,
+    S4D,
+    S4ND,
+    S5,
+    Differencing,
+    LongConv,
+    Mamba,
+    SGConv,
+    SSMBlock,
+)
 from tests.backend_tools import BACKEND, gradients, relative_error, to_numpy
 from tests.layer_cases import convolve_both_ways
 
@@ -254,6 +266,7 @@ def test_a_block_takes_frames_too(rng):
         ({"mixer": S4(4), "bandlimit": 0.1}, "`bandlimit` is no argument of"),
         ({"bidirectional": [True]}, "`bidirectional` must be one for all axes"),
         ({"bidirectional": 1}, "`bidirectional` must be True or False"),
+        ({"mixer": Differencing(2)}, "`mixer` must be a layer that can read both ways"),
         ({"axes": 0}, "`axes` must be a positive integer"),
         ({"method": "direct"}, "`method` must be one of"),
         ({"method": "recurrent"}, "A bidirectional layer has no recurrent evaluation"),
@@ -262,3 +275,43 @@ def test_a_block_takes_frames_too(rng):
 def test_what_it_refuses(arguments, message):
     with pytest.raises(ValueError, match=message):
         S4ND(**arguments)
+
+
+def test_all_step_scales_are_set_or_none():
+    layer = S4ND(S4D(4))
+    with pytest.raises(ValueError, match="`step_scale` must be positive"):
+        layer.step_scale = (0.5, -1)
+    assert layer.step_scale == (1.0, 1.0)
+    layer = S4ND([S4D(4), LongConv(5)])
+    with pytest.raises(ValueError, match="`step_scale` of axis_1 must be 1"):
+        layer.step_scale = 0.5
+    assert layer.step_scale == (1.0, 1.0)
+
+
+def test_arrays_of_numpy_are_lists():
+    layer = build(S4D(4), bidirectional=np.array([True, False]))
+    layer.step_scale = np.array([0.5, 0.25])
+    assert [float(s) for s in layer.step_scale] == [0.5, 0.25]
+    assert layer.kernel(np.array([3, 4])).shape == (2, 5, 4)
+    assert layer.get_config()["bidirectional"] == (True, False)
+
+
+def test_the_kernel_of_truncated_mixers_is_what_the_layer_applies():
+    layer = S4ND([S4D(4, max_kernel_length=2), S4(4)], bidirectional=[True, False], seed=0)
+    with pytest.raises(ValueError, match="must be built first"):
+        layer.kernel(3)
+    layer.build((None, None, None, 2))
+    impulse = np.zeros((1, 7, 3, 2), "float32")
+    impulse[:, 3, 0] = 1.0
+    y = to_numpy(layer(impulse))[0]
+    y[3, 0] -= to_numpy(layer.D)[0]
+    assert relative_error(np.moveaxis(to_numpy(layer.kernel((4, 3))), 0, -1), y) < 1e-5
+
+
+def test_a_step_reads_the_skip_of_its_system(rng):
+    layer, frame = build(S4D(4), bidirectional=[False, True]), images(rng)[:, 0]
+    state, system = layer.get_initial_state(2, frame_sizes=(5,)), layer.discretize()
+    before, _ = layer.step(frame, state, system)
+    layer.D.assign(to_numpy(layer.D) + 1.0)
+    after, _ = layer.step(frame, state, system)
+    np.testing.assert_array_equal(to_numpy(after), to_numpy(before))

@@ -10,7 +10,18 @@ import pytest
 
 import keras_ssm
 from keras_ssm.attributes import Attributes
-from keras_ssm.layers import S4D, Mamba, ScalarNormalization, SequencePooling, SSMBlock
+from keras_ssm.layers import (
+    H3,
+    S4D,
+    DeltaNet,
+    Mamba,
+    Mamba2,
+    ScalarNormalization,
+    SequencePooling,
+    SGConv,
+    SpaceTime,
+    SSMBlock,
+)
 from keras_ssm.models import (
     SequencePreprocessor,
     SSMBackbone,
@@ -62,6 +73,15 @@ def test_an_attribute_that_nobody_would_hear_is_refused():
     with pytest.raises(AttributeError, match=r"part of its graph.*Received"):
         model.head = keras.layers.Dense(2)
     assert model.pooling == "mean" and not hasattr(model, "log_dt")
+
+
+@pytest.mark.parametrize("kind", [H3, DeltaNet, Mamba, Mamba2, SGConv, SpaceTime])
+def test_layers_without_dt_refuse_a_step_scale(kind):
+    layer = kind(64) if kind is SGConv else kind()
+    for build in (lambda: None, lambda: layer.build((None, None, 64))):
+        build()
+        with pytest.raises(ValueError, match=rf"`step_scale` .*{kind.__name__}.*Received.*=0\.5"):
+            layer.step_scale = 0.5
 
 
 def test_a_model_of_a_trained_backbone_trains(rng):
