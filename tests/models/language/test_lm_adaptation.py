@@ -95,7 +95,7 @@ def test_a_preset_says_what_it_is_and_loads_as_its_parts(ids, tmp_path):
     np.testing.assert_allclose(
         to_numpy(classifier.backbone(ids)), to_numpy(model.backbone(ids)), atol=1e-6
     )
-    with pytest.raises(ValueError, match="belongs to time-invariant"):
+    with pytest.raises(ValueError, match="not time-invariant"):
         SSMCausalLM.from_preset(tmp_path / "lm", step_scale=2.0)
     lines = []
     loaded.summary(print_fn=lines.append)
