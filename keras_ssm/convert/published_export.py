@@ -87,6 +87,7 @@ def describe(model) -> MambaSpec:
         encoder=(backbone.encoder, ("auto", "embedding")),
         activation=(backbone.activation, (None, "linear")),
         gate=(backbone.gate, (None,)),
+        bottleneck=(backbone.bottleneck, (None,)),
         norm=(backbone.norm, ("rms", "layer")),
         prenorm=(backbone.prenorm, (True,)),
         final_norm=(backbone.final_norm, (backbone.norm,)),

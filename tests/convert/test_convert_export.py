@@ -168,6 +168,13 @@ def test_what_the_official_classes_do_not_cover(tmp_path, model, to, match):
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.parametrize(("mixer", "to"), [(S4D, "s4-block"), (S5, "s5-flax")])
+def test_a_bottleneck_is_not_left_out_in_silence(tmp_path, mixer, to):
+    model = make_model(mixer(state_dim=8), num_layers=1, bottleneck=4)
+    with pytest.raises(ValueError, match="Received: bottleneck=4"):
+        export_checkpoint(model, tmp_path / "out", to)
+
+
 def test_norms_and_encoders_that_example_py_lacks(tmp_path):
     for arguments in (
         {"norm": "batch"},

@@ -1,8 +1,8 @@
 """Tensors of one layer of fla-org/flash-linear-attention: DeltaNet, gated and DeltaProduct."""
 
 import numpy as np
-from keras import ops
 
+from keras_ssm.convert.formats.torch_arrays import array
 from keras_ssm.layers import DeltaNet
 
 PROJECTIONS = ("g_proj", "q_proj", "k_proj", "v_proj", "b_proj", "a_proj")
@@ -67,7 +67,7 @@ def write_layer(layer):
     if layer.use_bias:
         raise ValueError("The published layer has no such biases. Received: use_bias=True")
     parts = _parts(layer)
-    rows = np.split(_array(layer.in_proj.kernel).T, np.cumsum(parts)[:-1])
+    rows = np.split(array(layer.in_proj.kernel).T, np.cumsum(parts)[:-1])
     tensors = {
         f"{name}.weight": rows_of
         for name, rows_of in zip(PROJECTIONS, rows, strict=True)
@@ -75,15 +75,15 @@ def write_layer(layer):
     }
     bounds = np.cumsum(parts[1:4])[:-1]
     if layer.conv_width is not None:
-        kernels = np.split(_array(layer.conv_kernel).T[:, None], bounds)
+        kernels = np.split(array(layer.conv_kernel).T[:, None], bounds)
         tensors |= {f"{name}.weight": k for name, k in zip(CONVOLUTIONS, kernels, strict=True)}
     if layer.conv_bias:
-        biases = np.split(_array(layer.conv_bias_weight), bounds)
+        biases = np.split(array(layer.conv_bias_weight), bounds)
         tensors |= {f"{name}.bias": b for name, b in zip(CONVOLUTIONS, biases, strict=True)}
     if layer.gated:
-        tensors |= {"A_log": _array(layer.A_log), "dt_bias": _array(layer.dt_bias)}
-    tensors["o_norm.weight"] = _array(layer.norm_scale)
-    tensors["o_proj.weight"] = _array(layer.out_proj.kernel).T
+        tensors |= {"A_log": array(layer.A_log), "dt_bias": array(layer.dt_bias)}
+    tensors["o_norm.weight"] = array(layer.norm_scale)
+    tensors["o_proj.weight"] = array(layer.out_proj.kernel).T
     return tensors, _config(layer)
 
 
@@ -201,7 +201,3 @@ def _arranged(tensors, layer):
         yield layer.dt_bias, tensors["dt_bias"]
     yield layer.norm_scale, tensors["o_norm.weight"]
     yield layer.out_proj.kernel, tensors["o_proj.weight"].T
-
-
-def _array(weight):
-    return np.asarray(ops.convert_to_numpy(weight)).astype("float32")

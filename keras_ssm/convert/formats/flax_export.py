@@ -15,6 +15,7 @@ def check_backbone(backbone, gates):
         norm=(backbone.norm, ("batch", "layer")),
         final_norm=(backbone.final_norm, (None,)),
         gate=(backbone.gate, gates),
+        bottleneck=(backbone.bottleneck, (None,)),
     )
 
 

@@ -75,6 +75,7 @@ def export(model, to):
         vocabulary_size=(backbone.vocabulary_size, (None,)),
         encoder=(backbone.encoder, ("auto", "linear")),
         pooling=(model.pooling, ("mean",)),
+        bottleneck=(backbone.bottleneck, (None,)),
         gate=(backbone.gate, (None,)),
         activation=(backbone.activation, (None,)),
     )

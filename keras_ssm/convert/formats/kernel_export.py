@@ -44,6 +44,7 @@ def export(model, to):
         vocabulary_size=(backbone.vocabulary_size, (None,)),
         encoder=(backbone.encoder, ("auto", "linear")),
         pooling=(model.pooling, ("mean",)),
+        bottleneck=(backbone.bottleneck, (None,)),
         gate=(backbone.gate, ("glu", "full_glu") if example else ("glu", "full_glu", "linear")),
         activation=(backbone.activation, ("gelu",) if example else tuple(ACTIVATIONS.values())),
     )

@@ -20,9 +20,8 @@ from keras_ssm.version import __version__
 class BackboneFiles(Adapters, ModelFiles):
     """Presets, files and adapters of a backbone."""
 
-    trained_before = (
-        None  # the weights that trained with low-rank updates before the whole model was frozen
-    )
+    # The weights that trained with low-rank updates before the whole model was frozen.
+    trained_before = None
 
     @property
     def trainable(self) -> bool:

@@ -74,7 +74,8 @@ class Exports:
         if given is None:
             given = {
                 name: keras.InputSpec(
-                    # What is no sequence has places, where a forecast begins: a file has one.
+                    # Inputs that are no sequences have an axis of origins of forecasts. A file
+                    # has one origin.
                     shape=(None, *(x.shape[1:] if name in sequences else (1, *x.shape[2:]))),
                     dtype=x.dtype,
                     name=name,
