@@ -31,16 +31,16 @@ def main():
 
     import keras_ssm
 
-    known = keras_ssm.list_presets()
-    names = args.names or sorted(known)
-    if unknown := sorted(set(names) - set(known)):
+    listed = keras_ssm.list_presets()
+    names = args.names or sorted(listed)
+    if unknown := sorted(set(names) - set(listed)):
         sys.exit(f"Error: presets must be known. Received: {', '.join(unknown)}")
     print(f"{len(names)} presets on {keras.config.backend()}, Keras {keras.__version__}")
     print(f"| preset | {' | '.join(args.only)} |\n| --- |{' --- |' * len(args.only)}")
     failed = []
     with tempfile.TemporaryDirectory() as cache, loopback_hub(cache) as hub:
         for name in names:
-            cells = dict(check(name, known[name], args.only, hub))
+            cells = dict(check(name, listed[name], args.only, hub))
             wrong = [key for key, (right, _) in cells.items() if not right]
             failed += [f"{name}: {key}" for key in wrong]
             texts = (f"**{text}**" if key in wrong else text for key, (_, text) in cells.items())
@@ -70,7 +70,7 @@ def loopback_hub(cache):
 
 
 def check(name, document, wanted, hub):
-    """Pairs of a check, and whether it passes with what was found."""
+    """Yields the name of each check, with whether it passes and the text of its cell."""
     import numpy as np
 
     import keras_ssm
@@ -84,23 +84,23 @@ def check(name, document, wanted, hub):
     for key in wanted:
         try:
             if key == "outputs":
-                found = sample_check.compare(model, sample, name)
-                yield key, (found < 1e-5, f"{found:.0e}")
+                difference = sample_check.compare(model, sample, name)
+                yield key, (difference < 1e-5, f"{difference:.0e}")
             elif key == "stream":
-                found = preset_checks.stream_difference(model, np.random.default_rng(0))
+                difference = preset_checks.stream_difference(model, np.random.default_rng(0))
                 most = 1e-3 if isinstance(model, SSMForecaster) else 1e-4
-                missing = found is None and "streaming" not in document
-                text = "none" if found is None else f"{found:.0e}"
-                yield key, (missing or (found is not None and found < most), text)
+                missing = difference is None and "streaming" not in document
+                text = "none" if difference is None else f"{difference:.0e}"
+                yield key, (missing or (difference is not None and difference < most), text)
             elif key == "hub":
                 done = keras_ssm.hub.publish(name, f"{keras_ssm.presets.ORGANISATION}/{name}")
                 repository = hub.repositories[f"{keras_ssm.presets.ORGANISATION}/{name}"]
                 yield key, (done.commit == repository.find("main"), f"{done.error:.0e}")
             elif key == "int8":
-                found = preset_checks.difference_in_eight_bits(model, sample)
+                difference = preset_checks.difference_in_eight_bits(model, sample)
                 stated = document.get("int8")
                 text = f"{stated['value']} {stated['metric']}" if stated else "not in the card"
-                yield key, (0 < found < 0.2 and bool(stated), f"{found:.0e}, {text}")
+                yield key, (0 < difference < 0.2 and bool(stated), f"{difference:.0e}, {text}")
         except (ValueError, NotImplementedError, TypeError, RuntimeError) as error:
             yield key, (False, f"{type(error).__name__}: {error}"[:200])
 

@@ -28,12 +28,16 @@ def main():
     settings = document.get("recipe", {}).get("settings", recipe.settings)
     model = SSMImageClassifier.from_preset(args.preset)
     part = recipe.read(args.data).test.spread(args.rows)
-    own = settings["side"]
+    trained_side = settings["side"]
+    other_sides = [side for side in SIDES if side != trained_side]
     answers = {}
     for label, side, scale in (
-        (f"{own} x {own}, as trained", own, 1.0),
-        *((f"{n} x {n}, step_scale {own / n:g}", n, own / n) for n in SIDES if n != own),
-        *((f"{n} x {n}, step_scale 1", n, 1.0) for n in SIDES if n != own),
+        (f"{trained_side} x {trained_side}, as trained", trained_side, 1.0),
+        *(
+            (f"{n} x {n}, step_scale {trained_side / n:g}", n, trained_side / n)
+            for n in other_sides
+        ),
+        *((f"{n} x {n}, step_scale 1", n, 1.0) for n in other_sides),
     ):
         model.step_scale = scale
         answers[label] = side, recipe.logits(model, part, settings, side).argmax(axis=1)
@@ -48,14 +52,14 @@ def picture(part, answers, count=8):
     from keras_ssm.recipes.mnist_images import at_side
 
     figure, axes = subplots(len(answers), count + 1, figsize=(1.25 * count + 4, 1.5 * len(answers)))
-    for row, (label, (side, found)) in zip(axes, answers.items(), strict=True):
+    for row, (label, (side, classes)) in zip(axes, answers.items(), strict=True):
         for axis, image, answer, label_of_row in zip(
-            row, at_side(part.x[:count], side), found, part.y, strict=False
+            row, at_side(part.x[:count], side), classes, part.y, strict=False
         ):
             axis.imshow(image, cmap="gray_r")
             axis.set(xticks=[], yticks=[])
             axis.set_title(answer, color="C0" if answer == label_of_row else "C3", fontsize=10)
-        right = float(np.mean(found == part.y))
+        right = float(np.mean(classes == part.y))
         row[-1].barh([0], [right], color="C0")
         row[-1].set(xlim=(0, 1), yticks=[], title=f"{label}: {right:.1%}")
         row[-1].title.set_fontsize(9)

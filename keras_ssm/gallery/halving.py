@@ -42,7 +42,7 @@ def halve(name: str, data: PathLike, directory: PathLike) -> tuple[float, float]
         models = subject.model, load_model(scratch)
         scores = [recipe.score(model, part, subject.settings) for model in models]
         metric = next(iter(scores[0]))
-        before, after = (float(found[metric]) for found in scores)
+        before, after = (float(values[metric]) for values in scores)
         if not abs(after - before) <= MOST * max(1.0, abs(before)):
             raise ValueError(
                 f"The {metric} of '{name}' must stay within {MOST:g} in float16. "

@@ -101,8 +101,8 @@ class MNISTImages(ClassificationRecipe):
     def logits(self, model, part, settings, side=None):
         images = at_side(part.x, side or settings["side"])
         x = images if isinstance(model, SSMTask) else images[..., None].astype("float32")
-        found = model.predict(x, batch_size=settings["batch_size"], verbose=0)
-        return np.asarray(found).astype("float64")
+        logits = model.predict(x, batch_size=settings["batch_size"], verbose=0)
+        return np.asarray(logits).astype("float64")
 
     def score(self, model, part, settings):
         """At the side of the training, and the accuracy at the other one."""

@@ -34,7 +34,7 @@ def rounded_weights(model: keras.Model, dtype: str | None) -> Iterator[None]:
         if not np.isfinite(value).all():
             raise ValueError(
                 f"`weights_dtype` must hold all weights. Received: weights_dtype={dtype!r} and "
-                f"'{variable.path}', beyond {np.finfo(dtype).max:,.0f}"
+                f"'{variable.path}', beyond {np.finfo(dtype).max:,.0f} or not finite"
             )
     try:
         for variable, value in rounded:
