@@ -50,6 +50,11 @@ PAPERS = {
     "(https://arxiv.org/abs/2312.00752), 2023.",
     "Mamba2": "T. Dao, A. Gu, [Transformers are SSMs: Generalized Models and Efficient Algorithms "
     "Through Structured State Space Duality](https://arxiv.org/abs/2405.21060), 2024.",
+    "H3": "D. Y. Fu, T. Dao, K. K. Saab, A. W. Thomas, A. Rudra, C. Ré, [Hungry Hungry Hippos: "
+    "Towards Language Modeling with State Space Models](https://arxiv.org/abs/2212.14052), 2023.",
+    "S4ND": "E. Nguyen, K. Goel, A. Gu, G. W. Downs, P. Shah, T. Dao, S. A. Baccus, C. Ré, [S4ND: "
+    "Modeling Images and Videos as Multidimensional Signals Using State Spaces]"
+    "(https://arxiv.org/abs/2210.06583), 2022.",
     "DeltaNet": "S. Yang, B. Wang, Y. Zhang, Y. Shen, Y. Kim, [Parallelizing Linear Transformers "
     "with the Delta Rule over Sequence Length](https://arxiv.org/abs/2406.06484), 2024.",
 }

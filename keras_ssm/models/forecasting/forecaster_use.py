@@ -151,6 +151,18 @@ class ForecasterUse:
         """
         return ForecastStream(self, batch_size, series, units)
 
+    def rescaled(self, step_scale: float) -> "SSMForecaster":
+        """Is refused: horizon, `lookback` and shortcut count steps of the rate of training.
+
+        Raises:
+            ValueError: always.
+        """
+        raise ValueError(
+            "`rescaled` is not for forecasters, whose horizon, `lookback` and shortcut count steps "
+            "of the sampling rate that they were trained at: resample the series instead. "
+            f"Received: step_scale={step_scale}"
+        )
+
     def reset(self) -> None:
         """Forgets what was read: `update` begins anew."""
         vars(self)["_memory"] = None

@@ -91,3 +91,8 @@ def test_reset_forgets_all_series_however_long(model):
     model.update(x)  # one series in the place of three
     with pytest.raises(ValueError, match=r"no rows were read|`reset` begins anew"):
         model.update(series)
+
+
+def test_another_sampling_rate_is_refused(model):
+    with pytest.raises(ValueError, match="`rescaled` is not for forecasters.*Received: step"):
+        model.rescaled(2.0)
