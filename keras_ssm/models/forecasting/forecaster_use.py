@@ -151,7 +151,7 @@ class ForecasterUse:
         """
         return ForecastStream(self, batch_size, series, units)
 
-    def rescaled(self, step_scale: float) -> "SSMForecaster":
+    def rescaled(self, step_scale: float) -> NoReturn:
         """Is refused: horizon, `lookback` and shortcut count steps of the rate of training.
 
         Raises:

@@ -94,5 +94,5 @@ def test_reset_forgets_all_series_however_long(model):
 
 
 def test_another_sampling_rate_is_refused(model):
-    with pytest.raises(ValueError, match="`rescaled` is not for forecasters.*Received: step"):
+    with pytest.raises(ValueError, match=r"`rescaled` is not for forecasters.*Received: step"):
         model.rescaled(2.0)
