@@ -1,3 +1,5 @@
+from typing import NoReturn
+
 import keras
 import numpy as np
 
