@@ -229,7 +229,9 @@ def test_what_it_is_not_is_an_error_that_says_so(series, tmp_path):
     x = series[0]
     model = SSMClassifier(make_backbone(LastInputs(seed=0)), num_classes=2)
     for wrong in (lambda: model.step_scale, lambda: setattr(model, "step_scale", 2.0)):
-        with pytest.raises(ValueError, match=r"`step_scale` belongs to .* Received: .* LastInputs"):
+        with pytest.raises(
+            ValueError, match=r"`step_scale` multiplies .* Received: a mixer LastInputs"
+        ):
             wrong()
     layer = model.backbone.blocks[0].mixer
     inputs, count = layer.get_initial_state(4)
