@@ -26,25 +26,23 @@ def main():
     parser.add_argument("--presets", type=Path, default=ROOT / "presets", help="where they go")
     parser.add_argument("--redraw", nargs="+", default=[], metavar="NAME", help="presets, anew")
     parser.add_argument("--float16", nargs="+", default=[], metavar="NAME", help="presets to halve")
-    parser.add_argument("--redraw-all", action="store_true", help="without --data the digits alone")
+    parser.add_argument("--redraw-all", action="store_true", help="or those without data")
     parser.add_argument("--measure", action="store_true", help="time a streamed step anew")
     args = parser.parse_args()
-    from keras_ssm import gallery, presets
+    from keras_ssm import gallery, presets, recipes
 
     made = {
         file.parent.name: presets.read(file.parent) for file in args.presets.glob("*/preset.json")
     }
     redrawn = args.redraw or sorted(made) * args.redraw_all
-    digits = [name for name in redrawn if name in made and "recipe" not in made[name]]
-    others = [name for name in redrawn if name not in digits]
-    others = [] if args.redraw_all and args.data is None else others
+    if args.redraw_all and args.data is None:
+        origins = {name: made[name].get("recipe", {}).get("recipe") for name in redrawn}
+        redrawn = [name for name in redrawn if not recipes.get(origins[name]).needs_data]
     try:
         names = []
         if args.runs:
             names += gallery.collect(args.runs, args.data, args.presets, args.measure)
-        names += gallery.redraw(others, args.data, args.presets, args.measure)
-        for name in digits:
-            redraw_digits(args.presets / name, args.measure)
+        names += gallery.redraw(redrawn, args.data, args.presets, args.measure)
         for name in args.float16:
             before, after = gallery.halve(name, args.data, args.presets)
             print(f"{name} in float16: {after:.6g} after {before:.6g}")
@@ -55,36 +53,6 @@ def main():
     write_cards(args.presets)
     if args.presets == ROOT / "presets":
         write_pages()
-
-
-def redraw_digits(directory, measure):
-    """Draws a preset of examples/digits.py, whose data come with scikit-learn."""
-    sys.path.insert(0, str(ROOT / "examples"))
-    import digits
-
-    import keras_ssm
-    from keras_ssm import gallery, presets, training
-
-    class Digits(training.ClassificationRecipe):
-        name = "digits"
-        classes = tuple("0123456789")
-        picture_shape = 8, 8
-
-        def read(self, directory):
-            x, y = keras_ssm.datasets.digits()[1]
-            return training.Splits(None, None, training.Part(x.reshape(len(x), *shape), y))
-
-        def facts(self, system, settings):
-            return {}
-
-    document = presets.read(directory)
-    system = document["system"].lower()
-    shape = digits.shape_of(system)
-    facts = {key: value for key, value in document.items() if key not in ("files", "sample")}
-    facts |= {key: digits.texts(system)[key] for key in ("limits", "own_file")}
-    recipe = Digits()
-    subject = gallery.Subject(directory, recipe, recipe.read(None).test, {"batch_size": 250})
-    gallery.dress(subject, facts, measure)
 
 
 def write_cards(folder):

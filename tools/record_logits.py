@@ -12,6 +12,7 @@ import keras
 import numpy as np
 
 import keras_ssm
+from keras_ssm.models.saving.preset_loading import load_model
 
 TEXT = "MARIANA:\nWhat news of the duke?"  # that of tests/presets/test_language_presets.py
 
@@ -20,12 +21,13 @@ if keras.config.backend() != "tensorflow":
     sys.exit(f"run with KERAS_BACKEND=tensorflow. Received: {keras.config.backend()}")
 keras.config.set_floatx("float64")
 keras.config.set_dtype_policy("float64")
-if "recipe" not in keras_ssm.list_presets()[name]:
-    model = keras_ssm.models.SSMClassifier.from_preset(name)
-    _, (x, _) = keras_ssm.datasets.digits()
-    inputs = model.preprocessor(x)
+model = load_model(name)
+origin = keras_ssm.list_presets()[name]["recipe"]
+if origin["recipe"] == "digits":
+    recipe = keras_ssm.recipes.get("digits")
+    part = recipe.arrange(recipe.read_below(None), origin["settings"]).test
+    inputs = model.preprocessor(part.x)
 else:
-    model = keras_ssm.models.SSMCausalLM.from_preset(name)
     inputs = np.array(model.preprocessor.tokenizer([TEXT]))
 logits = keras.ops.convert_to_numpy(model(inputs))
 path = Path(__file__).resolve().parents[1] / "tests" / "golden" / "presets" / f"{name}.npy"

@@ -10,12 +10,10 @@ from keras_ssm import recipes
 from keras_ssm.cli.command_group import check_installed, choose_backend, load_keras, setting
 from keras_ssm.cli.console import BACKENDS, console
 
-DATA = click.option(
-    "--data",
-    type=click.Path(path_type=Path),
-    required=True,
-    help="Folder of all data; a recipe reads its own folder in it.",
-)
+_FOLDER = {"type": click.Path(path_type=Path)}
+_FOLDER |= {"help": "Folder of all data; a recipe reads its own folder in it."}
+DATA = click.option("--data", required=True, **_FOLDER)
+DATA_IF_NEEDED = click.option("--data", **_FOLDER)
 
 
 class TrainCommand(click.Command):
@@ -63,7 +61,7 @@ def read_seeds(context, parameter, value):
 @click.argument("recipe")
 @click.argument("settings", nargs=-1, metavar="[NAME=VALUE]...")
 @click.option("--system", help="Which of the recipe's models.  [default: its first]")
-@DATA
+@DATA_IF_NEEDED
 @click.option(
     "--out",
     type=click.Path(path_type=Path),
@@ -105,6 +103,8 @@ def train(recipe, settings, system, data, out, seed, seeds, limit, no_test, resu
     try:
         overrides = dict(setting(text) for text in settings)
         chosen = recipes.get(recipe)
+        if data is None and chosen.needs_data:
+            raise click.UsageError(f"Missing option '--data': recipe '{recipe}' reads a folder.")
         system = system or next(iter(chosen.systems))
         words = ["keras-ssm", "train", recipe, "--system", system]
         options = [*(["--limit", str(limit)] if limit else []), *["--no-test"] * no_test, *settings]
@@ -156,7 +156,7 @@ def _show_summary(rows):
 
 @click.command()
 @click.argument("preset")
-@DATA
+@DATA_IF_NEEDED
 @click.option("--tolerance", default=1e-3, show_default=True, help="Largest relative difference.")
 @click.option("--backend", type=click.Choice(BACKENDS), help="Keras backend.")
 def evaluate(preset, data, tolerance, backend):

@@ -14,12 +14,12 @@ MOST = 5e-4  # of the main score: half of what `keras-ssm evaluate` lets pass
 ROUNDED_FROM = "rounded_from"
 
 
-def halve(name: str, data: PathLike, directory: PathLike) -> tuple[float, float]:
+def halve(name: str, data: PathLike | None, directory: PathLike) -> tuple[float, float]:
     """Writes the weights of a preset anew in float16, if its main score stays.
 
     Args:
         name: str. A preset that a recipe made.
-        data: str or `Path`. Folder of all data.
+        data: str, `Path` or `None`. Folder of all data; `None` where the recipe needs none.
         directory: str or `Path`. Folder of the presets.
 
     Returns:
@@ -34,7 +34,7 @@ def halve(name: str, data: PathLike, directory: PathLike) -> tuple[float, float]
     if "recipe" not in document:
         raise ValueError(f"Preset '{name}' must be made by a recipe. Received: no 'recipe'")
     recipe = recipes.get(document["recipe"]["recipe"])
-    part = recipe.arrange(recipe.read(Path(data).expanduser()), document["recipe"]["settings"]).test
+    part = recipe.arrange(recipe.read_below(data), document["recipe"]["settings"]).test
     subject = Subject(directory / name, recipe, part)
     with tempfile.TemporaryDirectory() as scratch:
         scratch = Path(scratch) / name

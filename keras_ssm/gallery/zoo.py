@@ -29,7 +29,7 @@ _SAVED_FACTS += (ROUNDED_FROM,)
 
 
 def collect(
-    places: Iterable[PathLike], data: PathLike, directory: PathLike, measure: bool = False
+    places: Iterable[PathLike], data: PathLike | None, directory: PathLike, measure: bool = False
 ) -> list[str]:
     """Makes presets of runs: the first seed of each is the preset, and all have a row.
 
@@ -38,7 +38,7 @@ def collect(
 
     Args:
         places: paths of runs that `keras_ssm.training.train` left, or of folders of such.
-        data: str or `Path`. Folder of all data.
+        data: str, `Path` or `None`. Folder of all data; `None` where no recipe needs it.
         directory: str or `Path`. Folder of the presets, with `results.csv`.
         measure: bool. Whether the time of a streamed step is measured anew. Defaults to `False`.
 
@@ -70,13 +70,13 @@ def collect(
 
 
 def redraw(
-    names: Iterable[str], data: PathLike, directory: PathLike, measure: bool = False
+    names: Iterable[str], data: PathLike | None, directory: PathLike, measure: bool = False
 ) -> list[str]:
     """Draws the pictures of presets anew, and writes their `preset.json` and cards.
 
     Args:
         names: names of presets that a recipe made.
-        data: str or `Path`. Folder of all data.
+        data: str, `Path` or `None`. Folder of all data; `None` where no recipe needs it.
         directory: str or `Path`. Folder of the presets, with `results.csv`.
         measure: bool. Whether the time of a streamed step is measured anew. Defaults to `False`.
 
@@ -88,7 +88,7 @@ def redraw(
     """
     directory = Path(directory).expanduser()
     table = results.read_results(directory / results.RESULTS_FILE)
-    splits_of = functools.cache(lambda recipe: recipes.get(recipe).read(Path(data).expanduser()))
+    splits_of = functools.cache(lambda recipe: recipes.get(recipe).read_below(data))
     done = []
     for name in names:
         origin = presets.read(directory / name).get("recipe")

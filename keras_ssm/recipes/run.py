@@ -1,7 +1,5 @@
 """Runs of the recipes by their names, and scores of presets that they made."""
 
-from pathlib import Path
-
 from keras_ssm import presets, recipes
 from keras_ssm.models.saving.preset_loading import load_model
 from keras_ssm.training.preset_facts import on_test
@@ -12,12 +10,12 @@ from keras_ssm.types import PathLike
 __all__ = ["append_rows", "evaluate", "train"]
 
 
-def evaluate(preset: PathLike, data: PathLike) -> list[tuple[str, float, float]]:
+def evaluate(preset: PathLike, data: PathLike | None = None) -> list[tuple[str, float, float]]:
     """Scores a preset again on the test part of its recipe.
 
     Args:
         preset: str or `Path`. A name, a directory, or `hf://organisation/name`.
-        data: str or `Path`. Folder of all data.
+        data: str, `Path` or `None`. Folder of all data; `None` where the recipe needs none.
 
     Returns:
         List of tuples: the metric, the recorded score, and the score now.
@@ -40,7 +38,7 @@ def evaluate(preset: PathLike, data: PathLike) -> list[tuple[str, float, float]]
     origin = document["recipe"]
     recipe = recipes.get(origin["recipe"])
     settings = recipe.settings_of(origin["system"], origin["settings"])
-    part = recipe.arrange(recipe.read(Path(data).expanduser()), settings).test
+    part = recipe.arrange(recipe.read_below(data), settings).test
     scores = recipe.score(load_model(preset), part, settings)
     recorded = {entry["metric"]: entry["value"] for entry in document["scores"]}
     names = {metric: on_test(metric) for metric in scores}

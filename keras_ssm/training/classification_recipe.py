@@ -48,6 +48,8 @@ class ClassificationRecipe(Recipe):
         scale: float. Factor on the inputs, by the preprocessor. Defaults to `1.0`.
         pooling: str or `None`. Where no setting says it. Defaults to `"mean"`.
         of_backbone: dict. Arguments of the backbone that are no settings. Defaults to none.
+        of_mixer: dict from the name of a system to arguments of its mixer that are no settings.
+            Defaults to none.
     """
 
     classes: tuple[str, ...]
@@ -56,6 +58,7 @@ class ClassificationRecipe(Recipe):
     scale: float = 1.0
     pooling: str | None = "mean"
     of_backbone: dict = {}
+    of_mixer: dict[str, dict] = {}
 
     def arrange(self, splits: Splits, settings: dict) -> Splits:
         share = settings.get("validation", 0.0)
@@ -79,7 +82,8 @@ class ClassificationRecipe(Recipe):
 
     def make_backbone(self, system: str, seed: int, settings: dict) -> SSMBackbone:
         """Returns the backbone of a system of `MIXERS`."""
-        mixer = make_mixer(system, seed=seed, **chosen(settings, MIXER_SETTINGS))
+        of_mixer = self.of_mixer.get(system, {}) | chosen(settings, MIXER_SETTINGS)
+        mixer = make_mixer(system, seed=seed, **of_mixer)
         sizes = {"input_dim": self.input_dim, "vocabulary_size": self.vocabulary_size}
         arguments = {**sizes, **self.of_backbone}
         arguments |= chosen(settings, BACKBONE_SETTINGS)

@@ -52,15 +52,18 @@ def facts_of(recipe: Recipe, settings: dict, rows: list[dict], part: object) -> 
         entry |= {} if count is None else {"count": count}
         entry |= {"seeds": values} if len(values) > 1 else {}
         facts["scores"].append({**entry, "command": row["command"]})
-    seconds = {name: float(row[f"{name}_seconds"]) for name in ("processor", "wall")}
-    facts["seconds"] = seconds
+    time = ""
+    if row["processor_seconds"] and row["wall_seconds"]:  # the first runs were not timed
+        seconds = {name: float(row[f"{name}_seconds"]) for name in ("processor", "wall")}
+        facts["seconds"] = seconds
+        time = " in {processor:.0f} s of processor time ({wall:.0f} s by the clock)"
+        time = time.format(**seconds)
     commit = f", commit {row['commit']}" if row["commit"] else ""
     facts["training"] = (
-        f"Recipe `{row['recipe']}`: {row['steps']} steps in {seconds['processor']:.0f} s of "
-        f"processor time ({seconds['wall']:.0f} s by the clock) on {row['machine']}, "
+        f"Recipe `{row['recipe']}`: {row['steps']} steps{time} on {row['machine']}, "
         f"{row['backend']}, keras_ssm {row['version']}{commit}. The test part was read once, "
-        "after training."
-    )
+        f"after training. {facts.get('training', '')}"
+    ).rstrip()
     return facts
 
 

@@ -8,6 +8,7 @@ import numpy as np
 from keras_ssm.checks import check_choice
 from keras_ssm.training.epoch_data import EpochData, FollowEpochs
 from keras_ssm.training.rows import Part
+from keras_ssm.types import PathLike
 
 
 class Splits(NamedTuple):
@@ -40,6 +41,7 @@ class Recipe(abc.ABC):
             differs from `settings`; `None` for what it does not have.
         baselines: tuple of str. Those of `systems` of which no preset is made.
         settings: dict. What `NAME=VALUE` overrides, with its defaults.
+        needs_data: bool. Whether it reads a folder of data. Defaults to `True`.
         rising: tuple of str. Metrics of which more is better. Defaults to `("accuracy",)`.
         picture_shape: height and width, where a row is an image, to draw it. Defaults to `None`.
         picture_colors: str. Its colour map. Defaults to `"gray_r"`: large numbers are ink.
@@ -49,6 +51,7 @@ class Recipe(abc.ABC):
     systems: dict[str, dict]
     baselines: tuple[str, ...] = ()
     settings: dict[str, object]
+    needs_data: bool = True
     rising: tuple[str, ...] = ("accuracy",)
     picture_shape: tuple[int, int] | None = None
     picture_colors: str = "gray_r"
@@ -89,8 +92,24 @@ class Recipe(abc.ABC):
         return f"{system}_{self.name}"
 
     @abc.abstractmethod
-    def read(self, directory: Path) -> Splits:
-        """Reads the data below the folder of all data."""
+    def read(self, directory: Path | None) -> Splits:
+        """Reads the data below the folder of all data, which may be `None` if it needs none."""
+
+    def read_below(self, data: PathLike | None) -> Splits:
+        """Reads the data.
+
+        Args:
+            data: str, `Path` or `None`. Folder of all data; `None` for a recipe that needs none.
+
+        Raises:
+            ValueError: for `None` where a folder is needed, or data that are not there.
+        """
+        if data is None and self.needs_data:
+            raise ValueError(
+                f"`data` must be the folder of all data, from which '{self.name}' reads its own. "
+                "Received: data=None"
+            )
+        return self.read(data if data is None else Path(data).expanduser())
 
     def arrange(self, splits: Splits, settings: dict) -> Splits:
         """Returns the parts as the settings of a run want them."""

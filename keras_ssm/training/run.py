@@ -25,7 +25,7 @@ from keras_ssm.types import PathLike
 def train(
     recipe: Recipe,
     system: str,
-    data: PathLike,
+    data: PathLike | None,
     out: PathLike,
     seed: int = 0,
     overrides: dict | None = None,
@@ -48,7 +48,8 @@ def train(
     Args:
         recipe: `Recipe`, as `keras_ssm.recipes.get` returns it.
         system: str. Of `recipe.systems`.
-        data: str or `Path`. Folder of all data; a recipe reads the folder of its name.
+        data: str, `Path` or `None`. Folder of all data, in which a recipe reads its own; `None` for
+            a recipe that needs none.
         out: str or `Path`. Directory of this run alone.
         seed: int. Decides initial values, batches and dropout. Defaults to `0`.
         overrides: dict or `None`. Settings in place of the recipe's.
@@ -73,7 +74,7 @@ def train(
         ```
     """
     settings = _settings(recipe, system, overrides, limit)
-    splits = recipe.arrange(recipe.read(Path(data).expanduser()), settings)
+    splits = recipe.arrange(recipe.read_below(data), settings)
     if limit is not None:
         splits = recipe.limited(splits, limit, settings)
     parts = {"validation": splits.validation, "test": splits.test if test else None}

@@ -62,7 +62,8 @@ def _suits_drawings(info):
     settings = info.get("recipe", {}).get("settings", {})
     if _recipe(info) == "sequential_mnist":
         return 0 if settings.get("permuted") or settings.get("bidirectional") else 2
-    return 1 if info.get("data", {}).get("name") == "handwritten digits" else 0
+    digits = info.get("data", {}).get("name") == "handwritten digits"
+    return int(digits and info.get("task") == "SSMClassifier")
 
 
 def _recipe(info):

@@ -10,6 +10,7 @@ import keras
 import numpy as np
 import pytest
 
+import keras_ssm
 from keras_ssm import convert, presets
 from keras_ssm.layers import S4D
 from keras_ssm.models import SequencePreprocessor, SSMBackbone, SSMClassifier
@@ -21,6 +22,7 @@ EXAMPLES = (
     "converting",
     "copying",
     "custom_model",
+    "digits",
     "forecasting",
     "microphone",
     "own_data",
@@ -64,7 +66,7 @@ def test_help_and_length(run, name, capsys):
 @pytest.mark.once("torch")
 def test_every_example_is_run():
     found = {path.stem for path in (ROOT / "examples").glob("*.py")}
-    assert found - {"digits"} == set(EXAMPLES)  # the recipe has a test of its own
+    assert found == set(EXAMPLES)
 
 
 @pytest.mark.once("torch")
@@ -83,6 +85,20 @@ def test_state_tracking(run):
     found = np.array(numbers(r"([\d.]+)% at", printed)).reshape(2, 3)
     assert found[0, :2].min() > 95 and found[1].max() < 75, printed
     assert Path("out/state_tracking/parity_deltanet.keras").is_file()
+
+
+@pytest.mark.once("torch")
+def test_digits(run):
+    pytest.importorskip("sklearn")
+    printed = run("digits", "--epochs", 1, "--width", 8)
+    assert "1297 images to learn from, 500 to test" in printed
+    model = SSMClassifier.from_preset("out/digits")
+    x, y = keras_ssm.datasets.digits()[1]
+    answers = model.predict(x, batch_size=250, verbose=0).argmax(axis=-1)
+    assert numbers(r"not seen: ([\d.]+)%", printed) == [round(100 * (answers == y).mean(), 1)]
+    ((said, truth),) = re.findall(r"after line 8: (\d)\nin truth (\d)", printed)
+    assert (int(said), int(truth)) == (answers[0], y[0])
+    assert max(numbers(r"answers (\S+) apart", printed)) < 1e-5
 
 
 @pytest.mark.once("torch")

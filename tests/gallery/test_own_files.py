@@ -14,6 +14,7 @@ pytestmark = pytest.mark.once("torch")
 FEW = {"hidden_dim": 4, "num_layers": 1, "state_dim": 4}
 # The file, the preset or the settings of a small model, and what the code prints.
 CASES = {
+    "digits": (digit, "s4d_digits", {}),
     "japanese_vowels": (vowel, "s4d_japanese_vowels", {}),
     "etth1": (hours, "s4d_etth1", {}),
     "ecg_ahead": (heart, "s4d_ecg_ahead", {}),

@@ -29,7 +29,7 @@ def test_digits():
     [
         pytest.param(name, marks=[] if name in EVERYWHERE else pytest.mark.once("torch"))
         for name, info in sorted(keras_ssm.list_presets().items())
-        if "recipe" not in info
+        if info["recipe"]["recipe"] == "digits"
     ],
 )
 def test_score_and_logits(name, test_digits):

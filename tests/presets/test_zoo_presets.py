@@ -59,9 +59,8 @@ def test_the_table_says_what_the_presets_say():
         values = results.scores(own)[own[0]["metric"]]
         assert entry["metric"].startswith(own[0]["metric"])
         assert next(iter(values.values())) == pytest.approx(entry["value"], abs=5e-5)
-        if "recipe" in info:
-            seed = str(info["recipe"]["seed"])
-            assert own[0]["seed"] == seed and own[0]["command"] == entry["command"]
+        seed = str(info["recipe"]["seed"])
+        assert own[0]["seed"] == seed and own[0]["command"] == entry["command"]
         assert int(own[0]["parameters"]) == info["parameters"]
         for baseline in info.get("baselines", []):
             assert any(row["system"] == baseline["system"] for row in rows)

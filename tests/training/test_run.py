@@ -15,6 +15,7 @@ from keras_ssm.recipes import run
 from keras_ssm.training import EpochData, FollowEpochs
 from keras_ssm.training.not_finite import StopAtNaN
 from keras_ssm.training.run_backup import RunBackup
+from tests.small_preset import make_model
 from tests.training.toy import Toy
 
 pytestmark = [pytest.mark.once("torch"), pytest.mark.usefixtures("undrawn")]
@@ -106,7 +107,8 @@ def test_the_commands_train_and_evaluate(tmp_path, data, known):
     (preset / "preset.json").write_text(json.dumps(document))
     result = CliRunner().invoke(main, evaluate)
     assert result.exit_code == 1 and "must repeat" in result.output
-    result = CliRunner().invoke(main, ["evaluate", "s4d_digits", "--data", str(data)])
+    make_model().save_to_preset(tmp_path / "own")
+    result = CliRunner().invoke(main, ["evaluate", str(tmp_path / "own"), "--data", str(data)])
     assert result.exit_code == 1 and "names no recipe" in result.output
 
 
