@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from keras_ssm.training import ForecastRecipe, History, Splits
+from keras_ssm.training import S4_FAMILY, ForecastRecipe, History, Splits
 from keras_ssm.training.forecast_recipe import NAIVE, NEURAL, SOLVED
 
 SAMPLES = 650_000  # of a record, at 360 Hz
@@ -59,7 +59,7 @@ class ECGAhead(ForecastRecipe):
         "stride": 10,
     }
     systems = {
-        **{name: {} for name in ("s4d", "s4", "s5")},
+        **S4_FAMILY,
         "ridge": SOLVED,
         "dlinear": {**NEURAL, "epochs": 3, "batch_size": 512},
         "naive": NAIVE,

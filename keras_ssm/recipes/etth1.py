@@ -4,7 +4,7 @@ import gzip
 
 import numpy as np
 
-from keras_ssm.training import ForecastRecipe, History, Splits
+from keras_ssm.training import S4_FAMILY, ForecastRecipe, History, Splits
 from keras_ssm.training.forecast_recipe import NAIVE, NEURAL, SOLVED
 
 TRAIN, VALIDATION, TEST = 8640, 2880, 2880  # rows: 12, 4 and 4 months of 30 days
@@ -38,8 +38,6 @@ LIMITS = (
 
 DATA_LICENCE = "ETT-small, H. Zhou et al. (2021), zhouhaoyi/ETDataset, CC BY-ND 4.0"
 
-SYSTEMS = ("s4d", "s4", "s4ptd", "dss", "s5", "s5ptd", "lru")
-
 
 class ETTh1(ForecastRecipe):
     """Every window of the test part, standardised by the first 8,640 rows."""
@@ -65,7 +63,8 @@ class ETTh1(ForecastRecipe):
         "stride": 1,
     }
     systems = {
-        **{name: {} for name in SYSTEMS},
+        **S4_FAMILY,
+        "lru": {},
         "spacetime": {"head": "closed_loop"},
         "ridge": SOLVED,
         "dlinear": {**NEURAL, "epochs": 10, "batch_size": 64},

@@ -22,7 +22,7 @@ BRANCH_SETTINGS = (
 NEURAL = dict.fromkeys(BRANCH_SETTINGS)
 SOLVED = {**NEURAL, **dict.fromkeys(TRAINING_SETTINGS), "epochs": 1}
 NAIVE = {**SOLVED, "lookback": None}
-MIXER_SETTINGS = ("state_dim", "dt_min", "dt_max")
+MIXER_SETTINGS = ("state_dim", "dt_min", "dt_max", "variant")
 
 
 class History(NamedTuple):
