@@ -4,6 +4,7 @@ from keras_ssm.initializers.block_diagonal import block_diagonal
 from keras_ssm.initializers.diagonal import diagonal
 from keras_ssm.initializers.dplr import dplr
 from keras_ssm.initializers.hippo import NPLR, low_rank, nplr, transition
+from keras_ssm.initializers.implicit_filter import filter_decay, filter_positions
 from keras_ssm.initializers.legs_transfer import blaschke, legs_state_transfer
 from keras_ssm.initializers.long_kernel import long_kernel
 from keras_ssm.initializers.ptd import PTD, ptd
@@ -19,6 +20,8 @@ __all__ = [
     "block_diagonal",
     "diagonal",
     "dplr",
+    "filter_decay",
+    "filter_positions",
     "lecun_normal",
     "legs_state_transfer",
     "log_uniform_step",

@@ -6,6 +6,7 @@ from keras_ssm.layers.differencing import Differencing
 from keras_ssm.layers.discrete_system import DiscreteSystem
 from keras_ssm.layers.dss import DSS
 from keras_ssm.layers.h3 import H3
+from keras_ssm.layers.hyena import Hyena
 from keras_ssm.layers.kernel_layer import KernelLayer
 from keras_ssm.layers.long_conv import LongConv
 from keras_ssm.layers.lru import LRU
@@ -47,6 +48,7 @@ __all__ = [
     "DeltaNet",
     "Differencing",
     "DiscreteSystem",
+    "Hyena",
     "KernelLayer",
     "LongConv",
     "MIMOLayer",

@@ -3,17 +3,18 @@ from keras import ops
 from keras_ssm.checks import check_positive
 from keras_ssm.layers.discrete_system import DiscreteSystem
 from keras_ssm.layers.featurewise_layer import FeaturewiseLayer
+from keras_ssm.layers.kernel_evaluation import KernelEvaluation
 from keras_ssm.layers.one_sampling_rate import OneSamplingRate
 from keras_ssm.layers.ssm_layer import valid_steps
 from keras_ssm.ops import backend
-from keras_ssm.ops.exporting import known, loops_allowed
+from keras_ssm.ops.exporting import known
 from keras_ssm.ops.fourier import fft_conv
 from keras_ssm.ops.recurrent import recurrent
 from keras_ssm.ops.window import direct_conv, last_of_rows, window_step
 from keras_ssm.types import State, Tensor
 
 
-class KernelLayer(OneSamplingRate, FeaturewiseLayer):
+class KernelLayer(KernelEvaluation, OneSamplingRate, FeaturewiseLayer):
     """Base class of the layers that hold their convolution kernel, and no system that makes it.
 
     It convolves, adds the skip D, and streams exactly: the state is the last inputs, one fewer
@@ -37,7 +38,6 @@ class KernelLayer(OneSamplingRate, FeaturewiseLayer):
         ValueError: for sizes below 1 or an unknown `method`.
     """
 
-    methods = ("auto", "fft", "direct", "recurrent")
     one_rate_because = "holds a kernel for one sampling rate, and no dt"
 
     def __init__(self, max_length: int, **kwargs):
@@ -70,24 +70,6 @@ class KernelLayer(OneSamplingRate, FeaturewiseLayer):
         rng = self.make_rng()
         self.build_kernel(features, rng)
         self.add_skip(features, rng)
-
-    @property
-    def chunk_size(self):
-        """`None`: the sequence is not read in chunks."""
-        return None
-
-    @chunk_size.setter
-    def chunk_size(self, value):
-        if value is not None:
-            raise ValueError(
-                f"A {type(self).__name__} does not read in chunks. Received: chunk_size={value!r}"
-            )
-
-    def chosen_method(self, length: int | None) -> str:
-        unknown = known(length) is None and not backend.transforms_unknown_lengths()
-        if unknown or not loops_allowed():
-            return "direct"
-        return "fft" if self.method == "auto" else self.method
 
     def state_shape(self, features: int) -> tuple[int, ...]:
         return (features, self.kernel_length - 1)

@@ -7,6 +7,7 @@ from keras import ops
 from keras_ssm.layers import S4D, SequencePooling, SSMBlock
 from tests.backend_tools import BACKEND, gradients, relative_error, to_numpy, with_cheap_loops
 from tests.layer_cases import CASES
+from tests.layers import test_goldens_hyena
 from tests.ops.test_delta import check_recording
 
 # Several chunks with a short one at the end, and a single chunk.
@@ -115,3 +116,8 @@ def test_blocks(norm, rng, float64):
 @pytest.mark.only("jax", "tensorflow")  # PyTorch: test_delta.py
 def test_the_delta_rule(float64):
     check_recording("product2_gated_t24", "float64", 12)
+
+
+@pytest.mark.only("jax", "tensorflow")  # PyTorch: test_goldens_hyena.py
+def test_hyena(float64):
+    test_goldens_hyena.check(test_goldens_hyena.CASES[0], "float64", ["fft"])
