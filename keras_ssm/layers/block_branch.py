@@ -98,14 +98,14 @@ class BlockBranch:
         """
         if self.gate == "wide":
             g = self._activate(apply(self.gate_dense, read)) * apply(self.wide_dense, y)
-            g = apply(self.output_dense, self._drop(self.inner_dropout, g, training))
+            g = apply(self.output_dense, self._drop_inner(g, training))
         else:
             g = self._gated(y, apply, training)
         y = x + ops.cast(self._drop(self.outer_dropout, g, training), x.dtype)
         return y if self.prenorm else ops.cast(normalize(self.norm, y, apply), x.dtype)
 
     def _gated(self, y, apply, training):
-        g = self._drop(self.inner_dropout, self._activate(y), training)
+        g = self._drop_inner(self._activate(y), training)
         if self.gate is None:
             return g
         z = apply(self.output_dense, g)
@@ -115,6 +115,10 @@ class BlockBranch:
         if self.gate == "linear":
             return z
         return (g if self.gate == "half_glu1" else y) * ops.sigmoid(z)
+
+    def _drop_inner(self, x, training):
+        alone = self.intermediate_dim is None
+        return self._drop(self.inner_dropout, x, training) if alone else x
 
     def _drop(self, layer, x, training):
         if not (training and layer.rate > 0 and self.tie_dropout):

@@ -5,6 +5,7 @@ from keras_ssm.attributes import Attributes
 from keras_ssm.checks import check_choice, check_flags, check_number
 from keras_ssm.layers.activations import get_activation
 from keras_ssm.layers.block_branch import BlockBranch
+from keras_ssm.layers.block_mlp import BlockMLP
 from keras_ssm.layers.discrete_system import DiscreteSystem
 from keras_ssm.layers.inference import applied, infer
 from keras_ssm.layers.mixer_config import clone_mixer, mixer_from_config
@@ -19,7 +20,7 @@ RESIDUAL_DTYPES = (None, "float32")
 
 
 @keras.saving.register_keras_serializable(package="keras_ssm")
-class SSMBlock(BlockBranch, Attributes, OneDirection, keras.layers.Layer):
+class SSMBlock(BlockBranch, BlockMLP, Attributes, OneDirection, keras.layers.Layer):
     """Residual block around a layer that mixes the steps: mixer, activation, gate, norm.
 
     With f the mixer, activation and gate, a block computes x + f(norm(x)) (`prenorm`) or
@@ -37,6 +38,9 @@ class SSMBlock(BlockBranch, Attributes, OneDirection, keras.layers.Layer):
     A `bottleneck` lets the mixer read fewer features, act(W u), than the block has. With both,
     the block is that of gated state spaces (GSS): `SSMBlock(DSS(variant="exp-re-im",
     init="log_normal", fixed_dt=1.0), gate="wide", bottleneck=256, prenorm=True)`.
+
+    With an `intermediate_dim` a second branch follows, as in transformers: W2 gelu_tanh(W1 x + b1)
+    + b2 with a norm and a residual sum of its own. Dropout then precedes the two sums alone.
 
     Args:
         mixer: `keras_ssm.layers.SequenceMixer`, unbuilt. The block makes its own copy, named
@@ -62,6 +66,7 @@ class SSMBlock(BlockBranch, Attributes, OneDirection, keras.layers.Layer):
         bottleneck: int or `None`. Features that the mixer reads. Defaults to `None`: all.
         bottleneck_norm: bool. Whether another norm of the same kind stands between bottleneck and
             mixer. Defaults to `False`.
+        intermediate_dim: int or `None`. Width of an MLP behind the mixer. Defaults to `None`: none.
         **kwargs: Arguments of `keras.layers.Layer`.
 
     Call arguments:
@@ -108,6 +113,7 @@ class SSMBlock(BlockBranch, Attributes, OneDirection, keras.layers.Layer):
         gate_expand: float = 4,
         bottleneck: int | None = None,
         bottleneck_norm: bool = False,
+        intermediate_dim: int | None = None,
         **kwargs,
     ):
         # Inputs are cast here: autocast would round a float32 state under a mixed policy.
@@ -118,6 +124,7 @@ class SSMBlock(BlockBranch, Attributes, OneDirection, keras.layers.Layer):
                 f"Received: mixer={mixer}"
             )
         self.check_branch(mixer, gate, gate_expand, bottleneck, bottleneck_norm)
+        self.check_mlp(intermediate_dim)
         check_flags(prenorm=prenorm, tie_dropout=tie_dropout)
         check_number("norm_epsilon", norm_epsilon, low=0)
         check_number("norm_momentum", norm_momentum, low=0, high=1)
@@ -137,6 +144,7 @@ class SSMBlock(BlockBranch, Attributes, OneDirection, keras.layers.Layer):
         self.gate_expand = gate_expand
         self.bottleneck = bottleneck
         self.bottleneck_norm = bottleneck_norm
+        self.intermediate_dim = intermediate_dim
         self.supports_masking = True
         self.zero_covered = True  # a backbone does this once for all its blocks
         # Sublayers follow the block's policy (a map of them if quantised), or they do not load.
@@ -151,6 +159,12 @@ class SSMBlock(BlockBranch, Attributes, OneDirection, keras.layers.Layer):
             autocast=residual_dtype is None,
         )
         self.make_branch(kind=norm, epsilon=norm_epsilon, momentum=norm_momentum)
+        self.make_mlp(
+            kind=norm,
+            epsilon=norm_epsilon,
+            momentum=norm_momentum,
+            autocast=residual_dtype is None,
+        )
         self._activate = get_activation(activation)
 
     def build(self, input_shape):
@@ -159,6 +173,7 @@ class SSMBlock(BlockBranch, Attributes, OneDirection, keras.layers.Layer):
         if self.norm is not None:
             self.norm.build(input_shape)
         self.build_branch(input_shape)
+        self.build_mlp(input_shape)
         self.built = True
 
     def call(
@@ -187,7 +202,7 @@ class SSMBlock(BlockBranch, Attributes, OneDirection, keras.layers.Layer):
             **arguments,
         )
         y, state = y if return_state else (y, None)
-        y = self.finish(x, read, y, apply, training)
+        y = self.mix_features(self.finish(x, read, y, apply, training), apply, training)
         return (y, state) if return_state else y
 
     @property
@@ -265,7 +280,7 @@ class SSMBlock(BlockBranch, Attributes, OneDirection, keras.layers.Layer):
             self._check_has_system()
             arguments["system"] = system
         y, state = self.mixer.step(self.enter(read, infer), state, **arguments)
-        return self.finish(x, read, y, infer), state
+        return self.mix_features(self.finish(x, read, y, infer), infer), state
 
     def discretize(self) -> DiscreteSystem | None:
         """Returns the mixer's discrete system, for a loop of `step`.
@@ -324,6 +339,7 @@ class SSMBlock(BlockBranch, Attributes, OneDirection, keras.layers.Layer):
             "gate_expand": self.gate_expand,
             "bottleneck": self.bottleneck,
             "bottleneck_norm": self.bottleneck_norm,
+            "intermediate_dim": self.intermediate_dim,
         }
 
     @classmethod

@@ -1,16 +1,31 @@
 """What goes into a backbone: the checks of its inputs, its encoder, and what augments them."""
 
 import keras
+import numpy as np
+from keras import ops
 
-from keras_ssm.checks import check_choice, check_positive
+from keras_ssm.checks import check_choice, check_number, check_positive
 from keras_ssm.layers.augmentation import Augmentation
 from keras_ssm.layers.conv_encoder import ConvEncoder
 from keras_ssm.layers.exact_layers import Dense, Embedding
 from keras_ssm.layers.sequence_mixer import SequenceMixer
 from keras_ssm.layers.token_dense import TokenDense
+from keras_ssm.models.trainer.finite_inputs import is_tensorflow
 
 TOKEN_ENCODERS = {"embedding": Embedding, "one_hot": TokenDense}
 ENCODERS = ("auto", "linear", "conv", *TOKEN_ENCODERS, None)
+
+
+def make_encoder_dropout(rate, dtype):
+    """Returns what drops features of the encoded sequence, `None` for a rate of 0.
+
+    Raises:
+        ValueError: for a rate outside [0, 1).
+    """
+    check_number("encoder_dropout", rate)
+    if not 0 <= rate < 1:
+        raise ValueError(f"`encoder_dropout` must lie in [0, 1). Received: encoder_dropout={rate}")
+    return keras.layers.Dropout(rate, dtype=dtype, name="encoder_dropout") if rate else None
 
 
 def make_encoder(encoder, hidden_dim, vocabulary_size, input_dim, width, stride, dtype):
@@ -113,3 +128,14 @@ def check_model_inputs(key, shape, dtype, input_dim, axes=1):
     if ("int" in dtype) != (key == "token_ids") or "bool" in dtype:
         kind = "floats" if key == "inputs" else "integers"
         raise ValueError(f"`{key}` must be {kind}. Received: {key}.dtype={dtype}")
+
+
+def full_mask(like):
+    """An all-true mask of the kind of array it is given: NumPy, TensorFlow or the backend's."""
+    if isinstance(like, np.ndarray):
+        return np.ones(like.shape, bool)
+    if is_tensorflow(like):
+        import tensorflow as tf
+
+        return tf.ones_like(like, dtype=tf.bool)
+    return ops.ones_like(like, dtype="bool")

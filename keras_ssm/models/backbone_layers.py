@@ -30,6 +30,7 @@ class BackboneLayers(BackboneEncoder):
             initial_state,
             return_state,
             augmentation=self.augmentation_layers,
+            encoder_dropout=self.encoder_dropout_layer,
         )
 
     @property
@@ -145,6 +146,7 @@ def run_layers(
     return_state=False,
     intercept=None,
     augmentation=(),
+    encoder_dropout=None,
 ):
     """Encoder, blocks and last norm on sequences; with `return_state` the states as well.
 
@@ -166,6 +168,7 @@ def run_layers(
         else:
             remains = encoder.get_initial_state(ops.shape(x)[0])
         y, mask, remains = encoder.read(y, mask, remains)
+    y = y if encoder_dropout is None else encoder_dropout(y, **context)
     y = y if intercept is None else intercept(y, -1)
     arguments = {**(arguments or {}), **context, "mask": mask if mask_inputs else None}
     if "timesteps" in arguments:

@@ -1,6 +1,5 @@
 import keras
 import numpy as np
-from keras import ops
 from keras_hub.models import Backbone
 
 from keras_ssm.checks import check_flags, check_positive, compatible
@@ -13,7 +12,9 @@ from keras_ssm.layers.ssm_block import SSMBlock
 from keras_ssm.models.backbone_inputs import (
     check_mixer,
     check_model_inputs,
+    full_mask,
     make_encoder,
+    make_encoder_dropout,
     named_shape,
     own_copies,
 )
@@ -22,7 +23,6 @@ from keras_ssm.models.model_timesteps import standard_argument
 from keras_ssm.models.saving.adapted_files import adapt, lora_config
 from keras_ssm.models.saving.backbone_files import BackboneFiles
 from keras_ssm.models.saving.frozen_layers import freeze, frozen_config
-from keras_ssm.models.trainer.finite_inputs import is_tensorflow
 from keras_ssm.models.trainer.sequence_trainer import SequenceTrainer
 from keras_ssm.models.trainer.targets import to_numpy
 from keras_ssm.types import Tensor
@@ -49,7 +49,7 @@ class SSMBackbone(BackboneFiles, BackboneLayers, SequenceTrainer, Backbone, Func
             `"auto"`: linear or embedding by `vocabulary_size`. Defaults to `"auto"`.
         activation, gate, norm, prenorm, dropout, tie_dropout: as in `SSMBlock`.
         norm_epsilon, norm_momentum, residual_dtype: as in `SSMBlock`.
-        gate_expand, bottleneck, bottleneck_norm: as in `SSMBlock`.
+        gate_expand, bottleneck, bottleneck_norm, intermediate_dim: as in `SSMBlock`.
         final_norm: str or `None`. Norm after the last block. Defaults to `None`.
         mask_inputs: bool. Whether padded steps are zeroed before the encoder and every mixer;
             they may then hold anything. If not, padding is read like any other step and only
@@ -60,6 +60,7 @@ class SSMBackbone(BackboneFiles, BackboneLayers, SequenceTrainer, Backbone, Func
         encoder_stride: int. Samples from one step of the encoder `"conv"` to the next. The hidden
             sequence then has `length // encoder_stride` steps; `output_mask` says which of them
             are valid. Defaults to `1`.
+        encoder_dropout: float. Rate at which encoded features are dropped. Defaults to `0.0`.
         augmentation: list of layers, such as `RandomGain`, or `None`. They change the inputs
             before the encoder, in training only. The backbone makes its own copies.
         dtype: dtype policy of the model. The systems inside stay float32.
@@ -122,6 +123,8 @@ class SSMBackbone(BackboneFiles, BackboneLayers, SequenceTrainer, Backbone, Func
         gate_expand: float = 4,
         bottleneck: int | None = None,
         bottleneck_norm: bool = False,
+        intermediate_dim: int | None = None,
+        encoder_dropout: float = 0.0,
         dtype: str | keras.dtype_policies.DTypePolicy | None = None,
         name: str | None = None,
         trainable: bool = True,
@@ -141,6 +144,7 @@ class SSMBackbone(BackboneFiles, BackboneLayers, SequenceTrainer, Backbone, Func
                 "The encoder 'conv' leaves padding out and needs `mask_inputs=True`. "
                 "Received: mask_inputs=False"
             )
+        dropped = make_encoder_dropout(encoder_dropout, dtype)
         augmentation = own_copies(augmentation, vocabulary_size)
 
         # === Layers ===
@@ -159,6 +163,7 @@ class SSMBackbone(BackboneFiles, BackboneLayers, SequenceTrainer, Backbone, Func
                 gate_expand=gate_expand,
                 bottleneck=bottleneck,
                 bottleneck_norm=bottleneck_norm,
+                intermediate_dim=intermediate_dim,
                 dtype=dtype,
                 name=f"ssm_block_{i}",
             )
@@ -184,13 +189,15 @@ class SSMBackbone(BackboneFiles, BackboneLayers, SequenceTrainer, Backbone, Func
         mask = keras.Input(sizes, dtype="bool", name="padding_mask")
         for block in blocks:
             block.zero_covered = False
-        y = run_layers(x, mask, first, blocks, last_norm, mask_inputs, augmentation=augmentation)
+        extra = {"augmentation": augmentation, "encoder_dropout": dropped}
+        y = run_layers(x, mask, first, blocks, last_norm, mask_inputs, **extra)
         super().__init__(inputs={key: x, "padding_mask": mask}, outputs=y, dtype=dtype, name=name)
         if not trainable:
             self.trainable = False  # the layers exist only now
 
         # === Config ===
         self.encoder_layer = first
+        self.encoder_dropout_layer = dropped
         self.augmentation_layers = augmentation
         self.blocks = tuple(blocks)
         self.last_norm = last_norm
@@ -214,6 +221,8 @@ class SSMBackbone(BackboneFiles, BackboneLayers, SequenceTrainer, Backbone, Func
         self.gate_expand = gate_expand
         self.bottleneck = bottleneck
         self.bottleneck_norm = bottleneck_norm
+        self.intermediate_dim = intermediate_dim
+        self.encoder_dropout = encoder_dropout
         strided = isinstance(first, ConvEncoder)
         self.encoder_width = first.width if strided else None
         self.encoder_stride = first.stride if strided else 1
@@ -319,6 +328,8 @@ class SSMBackbone(BackboneFiles, BackboneLayers, SequenceTrainer, Backbone, Func
             "gate_expand": self.gate_expand,
             "bottleneck": self.bottleneck,
             "bottleneck_norm": self.bottleneck_norm,
+            "intermediate_dim": self.intermediate_dim,
+            "encoder_dropout": self.encoder_dropout,
             **self.encoder_config(),
             **frozen_config(self),
             **lora_config(self),
@@ -334,14 +345,3 @@ class SSMBackbone(BackboneFiles, BackboneLayers, SequenceTrainer, Backbone, Func
         if lora is not None:
             adapt(model, lora)
         return model
-
-
-def full_mask(like):
-    """An all-true mask of the kind of array it is given: NumPy, TensorFlow or the backend's."""
-    if isinstance(like, np.ndarray):
-        return np.ones(like.shape, bool)
-    if is_tensorflow(like):
-        import tensorflow as tf
-
-        return tf.ones_like(like, dtype=tf.bool)
-    return ops.ones_like(like, dtype="bool")

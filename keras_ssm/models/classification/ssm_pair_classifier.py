@@ -6,12 +6,13 @@ from keras import ops
 
 from keras_ssm.layers.activations import get_activation
 from keras_ssm.layers.exact_layers import Dense
+from keras_ssm.models.backbone_inputs import full_mask
 from keras_ssm.models.classification.classifier_task import ClassifierTask
 from keras_ssm.models.classification.ssm_pair_classifier_preprocessor import (
     SSMPairClassifierPreprocessor,
 )
 from keras_ssm.models.model_timesteps import model_timesteps
-from keras_ssm.models.ssm_backbone import SSMBackbone, full_mask
+from keras_ssm.models.ssm_backbone import SSMBackbone
 from keras_ssm.types import Tensor
 
 

@@ -40,6 +40,7 @@ class BackboneFiles(Adapters, ModelFiles):
     def default_lora_layer_names(self):
         """The projections around the mixers, and those that a mixer names as its own."""
         around = ["input_dense", "bottleneck_dense", "gate_dense", "wide_dense", "output_dense"]
+        around += ["mlp_dense", "mlp_output_dense"]
         return [*around, *self.blocks[0].mixer.lora_layers]
 
     def enable_lora(self, rank: int, target_layer_names: list[str] | None = None) -> None:
