@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from keras_ssm.convert.formats.mamba_weights import AXES, READ
+from keras_ssm.convert.formats.published_weights import AXES, READ
 from keras_ssm.ops import backend
 
 # Bytes of a tensor up to which it is assigned whole. Larger tensors are written row by row into the
@@ -16,7 +16,7 @@ def assign_stored(variable, tensor, arranged, name):
     Args:
         variable: Keras variable.
         tensor: `StoredTensor`, of the shape that the weight needs.
-        arranged: str. Key of `mamba_weights.READ`.
+        arranged: str. Key of `published_weights.READ`.
         name: str. The tensor, for messages.
 
     Raises:

@@ -13,6 +13,7 @@ from keras_ssm.convert.containers.checkpoint_file import read_checkpoint_file, r
 from keras_ssm.convert.formats import (
     dss_lightning,
     h3_lightning,
+    h3_lm,
     longconv_example,
     longconv_lightning,
     lru_flax,
@@ -28,7 +29,7 @@ from keras_ssm.convert.report import Report
 from keras_ssm.convert.settings import Settings
 from keras_ssm.convert.tensors import Tensors
 from keras_ssm.convert.wrapped_names import unwrap
-from keras_ssm.models import SSMBackbone
+from keras_ssm.models import SSMBackbone, SSMCausalLM
 from keras_ssm.types import PathLike
 
 FORMATS = {
@@ -37,6 +38,7 @@ FORMATS = {
     "longconv-lightning": longconv_lightning,
     "sgconv-lightning": sgconv_lightning,
     "h3-lightning": h3_lightning,  # before S4, whose kernel it holds
+    "h3-lm": h3_lm,
     "s4nd-lightning": s4nd_lightning,
     "s4-lightning": s4_lightning,
     "dss-lightning": dss_lightning,
@@ -63,13 +65,13 @@ def load_checkpoint(
             dict), ag1988/dss, HazyResearch/safari (H3, long convolutions),
             ctlllll/SGConv, lindermanlab/S5 or NicolasZucchet/minimal-LRU (flax msgpack, npz), or
             safetensors with the names of one of them. A `NAME.json` beside it is read as its
-            configuration. Or the directory of a Mamba model: of transformers, of
-            state-spaces/mamba, or Codestral's.
+            configuration. Or a language model of HazyResearch/H3, or the directory of a Mamba
+            model (of transformers, of state-spaces/mamba, or Codestral's) or of HyenaDNA.
         format: str. `"s4-example"`, `"s4-lightning"`, `"s4nd-lightning"`, `"dss-lightning"`,
             `"s5-flax"`, `"lru-flax"`, `"longconv-example"`, `"longconv-lightning"`,
-            `"sgconv-lightning"`, `"h3-lightning"`, `"mamba-hf"`, `"mamba-original"`,
-            `"mamba-codestral"`, or `"auto"`: by the names of the tensors, or the configuration in
-            a directory. Defaults to `"auto"`.
+            `"sgconv-lightning"`, `"h3-lightning"`, `"h3-lm"`, `"mamba-hf"`, `"mamba-original"`,
+            `"mamba-codestral"`, `"hyena-hf"`, `"hyena-original"`, or `"auto"`: by the names of the
+            tensors, or the configuration in a directory. Defaults to `"auto"`.
         config: dict, str or `Path`, or `None`. The configuration of the training run by its
             official names, or a JSON or YAML file of it, over what the checkpoint says; or
             arguments of our classes, as in `overrides`.
@@ -81,7 +83,7 @@ def load_checkpoint(
 
     Returns:
         `SSMClassifier`, `SSMPairClassifier` for models of retrieval, `SSMImageClassifier` for
-        S4ND, or `SSMCausalLM` for a Mamba model.
+        S4ND, or `SSMCausalLM` for a language model.
 
     Raises:
         ValueError: for a damaged, unsafe or unknown file, tensors that are missing, left over
@@ -214,6 +216,8 @@ def _recognised(tensors, source):
 
 
 def _preprocessor(task, settings, backbone):
+    if issubclass(task, SSMCausalLM):  # a file of tensors holds no tokenizer
+        return None
     cls = task.preprocessor_cls
     if task.reads_images:
         return cls(axes=backbone.axes, scale=settings.published("scale", None))

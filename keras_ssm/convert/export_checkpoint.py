@@ -7,12 +7,19 @@ from keras_ssm.atomic_file import writing_file
 from keras_ssm.checks import check_choice
 from keras_ssm.convert import published_export
 from keras_ssm.convert.containers import flax_msgpack
-from keras_ssm.convert.formats import h3_lightning, kernel_export, lru_export, s4_export, s5_export
+from keras_ssm.convert.formats import (
+    h3_lightning,
+    h3_lm,
+    kernel_export,
+    lru_export,
+    s4_export,
+    s5_export,
+)
 from keras_ssm.types import PathLike
 
 TARGETS = {"s4-example": s4_export, "s4-block": s4_export, "s5-flax": s5_export}
 TARGETS |= {"lru-flax": lru_export, **dict.fromkeys(kernel_export.MIXERS, kernel_export)}
-TARGETS |= {"h3-lightning": h3_lightning}
+TARGETS |= {"h3-lightning": h3_lightning, "h3-lm": h3_lm}
 TARGETS |= published_export.TARGETS
 
 
@@ -26,9 +33,9 @@ def export_checkpoint(
 
     Args:
         model: `SSMClassifier`, `SSMImageClassifier`, `SSMPairClassifier` over S5, or `SSMCausalLM`
-            over Mamba or Mamba-2.
-        path: str or `Path`. Written whole or not at all. For `"mamba-..."` a directory, of which
-            files that are no part of the model stay.
+            over Mamba, Mamba-2, Hyena or H3.
+        path: str or `Path`. Written whole or not at all. For `"mamba-..."` and `"hyena-..."` a
+            directory, of which files that are no part of the model stay.
         to: str. `"s4-example"` (a file of `example.py` of state-spaces/s4 with minimal `S4D`),
             `"s4-block"` (the same with `S4Block`: its tensors are those below
             `s4_layers.i.`), `"s5-flax"` or `"lru-flax"` (msgpack of `params` and `batch_stats`, for
@@ -36,8 +43,10 @@ def export_checkpoint(
             `"longconv-lightning"` (files of HazyResearch/safari), `"sgconv-lightning"` (of models
             around the layer of ctlllll/SGConv), `"h3-lightning"` (of safari), `"s4nd-lightning"`
             (models of images of state-spaces/s4), `"mamba-hf"` (`config.json`,
-            `generation_config.json` and `model.safetensors` of transformers) or
-            `"mamba-original"` (`config.json` and `pytorch_model.bin` of state-spaces/mamba).
+            `generation_config.json` and `model.safetensors` of transformers),
+            `"mamba-original"` (`config.json` and `pytorch_model.bin` of state-spaces/mamba),
+            `"hyena-hf"` (as `"mamba-hf"`, for HyenaDNA), `"hyena-original"` (`config.json` and
+            `weights.ckpt` of hyena-dna) or `"h3-lm"` (a state dict of HazyResearch/H3).
         overwrite: bool. Whether a file, or a model in the directory, is replaced.
             Defaults to `False`.
 
@@ -48,7 +57,7 @@ def export_checkpoint(
     Raises:
         ValueError: for an unknown target, a model that the official classes do not cover, or
             something at the destination without `overwrite`.
-        ImportError: if PyTorch (for `s4-...` and `mamba-original`) or msgpack (for `...-flax`)
+        ImportError: if PyTorch (for all but safetensors and `...-flax`) or msgpack (for `...-flax`)
             is not installed.
 
     Example:
@@ -76,7 +85,7 @@ def export_checkpoint(
     else:
         with writing_file(path) as file:
             key = "state_dict" if to.endswith("-lightning") else "model"
-            _save_torch({key: content}, configuration, file)
+            _save_torch(key if configuration is not None else None, content, configuration, file)
     return remarks
 
 
@@ -91,7 +100,8 @@ def _check_free(path, to, overwrite):
         )
 
 
-def _save_torch(content, configuration, file):
+def _save_torch(key, tensors, configuration, file):
+    """Writes tensors of PyTorch: below a key with their configuration, or bare."""
     try:
         import torch
     except ImportError:
@@ -99,7 +109,7 @@ def _save_torch(content, configuration, file):
             "Checkpoints of state-spaces/s4 are written with PyTorch: pip install "
             "'keras-ssm[torch]'. Received: no torch"
         ) from None
-    ((key, tensors),) = content.items()
-    state_dict = {name: torch.from_numpy(value.copy()) for name, value in tensors.items()}
-    content = {key: state_dict, "acc": 0.0, "epoch": 0, "hyper_parameters": configuration}
+    content = {name: torch.from_numpy(value.copy()) for name, value in tensors.items()}
+    if key is not None:
+        content = {key: content, "acc": 0.0, "epoch": 0, "hyper_parameters": configuration}
     torch.save(content, file)

@@ -1,4 +1,4 @@
-"""Language models as directories that transformers and state-spaces/mamba load."""
+"""Language models as directories that transformers and the original libraries load."""
 
 import json
 from pathlib import Path
@@ -10,15 +10,33 @@ from keras import ops
 from keras_ssm import presets
 from keras_ssm.atomic_directory import writing_directory
 from keras_ssm.convert.containers.safetensors_file import write_stored
-from keras_ssm.convert.formats import mamba_hf, mamba_original
-from keras_ssm.convert.formats.mamba_fields import MIXERS, MambaSpec
-from keras_ssm.convert.formats.mamba_weights import HEAD, TABLES, WRITTEN, weights_of
+from keras_ssm.convert.formats import (
+    hyena_hf,
+    hyena_original,
+    hyena_weights,
+    mamba_hf,
+    mamba_original,
+    mamba_weights,
+)
+from keras_ssm.convert.formats.mamba_fields import MambaSpec
+from keras_ssm.convert.formats.published_fields import MIXERS, PublishedSpec
+from keras_ssm.convert.formats.published_weights import HEAD, WRITTEN
 from keras_ssm.convert.mapping import check_supported
 from keras_ssm.convert.published_model import find_weight
 from keras_ssm.convert.published_tokenizer import write_tokenizer
 from keras_ssm.models import SSMCausalLM
 
-TARGETS = {presets.HF: mamba_hf, presets.ORIGINAL: mamba_original}
+TARGETS = {
+    presets.HF: mamba_hf,
+    presets.ORIGINAL: mamba_original,
+    presets.HYENA_HF: hyena_hf,
+    presets.HYENA_ORIGINAL: hyena_original,
+}
+OF_TRANSFORMERS = (presets.HF, presets.HYENA_HF)
+
+# Mixers that models of a format may have.
+KINDS_OF = {presets.HYENA_HF: ("hyena",), presets.HYENA_ORIGINAL: ("hyena",)}
+MAMBA = ("mamba", "mamba2")
 
 # Names of dtypes in files of safetensors.
 KINDS = {"float32": "F32", "float64": "F64", "float16": "F16", "bfloat16": "BF16"}
@@ -26,14 +44,14 @@ KINDS = {"float32": "F32", "float64": "F64", "float16": "F16", "bfloat16": "BF16
 
 def export_published(model, path, to, overwrite=False):
     """Writes a language model as a directory; returns remarks. See `export_checkpoint`."""
-    spec = describe(model)
+    spec = describe(model, KINDS_OF.get(to, MAMBA))
     config = TARGETS[to].write_config(spec)
     remarks = []
-    if model.backbone.dropout:
+    if model.backbone.dropout and spec.kind in MAMBA:
         remarks.append(
             "The published classes have no dropout: what goes on training there has none."
         )
-    if to == presets.HF and all(ids is None for ids in _special_tokens(model).values()):
+    if to in OF_TRANSFORMERS and all(ids is None for ids in _special_tokens(model).values()):
         remarks.append(
             "Without a tokenizer or `special_token_ids` nothing says which tokens start, end and "
             "pad a text: "
@@ -56,42 +74,40 @@ def export_published(model, path, to, overwrite=False):
             f"Received: '{path}' with {', '.join(sorted(present)[:8])}"
         )
     with writing_directory(path, stays) as directory:
-        if to == presets.HF:
+        if to in OF_TRANSFORMERS:
             _write_hf(model, spec, config, directory)
         else:
-            _write_original(model, spec, directory)
+            write = _write_mamba if spec.kind in MAMBA else _write_hyena
+            write(model, spec, directory)
             _write_json(directory / "config.json", config)
         write_tokenizer(model, directory)
     return remarks
 
 
-def describe(model) -> MambaSpec:
+def describe(model, kinds=MAMBA) -> PublishedSpec:
     """A model as a published one is described.
+
+    Args:
+        model: `SSMCausalLM`.
+        kinds: tuple of str. Keys of `MIXERS` that its mixer may be.
 
     Raises:
         ValueError: for a model that no published class covers.
     """
     if not isinstance(model, SSMCausalLM):
         raise ValueError(
-            "A published Mamba model is a language model, `SSMCausalLM`. "
+            "A published model of this format is a language model, `SSMCausalLM`. "
             f"Received: {type(model).__name__}"
         )
     backbone, mixer = model.backbone, model.backbone.blocks[0].mixer
-    kind = next((kind for kind, cls in MIXERS.items() if type(mixer) is cls), None)
+    kind = next((kind for kind in kinds if type(mixer) is MIXERS[kind]), None)
     if kind is None:
         raise ValueError(
-            "A published Mamba model has the mixer Mamba or Mamba2. "
+            "A published model of this format has the mixer "
+            f"{' or '.join(MIXERS[kind].__name__ for kind in kinds)}. "
             f"Received: mixer {type(mixer).__name__}"
         )
-    check_supported(
-        encoder=(backbone.encoder, ("auto", "embedding")),
-        activation=(backbone.activation, (None, "linear")),
-        gate=(backbone.gate, (None,)),
-        bottleneck=(backbone.bottleneck, (None,)),
-        norm=(backbone.norm, ("rms", "layer")),
-        prenorm=(backbone.prenorm, (True,)),
-        final_norm=(backbone.final_norm, (backbone.norm,)),
-    )
+    _check_blocks(backbone, kind)
     layers = model._flatten_layers()
     quantised = next((layer for layer in layers if layer.quantization_mode is not None), None)
     if quantised is not None:
@@ -104,30 +120,49 @@ def describe(model) -> MambaSpec:
         for name, value in mixer.get_config().items()
         if name not in ("name", "trainable", "dtype", "seed")
     }
-    return MambaSpec(
-        kind,
-        arguments,
-        {
-            "num_layers": backbone.num_layers,
-            "hidden_dim": backbone.hidden_dim,
-            "vocabulary_size": backbone.vocabulary_size,
-            "norm": backbone.norm,
-            "norm_epsilon": backbone.norm_epsilon,
-            "residual_dtype": backbone.residual_dtype,
-        },
-        model.tie_embeddings,
-        TABLES[0],
-        {},
-        [],
+    names = ("num_layers", "hidden_dim", "vocabulary_size", "norm", "norm_epsilon")
+    names = (*names, "residual_dtype")
+    if kind not in MAMBA:
+        names = (*names, "intermediate_dim", "encoder_dropout", "dropout")
+    sizes = {name: getattr(backbone, name) for name in names}
+    cls = MambaSpec if kind in MAMBA else PublishedSpec
+    return cls(kind, arguments, sizes, model.tie_embeddings, {}, [])
+
+
+def _check_blocks(backbone, kind):
+    """Raises a `ValueError` for blocks that published models with this mixer have not."""
+    check_supported(
+        encoder=(backbone.encoder, ("auto", "embedding")),
+        activation=(backbone.activation, (None, "linear")),
+        gate=(backbone.gate, (None,)),
+        bottleneck=(backbone.bottleneck, (None,)),
+        prenorm=(backbone.prenorm, (True,)),
+        final_norm=(backbone.final_norm, (backbone.norm,)),
     )
+    if kind in MAMBA:
+        check_supported(
+            norm=(backbone.norm, ("rms", "layer")),
+            intermediate_dim=(backbone.intermediate_dim, (None,)),
+        )
+        return
+    check_supported(norm=(backbone.norm, ("layer",)))
+    if backbone.intermediate_dim is None:
+        raise ValueError(
+            "The official classes need an `intermediate_dim`, the width of the MLP of each block. "
+            "Received: intermediate_dim=None"
+        )
 
 
 def _write_hf(model, spec, config, directory):
+    hyena = spec.kind not in MAMBA
     tensors = {}
-    for weight in weights_of(spec):
-        variable = find_weight(model, weight.target)
-        kind = KINDS[_dtype(variable)]
-        tensors[weight.name] = weight.shape, kind, lambda w=weight: _array(model, w)
+    for weight in (hyena_weights if hyena else mamba_weights).weights_of(spec):
+        inner = hyena and weight.name != HEAD
+        name = f"hyena.{weight.name}" if inner else weight.name
+        kind = KINDS[_dtype(find_weight(model, weight.target))]
+        tensors[name] = weight.shape, kind, lambda w=weight: _array(model, w)
+    if hyena and spec.tie_embeddings:  # whose classes do not tie the head by themselves
+        tensors[HEAD] = tensors[f"hyena.{hyena_weights.TABLE}"]
     write_stored(directory / "model.safetensors", tensors)
     dtype = model.backbone.dtype_policy.variable_dtype
     tokens = _special_tokens(model)
@@ -135,26 +170,48 @@ def _write_hf(model, spec, config, directory):
     _write_json(directory / "generation_config.json", {"_from_model_config": True, **tokens})
 
 
-def _write_original(model, spec, directory):
+def _write_mamba(model, spec, directory):
+    content = _torch_tensors(model, mamba_weights.weights_of(spec))
+    table = f"backbone.{mamba_weights.TABLES[1]}.weight"
+    names = {mamba_weights.TABLE: table}
+    content = {names.get(name, name): tensor for name, tensor in content.items()}
+    if spec.tie_embeddings:  # one storage, as in published files
+        content[HEAD] = content[table]
+    else:  # last, as in published files
+        content[HEAD] = content.pop(HEAD)
+    _save_torch(content, directory / "pytorch_model.bin")
+
+
+def _write_hyena(model, spec, directory):
+    content = _torch_tensors(model, hyena_weights.weights_of(spec))
+    # One storage, as in published files.
+    content |= {name: content[first] for name, first in hyena_weights.frequencies(spec)}
+    content[HEAD] = content[hyena_weights.TABLE]
+    content = {f"model.{name}": tensor for name, tensor in content.items()}
+    _save_torch({"state_dict": content}, directory / "weights.ckpt")
+
+
+def _torch_tensors(model, weights):
+    """Dict of the names of tensors to them, of PyTorch."""
     try:
         import torch
     except ImportError:
         raise ImportError(
-            "Checkpoints of state-spaces/mamba are written with PyTorch: pip install "
+            "Checkpoints of the original libraries are written with PyTorch: pip install "
             "'keras-ssm[torch]'. Received: no torch"
         ) from None
     content = {}
-    table = f"backbone.{TABLES[0]}.weight"
-    for weight in weights_of(spec):
-        name = f"backbone.{TABLES[1]}.weight" if weight.name == table else weight.name
-        content[name] = torch.from_numpy(np.array(_array(model, weight)))
+    for weight in weights:
+        content[weight.name] = torch.from_numpy(np.array(_array(model, weight)))
         if _dtype(find_weight(model, weight.target)) == "bfloat16":
-            content[name] = content[name].to(torch.bfloat16)
-    if spec.tie_embeddings:  # one storage, as in published files
-        content[HEAD] = content[f"backbone.{TABLES[1]}.weight"]
-    else:  # last, as in published files
-        content[HEAD] = content.pop(HEAD)
-    torch.save(content, directory / "pytorch_model.bin")
+            content[weight.name] = content[weight.name].to(torch.bfloat16)
+    return content
+
+
+def _save_torch(content, path):
+    import torch
+
+    torch.save(content, path)
 
 
 def _array(model, weight):
@@ -163,7 +220,7 @@ def _array(model, weight):
     dtype = _dtype(variable)
     exact = "float32" if dtype == "bfloat16" else dtype
     value = ops.convert_to_numpy(ops.cast(variable, exact))
-    return WRITTEN[weight.arranged](value)
+    return WRITTEN[weight.arranged](value).reshape(weight.shape)
 
 
 def _dtype(variable):

@@ -1,4 +1,4 @@
-"""Published Mamba models as models of this package, whatever the format of their directory."""
+"""Published language models as models of this package, whatever the format of their directory."""
 
 import contextlib
 import inspect
@@ -9,9 +9,17 @@ from types import SimpleNamespace
 from keras_ssm import presets
 from keras_ssm.convert.assigning import assign_stored, hold_the_same
 from keras_ssm.convert.containers.weight_files import open_weights
-from keras_ssm.convert.formats import mamba_codestral, mamba_hf, mamba_original
-from keras_ssm.convert.formats.mamba_fields import MIXERS
-from keras_ssm.convert.formats.mamba_weights import HEAD, TABLES, standard_names, weights_of
+from keras_ssm.convert.formats import (
+    hyena_hf,
+    hyena_original,
+    hyena_weights,
+    mamba_codestral,
+    mamba_hf,
+    mamba_original,
+    mamba_weights,
+)
+from keras_ssm.convert.formats.published_fields import MIXERS
+from keras_ssm.convert.formats.published_weights import HEAD
 from keras_ssm.convert.mapping import is_named
 from keras_ssm.convert.published_tokenizer import preprocessor_of, special_token_ids
 from keras_ssm.convert.report import Report
@@ -23,12 +31,21 @@ FORMATS = {
     presets.HF: mamba_hf,
     presets.ORIGINAL: mamba_original,
     presets.CODESTRAL: mamba_codestral,
+    presets.HYENA_HF: hyena_hf,
+    presets.HYENA_ORIGINAL: hyena_original,
 }
+
+# The names of the tensors, by the kind of mixer.
+NAMES = {"mamba": mamba_weights, "mamba2": mamba_weights, "hyena": hyena_weights}
+
+# Formats of transformers, whose configuration may say the ids of special tokens.
+WITH_SPECIAL_IDS = (presets.HF, presets.HYENA_HF)
 
 # Arguments of training, speed and precision: any value goes with the published weights.
 FREE = (
     *("name", "trainable", "dtype", "seed", "chunk_size", "residual_dtype", "mask_inputs"),
-    *("dropout", "tie_dropout", "norm_momentum", "input_dim"),
+    *("dropout", "tie_dropout", "encoder_dropout", "norm_momentum", "input_dim"),
+    *("train_positions", "method"),
     *("dt_min", "dt_max", "dt_floor", "A_range", "residual_layers"),
 )
 
@@ -68,8 +85,9 @@ def read_published(
     spec = module.read_config(document, f"`{path}`")
     plan = _Plan(spec, cls, overrides or {}, fixed=load_weights)
     if issubclass(cls, SSMCausalLM) and "preprocessor" not in plan.task:
-        plan.task["preprocessor"] = preprocessor_of(directory)
-    if issubclass(cls, SSMCausalLM) and format == presets.HF:
+        characters = spec.kind == "hyena" and spec.backbone["vocabulary_size"]
+        plan.task["preprocessor"] = preprocessor_of(directory, characters)
+    if issubclass(cls, SSMCausalLM) and format in WITH_SPECIAL_IDS:
         special = special_token_ids(document, plan.spec.backbone["vocabulary_size"])
         plan.task.setdefault("special_token_ids", special)
     report = {"container": "configuration", "weights": [], "dropped": {}, "others": []}
@@ -175,14 +193,18 @@ class _Matched:
 
     def __init__(self, spec, tensors, ignore, directory):
         self.tensors, self.directory, self.dropped = tensors, directory, {}
-        self.names = standard_names(tensors)
+        self.family = NAMES[spec.kind]
+        self.names = self.family.standard_names(tensors)
         self.weights, self.keeps_initial_values = [], False
         missing = []
-        for weight in weights_of(spec):
+        for weight in self.family.weights_of(spec):
             if weight.name in self.names:
                 self.weights.append(weight)
             elif is_named(weight.name, ignore) or is_named(weight.target, ignore):
                 self.dropped[weight.target] = "keeps its initial value, as asked"
+                self.keeps_initial_values = True
+            elif weight.derived:
+                self.dropped[weight.target] = "not in the file: computed anew"
                 self.keeps_initial_values = True
             else:
                 missing.append(weight.name)
@@ -198,6 +220,7 @@ class _Matched:
         if spec.tie_embeddings:
             self._check_tied()
         used = {weight.name for weight in self.weights} | ({HEAD} if spec.tie_embeddings else set())
+        used |= self._beside()
         left = sorted(name for standard, name in self.names.items() if standard not in used)
         if left:
             raise ValueError(
@@ -212,7 +235,7 @@ class _Matched:
         """A head of its own beside a configuration that ties it must be the table."""
         if HEAD not in self.names:
             return
-        table = self.names.get(f"backbone.{TABLES[0]}.weight")
+        table = self.names.get(self.family.TABLE)
         head = self.names[HEAD]
         if table is None or not hold_the_same(self.tensors[head], self.tensors[table]):
             raise ValueError(
@@ -220,6 +243,23 @@ class _Matched:
                 f"both tensors must then hold the same. Received: another '{head}' than '{table}'"
             )
         self.dropped[head] = "the embeddings once more"
+
+    def _beside(self):
+        """Standard names of tensors that no weight needs, which then hold what others hold."""
+        extra = self.family.beside(self.names)
+        for standard, twin in extra.items():
+            name = self.names[standard]
+            if twin is None:
+                self.dropped[name] = "no part of the model"
+                continue
+            if not hold_the_same(self.tensors[name], self.tensors[self.names[twin]]):
+                raise ValueError(
+                    f"Tensors '{name}' and '{self.names[twin]}' of '{self.directory}' are one "
+                    "parameter of the published model and must hold the same. Received: other "
+                    "numbers"
+                )
+            self.dropped[name] = f"the same as {self.names[twin]}"
+        return set(extra)
 
     def _check_shape(self, weight):
         name = self.names[weight.name]

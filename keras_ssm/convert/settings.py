@@ -4,6 +4,7 @@ from keras_ssm.layers import DSS, H3, LRU, S4, S4D, S4ND, S5, LongConv, SGConv
 from keras_ssm.models import (
     SequencePreprocessor,
     SSMBackbone,
+    SSMCausalLM,
     SSMClassifier,
     SSMPairClassifier,
 )
@@ -11,7 +12,7 @@ from keras_ssm.models import (
 UNSET = object()
 
 CLASSES = (DSS, H3, LRU, S4, S4D, S4ND, S5, LongConv, SGConv)
-CLASSES += (SSMBackbone, SSMClassifier, SSMPairClassifier, SequencePreprocessor)
+CLASSES += (SSMBackbone, SSMClassifier, SSMPairClassifier, SSMCausalLM, SequencePreprocessor)
 
 
 def _argument_names(*classes):

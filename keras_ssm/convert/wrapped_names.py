@@ -14,7 +14,11 @@ WRAPPERS = (
 _WRAPPER = re.compile(rf"(?<![^.])(?:{'|'.join(WRAPPERS)})\.")
 
 # Names that each kind of model has. Before them is the attribute of the object that holds it.
-_ANCHOR = re.compile(r"(?:^|.*?\.)(?=s4_layers\.0\.|conv_layers\.0\.|model\.layers\.0\.layer\.)")
+_FIRST = (
+    *(r"s4_layers\.0\.", r"conv_layers\.0\.", r"model\.layers\.0\.layer\."),
+    *(r"backbone\.layers\.0\.", r"s4seq\.encoder\.layers\.0\."),
+)
+_ANCHOR = re.compile(rf"(?:^|.*?\.)(?={'|'.join(_FIRST)})")
 _FLAX_ANCHOR = re.compile(r"(|.*?/)params/(|.*?/)encoder/layers_0/")
 
 

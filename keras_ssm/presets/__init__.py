@@ -24,6 +24,8 @@ from keras_ssm.presets.preset_files import (
 from keras_ssm.presets.published_models import (
     CODESTRAL,
     HF,
+    HYENA_HF,
+    HYENA_ORIGINAL,
     ORIGINAL,
     PUBLISHED_FORMATS,
     directory_of,
@@ -41,6 +43,8 @@ __all__ = [
     "CARD_FILE",
     "CODESTRAL",
     "HF",
+    "HYENA_HF",
+    "HYENA_ORIGINAL",
     "ORGANISATION",
     "ORIGINAL",
     "PRESET_FILE",

@@ -11,10 +11,11 @@ from pathlib import Path
 from keras_ssm.presets.preset_files import PRESET_FILE, read_json
 
 HF, ORIGINAL, CODESTRAL = "mamba-hf", "mamba-original", "mamba-codestral"
-PUBLISHED_FORMATS = (HF, ORIGINAL, CODESTRAL)
+HYENA_HF, HYENA_ORIGINAL = "hyena-hf", "hyena-original"
+PUBLISHED_FORMATS = (HF, ORIGINAL, CODESTRAL, HYENA_HF, HYENA_ORIGINAL)
 
 CONFIG, PARAMS = "config.json", "params.json"
-MODEL_TYPES = ("mamba", "mamba2", "falcon_mamba")
+MODEL_TYPES = {"mamba": HF, "mamba2": HF, "falcon_mamba": HF, "hyenadna": HYENA_HF}
 
 # Small files that describe a repository, and the tokenizer of its model.
 DESCRIBING = (
@@ -30,6 +31,7 @@ _WEIGHTS = (
 )
 _INDEX = ".index.json"
 _CODESTRAL_WEIGHTS = "consolidated.safetensors"
+_HYENA_WEIGHTS = "weights.ckpt"
 
 
 def published_format(directory: Path) -> str | None:
@@ -50,9 +52,9 @@ def published_format(directory: Path) -> str | None:
             return None
         if "model_type" in config:
             _check_model_type(directory, config["model_type"])
-            return HF
+            return MODEL_TYPES[config["model_type"]]
         if {"d_model", "n_layer"} & set(config):
-            return ORIGINAL
+            return HYENA_ORIGINAL if isinstance(config.get("layer"), dict) else ORIGINAL
     elif (directory / PARAMS).is_file():
         params = read_json(directory / PARAMS)
         if {"dim", "n_layers"} <= set(params):
@@ -101,7 +103,8 @@ def _files(directory):
 
 def _place(directory, format, files):
     """The file with the weights, or the index of the files that hold them."""
-    candidates = (_CODESTRAL_WEIGHTS,) if format == CODESTRAL else _WEIGHTS
+    single = {CODESTRAL: _CODESTRAL_WEIGHTS, HYENA_ORIGINAL: _HYENA_WEIGHTS}
+    candidates = (single[format],) if format in single else _WEIGHTS
     for name in candidates:
         if name in files:
             return name
@@ -128,21 +131,21 @@ def _read_index(path):
 
 def is_weight_file(name: str) -> bool:
     """Whether readers of these formats might take weights from a file of this name."""
-    endings = (".safetensors", ".bin", _INDEX)
+    endings = (".safetensors", ".bin", ".ckpt", _INDEX)
     return name.endswith(endings) and "/" not in name
 
 
 def directory_of(path: Path) -> Path:
     """The directory of a published model that is named by one of its own files."""
     with contextlib.suppress(OSError):
-        describes = path.name in (*DESCRIBING, *_WEIGHTS, _CODESTRAL_WEIGHTS)
+        describes = path.name in (*DESCRIBING, *_WEIGHTS, _CODESTRAL_WEIGHTS, _HYENA_WEIGHTS)
         if describes and path.is_file() and published_format(path.parent) is not None:
             return path.parent
     return path
 
 
 def _check_model_type(directory, model_type):
-    if model_type not in MODEL_TYPES:
+    if not isinstance(model_type, str) or model_type not in MODEL_TYPES:
         raise ValueError(
             f"'{directory}' is no preset of Keras classes, and `model_type` of a published model "
             f"must be one of {', '.join(MODEL_TYPES)}: models with attention, experts or other "

@@ -1,11 +1,12 @@
-"""Published Mamba models from a Hub: one commit, what is needed of it, sizes and checksums."""
+"""Published language models from a Hub: one commit, what is needed of it, sizes and checksums."""
 
 import pytest
 
 from keras_ssm import presets
 from keras_ssm.convert import convert_checkpoint
 from keras_ssm.models import SSMBackbone, SSMCausalLM
-from tests.backend_tools import relative_error
+from tests import hyena_files
+from tests.backend_tools import relative_error, to_numpy
 from tests.hub_client import offline
 from tests.hub_repository import digest
 from tests.published_models import CODESTRAL, copied, in_shards, logits, make_model, written
@@ -13,6 +14,7 @@ from tests.published_models import CODESTRAL, copied, in_shards, logits, make_mo
 pytestmark = pytest.mark.once("torch")
 
 HANDLE = "hf://me/mamba"
+MAMBA = [format for format in presets.PUBLISHED_FORMATS if format.startswith("mamba")]
 WEIGHTS = "model.safetensors"
 
 
@@ -25,7 +27,7 @@ def model():
 def directories(model, tmp_path_factory):
     """Directories of the model by their formats."""
     root = tmp_path_factory.mktemp("published")
-    found = {to: written(model, root / to, to) for to in presets.PUBLISHED_FORMATS}
+    found = {to: written(model, root / to, to) for to in MAMBA}
     return {**found, "shards": in_shards(copied(found["mamba-hf"], root / "shards"))}
 
 
@@ -51,7 +53,7 @@ def small(hub, directories):
 NEEDED = {"config.json", "generation_config.json", WEIGHTS, "tokenizer_config.json"}
 
 
-@pytest.mark.parametrize("kind", [*presets.PUBLISHED_FORMATS, "shards"])
+@pytest.mark.parametrize("kind", [*MAMBA, "shards"])
 def test_every_format_by_name(kind, hub, directories, model):
     files = files_of(directories[kind])
     hub.add("me/mamba", {**files, "consolidated.bin": b"0", "optimizer.pt": b"0"})
@@ -60,6 +62,18 @@ def test_every_format_by_name(kind, hub, directories, model):
     assert downloaded(hub) == set(files) - {"tokenizer.model.v3"}
     commits = {path.split("/")[4] for _, path in hub.requests if "/resolve/" in path}
     assert len(commits - {"main"}) == 1
+
+
+@pytest.mark.parametrize("write", [hyena_files.write_hf, hyena_files.write_original])
+def test_models_of_dna_by_name(write, hub, tmp_path):
+    tensors = hyena_files.make_tensors()
+    files = files_of(write(tmp_path / "it", tensors))
+    code = {"modeling_hyena.py": b"raise SystemExit", "tokenization_hyena.py": b"1 / 0"}
+    hub.add("me/mamba", {**files, **code})
+    found = SSMCausalLM.from_preset(HANDLE)
+    expected = hyena_files.published_logits(tensors)
+    assert relative_error(to_numpy(found(hyena_files.IDS)), expected) < 2e-5
+    assert downloaded(hub) == set(files)
 
 
 def test_only_what_is_needed_comes(hub, small, tmp_path):

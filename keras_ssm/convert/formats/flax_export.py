@@ -16,6 +16,7 @@ def check_backbone(backbone, gates):
         final_norm=(backbone.final_norm, (None,)),
         gate=(backbone.gate, gates),
         bottleneck=(backbone.bottleneck, (None,)),
+        intermediate_dim=(backbone.intermediate_dim, (None,)),
     )
 
 

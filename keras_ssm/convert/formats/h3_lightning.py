@@ -76,6 +76,7 @@ def export(model, to):
         encoder=(backbone.encoder, ("auto", "linear")),
         pooling=(model.pooling, ("mean",)),
         bottleneck=(backbone.bottleneck, (None,)),
+        intermediate_dim=(backbone.intermediate_dim, (None,)),
         gate=(backbone.gate, (None,)),
         activation=(backbone.activation, (None,)),
     )

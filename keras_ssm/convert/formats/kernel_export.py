@@ -45,6 +45,7 @@ def export(model, to):
         encoder=(backbone.encoder, ("auto", "linear")),
         pooling=(model.pooling, ("mean",)),
         bottleneck=(backbone.bottleneck, (None,)),
+        intermediate_dim=(backbone.intermediate_dim, (None,)),
         gate=(backbone.gate, ("glu", "full_glu") if example else ("glu", "full_glu", "linear")),
         activation=(backbone.activation, ("gelu",) if example else tuple(ACTIVATIONS.values())),
     )

@@ -1,7 +1,8 @@
 """Mamba-2 in the format of Codestral: `params.json` and `consolidated.safetensors`."""
 
 from keras_ssm.convert.formats import mamba_original, mamba_weights
-from keras_ssm.convert.formats.mamba_fields import UNSET, Fields, MambaSpec, count
+from keras_ssm.convert.formats.mamba_fields import MambaSpec
+from keras_ssm.convert.formats.published_fields import UNSET, Fields, count
 
 recognises, read = mamba_weights.recognises, mamba_weights.refuse_alone
 

@@ -3,16 +3,8 @@
 import math
 
 from keras_ssm.convert.formats import mamba_weights
-from keras_ssm.convert.formats.mamba_fields import (
-    Fields,
-    MambaSpec,
-    bounds,
-    count,
-    flag,
-    limit,
-    number,
-    rank,
-)
+from keras_ssm.convert.formats.mamba_fields import MambaSpec, bounds, limit, rank
+from keras_ssm.convert.formats.published_fields import TRANSFORMERS, Fields, count, flag, number
 from keras_ssm.convert.mapping import check_supported
 
 recognises, read = mamba_weights.recognises, mamba_weights.refuse_alone
@@ -28,27 +20,12 @@ DEFAULTS["mamba2"]["num_hidden_layers"] = 64
 DEFAULTS["falcon_mamba"] = DEFAULTS["mamba"]
 TIED = {"mamba": True, "mamba2": False, "falcon_mamba": True}
 
-# Fields that all models of the library have, fields of training and initialisation, and remains of
-# its converters. None of them changes what a model computes.
+# Fields of training and initialisation, and remains of converters: none changes a number.
 HARMLESS = (
-    *("model_type", "architectures", "transformers_version", "torch_dtype", "dtype"),
-    *("_name_or_path", "name_or_path", "_attn_implementation_autoset", "attn_implementation"),
-    *("bos_token_id", "eos_token_id", "pad_token_id", "sep_token_id", "decoder_start_token_id"),
-    *("tokenizer_class", "prefix", "max_position_embeddings", "_from_model_config"),
-    *("use_cache", "use_mambapy", "use_falcon_mambapy", "use_associative_scan", "chunk_size"),
-    *("initializer_range", "rescale_prenorm_residual", "time_step_scale", "time_step_init_scheme"),
+    *TRANSFORMERS,
+    *("max_position_embeddings", "use_mambapy", "use_falcon_mambapy", "use_associative_scan"),
+    *("chunk_size", "rescale_prenorm_residual", "time_step_scale", "time_step_init_scheme"),
     *("fused_add_norm", "pad_vocab_size_multiple", "ssm_cfg", "norm_before_gate"),
-    *("return_dict", "output_hidden_states", "output_attentions", "torchscript", "use_bfloat16"),
-    *("tf_legacy_loss", "pruned_heads", "tie_encoder_decoder", "is_encoder_decoder", "is_decoder"),
-    *("cross_attention_hidden_size", "add_cross_attention", "chunk_size_feed_forward"),
-    *("finetuning_task", "id2label", "label2id", "task_specific_params", "problem_type"),
-    # Settings of generation, from before these had a file of their own.
-    *("max_length", "min_length", "do_sample", "early_stopping", "num_beams", "num_beam_groups"),
-    *("diversity_penalty", "temperature", "top_k", "top_p", "typical_p", "repetition_penalty"),
-    *("length_penalty", "no_repeat_ngram_size", "encoder_no_repeat_ngram_size", "bad_words_ids"),
-    *("num_return_sequences", "output_scores", "return_dict_in_generate", "forced_bos_token_id"),
-    *("forced_eos_token_id", "remove_invalid_values", "exponential_decay_length_penalty"),
-    *("suppress_tokens", "begin_suppress_tokens"),
 )
 
 
@@ -98,7 +75,7 @@ def read_config(config: dict, source: str) -> MambaSpec:
     for name, expected in (("d_model", "hidden_dim"), ("n_layer", "num_layers")):
         fields.require(name, (backbone[expected],), f"it contradicts {expected}")
     fields.check_all_read(HARMLESS)
-    return MambaSpec(kind, mixer, backbone, tied, "embeddings", fields.rows, [])
+    return MambaSpec(kind, mixer, backbone, tied, fields.rows, [])
 
 
 def _mamba(fields, mixer, backbone, model_type):

@@ -3,18 +3,8 @@
 import math
 
 from keras_ssm.convert.formats import mamba_weights
-from keras_ssm.convert.formats.mamba_fields import (
-    UNSET,
-    Fields,
-    MambaSpec,
-    bounds,
-    count,
-    flag,
-    limit,
-    names,
-    number,
-    rank,
-)
+from keras_ssm.convert.formats.mamba_fields import MambaSpec, bounds, limit, rank
+from keras_ssm.convert.formats.published_fields import UNSET, Fields, count, flag, names, number
 from keras_ssm.convert.mapping import check_supported
 
 recognises, read = mamba_weights.recognises, mamba_weights.refuse_alone
@@ -83,7 +73,7 @@ def read_config(config: dict, source: str) -> MambaSpec:
         "residual_dtype": "float32" if residual else None,
     }
     spec_rows = {**fields.rows, **inner.rows}
-    return MambaSpec(kind, mixer, backbone, tied, "embedding", spec_rows, remarks)
+    return MambaSpec(kind, mixer, backbone, tied, spec_rows, remarks)
 
 
 def _mixer(fields, kind, width):

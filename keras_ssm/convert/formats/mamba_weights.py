@@ -2,48 +2,18 @@
 
 import re
 from collections.abc import Iterator
-from typing import NamedTuple
-
-import numpy as np
 
 from keras_ssm.convert.formats.mamba_fields import MambaSpec
-from keras_ssm.convert.mapping import flat, same, transposed
-
-HEAD = "lm_head.weight"
+from keras_ssm.convert.formats.published_weights import HEAD, PublishedWeight
 
 # The names of the table, of transformers and of the original.
 TABLES = ("embeddings", "embedding")
 
+# The table's tensor, with the names of transformers.
+TABLE = f"backbone.{TABLES[0]}.weight"
+
 # The first layer of a model, and the prefix before it.
 _ANCHOR = re.compile(r"(.*?)layers\.0\.mixer\.A_log$")
-
-
-class MambaWeight(NamedTuple):
-    """A weight of ours, and its tensor.
-
-    Fields:
-        target: str. A path of attributes from a task model.
-        name: str. The tensor, with the names of transformers.
-        shape: tuple of int. That of the tensor.
-        arranged: str. Key of `READ` and `WRITTEN`.
-    """
-
-    target: str
-    name: str
-    shape: tuple
-    arranged: str = "same"
-
-
-def _written_conv(kernel):
-    return np.ascontiguousarray(kernel.T)[:, None]
-
-
-# From a tensor to a weight, and back.
-READ = {"same": same, "transposed": transposed, "conv": transposed, "heads": same}
-WRITTEN = {"same": same, "transposed": np.transpose, "conv": _written_conv, "heads": flat}
-
-# Along which axis of a weight the rows of a tensor lie one after the other.
-AXES = {"same": 0, "transposed": 1}
 
 
 def recognises(tensors) -> bool:
@@ -95,7 +65,7 @@ def standard_names(names) -> dict[str, str]:
         elif name.startswith(prefix):
             standard = "backbone." + name.removeprefix(prefix)
             if standard == f"backbone.{TABLES[1]}.weight":
-                standard = f"backbone.{TABLES[0]}.weight"
+                standard = TABLE
         if sources.setdefault(standard, name) != name:
             raise ValueError(
                 f"One tensor must stand for '{standard}'. Received: {sources[standard]}, {name}"
@@ -103,13 +73,13 @@ def standard_names(names) -> dict[str, str]:
     return sources
 
 
-def weights_of(spec: MambaSpec) -> Iterator[MambaWeight]:
+def weights_of(spec: MambaSpec) -> Iterator[PublishedWeight]:
     """Every weight of a language model and its tensor."""
     width, vocabulary = spec.backbone["hidden_dim"], spec.backbone["vocabulary_size"]
-    table = "backbone.encoder_layer.embeddings", f"backbone.{TABLES[0]}.weight"
-    yield MambaWeight(*table, (vocabulary, width))
+    table = "backbone.encoder_layer.embeddings", TABLE
+    yield PublishedWeight(*table, (vocabulary, width))
     if not spec.tie_embeddings:
-        yield MambaWeight("head.kernel", HEAD, (vocabulary, width), "transposed")
+        yield PublishedWeight("head.kernel", HEAD, (vocabulary, width), "transposed")
     for i in range(spec.backbone["num_layers"]):
         target, name = f"backbone.blocks.{i}", f"backbone.layers.{i}"
         yield from _norm(spec, f"{target}.norm", f"{name}.norm")
@@ -117,22 +87,22 @@ def weights_of(spec: MambaSpec) -> Iterator[MambaWeight]:
     yield from _norm(spec, "backbone.last_norm", "backbone.norm_f")
 
 
-def _norm(spec, target, name) -> Iterator[MambaWeight]:
+def _norm(spec, target, name) -> Iterator[PublishedWeight]:
     shape = (spec.backbone["hidden_dim"],)
     if spec.backbone["norm"] == "rms":
-        yield MambaWeight(f"{target}.scale", f"{name}.weight", shape)
+        yield PublishedWeight(f"{target}.scale", f"{name}.weight", shape)
     else:
-        yield MambaWeight(f"{target}.gamma", f"{name}.weight", shape)
-        yield MambaWeight(f"{target}.beta", f"{name}.bias", shape)
+        yield PublishedWeight(f"{target}.gamma", f"{name}.weight", shape)
+        yield PublishedWeight(f"{target}.beta", f"{name}.bias", shape)
 
 
-def _mixer(spec, target, name, width) -> Iterator[MambaWeight]:
+def _mixer(spec, target, name, width) -> Iterator[PublishedWeight]:
     mixer, inner = spec.mixer, spec.inner_dim
     mixer_weights = _mamba2 if spec.kind == "mamba2" else _mamba
     projected, channels, tensors = mixer_weights(spec, inner)
 
     def weight(local, source, *shape, arranged="same"):
-        return MambaWeight(f"{target}.{local}", f"{name}.{source}", shape, arranged)
+        return PublishedWeight(f"{target}.{local}", f"{name}.{source}", shape, arranged)
 
     def linear(layer, outputs, inputs, bias):
         yield weight(f"{layer}.kernel", f"{layer}.weight", outputs, inputs, arranged="transposed")
@@ -175,8 +145,13 @@ def _mamba2(spec, inner):
     tensors = [
         (("dt_bias", "dt_bias", heads), "same"),
         (("A_log", "A_log", heads), "same"),
-        (("D", "D", inner if per_feature else heads), "heads"),
+        (("D", "D", inner if per_feature else heads), "reshaped"),
     ]
     if mixer.get("gated_norm", True):
         tensors.append((("norm_scale", "norm.weight", inner), "same"))
     return inner + channels + heads, channels, tensors
+
+
+def beside(names) -> dict:
+    """Tensors beside those of the weights that may be in a file; see `hyena_weights.beside`."""
+    return {}

@@ -68,6 +68,7 @@ def _check_model(model, to):
         final_norm=(backbone.final_norm, (None,)),
         pooling=(model.pooling, ("mean",)),
         bottleneck=(backbone.bottleneck, (None,)),
+        intermediate_dim=(backbone.intermediate_dim, (None,)),
     )
     if not isinstance(mixer, S4D) or (to == "s4-example" and isinstance(mixer, S4)):
         expected = "S4D (or S4PTD)" if to == "s4-example" else "S4D, S4PTD or S4"
