@@ -12,6 +12,9 @@ TRAINING = 3
 # Real operations of a complex product, and of a product and a sum.
 PRODUCT, ADVANCE = 6, 8
 
+# The network that makes the kernels of `Hyena`, by default.
+FILTER_WIDTH, EMB_DIM = 64, 3
+
 
 def count(name, method, shape):
     """Returns the operations of a forward pass as it is written, and the fewest it needs.
@@ -31,7 +34,9 @@ def count(name, method, shape):
     `LRU` is the same with 2 N, since it keeps N complex modes. A layer that holds its kernel,
     as long as the sequence, counts the convolution alone. `H3` is an `S4D`, four projections,
     8 B L H H, and a convolution of N taps, of which two products, 4 B L H T, do the work in
-    chunks. `S4ND` is `S4D` along each side, with the other one in the batch.
+    chunks. `Hyena` has two projections, 8 B L H H, three taps for each feature of the first,
+    18 B L H, a convolution, and a network that makes its kernel, 2 L W (E + 2 W + H) for a width W
+    of 64 and E = 3 numbers a lag. `S4ND` is `S4D` along each side, with the other one in the batch.
 
     Args:
         name: str. A layer.
@@ -52,6 +57,9 @@ def count(name, method, shape):
     N = 2 * N if name in ("DSS", "LRU") else N
     if name in KERNELS:
         total = _convolution(B, L, H) if method == "fft" else 2 * B * L * L * H
+        if name == "Hyena":
+            total += 8 * B * L * H * H + 18 * B * L * H
+            total += 2 * L * FILTER_WIDTH * (EMB_DIM + 2 * FILTER_WIDTH + H)
         return total, total
     if name in GATED:
         total, least = _siso(name, method, B, L, H, N)

@@ -46,6 +46,8 @@ def make(name, features, state, method="auto", length=None):
         options["max_length"] = length
     else:
         options["state_dim"] = state
+    if name == "Hyena":
+        options["train_positions"] = True  # as in the published layer
     if name == "SGConv":
         options["kernel_dim"] = min(64, length)
     return getattr(layers, name)(method=method, seed=0, **options)

@@ -19,7 +19,7 @@ SHAPES = [
 ]
 QUICK_SHAPES = [(8, 1024, 128, 64)]
 SYSTEMS = ["S4", "S4D", "S4PTD", "DSS", "S5", "S5PTD", "LRU", "SpaceTime"]
-KERNELS = ["SGConv", "LongConv"]  # layers that hold their kernel: as long as the sequence
+KERNELS = ["SGConv", "LongConv", "Hyena"]  # layers with kernels as long as the sequence
 GATED = ["H3"]  # systems between projections that multiply
 GRIDS = ["S4ND"]  # of images: square ones, of as many pixels as a sequence has steps
 OTHERS = ["LSTM", "GRU", "MultiHeadAttention"]

@@ -50,6 +50,9 @@ PAPERS = {
     "(https://arxiv.org/abs/2312.00752), 2023.",
     "Mamba2": "T. Dao, A. Gu, [Transformers are SSMs: Generalized Models and Efficient Algorithms "
     "Through Structured State Space Duality](https://arxiv.org/abs/2405.21060), 2024.",
+    "Hyena": "M. Poli, S. Massaroli, E. Nguyen, D. Y. Fu, T. Dao, S. Baccus, Y. Bengio, S. Ermon, "
+    "C. Ré, [Hyena Hierarchy: Towards Larger Convolutional Language Models]"
+    "(https://arxiv.org/abs/2302.10866), 2023.",
     "H3": "D. Y. Fu, T. Dao, K. K. Saab, A. W. Thomas, A. Rudra, C. Ré, [Hungry Hungry Hippos: "
     "Towards Language Modeling with State Space Models](https://arxiv.org/abs/2212.14052), 2023.",
     "S4ND": "E. Nguyen, K. Goel, A. Gu, G. W. Downs, P. Shah, T. Dao, S. A. Baccus, C. Ré, [S4ND: "

@@ -20,6 +20,7 @@ MIXERS = {
     "h3": layers.H3,
     "sgconv": layers.SGConv,
     "longconv": layers.LongConv,
+    "hyena": layers.Hyena,
     "s4nd": layers.S4ND,
     "mamba": layers.Mamba,
     "mamba2": layers.Mamba2,

@@ -269,6 +269,9 @@ def test_evaluations_of_a_layer_that_holds_its_kernel():
     shape = (8, 64, 128, 64)
     assert evaluations("LongConv", shape, run.METHODS) == ["fft", "recurrent"]
     assert arithmetic.count("LongConv", "recurrent", shape)[0] == 2 * 8 * 64 * 64 * 128
+    more = 8 * 64 * 128 * (8 * 128 + 18) + 2 * 64 * 64 * (3 + 128 + 128)
+    fft = [arithmetic.count(name, "fft", shape)[0] for name in ("LongConv", "Hyena")]
+    assert fft[1] - fft[0] == more
     ((layer, method, _),) = candidates("SGConv", (1, 8, 2, 4), ["auto"])
     assert (layer.max_length, layer.kernel_dim, method) == (8, 8, "fft")
 

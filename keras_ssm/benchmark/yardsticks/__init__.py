@@ -18,7 +18,7 @@ def published(system):
 
     Args:
         system: str. `"S4"`, `"S4D"`, `"S4PTD"`, `"DSS"` (variant `"exp"`), `"S5"`, `"S5PTD"`,
-            `"LRU"`, `"SpaceTime"`, `"SGConv"`, `"LongConv"`, `"H3"` or `"S4ND"`.
+            `"LRU"`, `"SpaceTime"`, `"SGConv"`, `"LongConv"`, `"H3"`, `"Hyena"` or `"S4ND"`.
 
     Returns:
         Tuple `(function, features_last)`: `function(weights, u)` with a dict of the layer's

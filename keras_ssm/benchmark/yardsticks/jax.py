@@ -1,5 +1,7 @@
 """The published formulations on JAX."""
 
+import math
+
 import jax
 import jax.numpy as jnp
 
@@ -101,6 +103,23 @@ def h3(w, u):
     C = _complex(w, "diagonal/C") * _complex(w, "diagonal/B") * dt / below
     K = 2 * _vandermonde(C, jnp.log((1 + A * dt / 2) / below), u.shape[-1]).real
     return _projected(w, "output_dense", q * _convolve(k * v, K, w["diagonal/D"]))
+
+
+def hyena(w, u):
+    """Hyena: a network that makes the kernel, and a Fourier transform between two gates."""
+    H, L = u.shape[-2:]
+    x = _projected(w, "in_proj", u)
+    kernel, x = w["conv_kernel"], jnp.pad(x, [(0, 0), (0, 0), (2, 0)])
+    x = sum(x[..., k : k + L] * kernel[k][:, None] for k in range(3)) + w["conv_bias"][:, None]
+    first, second, v = jnp.split(x, 3, axis=1)
+    h = w["positions"]
+    for i in range(3):
+        h = jnp.sin(w["frequency"] * (h @ w[f"filter_kernel_{i}"] + w[f"filter_bias_{i}"]))
+    t = jnp.linspace(0.0, 1.0, len(h))
+    decay = jnp.linspace(math.log(1e-2) / 1.5, math.log(1e-2) / 0.3, H)
+    h = (h @ w["filter_output"]) * jnp.exp(-t[:, None] * jnp.abs(decay))
+    v = _convolve(v * second, h[:L].T, w["D"])
+    return _projected(w, "out_proj", v * first)
 
 
 def _projected(w, name, u):

@@ -110,6 +110,23 @@ def h3(w, u):
     return _projected(w, "output_dense", q * _convolve(k * v, K, w["diagonal/D"]))
 
 
+def hyena(w, u):
+    """Hyena: a network that makes the kernel, and a Fourier transform between two gates."""
+    H, L = u.shape[-2:]
+    x = _projected(w, "in_proj", u)
+    kernel, x = w["conv_kernel"], tf.pad(x, [(0, 0), (0, 0), (2, 0)])
+    x = sum(x[..., k : k + L] * kernel[k][:, None] for k in range(3)) + w["conv_bias"][:, None]
+    first, second, v = tf.split(x, 3, axis=1)
+    h = w["positions"]
+    for i in range(3):
+        h = tf.sin(w["frequency"] * (h @ w[f"filter_kernel_{i}"] + w[f"filter_bias_{i}"]))
+    t = tf.linspace(0.0, 1.0, h.shape[0])
+    decay = tf.linspace(math.log(1e-2) / 1.5, math.log(1e-2) / 0.3, H)
+    h = (h @ w["filter_output"]) * tf.exp(-t[:, None] * tf.abs(decay))
+    v = _convolve(v * second, tf.transpose(h[:L]), w["D"])
+    return _projected(w, "out_proj", v * first)
+
+
 def _projected(w, name, u):
     return tf.einsum("hd,bhl->bdl", w[f"{name}/kernel"], u) + w[f"{name}/bias"][:, None]
 

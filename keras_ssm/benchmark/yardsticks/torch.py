@@ -111,6 +111,23 @@ def h3(w, u):
     return _projected(w, "output_dense", q * _convolve(k * v, K, w["diagonal/D"]))
 
 
+def hyena(w, u):
+    """Hyena: a network that makes the kernel, and a Fourier transform between two gates."""
+    H, L = u.shape[-2:]
+    x = _projected(w, "in_proj", u)
+    kernel = w["conv_kernel"].T[:, None]
+    x = torch.nn.functional.conv1d(x, kernel, w["conv_bias"], padding=2, groups=3 * H)[..., :L]
+    first, second, v = x.split(H, dim=1)
+    h = w["positions"]
+    for i in range(3):
+        h = torch.sin(w["frequency"] * (h @ w[f"filter_kernel_{i}"] + w[f"filter_bias_{i}"]))
+    t = torch.linspace(0.0, 1.0, len(h), device=h.device)
+    decay = torch.linspace(math.log(1e-2) / 1.5, math.log(1e-2) / 0.3, H, device=h.device)
+    h = (h @ w["filter_output"]) * torch.exp(-t[:, None] * torch.abs(decay))
+    v = _convolve(v * second, h[:L].T, w["D"])
+    return _projected(w, "out_proj", v * first)
+
+
 def _projected(w, name, u):
     return w[f"{name}/kernel"].T @ u + w[f"{name}/bias"][:, None]
 

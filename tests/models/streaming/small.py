@@ -14,6 +14,7 @@ from keras_ssm.layers import (
     S5,
     S5PTD,
     DeltaNet,
+    Hyena,
     LongConv,
     Mamba,
     Mamba2,
@@ -39,6 +40,7 @@ MIXERS = {
     "mamba": Mamba(2, seed=0),
     "mamba2": Mamba2(2, head_dim=4, seed=0),
     "h3": H3(2, head_dim=2, shift_dim=3, seed=0),
+    "hyena": Hyena(64, order=3, filter_width=4, seed=0),
     "delta": DeltaNet(2, head_dim=3, householders=2, gated=True, seed=0),
 }
 

@@ -48,6 +48,7 @@ def one_pass(model, x, lengths):
                 ("s5ptd", "mean"),
                 ("mamba2", "last"),
                 ("h3", "last"),
+                ("hyena", "last"),
                 ("delta", "last"),
             ]
         ],
