@@ -7,7 +7,19 @@ import keras
 import numpy as np
 import pytest
 
-from keras_ssm.layers import DSS, H3, LRU, S4D, S5, DeltaNet, Mamba, Mamba2, SGConv, SpaceTime
+from keras_ssm.layers import (
+    DSS,
+    H3,
+    LRU,
+    S4D,
+    S5,
+    DeltaNet,
+    Hyena,
+    Mamba,
+    Mamba2,
+    SGConv,
+    SpaceTime,
+)
 from keras_ssm.models import SSMBackbone, SSMClassifier, SSMForecaster
 
 BACKEND = keras.config.backend()
@@ -18,6 +30,7 @@ MIXERS = [
     pytest.param(SpaceTime(4, seed=1), id="SpaceTime", marks=pytest.mark.slow),
     pytest.param(SGConv(64, kernel_dim=8, seed=1), id="SGConv", marks=pytest.mark.slow),
     pytest.param(H3(4, shift_dim=3, seed=1), id="H3", marks=pytest.mark.slow),
+    pytest.param(Hyena(64, filter_width=8, seed=1), id="Hyena", marks=pytest.mark.slow),
     pytest.param(
         DeltaNet(2, head_dim=2, gated=True, seed=1), id="DeltaNet", marks=pytest.mark.slow
     ),
@@ -178,6 +191,7 @@ if BACKEND == "torch":
                 pytest.param("SGConv", marks=pytest.mark.slow),
                 pytest.param("SpaceTime", marks=pytest.mark.slow),
                 pytest.param("H3", marks=pytest.mark.slow),
+                pytest.param("Hyena", marks=pytest.mark.slow),
                 pytest.param("DeltaNet", marks=pytest.mark.slow),
             ],
         )
@@ -188,6 +202,7 @@ if BACKEND == "torch":
             others |= {"LRU": LRU(4, seed=1), "SGConv": SGConv(64, kernel_dim=8, seed=1)}
             others["SpaceTime"] = SpaceTime(4, seed=1)
             others["H3"] = H3(4, shift_dim=3, seed=1)
+            others["Hyena"] = Hyena(64, filter_width=8, seed=1)
             others["DeltaNet"] = DeltaNet(2, head_dim=2, gated=True, seed=1)
             mixer = others.get(kind, S5(4, seed=1) if kind == "one input" else S4D(4, seed=1))
             words = {"vocabulary_size": 5} if kind == "tokens" else {"input_dim": 2}

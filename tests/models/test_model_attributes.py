@@ -14,6 +14,7 @@ from keras_ssm.layers import (
     H3,
     S4D,
     DeltaNet,
+    Hyena,
     Mamba,
     Mamba2,
     ScalarNormalization,
@@ -75,9 +76,9 @@ def test_an_attribute_that_nobody_would_hear_is_refused():
     assert model.pooling == "mean" and not hasattr(model, "log_dt")
 
 
-@pytest.mark.parametrize("kind", [H3, DeltaNet, Mamba, Mamba2, SGConv, SpaceTime])
+@pytest.mark.parametrize("kind", [H3, DeltaNet, Hyena, Mamba, Mamba2, SGConv, SpaceTime])
 def test_layers_without_dt_refuse_a_step_scale(kind):
-    layer = kind(64) if kind is SGConv else kind()
+    layer = kind(64) if kind in (Hyena, SGConv) else kind()
     for build in (lambda: None, lambda: layer.build((None, None, 64))):
         build()
         with pytest.raises(ValueError, match=rf"`step_scale` .*{kind.__name__}.*Received.*=0\.5"):
