@@ -201,9 +201,7 @@ class DeltaNet(ConvMixer):
 
     def read_out(self, y, gate):
         """Norm and gate in float32; the result in the compute dtype."""
-        scale = scale_of(y)
-        y = rms(y / scale, self.norm_epsilon / scale / scale)
-        y = joined(y * self.tensor(self.norm_scale))
+        y = joined(rms(y, self.norm_epsilon) * self.tensor(self.norm_scale))
         y = y if gate is None else y * ops.silu(self.exact(gate))
         return ops.cast(y, self.compute_dtype)
 

@@ -65,12 +65,21 @@ class LayerNormalization(keras.layers.LayerNormalization):
     """`keras.layers.LayerNormalization` over the last axis."""
 
     def call(self, inputs):
-        if self.compute_dtype != "float64":
+        if self.compute_dtype == "float64":
+            x = ops.convert_to_tensor(inputs)
+            y = _of_unit_square(x - backend.mean(x, axis=-1, keepdims=True), self.epsilon)
+            return y * ops.convert_to_tensor(self.gamma) + ops.convert_to_tensor(self.beta)
+        x = ops.cast(ops.convert_to_tensor(inputs), "float32")
+        largest = ops.maximum(ops.max(x, initial=0.0), -ops.min(x, initial=0.0))
+        if backend.covers_nothing(largest < LARGEST_SQUARED):
             return super().call(inputs)
-        inputs = ops.convert_to_tensor(inputs)
-        y = inputs - backend.mean(inputs, axis=-1, keepdims=True)
-        y = y * ops.rsqrt(backend.mean(y * y, axis=-1, keepdims=True) + self.epsilon)
-        return y * ops.convert_to_tensor(self.gamma) + ops.convert_to_tensor(self.beta)
+        scale = scale_of(x)
+        y = x / scale
+        # Equal numbers would give 0 / 0 without anything to add. This is far below their rounding.
+        epsilon = ops.maximum(self.epsilon / scale / scale, 1e-24)
+        y = _of_unit_square(y - backend.mean(y, axis=-1, keepdims=True), epsilon)
+        y = y * ops.cast(self.gamma, "float32") + ops.cast(self.beta, "float32")
+        return ops.cast(y, self.compute_dtype)
 
 
 @keras.saving.register_keras_serializable(package="keras_ssm")
@@ -90,8 +99,20 @@ class RMSNormalization(keras.layers.RMSNormalization):
         return ops.cast(y, self.compute_dtype)
 
 
+# Up to here squares, and the power of three in a gradient, stay within float32.
+LARGEST_SQUARED = 1e12
+
+
 def rms(x, epsilon):
-    """x over the root of its mean square."""
+    """x over the root of its mean square, however large x is: 1e20 squared is no float32."""
+    square = backend.mean(x * x, axis=-1, keepdims=True)
+    if backend.covers_nothing(square < LARGEST_SQUARED**2):
+        return x * ops.rsqrt(square + epsilon)
+    scale = scale_of(x)
+    return _of_unit_square(x / scale, epsilon / scale / scale)
+
+
+def _of_unit_square(x, epsilon):
     return x * ops.rsqrt(backend.mean(x * x, axis=-1, keepdims=True) + epsilon)
 
 
@@ -100,6 +121,5 @@ def scale_of(x):
 
     The norm of the quotient has the same gradient whatever the scale is, so that it passes none.
     """
-    largest = ops.max(ops.abs(x), axis=-1, keepdims=True)
-    largest = ops.maximum(largest, ops.ones_like(largest))
+    largest = ops.max(ops.abs(x), axis=-1, keepdims=True, initial=1.0)
     return ops.stop_gradient(ops.cast(largest, x.dtype))  # Keras may have rounded it

@@ -2,6 +2,7 @@ import keras
 from keras import ops
 
 from keras_ssm.attributes import Attributes
+from keras_ssm.layers.exact_layers import scale_of
 from keras_ssm.ops import backend
 from keras_ssm.types import Tensor
 
@@ -48,11 +49,14 @@ class ScalarNormalization(Attributes, keras.layers.Layer):
         # Sums of squares leave the range of half precision.
         dtype = "float64" if self.compute_dtype == "float64" else "float32"
         y = ops.cast(ops.convert_to_tensor(x), dtype)
+        scale = scale_of(y)  # squares of 1e20 are no float32
+        y = y / scale
         y = y - backend.mean(y, axis=-1, keepdims=True)
         variance = backend.mean(y * y, axis=-1, keepdims=True)
         # Padded steps are constant; 0 / 0 there would reach every gradient.
         std = ops.sqrt(ops.where(variance > 0, variance, ops.ones_like(variance)))
-        y = ops.cast(self.gamma, dtype) * (y + ops.cast(self.beta, dtype)) / std
+        std = ops.where(variance > 0, std, 1.0 / scale)
+        y = ops.cast(self.gamma, dtype) * (y + ops.cast(self.beta, dtype) / scale) / std
         return ops.cast(y, self.compute_dtype)
 
     def compute_output_shape(self, input_shape):
