@@ -33,19 +33,23 @@ class GSSRecording(Recording):
             dtype=self.dtype,
         )
 
+    prefix, dense = "dss.", DENSE
+    norms = (("norm", "norm"), ("inner_norm", "dss.norm"))
+
     @property
     def imag(self):
         return "log_A_imag" if self.imag_exp else "A_imag"
 
     def weights(self):
-        found = {f"mixer.{ours}": self.sd(f"dss.{theirs}") for ours, theirs in MIXER.items()}
+        found = {f"mixer.{ours}": self.sd(self.prefix + theirs) for ours, theirs in MIXER.items()}
         found = {k: v[None] if v.ndim == 2 else v for k, v in found.items()}
-        found |= {f"mixer.{self.imag}": self.sd("dss.Lambda_imag")}
-        found |= {"mixer.D": self.sd("dss.param_D")[None]}
-        for ours, theirs in DENSE.items():
+        found |= {f"mixer.{self.imag}": self.sd(f"{self.prefix}Lambda_imag")}
+        found |= {"mixer.D": self.sd(f"{self.prefix}param_D")[None]}
+        for ours, theirs in self.dense.items():
             found[f"{ours}.kernel"] = self.sd(f"{theirs}.weight").T
-        found["output_dense.bias"] = self.sd("to_out.bias")
-        for ours, theirs in (("norm", "norm"), ("inner_norm", "dss.norm")):
+        if self.dense:
+            found["output_dense.bias"] = self.sd("to_out.bias")
+        for ours, theirs in self.norms:
             found[f"{ours}.gamma"] = self.sd(f"{theirs}.weight")
             found[f"{ours}.beta"] = self.sd(f"{theirs}.bias")
         return found
@@ -57,13 +61,15 @@ class GSSRecording(Recording):
 
     def official_gradients(self, weights):
         mixer = {k.split("/")[-1]: v for k, v in weights.items() if k.startswith("dss/")}
-        found = {f"dss.{theirs}": mixer[ours] for ours, theirs in MIXER.items()}
+        found = {theirs: mixer[ours] for ours, theirs in MIXER.items()}
         found = {k: v[0] if v.ndim == 3 else v for k, v in found.items()}
-        found |= {"dss.Lambda_imag": mixer[self.imag], "dss.param_D": mixer["D"][0]}
-        for ours, theirs in DENSE.items():
+        found |= {"Lambda_imag": mixer[self.imag], "param_D": mixer["D"][0]}
+        found = {self.prefix + k: v for k, v in found.items()}
+        for ours, theirs in self.dense.items():
             found[f"{theirs}.weight"] = weights[f"{ours}/kernel"].T
-        found["to_out.bias"] = weights["output_dense/bias"]
-        for ours, theirs in (("norm", "norm"), ("inner_norm", "dss.norm")):
+        if self.dense:
+            found["to_out.bias"] = weights["output_dense/bias"]
+        for ours, theirs in self.norms:
             found[f"{theirs}.weight"] = weights[f"{ours}/gamma"]
             found[f"{theirs}.bias"] = weights[f"{ours}/beta"]
         return found
@@ -74,11 +80,29 @@ class GSSRecording(Recording):
         return (1e-5, 1e-4) if self.single else (1e-9, 1e-9)
 
 
+class DSSRecording(GSSRecording):
+    """The system of these blocks with its norm alone; ours adds the input and its gradient."""
+
+    prefix, dense, norms = "", {}, (("norm", "norm"),)
+
+    def make_layer(self):
+        self.imag_exp, self.config["d_model"] = True, self.config["dim"]
+        mixer = DSS(self.config["kernel_N"], variant="exp-re-im", init="log_normal", fixed_dt=1.0)
+        return SSMBlock(mixer, activation=None, gate=None, prenorm=True, dtype=self.dtype)
+
+    def array(self, key):
+        added = {"y": "u", "grad_u": "w"}
+        return super().array(key) + (super().array(added[key]) if key in added else 0)
+
+
 CASES = ["gss_l48", "gss_plain_imag_l257"]
+if BACKEND == "torch":
+    CASES.append("dss_l64")  # the same system as in a block
 
 
 def check(name, dtype):
-    recording = GSSRecording(f"relatives/gss/{name}", dtype)
+    make = DSSRecording if name.startswith("dss") else GSSRecording
+    recording = make(f"relatives/gss/{name}", dtype)
     close, close_gradient = recording.tolerances
     block, u, w = recording.layer, recording.input(), ops.convert_to_tensor(recording.input("w"))
 
