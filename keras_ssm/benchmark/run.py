@@ -35,7 +35,7 @@ SECTIONS = {
     "long": ["names"],
     "selective": ["seconds"],
     "selective_memory": [],
-    "decode": ["seconds"],
+    "decode": ["seconds", "context"],
 }
 
 # A part of the command `keras-ssm`: only what a section needs is imported.
@@ -54,7 +54,7 @@ def run(sections, backends, progress=lambda row: None, **job):
         progress: function of each row as it is measured.
         **job: `shapes` (list of `(batch, length, features, state)`), `names` (of `SYSTEMS`,
             `KERNELS`, `GATED`, `GRIDS` and `OTHERS`), `methods` (of `METHODS`), `seconds` (for
-            each function that is timed), `quick` (bool; see the sections).
+            each function that is timed), `quick` (bool), `context` (int); see the sections.
 
     Returns:
         List of dicts, the rows of `worker.rows`.
@@ -70,6 +70,7 @@ def run(sections, backends, progress=lambda row: None, **job):
         ```
     """
     rows, quick = [], job.get("quick", False)
+    job.setdefault("context", None)
     with tempfile.TemporaryDirectory() as cache:
         for section in sections:
             arguments = {key: job[key] for key in SECTIONS[section]}

@@ -143,13 +143,19 @@ def _selective(rows, memory):
 
 
 def _decoding(rows):
-    """The time of a token after many over that after few."""
-    seen = []
-    for layer in dict.fromkeys(row["layer"] for row in rows if row["form"] == "flat"):
-        flat = [row for row in rows if (row["layer"], row["form"]) == (layer, "flat")]
-        first, last = (pick(flat, key=lambda row: row["context"])["step"] for pick in (min, max))
-        seen.append((last / first, layer))
-    yield "time of a token after 100,000 over that after 100", 1.05, False, seen
+    """The time of a token after many over that after few, of each model."""
+    flat, seen = {}, {}
+    for row in rows:
+        if row["form"] == "flat":
+            name = row["layer"], row["blocks"], row["width"]
+            flat.setdefault(name, {})[row["context"]] = row["step"]
+    for (layer, blocks, width), steps in flat.items():
+        first, last = min(steps), max(steps)
+        target = f"time of a token after {last:,} over that after {first:,}"
+        ratio = steps[last] / steps[first]
+        seen.setdefault(target, []).append((ratio, f"{layer}, {blocks} x {width}"))
+    for target, ratios in seen.items():
+        yield target, 1.05, False, ratios
 
 
 def _over_lstm(rows, all_rows):

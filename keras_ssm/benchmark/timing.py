@@ -14,7 +14,7 @@ LONG = 20.0
 SETTLES = 0.2
 
 
-def alternate(functions, seconds, warm=2, least=3):
+def alternate(functions, seconds, warm=2, least=3, clock=time.perf_counter):
     """Median time of each function, run in turn, for `seconds` each or `least` times.
 
     Before a function is timed, it runs untimed for a fifth of the time that the function before it
@@ -30,6 +30,7 @@ def alternate(functions, seconds, warm=2, least=3):
         seconds: float.
         warm: int. Calls of each before it is timed.
         least: int. Fewest timed calls of each.
+        clock: function that returns seconds. `time.process_time` counts those of the processor.
 
     Returns:
         List of floats, seconds.
@@ -37,7 +38,7 @@ def alternate(functions, seconds, warm=2, least=3):
     times, short = [[] for _ in functions], []
     for function, taken in zip(functions, times, strict=True):
         for _ in range(warm):
-            took = _timed(function)
+            took = _timed(function, clock)
             if took > LONG:  # compilation is a small part of it
                 taken.append(took)
             if took > LONG / 4:
@@ -51,7 +52,7 @@ def alternate(functions, seconds, warm=2, least=3):
         for function, taken in todo:
             if function in short:
                 _settle(function, SETTLES * before)
-            before = _timed(function)
+            before = _timed(function, clock)
             taken.append(before)
         over = time.perf_counter() - start >= seconds * len(functions)
         todo = [
@@ -70,10 +71,10 @@ def _settle(function, seconds):
         function()
 
 
-def _timed(function):
-    start = time.perf_counter()
+def _timed(function, clock):
+    start = clock()
     function()
-    return time.perf_counter() - start
+    return clock() - start
 
 
 def matmul_rate(seconds, size=2048):

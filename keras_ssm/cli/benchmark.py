@@ -27,10 +27,11 @@ from keras_ssm.cli.console import BACKENDS, console
 @click.option("--selective", is_flag=True, help="Time Mamba and Mamba-2 beside other forms.")
 @click.option("--selective-memory", is_flag=True, help="Count the peak memory of the same.")
 @click.option("--decode", is_flag=True, help="Write text with a model of 130 million weights.")
+@click.option("--context", type=click.IntRange(min=101), help="Of --decode: tokens read before.")
 @click.option("--full", is_flag=True, help="All of these.")
 @click.option("--seconds", type=float, help="Time for each function that is measured.")
 @click.option("--out", type=click.Path(path_type=Path), help="Folder for tables and picture.")
-def benchmark(backends, names, methods, lengths, quick, full, seconds, out, **sections):
+def benchmark(backends, names, methods, lengths, quick, context, full, seconds, out, **sections):
     """Times every layer against its published formulation, in one run.
 
     With --out, the rows are saved in a new CSV file under results/ in that folder. The page
@@ -67,6 +68,7 @@ def benchmark(backends, names, methods, lengths, quick, full, seconds, out, **se
         "methods": list(methods) or (["auto"] if quick else run.METHODS),
         "seconds": seconds or (0.05 if quick else 3.0),
         "quick": quick,
+        "context": context,
     }
     start, date = time.perf_counter(), time.strftime("%Y-%m-%d")
     path = None if out is None else records.new_path(out, date, backends)

@@ -90,7 +90,9 @@ class ConvMixer(SequenceMixer):
         return fan_in_dense(name, inputs, outputs, use_bias, self.rng, self.dtype_policy, scale)
 
     def _add_values(self, name, value):
-        return self.add_weight(name=name, shape=value.shape, initializer=constant(value))
+        return self.add_weight(
+            name=name, shape=value.shape, initializer=constant(value), autocast=False
+        )
 
     def evaluate(self, x, mask=None, initial_state=None, return_state=False):
         gate, u, rest = self.split(self.in_proj(x))
@@ -98,10 +100,8 @@ class ConvMixer(SequenceMixer):
             u = masked(u, mask)  # the bias of the projection acts on masked steps too
         state, held = initial_state or {}, {}
         if self.conv_kernel is not None:
-            before = state.get("conv")
-            before = None if before is None else ops.cast(before, u.dtype)
-            u, last = causal_conv(u, *self._convolution(), before, mask)
-            held = {"conv": ops.cast(last, self.system_dtype)}
+            u, last = causal_conv(self.exact(u), *self._convolution(), state.get("conv"), mask)
+            held = {"conv": last}
         y, ssm = self.recur(ops.silu(u), rest, mask, state.get("ssm"))
         y = self.out_proj(self.read_out(y, gate))
         return y, {**held, "ssm": ssm}
@@ -110,18 +110,20 @@ class ConvMixer(SequenceMixer):
         gate, u, rest = self.split(infer(self.in_proj, ops.cast(x, self.compute_dtype)))
         held = {}
         if self.conv_kernel is not None:
-            before = ops.cast(state["conv"], u.dtype)
-            u, last = causal_conv_step(u, *self._convolution(), before)
-            held = {"conv": ops.cast(last, self.system_dtype)}
+            u, last = causal_conv_step(self.exact(u), *self._convolution(), state["conv"])
+            held = {"conv": last}
         y, ssm = self.recur_step(ops.silu(u), rest, state["ssm"])
         y = infer(self.out_proj, self.read_out(y, gate))
         return y, {**held, "ssm": ssm}
 
     def _convolution(self):
-        kernel = ops.cast(self.conv_kernel, self.compute_dtype)
-        if self.conv_bias_weight is None:
-            return kernel, None
-        return kernel, ops.cast(self.conv_bias_weight, self.compute_dtype)
+        """Kernel and bias, in the dtype of the recurrence.
+
+        Rounded after each product, a sum of few samples would be another in a sequence than in a
+        step, and a norm of small heads behind it makes much of that.
+        """
+        bias = self.conv_bias_weight
+        return self.exact(self.conv_kernel), None if bias is None else self.exact(bias)
 
     def exact(self, x):
         """x in the dtype of the recurrence."""

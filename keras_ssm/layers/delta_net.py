@@ -32,8 +32,8 @@ class DeltaNet(ConvMixer):
 
     The state is a dict: `conv` `(batch, conv_width - 1, heads (K + R K + R V))`, the last inputs of
     the convolution if there is one, oldest first, and `ssm` `(batch, heads, K, V)`. Masked steps,
-    at either end or between others, leave it as it is. `A_log`, `dt_bias` and the recurrence are
-    float32 under every policy.
+    at either end or between others, leave it as it is. `A_log`, `dt_bias`, the convolution and the
+    recurrence are float32 under every policy.
 
     Weights: `in_proj` (for the gate, q, k, v, beta and g, in this order), `conv_kernel`
     `(conv_width, heads (K + R K + R V))`, `conv_bias`, `A_log` and `dt_bias` `(heads,)`,

@@ -123,8 +123,10 @@ def test_rows_of_the_selective_sections(tmp_path):
     assert scanned[4]["ratio"] == scanned[4]["training"] / scanned[1]["training"]
     rows = scanned + list(worker.rows("selective_memory", **small))
     sizes = {"published": (1, 8, 10), "transformer": (1, 8, 10), "small": (1, 8, 10)}
-    rows += worker.rows("decode", seconds=0.0, cache=16, contexts=(3, 5), **sizes)
-    assert [row["context"] for row in rows[-6:]] == [3, 16, 3, 5, 3, 5]
+    rows += worker.rows("decode", seconds=0.0, context=7, cache=16, contexts=(3, 5), **sizes)
+    assert [row["context"] for row in rows[-8:]] == [3, 16, 3, 7, 3, 5, 3, 5]
+    ratios = {v.target for v in targets.verdicts(rows[-8:])}
+    assert ratios == {f"time of a token after {n} over that after 3" for n in (5, 7)}
     check_page(rows, tmp_path)
 
 
@@ -183,13 +185,16 @@ def test_targets_of_the_selective_recurrences():
         row("Mamba", "parallel scan", 0.1, ratio=2.0),
     ]
     common = {"section": "decode", "backend": "torch", "layer": "Mamba", "form": "flat"}
-    rows += [{**common, "context": n, "step": 0.5 + n / 1000} for n in (10, 30)]
+    large, small = {"blocks": 24, "width": 768}, {"blocks": 2, "width": 64}
+    rows += [{**common, **small, "context": n, "step": 0.5 + n / 1000} for n in (10, 30)]
+    rows += [{**common, **large, "context": n, "step": 5.0 + n / 10} for n in (10, 30)]
     found = {v.target: v for v in targets.verdicts(rows)}
     assert found["training Mamba over slow path, 1,024"].met
     assert not found["training Mamba over parallel scan, 1,024"].met
     assert found["training Mamba2 over Mamba"].seen == pytest.approx(3.0)
-    flat = found["time of a token after 100,000 over that after 100"]
-    assert flat.seen == pytest.approx(0.53 / 0.51) and flat.met and len(found) == 4
+    flat = found["time of a token after 30 over that after 10"]
+    assert flat.seen == pytest.approx(8 / 6) and not flat.met and len(found) == 4
+    assert flat.where == "Mamba, 24 x 768"
 
 
 @once

@@ -104,7 +104,15 @@ def test_any_cut_and_steps_give_the_one_pass_result(mixer, cut, rng):
 def test_the_recurrence_stays_float32_under_half_precision(kind, rng):
     keras.config.set_dtype_policy("mixed_bfloat16")
     layer = MIXERS[kind]()
-    y, state = layer(rng.standard_normal((2, 9, 8)), return_state=True)
+    x = rng.standard_normal((2, 9, 8))
+    y, state = layer(x, return_state=True)
     assert keras.backend.standardize_dtype(y.dtype) == "bfloat16"
     assert {keras.backend.standardize_dtype(v.dtype) for v in state.values()} == {"float32"}
     assert {v.dtype for v in layer.weights} == {"float32"}
+    # Steps round where a sequence does, and nowhere else: a norm of small heads shows it.
+    stepped = layer.get_initial_state(2)
+    for t in range(9):
+        y_t, stepped = layer.step(x[:, t], stepped)
+        assert keras.backend.standardize_dtype(y_t.dtype) == "bfloat16"
+        assert relative_error(to_numpy(y_t), to_numpy(y)[:, t]) < 1e-3
+    assert state_error(stepped, state) < 1e-3

@@ -1,5 +1,7 @@
 """Tokens that a language model of batch 1 writes a second, beside a transformer with a cache."""
 
+import time
+
 import keras
 import numpy as np
 from keras import ops
@@ -23,6 +25,7 @@ CALLS = 5  # tokens in one measurement
 
 def rows(
     seconds,
+    context=None,
     published=PUBLISHED,
     transformer=TRANSFORMER,
     small=SMALL,
@@ -33,30 +36,39 @@ def rows(
 
     The form `"write"` is a model of published size after 100 tokens, in turn with a transformer
     of as many weights whose cache is full. The form `"flat"` is a small model from the state that
-    it has after so many random tokens, in turn after few and after many.
+    it has after so many random tokens, in turn after few and after many: processor time, which
+    other programs do not change, since a ratio of a few percent is asked for.
 
     Args:
         seconds: float. Time for each function.
+        context: int or `None`. The model of published size is `"flat"` too, after so many tokens.
         published, transformer, small: tuples `(blocks, width, vocabulary)`.
         cache: int. Tokens in the cache of the transformer.
         contexts: tuple of ints, the fewest first. Tokens that a model has read.
     """
-    written = [("Mamba", published, contexts[0], _selective(published, contexts[0]))]
+    counts = (contexts[0],) if context is None else (contexts[0], context)
+    writers = _selective(published, *counts)
+    written = [("Mamba", published, contexts[0], writers[0])]
     written.append(("transformer", transformer, cache, _attentive(transformer, cache)))
     yield from _rows("write", written, seconds)
     del written
+    if context is not None:
+        yield from _flat("Mamba", published, counts, writers, seconds)
+    del writers
     for name in ("Mamba", "Mamba2"):
-        read = _selective(small, *contexts, name=name)
-        flat = [(name, small, n, function) for n, function in zip(contexts, read, strict=True)]
-        yield from _rows("flat", flat, seconds)
+        yield from _flat(name, small, contexts, _selective(small, *contexts, name=name), seconds)
 
 
-def _rows(form, measured, seconds):
-    functions = [f[0] if isinstance(f, list) else f for *_, f in measured]
-    times = alternate(functions, seconds)
-    for (name, size, context, _), time in zip(measured, times, strict=True):
+def _flat(name, size, contexts, writers, seconds):
+    measured = [(name, size, n, writer) for n, writer in zip(contexts, writers, strict=True)]
+    return _rows("flat", measured, seconds, time.process_time)
+
+
+def _rows(form, measured, seconds, clock=time.perf_counter):
+    times = alternate([writer for *_, writer in measured], seconds, clock=clock)
+    for (name, size, context, _), taken in zip(measured, times, strict=True):
         sizes = dict(zip(("blocks", "width", "vocabulary"), size, strict=True))
-        yield {"layer": name, "form": form, "context": context, **sizes, "step": time / CALLS}
+        yield {"layer": name, "form": form, "context": context, **sizes, "step": taken / CALLS}
 
 
 def _selective(size, *contexts, name="Mamba"):
@@ -74,16 +86,17 @@ def _selective(size, *contexts, name="Mamba"):
         prenorm=True,
         final_norm="rms",
     )
-    model = models.SSMCausalLM(backbone, compile=False)
-    step = _compiled(model, model.step)
+    model = models.SSMCausalLM(backbone)
+    model.compile(sampler="greedy")
+    step, read = _compiled(model, model.step), model.make_generate_function().read
     token, states = ops.zeros((1,), "int32"), model.get_initial_state(1)
-    rng, writers, read = np.random.default_rng(0), [], 0
+    rng, writers, count = np.random.default_rng(0), [], 0
     for context in contexts:
-        while read < context:
-            piece = rng.integers(vocabulary, size=(1, min(PIECE, context - read)))
-            with backend.without_gradients():
-                _, states = backbone(piece, initial_state=states, return_state=True)
-            read += piece.shape[1]
+        width = min(PIECE, context - count)  # the last piece is padded: each width is compiled
+        while count < context:
+            piece = rng.integers(vocabulary, size=(1, width), dtype="int32")
+            states = read(states, piece, np.arange(count, count + width)[None] < context)
+            count = min(count + width, context)
         writers.append(_writer(step, token, states))
     return writers
 
@@ -124,7 +137,7 @@ def _attentive(size, length):
     owner = keras.Sequential([embedding, *stack])
     shape = (1, 2, length, heads, width // heads)
     caches = [ops.convert_to_tensor(0.1 * np.ones(shape, "float32")) for _ in stack]
-    return [_writer(_compiled(owner, step), ops.zeros((1,), "int32"), caches)]
+    return _writer(_compiled(owner, step), ops.zeros((1,), "int32"), caches)
 
 
 def _compiled(owner, step):

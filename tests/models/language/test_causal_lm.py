@@ -25,9 +25,9 @@ def ids(rng):
 @pytest.mark.parametrize(
     "mixer, dtype",
     [
-        *[(Mamba(state_dim=2, seed=0), dtype) for dtype in ("float32", "mixed_bfloat16")],
-        *[(S4D(state_dim=4, seed=0), dtype) for dtype in ("float32", "mixed_bfloat16")],
-        (DELTA, "float32"),
+        (mixer, dtype)
+        for mixer in (Mamba(state_dim=2, seed=0), S4D(state_dim=4, seed=0), DELTA)
+        for dtype in ("float32", "mixed_bfloat16")
     ],
 )
 def test_pieces_and_steps_are_the_whole(mixer, dtype, ids):
@@ -35,7 +35,7 @@ def test_pieces_and_steps_are_the_whole(mixer, dtype, ids):
     mask = np.arange(9) < np.array([[9], [5]])
     whole, end = model({"token_ids": ids, "padding_mask": mask}, return_state=True)
     assert whole.shape == (2, 9, 7) and "float32" in str(whole.dtype)
-    tolerance = 1e-5 if dtype == "float32" else 0.05
+    tolerance = 1e-5 if dtype == "float32" else 1e-3  # both round at the same places
     states, rows = model.get_initial_state(2), []
     for token in ids[:, :5].T:
         logits, states = model.step(token, states)
