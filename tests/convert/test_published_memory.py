@@ -1,4 +1,4 @@
-"""A Mamba of 130 million weights, as published: what loading it takes beyond its weights."""
+"""A Mamba of 130 million weights, as published: what loading it takes."""
 
 import json
 import sys
@@ -19,7 +19,7 @@ pytestmark = [
 CONFIG = {"model_type": "mamba", "num_hidden_layers": 24, "vocab_size": 50280}
 
 MEASURE = """
-import gc, sys
+import gc, sys, time
 import keras_ssm
 
 def memory(key):
@@ -31,13 +31,14 @@ load(sys.argv[1])  # what any first model takes
 gc.collect()
 before = memory("VmRSS")
 open("/proc/self/clear_refs", "w").write("5")
+start = time.process_time()
 model = load(sys.argv[2])
-print(memory("VmHWM") - before, 4 * model.count_params())
+print(time.process_time() - start, memory("VmHWM") - before, 4 * model.count_params())
 """
 
 
 @pytest.mark.parametrize("kind", ["F16", "F32"])
-def test_loading_takes_little_more_than_the_weights(kind, tmp_path):
+def test_loading_takes_a_minute_at_most_and_little_more_than_the_weights(kind, tmp_path):
     spec = mamba_hf.read_config(CONFIG, "config.json")
     rng = np.random.default_rng(0)
 
@@ -57,5 +58,6 @@ def test_loading_takes_little_more_than_the_weights(kind, tmp_path):
     small = written(make_model(), tmp_path / "small")
     result = run_python(MEASURE, str(small), str(path))
     assert result.returncode == 0, result.stderr[-2000:]
-    peak, size = map(int, result.stdout.split()[-2:])
+    seconds, peak, size = map(float, result.stdout.split()[-3:])
     assert 500e6 < size < 530e6 and peak < 1.3 * size
+    assert seconds < 60  # of processor time; 4 to 8 were seen

@@ -10,7 +10,7 @@ import pytest
 import tensorflow as tf
 
 from keras_ssm.layers import S4D
-from keras_ssm.models import SSMBackbone, SSMClassifier
+from keras_ssm.models import SSMBackbone, SSMCausalLM, SSMClassifier
 from keras_ssm.optimizers import ssm_optimizer
 
 REPLICAS = """
@@ -80,3 +80,19 @@ def test_no_rows_of_an_unknown_length(return_state):
 
     outputs = keras.tree.flatten(run(np.zeros((0, 7, 3), "float32"), np.zeros((0, 7), bool)))
     assert [tuple(y.shape) for y in outputs] == [(0, 7, 3), (0, 3, 4)][: 1 + return_state]
+
+
+def test_the_first_fit_of_a_language_model_traces_its_step_once():
+    """A trace that makes variables, such as those of the optimizer, is thrown away."""
+    settings = {"vocabulary_size": 8, "norm": "rms", "gate": None, "activation": None}
+    model = SSMCausalLM(SSMBackbone(S4D(4, seed=1), 1, 4, **settings))
+    model.compile("adam")
+    traced, step = [], model.train_step
+
+    def counted(data):
+        traced.append(data)
+        return step(data)
+
+    model.train_step = counted
+    model.fit(np.arange(24).reshape(2, 12) % 8, verbose=0)
+    assert len(traced) == 1

@@ -5,6 +5,7 @@ import keras_hub
 import numpy as np
 import pytest
 
+from keras_ssm.layers import Mamba, Mamba2
 from keras_ssm.models import SequencePreprocessor, SSMCausalLM
 from keras_ssm.optimizers import ssm_optimizer
 from tests.backend_tools import to_numpy
@@ -158,6 +159,25 @@ def test_it_learns_to_count(dtype):
     numbers = [row[: 4 + i % 5] for i, row in enumerate((start + np.arange(8)) % 7)]
     losses = model.fit(numbers, epochs=10, batch_size=8, verbose=0).history["loss"]
     assert np.isfinite(losses).all() and losses[-1] < 0.5 < 1.5 < losses[0]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "mixer", [Mamba(state_dim=4, seed=0), Mamba2(state_dim=4, head_dim=4, seed=0)]
+)
+def test_500_steps_in_bfloat16_stay_finite_and_learn(mixer):
+    keras.utils.set_random_seed(1)
+    one = backbone(mixer, num_layers=2, hidden_dim=8, dtype="mixed_bfloat16")
+    model = SSMCausalLM(one)
+    model.compile(ssm_optimizer(0.01, 0.01, global_clipnorm=1.0))
+    losses = []
+    record = lambda batch, logs: losses.append(logs["loss"])  # the mean of the epoch so far
+    counting = (np.random.default_rng(0).integers(7, size=(1000, 1)) + np.arange(12)) % 7
+    keep = keras.callbacks.LambdaCallback(on_train_batch_end=record)
+    model.fit(counting, batch_size=2, verbose=0, callbacks=[keep])
+    assert len(losses) == 500 and np.isfinite(losses).all()
+    assert all(np.isfinite(to_numpy(weight)).all() for weight in model.weights)
+    assert evaluate(model, counting[:64])["loss"] < 0.2 < losses[0]
 
 
 class _Letters:
