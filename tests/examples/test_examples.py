@@ -80,7 +80,7 @@ def test_copying(run):
 
 @pytest.mark.once("torch")
 def test_state_tracking(run):
-    small = ["--length", 32, "--rounds", 5, "--symbols", 128, "--rate", 0.02]
+    small = ["--length", 16, "--rounds", 3, "--symbols", 128, "--rate", 0.02]
     printed = run("state_tracking", "--task", "parity", "--system", "deltanet", "s4d", *small)
     found = np.array(numbers(r"([\d.]+)% at", printed)).reshape(2, 3)
     assert found[0, :2].min() > 95 and found[1].max() < 75, printed
