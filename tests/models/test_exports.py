@@ -124,6 +124,35 @@ if BACKEND == "torch":
 
         agree(model, outputs, [(2, 150), (1, 150), (3, 150)])
 
+    @pytest.mark.parametrize(
+        "mixer",
+        [
+            H3(4, head_dim=2, shift_dim=3, seed=1),
+            DeltaNet(2, head_dim=2, householders=2, gated=True, neg_eigenvalues=True, seed=1),
+        ],
+        ids=["H3", "DeltaNet"],
+    )
+    def test_a_step_is_exported(tmp_path, mixer):
+        import torch
+
+        model, path = make(mixer), str(tmp_path / "step.pt2")
+        state = model.get_initial_state(2)
+
+        class Step(torch.nn.Module):
+            def forward(self, x, *tensors):
+                y, after = model.step(x, keras.tree.pack_sequence_as(state, tensors))
+                return (y, *keras.tree.flatten(after))
+
+        x, tensors = data(2, 6)["inputs"], keras.tree.flatten(state)
+        with torch.no_grad():
+            program = torch.export.export(Step(), (torch.tensor(x[:, 0]), *tensors))
+        torch.export.save(program, path)
+        run = torch.export.load(path).module()
+        for t in range(6):
+            y, *tensors = run(torch.tensor(x[:, t]), *tensors)
+        whole = keras.ops.convert_to_numpy(model(x))
+        np.testing.assert_allclose(y.detach().numpy(), whole, rtol=1e-5, atol=2e-6)
+
     def make_forecaster():
         backbone = SSMBackbone(S4D(4, seed=1), 1, 4, prenorm=True)
         return SSMForecaster(backbone, lookback=4, horizon=2)
