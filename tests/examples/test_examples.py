@@ -19,6 +19,7 @@ from tests.small_preset import make_model
 ROOT = Path(__file__).resolve().parents[2]
 GOLDEN = ROOT / "tests" / "golden"
 EXAMPLES = (
+    "associative_recall",
     "converting",
     "copying",
     "custom_model",
@@ -76,6 +77,15 @@ def test_copying(run):
     assert min(numbers(r"([\d.]+)% of the s", printed)) > 95
     ((read, said),) = re.findall(r"one by one: (.*)\nsaid after the wait: (.*)\n", printed)
     assert said == read and Path("out/copying.keras").is_file()
+
+
+@pytest.mark.once("torch")
+def test_associative_recall(run):
+    small = ["--keys", 2, "--pairs", 6, "--width", 8, "--rows", 768, "--epochs", 4]
+    printed = run("associative_recall", "--task", "recall", "--system", "h3", *small)
+    (right,) = numbers(r"recall, h3: ([\d.]+)% right", printed)
+    assert right > 70  # of two values
+    assert Path("out/recall.json").is_file()
 
 
 @pytest.mark.once("torch")
