@@ -46,16 +46,16 @@ def benchmark(backends, names, methods, lengths, quick, context, full, seconds, 
     from keras_ssm.benchmark import memory, picture, records, report, run
 
     shapes = run.QUICK_SHAPES if quick else run.SHAPES
-    known = {
+    choices = {
         "--layer": [*run.SYSTEMS, *run.KERNELS, *run.GATED, *run.GRIDS, *run.OTHERS],
         "--method": run.METHODS,
         "--length": [shape[1] for shape in shapes],
     }
-    for option, given in (("--layer", names), ("--method", methods), ("--length", lengths)):
-        for value in given:
-            if value not in known[option]:
+    for option, values in (("--layer", names), ("--method", methods), ("--length", lengths)):
+        for value in values:
+            if value not in choices[option]:
                 raise click.BadParameter(
-                    f"{value} is none of {', '.join(map(str, known[option]))}", param_hint=option
+                    f"{value} is none of {', '.join(map(str, choices[option]))}", param_hint=option
                 )
     chosen_sections = [section for section in run.SECTIONS if full or sections[section]]
     if not chosen_sections:
@@ -64,7 +64,7 @@ def benchmark(backends, names, methods, lengths, quick, context, full, seconds, 
     earlier = _earlier(out)
     job = {
         "shapes": [shape for shape in shapes if not lengths or shape[1] in lengths],
-        "names": list(names) or (run.QUICK_NAMES if quick else known["--layer"]),
+        "names": list(names) or (run.QUICK_NAMES if quick else choices["--layer"]),
         "methods": list(methods) or (["auto"] if quick else run.METHODS),
         "seconds": seconds or (0.05 if quick else 3.0),
         "quick": quick,

@@ -62,10 +62,10 @@ def info(name, revision):
     NAME is a built-in name, a directory, or hf://organisation/name. Of a published model in
     another format its configuration is shown.
     """
-    found = _explained(lambda: presets.find(name, revision, weights=False))
-    directory = found.directory
-    if found.format is not None:
-        console.print(_published(name, found))
+    preset = _explained(lambda: presets.find(name, revision, weights=False))
+    directory = preset.directory
+    if preset.format is not None:
+        console.print(_published(name, preset))
         return
     document = _explained(lambda: presets.read(directory))
     config = json.loads((directory / "config.json").read_text(encoding="utf-8"))["config"]
@@ -293,15 +293,15 @@ def _source(info):
     return places.get(info["source"], info["source"])
 
 
-def _published(name, found):
+def _published(name, preset):
     """The configuration of a published model in the format of another library, as a table."""
-    file = "params.json" if found.format == presets.CODESTRAL else "config.json"
+    file = "params.json" if preset.format == presets.CODESTRAL else "config.json"
     table = Table(show_header=False, box=None, padding=(0, 2, 0, 0))
     table.add_row("published model", name)
-    table.add_row("format", found.format)
-    for key, value in sorted(presets.read_json(found.directory / file).items()):
+    table.add_row("format", preset.format)
+    for key, value in sorted(presets.read_json(preset.directory / file).items()):
         table.add_row(escape(key), escape(str(value)))
-    table.add_row("directory", str(found.directory))
+    table.add_row("directory", str(preset.directory))
     return table
 
 

@@ -42,9 +42,9 @@ def gathered(args):
 
 
 def _listed():
-    known = recipes.summaries()
-    width = max(map(len, known))
-    return "\n".join(f"  {name:{width}}  {text}" for name, text in known.items())
+    summaries = recipes.summaries()
+    width = max(map(len, summaries))
+    return "\n".join(f"  {name:{width}}  {text}" for name, text in summaries.items())
 
 
 def read_seeds(context, parameter, value):
@@ -170,11 +170,13 @@ def evaluate(preset, data, tolerance, backend):
     except ValueError as error:
         raise click.ClickException(str(error)) from None
     table = Table("metric", "recorded", "found")
-    for metric, recorded, found in scores:
-        table.add_row(metric, f"{recorded:.4f}", f"{found:.4f}")
+    for metric, recorded, score_now in scores:
+        table.add_row(metric, f"{recorded:.4f}", f"{score_now:.4f}")
     console.print(table)
     # NaN repeats nothing.
-    repeats = [abs(found - recorded) <= tolerance * abs(recorded) for _, recorded, found in scores]
+    repeats = [
+        abs(score_now - recorded) <= tolerance * abs(recorded) for _, recorded, score_now in scores
+    ]
     if not all(repeats):
         raise click.ClickException(
             f"The scores must repeat within {tolerance:g} of those recorded. Received: others"

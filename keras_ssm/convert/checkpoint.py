@@ -127,15 +127,15 @@ def read_model(path, format="auto", config=None, ignore=(), overrides=None):
 
 def _read_directory(path, format, config, ignore, overrides):
     check_choice("format", format, ["auto", *FORMATS])
-    found = presets.published_format(path)
-    if found is None or format not in ("auto", found):
+    format_found = presets.published_format(path)
+    if format_found is None or format not in ("auto", format_found):
         raise ValueError(
             f"'{path}' must be a file, or a directory of a published model with its "
             f"configuration. Received: format={format!r}, a directory of "
-            f"{'no known format' if found is None else found}"
+            f"{'no known format' if format_found is None else format_found}"
         )
     ignore = [ignore] if isinstance(ignore, str) else list(ignore)
-    return read_published(path, found, config=config, ignore=ignore, overrides=overrides)
+    return read_published(path, format_found, config=config, ignore=ignore, overrides=overrides)
 
 
 def build_model(file, source="tensors", format="auto", config=None, ignore=(), overrides=None):

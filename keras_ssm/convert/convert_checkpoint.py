@@ -62,13 +62,13 @@ def convert_checkpoint(
 def _local(source):
     """The file or directory behind a name, which may be that of a repository of the Hub."""
     if isinstance(source, str) and source.startswith(presets.SCHEME):
-        found = presets.find(source)
-        if found.format is None:
+        preset = presets.find(source)
+        if preset.format is None:
             raise ValueError(
                 "A repository to convert must hold a published model in another format. "
                 f"Received: {source}, a preset of Keras"
             )
-        return found.directory
+        return preset.directory
     return presets.directory_of(Path(source).expanduser())
 
 

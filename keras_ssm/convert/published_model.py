@@ -108,16 +108,18 @@ def read_published(
     )
 
 
-def load_published(cls, found, load_weights=True, **overrides):
+def load_published(cls, preset, load_weights=True, **overrides):
     """Loads a model of `from_preset`.
 
     Args:
         cls: class whose `from_preset` was called.
-        found: `presets.FoundPreset` with a `format`.
+        preset: `presets.FoundPreset` with a `format`.
         load_weights: bool.
         **overrides: Arguments of the caller.
     """
-    return read_published(found.directory, found.format, cls, load_weights, overrides=overrides)[0]
+    directory, format = preset.directory, preset.format
+    model, _ = read_published(directory, format, cls, load_weights, overrides=overrides)
+    return model
 
 
 published_formats.register(load_published)
@@ -150,11 +152,11 @@ class _Plan:
             if fixed and name in published and name not in FREE:
                 _check_is_published(name, value, published[name])
             self.rows[name] = value, "given", False
-        given = {k: {n: overrides[n] for n in overrides if n in names[k]} for k in names}
-        self.task = given["task"]
+        overrides_of = {k: {n: overrides[n] for n in overrides if n in names[k]} for k in names}
+        self.task = overrides_of["task"]
         self.spec = spec._replace(
-            mixer={**spec.mixer, **given["mixer"]},
-            backbone={**spec.backbone, **given["backbone"]},
+            mixer={**spec.mixer, **overrides_of["mixer"]},
+            backbone={**spec.backbone, **overrides_of["backbone"]},
             tie_embeddings=self.task.get("tie_embeddings", spec.tie_embeddings),
         )
 

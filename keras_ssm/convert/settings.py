@@ -118,19 +118,19 @@ class Settings:
         self.rows[name] = value, "tensors", True
         return value
 
-    def arguments(self, cls, known):
-        """The arguments of a class: `known`, and what else was given for it.
+    def arguments(self, cls, fixed):
+        """The arguments of a class: `fixed`, and what else was given for it.
 
         Args:
             cls: class of ours.
-            known: dict of the arguments that the checkpoint fixes.
+            fixed: dict of the arguments that the checkpoint fixes.
         """
-        names = _argument_names(cls) - set(known)
+        names = _argument_names(cls) - set(fixed)
         extra = {name: self.given[name] for name in self.given if name in names}
         extra = {name: value for name, value in extra.items() if name not in self.rows}
         for name, value in extra.items():
             self.rows[name] = value, "given", False
-        return {**known, **extra}
+        return {**fixed, **extra}
 
     def check_all_used(self, *classes):
         """Raises a `ValueError` for a given name that nothing takes."""

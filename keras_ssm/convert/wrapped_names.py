@@ -39,7 +39,7 @@ def unwrap(names):
     """
     short_names = {name: _WRAPPER.sub("", name) for name in names}
     prefixes = sorted(
-        {found for name in short_names.values() if (found := _prefix(name)) is not None}
+        {prefix for name in short_names.values() if (prefix := _prefix(name)) is not None}
     )
     if len(prefixes) > 1 and "" not in prefixes:
         raise ValueError(

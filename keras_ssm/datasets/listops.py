@@ -76,11 +76,11 @@ def listops_ids(text: str) -> np.ndarray:
         keras_ssm.datasets.listops_ids("[MAX 2 9 ]")  # 12, 3, 10, 15
         ```
     """
-    found = re.sub(r"[()]", " ", text).replace(END, f" {END} ").split()
-    unknown = [symbol for symbol in found if symbol not in SYMBOLS]
+    symbols = re.sub(r"[()]", " ", text).replace(END, f" {END} ").split()
+    unknown = [symbol for symbol in symbols if symbol not in SYMBOLS]
     if unknown:
         raise ValueError(f"`text` must be of the symbols {SYMBOLS}. Received: {unknown[0]!r}")
-    return np.array([1 + SYMBOLS.index(symbol) for symbol in found], "uint8")
+    return np.array([1 + SYMBOLS.index(symbol) for symbol in symbols], "uint8")
 
 
 def listops_value(ids: np.ndarray | str) -> int:

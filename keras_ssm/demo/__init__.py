@@ -13,8 +13,8 @@ LIBRARIES = {"ecg": ("matplotlib",), "digits": ("matplotlib", "sklearn")}
 
 def favourite() -> str:
     """Returns the preset that is shown where none is named."""
-    known = presets.list_presets()
-    return next(name for name in FAVOURITES if name in known or name == FAVOURITES[-1])
+    names = presets.list_presets()
+    return next(name for name in FAVOURITES if name in names or name == FAVOURITES[-1])
 
 
 def kind(preset: str) -> str:

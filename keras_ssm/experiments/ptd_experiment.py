@@ -81,9 +81,9 @@ def ptd_noise(
             "`forms` decides about the residual connection and what learns. "
             f"Received: {sorted(decided)}"
         )
-    for name, given, known in (("form", forms, FORMS), ("system", systems, recipe.systems)):
-        for value in given:
-            check_choice(name, value, tuple(known))
+    for name, values, choices in (("form", forms, FORMS), ("system", systems, recipe.systems)):
+        for value in values:
+            check_choice(name, value, tuple(choices))
     for seed, form, system in itertools.product(seeds, forms, systems):
         directory = out / f"{form}-{system}-{seed}"
         results = train(

@@ -16,9 +16,9 @@ def write_table(path: Path, rows: list[dict], columns: tuple[str, ...]) -> None:
 
 def add_rows(path: Path, rows: list[dict], columns: tuple, key: tuple[str, ...]) -> None:
     """Writes rows into a CSV file, in place of its rows with the same keys."""
-    known = read_table(path) if path.is_file() else []
+    former = read_table(path) if path.is_file() else []
     replaced = {tuple(row[name] for name in key) for row in rows}
-    others = [row for row in known if tuple(row[name] for name in key) not in replaced]
+    others = [row for row in former if tuple(row[name] for name in key) not in replaced]
     write_table(path, [*others, *rows], columns)
 
 

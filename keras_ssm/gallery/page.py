@@ -25,10 +25,10 @@ def page() -> str:
         print(page()[:9])  # "# Gallery"
         ```
     """
-    known = {name: info for name, info in presets.list_presets().items() if info["handle"]}
+    info_of = {name: info for name, info in presets.list_presets().items() if info["handle"]}
     table = results.read_results()
-    order = sorted(known, key=lambda name: (_data(known[name]) == "handwritten digits", name))
-    return "\n".join([_HEAD, *(_entry(name, known[name], table) for name in order)])
+    order = sorted(info_of, key=lambda name: (_data(info_of[name]) == "handwritten digits", name))
+    return "\n".join([_HEAD, *(_entry(name, info_of[name], table) for name in order)])
 
 
 def _entry(name, info, table):

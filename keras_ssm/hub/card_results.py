@@ -74,13 +74,13 @@ def _lines(document):
 
 def calibration(document: dict) -> str:
     """How far the probabilities can be believed."""
-    found = document.get("calibration")
-    if not found:
+    measured = document.get("calibration")
+    if not measured:
         return ""
     return (
-        f"The expected calibration error is {100 * found['ece']:.1f} % on the {found['part']} "
-        f"part, in {found['bins']} bins. By so much, on average, the probability of an answer is "
-        "away from how often such answers are right."
+        f"The expected calibration error is {100 * measured['ece']:.1f} % on the "
+        f"{measured['part']} part, in {measured['bins']} bins. By so much, on average, the "
+        "probability of an answer is away from how often such answers are right."
     )
 
 

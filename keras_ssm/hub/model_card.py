@@ -178,9 +178,9 @@ def _slug(text):
 
 
 def _description(document):
-    given = document.get("description") or "A state-space model for sequences."
+    text = document.get("description") or "A state-space model for sequences."
     return (
-        f"{given}\n\n{document.get('parameters', 0):,} parameters, {document.get('system')} layers."
+        f"{text}\n\n{document.get('parameters', 0):,} parameters, {document.get('system')} layers."
     )
 
 

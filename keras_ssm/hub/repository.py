@@ -75,11 +75,11 @@ class Repository:
 
     def holds(self, name, content):
         """Whether a file of the repository is this one: a `Path`, or bytes."""
-        known = self.files.get(name)
-        if known is None or len(known) == 64:
-            return known == _sha256(content)
+        checksum = self.files.get(name)
+        if checksum is None or len(checksum) == 64:
+            return checksum == _sha256(content)
         data = content.read_bytes() if isinstance(content, Path) else content
-        return known == hashlib.sha1(b"blob %d\0" % len(data) + data).hexdigest()
+        return checksum == hashlib.sha1(b"blob %d\0" % len(data) + data).hexdigest()
 
     def holds_another_model(self):
         """Whether the repository holds a model that is no preset of this package."""

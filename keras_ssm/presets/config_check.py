@@ -45,7 +45,7 @@ def _described(entry):
     return {"class_name": entry.get("registered_name", entry.get("class_name")), **arguments}
 
 
-def check_sizes(documents: Documents, numbers: int, given: Collection[str] = ()) -> None:
+def check_sizes(documents: Documents, numbers: int, overridden: Collection[str] = ()) -> None:
     """Checks that a model of these sizes can have its weights in the files of a preset.
 
     A size that the weights contradict is refused before the model takes memory.
@@ -53,7 +53,7 @@ def check_sizes(documents: Documents, numbers: int, given: Collection[str] = ())
     Args:
         documents: `Documents` of a preset.
         numbers: int. Numbers that its weights files hold.
-        given: collection of str. Arguments that the caller sets instead.
+        overridden: collection of str. Arguments that the caller sets instead.
 
     Raises:
         ValueError: if the smallest weights of such a model are more than there are.
@@ -66,7 +66,7 @@ def check_sizes(documents: Documents, numbers: int, given: Collection[str] = ())
         name: max(1, value)
         for config in (mixer, backbone, task)
         for name, value in config.items()
-        if isinstance(value, int) and name not in given
+        if isinstance(value, int) and name not in overridden
     }
     width, layers = sizes.get("hidden_dim", 1), sizes.get("num_layers", 1)
     head = sizes.get("head_dim", width)

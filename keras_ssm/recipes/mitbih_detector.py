@@ -252,7 +252,7 @@ class MITBIHDetector(ClassificationRecipe):
         loss, optimizer = model.loss, model.optimizer
         model.compile(optimizer=optimizer, loss=loss, metrics=[])  # most steps are no beat
 
-    def found(self, model, signal, settings):
+    def detect(self, model, signal, settings):
         """The beats that a model finds in a signal, `(length, 2)` in units."""
         if isinstance(model, PanTompkins):
             return model(signal[:, 0] * self.scale)
@@ -272,9 +272,9 @@ class MITBIHDetector(ClassificationRecipe):
         return settings["on"], quiet, round(settings["delay"] * RATE)
 
     def score(self, model, part, settings):
-        found = [self.found(model, signal, settings) for signal in part.signals]
+        beats = [self.detect(model, signal, settings) for signal in part.signals]
         return beat_scores(
-            found, part.beats, self.classes[1:4], tolerance=TOLERANCE, first=part.first, rate=RATE
+            beats, part.beats, self.classes[1:4], tolerance=TOLERANCE, first=part.first, rate=RATE
         )
 
     def count(self, metric, part):

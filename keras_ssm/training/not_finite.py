@@ -18,14 +18,15 @@ class NotFinite(ValueError):
         self.epoch, self.batch, self.loss, self.before = epoch, batch, loss, before
         super().__init__(self.message())
 
-    def message(self, found: str = "") -> str:
+    def message(self, finding: str = "") -> str:
         """Returns the message of the error, with what a repetition of the epoch found."""
         is_loss = not math.isfinite(self.loss)
         fault = f"loss={self.loss}" if is_loss else "weights that are no numbers"
         former = "" if self.before is None else f", {self.before:.6g} before"
         return (
             "The loss and the weights must stay finite; a smaller `learning_rate` may help. "
-            f"{found}Received: {fault}{former}, at step {self.batch + 1} of epoch {self.epoch + 1}"
+            f"{finding}Received: {fault}{former}, at step {self.batch + 1} of epoch "
+            f"{self.epoch + 1}"
         )
 
 
@@ -90,7 +91,7 @@ class FirstNotFinite(keras.callbacks.Callback):
         super().__init__()
         self.path = path
         self.until = until
-        self.found = None
+        self.first = None
 
     def on_epoch_begin(self, epoch, logs=None):
         self.epoch = epoch
@@ -107,7 +108,7 @@ class FirstNotFinite(keras.callbacks.Callback):
         before = self.kept[: len(weights)]
         sizes = [float(np.abs(value).max(initial=0.0)) for value in before]
         largest = int(np.argmax(sizes))
-        self.found = Found(self.epoch, batch, not_finite, weights[largest].path, sizes[largest])
+        self.first = Found(self.epoch, batch, not_finite, weights[largest].path, sizes[largest])
         for variable, value in zip(self._variables(), self.kept, strict=True):
             variable.assign(value)
         with writing_file(self.path) as scratch:

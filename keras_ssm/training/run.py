@@ -165,15 +165,15 @@ def _explained(error, recipe, splits, out, request):
         recipe.fit(
             model, splits, request["seed"], request["settings"], callbacks, request.get("limit")
         )
-    found = watcher.found
-    if found is None:
+    first = watcher.first
+    if first is None:
         return error.message("A repetition of that epoch did not show it again. ")
-    others = len(found.paths) - 1
+    others = len(first.paths) - 1
     return error.message(
-        f"The first weight to go was '{found.paths[0]}'"
-        f"{f', with {others} others' if others else ''}, at step {found.batch + 1} of epoch "
-        f"{found.epoch + 1}; before it the largest number was {found.size:.3g}, in "
-        f"'{found.largest}'. The last good weights are in '{watcher.path}'. "
+        f"The first weight to go was '{first.paths[0]}'"
+        f"{f', with {others} others' if others else ''}, at step {first.batch + 1} of epoch "
+        f"{first.epoch + 1}; before it the largest number was {first.size:.3g}, in "
+        f"'{first.largest}'. The last good weights are in '{watcher.path}'. "
     )
 
 

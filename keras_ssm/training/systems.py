@@ -57,11 +57,11 @@ def make_mixer(system: str, **arguments) -> SequenceMixer:
     """
     check_choice("system", system, tuple(MIXERS))
     mixer = MIXERS[system]
-    known = inspect.signature(mixer).parameters
+    parameters = inspect.signature(mixer).parameters
     for name, value in arguments.items():
-        if name not in known:
+        if name not in parameters:
             raise ValueError(f"`{mixer.__name__}` has no `{name}`. Received: {name}={value}")
-    for name, parameter in known.items():
+    for name, parameter in parameters.items():
         named = parameter.kind is parameter.POSITIONAL_OR_KEYWORD
         if named and parameter.default is parameter.empty and name not in arguments:
             raise ValueError(f"`{mixer.__name__}` needs `{name}`. Received: {sorted(arguments)}")

@@ -37,16 +37,18 @@ def choices() -> dict[str, Choice]:
             print(title, choice.presets or choice.lacking)
         ```
     """
-    known = {name: info for name, info in presets.list_presets().items() if info["source"] != "hub"}
-    drawing = {name: _suits_drawings(info) for name, info in known.items()}
-    sound = {name: _recipe(info) == "spoken_digits" for name, info in known.items()}
+    info_of = {
+        name: info for name, info in presets.list_presets().items() if info["source"] != "hub"
+    }
+    drawing = {name: _suits_drawings(info) for name, info in info_of.items()}
+    sound = {name: _recipe(info) == "spoken_digits" for name, info in info_of.items()}
     return {
         DRAWING: Choice(
-            _ordered(known, drawing),
+            _ordered(info_of, drawing),
             _LACKING.format(title=DRAWING, what="reads digits", recipe="sequential_mnist"),
         ),
         SOUND: Choice(
-            _ordered(known, sound),
+            _ordered(info_of, sound),
             _LACKING.format(title=SOUND, what="hears spoken digits", recipe="spoken_digits"),
         ),
     }
@@ -70,9 +72,9 @@ def _recipe(info):
     return info.get("recipe", {}).get("recipe")
 
 
-def _ordered(known, suitability):
+def _ordered(info_of, suitability):
     def key(name):
-        system = known[name].get("system")
+        system = info_of[name].get("system")
         place = _SYSTEMS.index(system) if system in _SYSTEMS else len(_SYSTEMS)
         return -suitability[name], place, name
 

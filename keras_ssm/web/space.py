@@ -97,8 +97,8 @@ def write_space(directory: PathLike, backend: str | None = None) -> list[str]:
     lines = [f"{name}=={version}" for name, version in pins.items() if name != "gradio"]
     lines = [_INDEX, *lines] if backend == "torch" else lines
     (directory / REQUIREMENTS_FILE).write_text("\n".join(lines) + "\n", encoding="utf-8")
-    known = presets.list_presets()
-    documents = {name: known[name] for name in names}
+    info_of = presets.list_presets()
+    documents = {name: info_of[name] for name in names}
     readme = _README.format(
         gradio=pins["gradio"],
         python=PYTHON,

@@ -88,7 +88,7 @@ def test_a_stream_decides_as_the_whole_signal_does(system, rng):
     model = RECIPE.make_model(system, 0, settings)
     model.head.kernel.assign(9 * rng.standard_normal(model.head.kernel.shape))
     signal = rng.integers(-200, 200, (1206, 2)).astype("int16")
-    whole = RECIPE.found(model, signal, settings)
+    whole = RECIPE.detect(model, signal, settings)
     assert len(whole.places) > 2
     on, quiet, delay = RECIPE.detection(settings)
     stream, detector, logits, events = model.stream(), Detector(on=on, refractory=quiet), [], []

@@ -24,23 +24,23 @@ EPSILON = 1e-5
 CONV_SIZE = 4
 
 
-def read_layer(tensors, config, given):
+def read_layer(tensors, config, overrides):
     """The layer of these tensors, built, with its weights.
 
     Args:
         tensors: `Tensors`, by the names within the layer.
         config: dict. Fields of the published configuration, or `{}`.
-        given: dict. Arguments of `DeltaNet` that go over it.
+        overrides: dict. Arguments of `DeltaNet` that go over it.
     """
     _check_config(config)
-    arguments = _sizes(tensors, config) | _others(config, given)
+    arguments = _sizes(tensors, config) | _others(config, overrides)
     for name, value in arguments.items():
-        if name in given and given[name] != value:
+        if name in overrides and overrides[name] != value:
             raise ValueError(
                 f"`{name}` must be {value!r}, as the tensors have it. "
-                f"Received: {name}={given[name]!r}"
+                f"Received: {name}={overrides[name]!r}"
             )
-    layer = DeltaNet(**{**given, **arguments})
+    layer = DeltaNet(**{**overrides, **arguments})
     layer.build((None, None, tensors.shape("q_proj.weight")[1]))
     for weight, value in _arranged(tensors, layer):
         if tuple(weight.shape) != value.shape or not np.isfinite(value).all():
@@ -165,18 +165,18 @@ def _sizes(tensors, config):
     }
 
 
-def _others(config, given):
+def _others(config, overrides):
     """What no shape says: given, in the configuration, or asked for."""
     if "model_type" in config:
         config = {**OF_MODELS, **config}
-    negative = given.get("neg_eigenvalues", config.get("allow_neg_eigval"))
+    negative = overrides.get("neg_eigenvalues", config.get("allow_neg_eigval"))
     if negative not in (True, False):
         raise ValueError(
             "`neg_eigenvalues` cannot be seen in the tensors, and with another value the layer "
             "computes other numbers: give neg_eigenvalues=True or False, or the `config`. "
             f"Received: neg_eigenvalues={negative!r}"
         )
-    epsilon = given.get("norm_epsilon", config.get("norm_eps", EPSILON))
+    epsilon = overrides.get("norm_epsilon", config.get("norm_eps", EPSILON))
     return {"neg_eigenvalues": negative, "norm_epsilon": epsilon}
 
 

@@ -110,7 +110,7 @@ def export_space_time(layer: SpaceTime | Differencing, prefix: str = "") -> dict
     """
     layer.check_built()
     if isinstance(layer, Differencing):
-        found = _filters(layer)
+        tensors = _filters(layer)
     else:
         published = layer.normalization == "published" or not layer.closed_loop
         if layer.channels != 1 or layer.bidirectional or not published:
@@ -120,12 +120,12 @@ def export_space_time(layer: SpaceTime | Differencing, prefix: str = "") -> dict
                 f"channels={layer.channels}, bidirectional={layer.bidirectional}, "
                 f"normalization={layer.normalization!r}"
             )
-        found = {"a": layer.a, "b": layer.B, "c": layer.C[0]}
-        found |= {"k": layer.K} if layer.closed_loop else {}
-        found["skip"] = layer.D[0] if layer.skips else np.zeros(layer.features)
+        tensors = {"a": layer.a, "b": layer.B, "c": layer.C[0]}
+        tensors |= {"k": layer.K} if layer.closed_loop else {}
+        tensors["skip"] = layer.D[0] if layer.skips else np.zeros(layer.features)
     return {
         prefix + name: np.array(ops.convert_to_numpy(value), "float32")
-        for name, value in found.items()
+        for name, value in tensors.items()
     }
 
 
