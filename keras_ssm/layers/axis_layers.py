@@ -176,9 +176,9 @@ def _settings(mixer, config, settings):
     """The settings of an axis, as far as its layer has them."""
     parameters = inspect.signature(type(mixer).__init__).parameters
     usual = all(name in config and config[name] == parameters[name].default for name in STEPS)
-    found = dict(STEPS) if usual else {}
-    given = {name: value for name, value in settings.items() if value is not None}
-    return {**found, **{name: value for name, value in given.items() if name in config}}
+    steps = dict(STEPS) if usual else {}
+    settings = {name: value for name, value in settings.items() if value is not None}
+    return {**steps, **{name: value for name, value in settings.items() if name in config}}
 
 
 def _derived(seed, i):

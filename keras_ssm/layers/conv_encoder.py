@@ -112,11 +112,11 @@ class ConvEncoder(Attributes, keras.layers.Layer):
         padded = ops.pad(samples, [[0, 0], [0, self.stride - 1], [0, 0]])
         start = self.stride - 1 - count
         y = self.dense(windows(padded, start, steps, self.width, self.stride))
-        given = ops.sum(ops.cast(mask, "int32"), axis=1)
+        lengths = ops.sum(ops.cast(mask, "int32"), axis=1)
         mask = self.mask_of_piece(mask, state)
-        places = ops.expand_dims(given, 1) + ops.arange(0, context, dtype="int32")
+        places = ops.expand_dims(lengths, 1) + ops.arange(0, context, dtype="int32")
         state = {
-            "count": ops.mod(count + given, self.stride),
+            "count": ops.mod(count + lengths, self.stride),
             "samples": ops.cast(backend.take_steps(samples, places), self.state_dtype),
         }
         return masked(y, mask), mask, state

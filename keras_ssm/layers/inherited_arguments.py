@@ -53,9 +53,9 @@ def inherits_arguments(base: type, without: tuple[str, ...] = ()) -> Callable:
                         f"{type(args[0]).__name__} has no argument `{name}`. "
                         f"Received: {name}={kwargs[name]!r}"
                     )
-            given = signature.bind(*args, **kwargs).arguments
-            extra = given.pop("kwargs", {})
-            init(**given, **extra)
+            bound = signature.bind(*args, **kwargs).arguments
+            extra = bound.pop("kwargs", {})
+            init(**bound, **extra)
 
         wrapped.__signature__ = signature
         return wrapped

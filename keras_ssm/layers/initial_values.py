@@ -21,10 +21,10 @@ def weights_from_file():
 @contextlib.contextmanager
 def initialised(layer, name):
     """A context in which a layer is built: its initializer of that name may give way to zeros."""
-    given = getattr(layer, name)
+    initializer = getattr(layer, name)
     if _FROM_FILE.get():
         setattr(layer, name, keras.initializers.Zeros())
     try:
         yield
     finally:
-        setattr(layer, name, given)
+        setattr(layer, name, initializer)

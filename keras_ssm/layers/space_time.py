@@ -246,8 +246,8 @@ class SpaceTime(OneSamplingRate, SISOLayer):
         loop = bank.dB[..., None] * gain[..., None, :]
         identity = ops.convert_to_tensor(np.eye(self.state_dim), dtype=self.system_dtype)
         E = companion_matrix(bank.a) + loop - identity
-        found = DenseBank(E, bank.dB, bank.C).from_state(rows, 0, horizon)
-        return self._repeated(found, axis=1)
+        outputs = DenseBank(E, bank.dB, bank.C).from_state(rows, 0, horizon)
+        return self._repeated(outputs, axis=1)
 
     def states_after(self, x: Tensor, counts: Tensor, initial_state: State | None = None) -> Tensor:
         """Returns the state after so many steps of each row, of which `forecast` can go on.

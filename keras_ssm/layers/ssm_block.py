@@ -243,9 +243,9 @@ class SSMBlock(BlockBranch, BlockMLP, Attributes, OneDirection, keras.layers.Lay
 
     def _arguments(self, **arguments):
         """Further arguments of the mixer's call, those that were given."""
-        given = {name: value for name, value in arguments.items() if value is not None}
-        self.mixer.check_takes(given)
-        return given
+        arguments = {name: value for name, value in arguments.items() if value is not None}
+        self.mixer.check_takes(arguments)
+        return arguments
 
     def step(
         self,

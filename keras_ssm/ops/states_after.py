@@ -72,6 +72,6 @@ def _taken(x, places):
     features, width = x.shape[0], x.shape[3]
     rows = ops.transpose(x, (1, 2, 0, 3))
     rows = ops.reshape(rows, (*ops.shape(rows)[:2], features * width))
-    found = backend.take_steps(rows, places)
-    found = ops.reshape(found, (*ops.shape(found)[:2], features, width))
-    return ops.transpose(found, (2, 0, 1, 3))
+    states = backend.take_steps(rows, places)
+    states = ops.reshape(states, (*ops.shape(states)[:2], features, width))
+    return ops.transpose(states, (2, 0, 1, 3))

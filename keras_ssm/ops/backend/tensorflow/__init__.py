@@ -187,8 +187,8 @@ def map_blocks(function, tensors, fixed, size, **static):
     fixed = _unwatched(fixed)
 
     @tf.custom_gradient
-    def mapped(*given):
-        sources = _packed(tensors, _unwatched(given))
+    def mapped(*watched):
+        sources = _packed(tensors, _unwatched(watched))
         return forward(sources, fixed), lambda *upstream: backward(
             sources, fixed, _unwatched(upstream)
         )

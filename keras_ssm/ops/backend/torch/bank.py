@@ -135,12 +135,12 @@ def ready(device, dtype, modes):
 def _known_right(device, dtype, kernel):
     if not _has_kernels(device):
         return False
-    known = device, dtype, kernel
-    if known not in _RIGHT:
+    case = device, dtype, kernel
+    if case not in _RIGHT:
         if device.type == "cuda" and torch.cuda.is_current_stream_capturing():
             return False  # nothing can be compared while a graph is captured
-        _RIGHT[known] = device.type == "cpu" or _is_right(*known)
-    return _RIGHT[known]
+        _RIGHT[case] = device.type == "cpu" or _is_right(*case)
+    return _RIGHT[case]
 
 
 _RIGHT = {}

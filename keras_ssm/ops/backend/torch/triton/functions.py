@@ -29,7 +29,7 @@ class Outputs(torch.autograd.Function):
         for group in _groups(bank[0].shape[1]):
             log_dA, C, dB = _slices(bank, group)
             walk = Walk(u, log_dA, channels)
-            given = None if initial is None else initial[..., group.start :]
+            start_states = None if initial is None else initial[..., group.start :]
             for direction in range(directions):
                 start, way, first = None, 1 - 2 * direction, direction == group.start == 0
                 for c in range(channels):
@@ -37,7 +37,7 @@ class Outputs(torch.autograd.Function):
                     skip = D[c] if first and D is not None else None
                     matrices = walk.matrices(row, dB, skip, normal=initial is None)
                     if start is None:
-                        start, _ = walk.starts(u, matrices, way, initial=given)
+                        start, _ = walk.starts(u, matrices, way, initial=start_states)
                     to = _channel(y, c, channels)
                     walk.outputs(u, to, start, matrices, way, direction, add=not first)
         return y
@@ -62,12 +62,12 @@ class Outputs(torch.autograd.Function):
                 first, way = direction == group.start == 0, 2 * direction - 1
                 row = [part[at] for part in C]
                 matrices = walk.matrices(row, dB, D[c] if first and D is not None else None, True)
-                given, stays = _channel(dy, c, channels), initial is not None
+                dy_channel, stays = _channel(dy, c, channels), initial is not None
                 start, last = walk.starts(
-                    given, matrices, way, direction, moment=True, ends=True, last=stays
+                    dy_channel, matrices, way, direction, moment=True, ends=True, last=stays
                 )
                 add = group.start + at > 0
-                sums = walk.slopes(u, given, du, start, matrices, way, direction, add)
+                sums = walk.slopes(u, dy_channel, du, start, matrices, way, direction, add)
                 d_row = [part[at] for part in slopes[1]]
                 skip = d_D[c] if first and D is not None else None
                 walk.gather(sums, row, dB, slopes[0], d_row, slopes[2], skip, add=at > 0)

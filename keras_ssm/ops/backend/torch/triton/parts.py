@@ -145,9 +145,9 @@ def starts(
     wr = tl.full([BLOCK], 0.0, tl.float32)
     wi = tl.full([BLOCK], 0.0, tl.float32)
     if INITIAL:
-        given = initial + (b * features + h) * (2 * size) + m
-        xr = tl.load(given, mask=used, other=0.0)
-        xi = tl.load(given + size, mask=used, other=0.0)
+        initial_at = initial + (b * features + h) * (2 * size) + m
+        xr = tl.load(initial_at, mask=used, other=0.0)
+        xi = tl.load(initial_at + size, mask=used, other=0.0)
     for g in range(G):
         at = ((b * G + g) * lanes + lane) * (NS * NM) + n
         tl.store(start + at, xr, mask=inside)
