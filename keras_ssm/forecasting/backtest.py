@@ -165,7 +165,7 @@ def scaled_error(actual, forecast, scales):
     for i, scale in enumerate(scales):
         error = np.abs(actual[i] - forecast[i])
         for variable in range(error.shape[-1]):
-            known = error[..., variable][~np.isnan(error[..., variable])]
-            if known.size and scale[variable] > 0:
-                ratios.append(known.mean() / scale[variable])
+            errors = error[..., variable][~np.isnan(error[..., variable])]
+            if errors.size and scale[variable] > 0:
+                ratios.append(errors.mean() / scale[variable])
     return float(np.mean(ratios)) if ratios else float("nan")

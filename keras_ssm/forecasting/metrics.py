@@ -120,15 +120,15 @@ def mase(y: Any, forecast: Any, history: Any, season: int = 1) -> float:
             )
         steps = np.abs(past[season:] - past[:-season])
         for variable in range(past.shape[1]):
-            known = steps[:, variable][~np.isnan(steps[:, variable])]
-            if not known.size or not known.any():
+            changes = steps[:, variable][~np.isnan(steps[:, variable])]
+            if not changes.size or not changes.any():
                 raise ValueError(
                     "`history` must change from season to season in every variable: there is no "
-                    f"scale otherwise. Received: variable {variable}, {known.size} known pairs"
+                    f"scale otherwise. Received: variable {variable}, {changes.size} known pairs"
                 )
             part = actual[..., variable], predicted[..., variable]
             if not np.isnan(part[0]).all():
-                ratios.append(np.mean(np.abs(_known(*part))) / np.mean(known))
+                ratios.append(np.mean(np.abs(_known(*part))) / np.mean(changes))
     if not ratios:
         raise ValueError("`y` must have known values. Received: NaN alone")
     return float(np.mean(ratios))

@@ -287,8 +287,8 @@ class Baseline:
 
     def _fitted(self, number, series):
         """The facts of a series from `fit`, or from the series itself where it is new."""
-        known = self.fitted.get(_key(number, series))
-        return known or SeriesFacts.of(series.values, len(series.values), self.rows_of_season)
+        facts = self.fitted.get(_key(number, series))
+        return facts or SeriesFacts.of(series.values, len(series.values), self.rows_of_season)
 
     def _rolled(self, panel, origins, levels):
         """The `Backtest` after rows that are counted in the longest series."""

@@ -62,7 +62,7 @@ class Fitted:
             }
         )
 
-    def units(self, series, place=None, known=None):
+    def units(self, series, place=None, rows_told=None):
         """Center and scale of the variables of a series, two arrays.
 
         A series that was not trained on has units of its own, where its rows tell them.
@@ -70,15 +70,15 @@ class Fitted:
         Args:
             series: `Series`.
             place: int or `None`. Which of those trained on it is. Defaults to what its name says.
-            known: int or `None`. How many of its rows may tell its units, since the others are
+            rows_told: int or `None`. How many of its rows may tell its units, since the others are
                 forecast; those up to its first value do in any case. Defaults to all.
         """
         place = self.places.get(_plain(series.name)) if place is None else place
         if place is not None:
             return self.center[place], self.scale[place]
         values = series.values
-        if known is not None and len(values):
-            told = np.maximum(known, np.argmax(~np.isnan(values), axis=0) + 1)
+        if rows_told is not None and len(values):
+            told = np.maximum(rows_told, np.argmax(~np.isnan(values), axis=0) + 1)
             values = np.where(np.arange(len(values))[:, None] < told, values, np.nan)
         mean, deviation = _statistics(values)
         told = deviation > SMALLEST * np.abs(mean)
@@ -98,8 +98,8 @@ class Fitted:
 
     def covariates(self, columns, series, rows):
         """The covariates of a series in their units `(rows, features)`, NaN where missing."""
-        found = _features(columns, series, rows)
-        return (found - self.covariate_center) / self.covariate_scale
+        values = _features(columns, series, rows)
+        return (values - self.covariate_center) / self.covariate_scale
 
     def with_facts(self, **facts):
         """The same, with further facts."""

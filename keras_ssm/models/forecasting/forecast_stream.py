@@ -143,17 +143,17 @@ class ForecastStream(Stream):
 def _places(fitted, series, batch):
     """Which series of the training each row of a stream has its units from."""
     names = fitted.facts["series"]
-    known = fitted.places if any(name is not None for name in names) else _numbers(len(names))
+    place_of = fitted.places if any(name is not None for name in names) else _numbers(len(names))
     if series is None and len(names) == 1:
         return np.zeros(batch, int)
-    given = [series] * batch if isinstance(series, str) else series
-    if given is None or len(given) != batch or any(name not in known for name in given):
+    own = [series] * batch if isinstance(series, str) else series
+    if own is None or len(own) != batch or any(name not in place_of for name in own):
         raise ValueError(
             f"`series` must name, for each of {batch} rows, the series of the training whose "
-            f"units it has, of {list(known)[:10]}; or `units` gives them. "
+            f"units it has, of {list(place_of)[:10]}; or `units` gives them. "
             f"Received: series={series!r}"
         )
-    return np.array([known[name] for name in given])
+    return np.array([place_of[name] for name in own])
 
 
 def _numbers(count):

@@ -20,25 +20,25 @@ def standard_inputs(model, inputs):
     Raises:
         ValueError: for other keys, shapes or dtypes.
     """
-    given = dict(inputs) if isinstance(inputs, dict) else {"inputs": inputs}
+    tensors = dict(inputs) if isinstance(inputs, dict) else {"inputs": inputs}
     model_inputs = model.input
-    if set(given) == set(model_inputs):
+    if set(tensors) == set(model_inputs):
         for name, symbol in model_inputs.items():
-            if not hasattr(given[name], "shape"):
-                given[name] = to_numpy(given[name])
-            shape = tuple(given[name].shape)
+            if not hasattr(tensors[name], "shape"):
+                tensors[name] = to_numpy(tensors[name])
+            shape = tuple(tensors[name].shape)
             if not compatible(shape, tuple(symbol.shape)):
                 raise ValueError(
                     f"`{name}` must have shape {tuple(symbol.shape)}. "
                     f"Received: {name}.shape={shape}"
                 )
-        return given
-    if set(given) != {"inputs"} or isinstance(given["inputs"], keras.KerasTensor):
+        return tensors
+    if set(tensors) != {"inputs"} or isinstance(tensors["inputs"], keras.KerasTensor):
         raise ValueError(
             f"`inputs` must be an array (batch, length, {model.columns.width}) or a dict of "
-            f"{', '.join(map(repr, model_inputs))}. Received: keys {sorted(given)}"
+            f"{', '.join(map(repr, model_inputs))}. Received: keys {sorted(tensors)}"
         )
-    return from_rows(model, to_numpy(given["inputs"]))
+    return from_rows(model, to_numpy(tensors["inputs"]))
 
 
 def from_rows(model, x):

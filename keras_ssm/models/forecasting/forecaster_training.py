@@ -220,12 +220,12 @@ class ForecasterTraining:
         left = []
         for index in range(min(8, len(batches))):
             x, y, weight = batches[index]
-            found = y[..., 0] - ops.convert_to_numpy(self.shortcut(x["window"]))
+            left_over = y[..., 0] - ops.convert_to_numpy(self.shortcut(x["window"]))
             if self.running is not None:
                 _, deviation = self.running(x["inputs"], mask=x["padding_mask"])
                 at = self.deviation_at(deviation, x["origins"])
-                found = found / ops.convert_to_numpy(at)
-            left.append(np.where(weight > 0, found, np.nan).reshape(-1, found.shape[-1]))
+                left_over = left_over / ops.convert_to_numpy(at)
+            left.append(np.where(weight > 0, left_over, np.nan).reshape(-1, left_over.shape[-1]))
         left = np.concatenate(left)
         if self.columns.future or self.decoder is not None:  # one last layer for all steps
             left = left.reshape(-1, 1)

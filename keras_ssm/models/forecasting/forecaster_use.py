@@ -109,19 +109,19 @@ class ForecasterUse:
         gaps = np.repeat(memory.gaps(panel), len(panel.variables))
         rows = rows_of(self, panel, fitted, before=memory.before(panel))
         rows, reading = memory.take(panel, rows)
-        found = np.empty((len(rows.values), self.horizon, self.shortcut_outputs))
+        forecasts = np.empty((len(rows.values), self.horizon, self.shortcut_outputs))
         states, order = [], []
         lengths = rows.lengths + gaps
         for length in np.unique(lengths):  # rows of one length, since a window moves with time
             here = np.flatnonzero(lengths == length)
             part = rows.part(here).ending(length)
             state = reading.rows(here)
-            found[here] = forecasts_after(self, part, [length - 1], state)[:, 0]
+            forecasts[here] = forecasts_after(self, part, [length - 1], state)[:, 0]
             states.append(state)
             order.append(here)
         reading = Reading.joined(states).rows(np.argsort(np.concatenate(order)))
         memory.put(panel, rows, reading, new_rows)
-        return self._as_data(panel, rows, found, levels)
+        return self._as_data(panel, rows, forecasts, levels)
 
     def stream(
         self, batch_size: int = 1, series: list | None = None, units: tuple | None = None
@@ -215,13 +215,13 @@ class ForecasterUse:
             )
         if not refit:
             return self._rolled(panel, origins, levels)
-        found = []
+        parts = []
         for origin in origins:
             rows_left = longest - 1 - origin
             model = keras.models.clone_model(self)
             model.fit(panel.until(rows_left), **settings)
-            found.append(model._rolled(panel.until(rows_left - self.horizon), [origin], levels))
-        return Backtest.joined(found, panel)
+            parts.append(model._rolled(panel.until(rows_left - self.horizon), [origin], levels))
+        return Backtest.joined(parts, panel)
 
     def evaluate(
         self,

@@ -30,11 +30,11 @@ def residual_widths(model, rows, valid, levels, most, variables, reading):
     errors[origins < valid.first[:, None]] = np.nan
     errors = errors.reshape(-1, variables, len(origins), horizon)
     errors = np.moveaxis(errors, 1, -1).reshape(-1, horizon, variables)
-    known = (~np.isnan(errors)).sum(axis=0).min()
+    fewest = (~np.isnan(errors)).sum(axis=0).min()
     return [
         [level, half_widths(errors, level).tolist()]
         for level in levels
-        if least_errors(level) <= known
+        if least_errors(level) <= fewest
     ]
 
 
@@ -91,9 +91,9 @@ def named_forecasts(model, panel, rows, y, levels):
     return with_intervals(mean, widths)
 
 
-def check_levels(levels, known, source):
+def check_levels(levels, choices, source):
     """Raises a `ValueError` for levels that are not known."""
-    if not set(levels) <= set(known):
+    if not set(levels) <= set(choices):
         raise ValueError(
-            f"`levels` must be {source}: {sorted(known)}. Received: levels={tuple(levels)}"
+            f"`levels` must be {source}: {sorted(choices)}. Received: levels={tuple(levels)}"
         )

@@ -36,8 +36,8 @@ class Memory:
             return np.arange(len(self.names) * count)  # arrays have no names: their places count
         lanes = []
         for series in panel.series:
-            known = self.names.index(series.name) if series.name in self.names else -1
-            lanes += [known * count + v if known >= 0 else -1 for v in range(count)]
+            number = self.names.index(series.name) if series.name in self.names else -1
+            lanes += [number * count + v if number >= 0 else -1 for v in range(count)]
         return np.array(lanes)
 
     def check(self, panel):

@@ -116,8 +116,8 @@ def rows_of(model, panel, fitted, before=None, trained=False, origin=None):
     for i, series in enumerate(panel.series):
         place = slice(i * count, (i + 1) * count)
         start = steps - len(series.values)
-        known = None if origin is None else origin + 1 - start
-        center[place], scale[place] = fitted.units(series, i if trained else None, known)
+        rows_told = None if origin is None else origin + 1 - start
+        center[place], scale[place] = fitted.units(series, i if trained else None, rows_told)
         own = (series.values.T - center[place, None]) / scale[place, None]
         values[place, start:] = own
         if columns.width == 1:

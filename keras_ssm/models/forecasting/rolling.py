@@ -57,10 +57,10 @@ def _forecasts(model, rows, origins, reading):
             heads.append(y)
             readings.append(copy.copy(reading))
             start = origin + 1
-        known = None
+        later = None
         if ahead is not None:
-            known = np.concatenate([ahead[:, first + i] for i in range(len(block_origins))])
-        y = closed_loop(Reading.joined(readings), np.concatenate(heads), model.horizon, known)
+            later = np.concatenate([ahead[:, first + i] for i in range(len(block_origins))])
+        y = closed_loop(Reading.joined(readings), np.concatenate(heads), model.horizon, later)
         outputs.append(np.stack(np.split(y, len(block_origins)), axis=1))
     if start < rows.values.shape[1]:  # rows after the last origin are read too
         part = slice(start, None)
@@ -82,13 +82,13 @@ def closed_loop(reading, first, horizon, ahead=None):
     Returns:
         Array `(rows, horizon, 1)`.
     """
-    known = reading.model.columns.known_features
+    columns = reading.model.columns.known_features
     steps = [first[:, 0]]
     for step in range(1, horizon):
         covariates = reading.covariates.copy()
         future = None
         if ahead is not None:
-            covariates[:, known] = ahead[:, step - 1]
+            covariates[:, columns] = ahead[:, step - 1]
             future = ahead[:, step, None, None]
         value = steps[-1][:, :, 0]
         y = reading.read(value, covariates[:, None], np.array([0]), future)
