@@ -112,21 +112,21 @@ def enable(backbone, rank, target_layer_names, enable_lora):
     names = target_layer_names
     names = backbone.default_lora_layer_names() if names is None else names
     names = list(dict.fromkeys(names))  # keras_hub adapts a layer once for each time it is named
-    known = {
+    adaptable = {
         layer.name
         for layer in backbone._flatten_layers(include_self=False)
         if hasattr(layer, "enable_lora") and layer.weights
     }
-    if target_layer_names is None and not known & set(names):
+    if target_layer_names is None and not adaptable & set(names):
         raise ValueError(
             "`target_layer_names` must name layers to adapt, since this model has none of "
-            f"{names}, which are adapted by default; it has {sorted(known)}. "
+            f"{names}, which are adapted by default; it has {sorted(adaptable)}. "
             "Received: target_layer_names=None"
         )
-    missing = [] if target_layer_names is None else [n for n in names if n not in known]
+    missing = [] if target_layer_names is None else [n for n in names if n not in adaptable]
     if missing or not names:
         raise ValueError(
-            f"`target_layer_names` must name layers of {sorted(known)}. Received: {names}"
+            f"`target_layer_names` must name layers of {sorted(adaptable)}. Received: {names}"
         )
     enable_lora(rank, names)
     for layer in adapted_layers(backbone):
@@ -169,8 +169,8 @@ def _read(filepath):
                 )
             )
         check_positive(rank=facts["rank"])
-        known = isinstance(facts["layers"], list) and isinstance(facts["exact"], bool)
-        if not known or not isinstance(facts["sample"], dict):
+        complete = isinstance(facts["layers"], list) and isinstance(facts["exact"], bool)
+        if not complete or not isinstance(facts["sample"], dict):
             raise TypeError("other facts")
     except FileNotFoundError:
         raise ValueError(f"`filepath` must be a file. Received: no file '{filepath}'") from None

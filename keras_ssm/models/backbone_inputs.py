@@ -99,9 +99,9 @@ def check_mixer(mixer, vocabulary_size, encoder, augmentation):
         )
     if mixer.input_rank == 3:
         return
-    given = {"vocabulary_size": vocabulary_size, "augmentation": augmentation or None}
-    given["encoder"] = "conv" if encoder == "conv" else None
-    for name, value in given.items():
+    arguments = {"vocabulary_size": vocabulary_size, "augmentation": augmentation or None}
+    arguments["encoder"] = "conv" if encoder == "conv" else None
+    for name, value in arguments.items():
         if value is not None:
             raise ValueError(
                 f"`{name}` goes with mixers of sequences. Received: {name}={value!r} and a mixer "

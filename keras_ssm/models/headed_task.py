@@ -49,10 +49,10 @@ class HeadedTask(SSMTask):
         return {**super().get_config(), "head_dtype": saved_policy(self.head, self.head_dtype)}
 
 
-def saved_policy(head, given):
+def saved_policy(head, policy):
     """What a configuration says of the dtype policy of a head: the given one, or eight bits."""
     if head is not None and head.quantization_mode is not None:
-        given = head.dtype_policy
-        if isinstance(given, keras.dtype_policies.DTypePolicyMap):
-            given = given[head.path]
-    return None if given is None else keras.dtype_policies.serialize(given)
+        policy = head.dtype_policy
+        if isinstance(policy, keras.dtype_policies.DTypePolicyMap):
+            policy = policy[head.path]
+    return None if policy is None else keras.dtype_policies.serialize(policy)

@@ -123,18 +123,18 @@ class ImagePreprocessor(Attributes, Preprocessor):
                 )
             x, mask = x["inputs"], x.get("padding_mask")
         convert = self._from_tensorflow if is_tensorflow(x) else self._from_numpy
-        x, given = convert(x)
+        x, valid = convert(x)
         if mask is not None:
             mask = mask if is_tensorflow(mask) else to_numpy(mask).astype(bool)
-            if len(mask.shape) != len(given.shape) or (
-                isinstance(given, np.ndarray) and mask.shape != given.shape
+            if len(mask.shape) != len(valid.shape) or (
+                isinstance(valid, np.ndarray) and mask.shape != valid.shape
             ):
                 raise ValueError(
-                    f"`padding_mask` must have the shape of the images, {tuple(given.shape)}. "
+                    f"`padding_mask` must have the shape of the images, {tuple(valid.shape)}. "
                     f"Received: padding_mask.shape={tuple(mask.shape)}"
                 )
-            given = given & mask
-        return {"inputs": x, "padding_mask": given}
+            valid = valid & mask
+        return {"inputs": x, "padding_mask": valid}
 
     def _from_numpy(self, x):
         if not isinstance(x, (list, tuple)):
@@ -155,11 +155,11 @@ class ImagePreprocessor(Attributes, Preprocessor):
             )
         sizes = np.max([one.shape[:-1] for one in images], axis=0)
         pixels = np.zeros((len(images), *sizes, *features), images[0].dtype)
-        given = np.zeros((len(images), *sizes), bool)
+        valid = np.zeros((len(images), *sizes), bool)
         for i, one in enumerate(images):
             place = (i, *(slice(0, n) for n in one.shape[:-1]))
-            pixels[place], given[place] = one, True
-        return pixels, given
+            pixels[place], valid[place] = one, True
+        return pixels, valid
 
     def _with_features(self, x, rank):
         """Pixels `(*sizes, features)`, of `rank` sizes."""

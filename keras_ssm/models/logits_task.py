@@ -47,8 +47,7 @@ class LogitsTask(HeadedTask):
             optimizer = ssm_optimizer()
         if isinstance(loss, str) and loss == "auto":
             loss = "sparse_categorical_crossentropy"
-        given = {"metrics": metrics, "weighted_metrics": weighted_metrics}
-        for name, value in given.items():
+        for name, value in (("metrics", metrics), ("weighted_metrics", weighted_metrics)):
             if value is not None:
                 kwargs[name] = metric_on_logits(value, self.num_logits)
         loss = loss_on_logits(loss, reduction=self.loss_reduction)

@@ -36,11 +36,11 @@ class PooledStream(PooledHead):
         if initial_state is not None:
             keys = {"layers", *self.pooler.state_keys}
             if not isinstance(initial_state, dict) or set(initial_state) != keys:
-                given = isinstance(initial_state, dict)
+                is_dict = isinstance(initial_state, dict)
                 raise ValueError(
                     "`initial_state` must be what `get_initial_state`, `step` or a call with "
                     f"`return_state` gave, a dict of {sorted(keys)}. Received: "
-                    f"{sorted(initial_state) if given else type(initial_state).__name__}"
+                    f"{sorted(initial_state) if is_dict else type(initial_state).__name__}"
                 )
             layers = initial_state["layers"]
         self.backbone.check_state(layers, return_state)

@@ -76,9 +76,9 @@ class SampledInputs:
                     f"{', '.join(changed)}. Received: tokens=True, {changed}"
                 )
             return x
-        given = dict(x) if isinstance(x, dict) else {"inputs": x}
-        rates = given.pop("sampling_rate", None)
-        rows = given.get("inputs")
+        inputs = dict(x) if isinstance(x, dict) else {"inputs": x}
+        rates = inputs.pop("sampling_rate", None)
+        rows = inputs.get("inputs")
         if isinstance(rows, np.ndarray) and rows.dtype.kind in "OU":
             rows = list(rows)
         if isinstance(rows, (os.PathLike, str)):
@@ -96,7 +96,7 @@ class SampledInputs:
         if rows is None or is_tensorflow(rows):
             raise ValueError(
                 "'sampling_rate' goes with 'inputs' that are arrays, lists or paths. "
-                f"Received: keys {sorted(given)}"
+                f"Received: keys {sorted(inputs)}"
             )
         count = len(rows)
         rates = [None] * count if rates is None else self._rates(rates, count)
@@ -106,8 +106,8 @@ class SampledInputs:
                 if isinstance(row, (str, os.PathLike)):
                     rows[i], rates[i] = self._read(row, rates[i])
         rates = [self.sampling_rate if rate is None else rate for rate in rates]
-        given["inputs"] = self._resampled(rows, rates, given, step_scale)
-        return given if isinstance(x, dict) else given["inputs"]
+        inputs["inputs"] = self._resampled(rows, rates, inputs, step_scale)
+        return inputs if isinstance(x, dict) else inputs["inputs"]
 
     def _rates(self, rates, count):
         """One rate for each row."""
@@ -132,7 +132,7 @@ class SampledInputs:
             )
         return (samples if self.scale == 1.0 else samples * np.float32(32768)), float(rate)
 
-    def _resampled(self, rows, rates, given, step_scale):
+    def _resampled(self, rows, rates, inputs, step_scale):
         own = float(self.sampling_rate)
         differing = [rate for rate in rates if rate != own]
         if self.resample == STEP_SCALE:
@@ -145,12 +145,12 @@ class SampledInputs:
                 f"The data must have the sampling rate of the model, {own:g}, or the preprocessor "
                 f"`resample=True`. Received: {differing[0]:g} in row {rates.index(differing[0])}"
             )
-        if given.get("timesteps") is not None:
+        if inputs.get("timesteps") is not None:
             raise ValueError(
                 "`timesteps` tell the time of each sample and cannot go with data that are "
                 f"resampled. Received: sampling_rate={differing[0]:g} with timesteps"
             )
-        mask = given.pop("padding_mask", None)
+        mask = inputs.pop("padding_mask", None)
         if mask is not None:
             rows = _valid(rows, to_numpy(mask).astype(bool))
         resampled = []

@@ -246,7 +246,7 @@ class SequencePreprocessor(SampledInputs, TensorFlowInputs, Attributes, Preproce
             lengths = np.array([len(row) for row in rows])
             for row, values in zip(padded, rows, strict=True):
                 row[: len(values)] = values
-            given = np.arange(length)[None] < lengths[:, None]
+            valid = np.arange(length)[None] < lengths[:, None]
         else:
             if not self.tokens and x.dtype.kind not in "fiub":
                 raise ValueError(f"`x` must be real numbers. Received: x.dtype={x.dtype}")
@@ -261,30 +261,30 @@ class SequencePreprocessor(SampledInputs, TensorFlowInputs, Attributes, Preproce
                     f"`x` must have shape (batch, length{expected}) with at least one row and "
                     f"step. Received: x.shape={x.shape}"
                 )
-            given = np.ones(padded.shape[:2], bool)
+            valid = np.ones(padded.shape[:2], bool)
         if mask is not None:
-            if isinstance(mask, (list, tuple)) and len(mask) == len(given):
-                mask = self._padded_mask(mask, given)
+            if isinstance(mask, (list, tuple)) and len(mask) == len(valid):
+                mask = self._padded_mask(mask, valid)
             mask = to_numpy(mask).astype(bool)
-            if mask.shape != given.shape:
+            if mask.shape != valid.shape:
                 raise ValueError(
-                    f"`padding_mask` must have shape {given.shape}. "
+                    f"`padding_mask` must have shape {valid.shape}. "
                     f"Received: padding_mask.shape={mask.shape}"
                 )
-            given = given & mask  # rows of a list have no padding
+            valid = valid & mask  # rows of a list have no padding
         if self.sequence_length is not None:
             missing = max(0, self.sequence_length - padded.shape[1])
             edges = [(0, 0), (0, missing)] + [(0, 0)] * (padded.ndim - 2)
             padded = np.pad(padded, edges)[:, : self.sequence_length]
-            given = np.pad(given, edges[:2])[:, : self.sequence_length]
-        return padded if self.tokens else self._sized_batch(padded, given), given
+            valid = np.pad(valid, edges[:2])[:, : self.sequence_length]
+        return padded if self.tokens else self._sized_batch(padded, valid), valid
 
-    def _padded_mask(self, rows, given):
+    def _padded_mask(self, rows, valid):
         """The masks of a list of rows, as long as these, as one array."""
-        padded = np.zeros(given.shape, bool)
-        for i, (row, length) in enumerate(zip(rows, given.sum(axis=1), strict=True)):
+        padded = np.zeros(valid.shape, bool)
+        for i, (row, length) in enumerate(zip(rows, valid.sum(axis=1), strict=True)):
             row = to_numpy(row)
-            if row.shape not in ((length,), given.shape[1:]):
+            if row.shape not in ((length,), valid.shape[1:]):
                 raise ValueError(
                     f"Row {i} of `padding_mask` must have one entry for each of the {length} "
                     f"steps of its sequence. Received: shape {row.shape}"

@@ -248,15 +248,15 @@ class SSMBackbone(BackboneFiles, BackboneLayers, SequenceTrainer, Backbone, Func
                 steps, or a mask of another shape.
         """
         key = self.input_key
-        given = dict(inputs) if isinstance(inputs, dict) else {key: inputs}
+        tensors = dict(inputs) if isinstance(inputs, dict) else {key: inputs}
         mixer = self.blocks[0].mixer
-        unknown = sorted(set(given) - {key, "padding_mask", "timesteps", *mixer.call_arguments})
-        if key not in given or unknown:
+        unknown = sorted(set(tensors) - {key, "padding_mask", "timesteps", *mixer.call_arguments})
+        if key not in tensors or unknown:
             raise ValueError(
                 f"`inputs` must be an array or a dict with {key!r} and, optionally, "
-                f"'padding_mask' and 'timesteps'. Received: keys {sorted(given)}"
+                f"'padding_mask' and 'timesteps'. Received: keys {sorted(tensors)}"
             )
-        x, mask = given[key], given.get("padding_mask")
+        x, mask = tensors[key], tensors.get("padding_mask")
         if not hasattr(x, "shape"):
             x = to_numpy(x)
         check_model_inputs(key, x.shape, x.dtype, self.input_dim, self.axes)
@@ -274,7 +274,7 @@ class SSMBackbone(BackboneFiles, BackboneLayers, SequenceTrainer, Backbone, Func
             read = x[np.asarray(to_numpy(mask), bool)] if self.mask_inputs else x
             check_token_ids(read, self.vocabulary_size)
         standard = {key: x, "padding_mask": mask}
-        arguments = {k: v for k, v in given.items() if k not in standard and v is not None}
+        arguments = {k: v for k, v in tensors.items() if k not in standard and v is not None}
         mixer.check_takes(arguments)
         self.check_encoder_takes(arguments)
         for name, value in arguments.items():

@@ -27,16 +27,16 @@ class TensorFlowInputs:
         if isinstance(x, tf.RaggedTensor):
             lengths = x.row_lengths()
             x = x.to_tensor()
-            given = tf.sequence_mask(lengths, tf.shape(x)[1])
+            valid = tf.sequence_mask(lengths, tf.shape(x)[1])
             if isinstance(mask, tf.RaggedTensor):
                 mask = mask.to_tensor()
             if mask is not None:
                 tf.debugging.assert_equal(
                     tf.shape(mask),
-                    tf.shape(given),
+                    tf.shape(valid),
                     message="`padding_mask` must have one entry for each step of `x`.",
                 )
-            mask = given if mask is None else given & tf.cast(mask, tf.bool)
+            mask = valid if mask is None else valid & tf.cast(mask, tf.bool)
         if len(x.shape) == 2 and not self.tokens:
             x = x[..., None]
         mask = tf.ones(tf.shape(x)[:2], tf.bool) if mask is None else tf.cast(mask, tf.bool)

@@ -123,24 +123,24 @@ class SSMPairClassifier(ClassifierTask):
     def standardize(self, inputs: Tensor | dict) -> dict[str, Tensor]:
         """Brings what a person passes into the dict that the graph takes; see the class."""
         key = self.input_key
-        given = dict(inputs) if isinstance(inputs, dict) else {key: inputs}
-        given = {k: v for k, v in given.items() if v is not None}
-        given = {k: v if hasattr(v, "shape") else np.asarray(v) for k, v in given.items()}
-        for name, value in given.items():
+        tensors = dict(inputs) if isinstance(inputs, dict) else {key: inputs}
+        tensors = {k: v for k, v in tensors.items() if v is not None}
+        tensors = {k: v if hasattr(v, "shape") else np.asarray(v) for k, v in tensors.items()}
+        for name, value in tensors.items():
             if len(value.shape) < 3 or value.shape[1] != 2:
                 features = ", features" if name == "inputs" else ""
                 raise ValueError(
                     f"`{name}` of a pair classifier must have shape (batch, 2, length{features}). "
                     f"Received: {name}.shape={tuple(value.shape)}"
                 )
-        if key in given and "padding_mask" not in given:
-            x = given[key]
-            given["padding_mask"] = full_mask(x if key == "token_ids" else x[..., 0])
+        if key in tensors and "padding_mask" not in tensors:
+            x = tensors[key]
+            tensors["padding_mask"] = full_mask(x if key == "token_ids" else x[..., 0])
         for document in (0, 1):  # checks
-            self.backbone.standardize({k: v[:, document] for k, v in given.items()})
-        if "timesteps" in given:
-            given["timesteps"] = model_timesteps(given["timesteps"], given["padding_mask"])
-        return given
+            self.backbone.standardize({k: v[:, document] for k, v in tensors.items()})
+        if "timesteps" in tensors:
+            tensors["timesteps"] = model_timesteps(tensors["timesteps"], tensors["padding_mask"])
+        return tensors
 
     def sample_inputs(self):
         """Returns a short, fixed input of one pair."""

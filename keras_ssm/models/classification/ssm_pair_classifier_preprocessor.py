@@ -57,8 +57,8 @@ class SSMPairClassifierPreprocessor(SequencePreprocessor):
             rows = self._rows(to_numpy(x))
         if mask is not None:
             mask = self._rows(to_numpy(mask))
-        padded, given = super()._from_numpy(rows, mask)
-        return tuple(part.reshape(-1, 2, *part.shape[1:]) for part in (padded, given))
+        padded, valid = super()._from_numpy(rows, mask)
+        return tuple(part.reshape(-1, 2, *part.shape[1:]) for part in (padded, valid))
 
     def _timesteps(self, timesteps, mask):
         if isinstance(mask, np.ndarray):

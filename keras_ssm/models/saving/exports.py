@@ -67,12 +67,12 @@ class Exports:
                 f"of TensorFlow. Received: {error}"
             ) from error
 
-    def _signature(self, given):
+    def _signature(self, signature):
         """The signature as a dict of `keras.InputSpec`, or one of them, of agreeing sizes."""
         mixer = getattr(self, "backbone", self).blocks[0].mixer
         sequences = {self.input_key, "padding_mask", "timesteps", *mixer.call_arguments}
-        if given is None:
-            given = {
+        if signature is None:
+            signature = {
                 name: keras.InputSpec(
                     # Inputs that are no sequences have an axis of origins of forecasts. A file
                     # has one origin.
@@ -82,15 +82,15 @@ class Exports:
                 )
                 for name, x in self.input.items()
             }
-        while isinstance(given, (list, tuple)) and len(given) == 1:
-            given = given[0]
-        specs = given if isinstance(given, dict) else {self.input_key: given}
+        while isinstance(signature, (list, tuple)) and len(signature) == 1:
+            signature = signature[0]
+        specs = signature if isinstance(signature, dict) else {self.input_key: signature}
         others = [name for name in self.input if name not in sequences]
         if self.input_key not in specs or set(specs) - sequences - set(others):
             needed = ", ".join(map(repr, [self.input_key, *others]))
             raise ValueError(
                 f"`input_signature` must have {needed} and, optionally, 'padding_mask' "
-                f"and 'timesteps'. Received: input_signature={given}"
+                f"and 'timesteps'. Received: input_signature={signature}"
             )
         for name, spec in specs.items():
             if getattr(spec, "shape", None) is None or getattr(spec, "dtype", None) is None:
@@ -121,7 +121,7 @@ class Exports:
         }
         # Refused here: the errors of a converter would hide this one.
         self.standardize({k: keras.KerasTensor(s.shape, s.dtype) for k, s in specs.items()})
-        return specs if isinstance(given, dict) else specs[self.input_key]
+        return specs if isinstance(signature, dict) else specs[self.input_key]
 
     def _length_axis(self):
         return len(self.input["padding_mask"].shape) - 1

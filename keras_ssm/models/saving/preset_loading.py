@@ -31,7 +31,7 @@ class OpenPreset(NamedTuple):
 
 
 @contextlib.contextmanager
-def opened(preset, revision=None, weights=False, given=(), found=None):
+def opened(preset, revision=None, weights=False, overridden=(), found=None):
     """A preset, verified and with the names of today, for keras_hub to read.
 
     Args:
@@ -39,7 +39,7 @@ def opened(preset, revision=None, weights=False, given=(), found=None):
         revision: str or `None`. Branch, tag or commit of a preset on the Hub.
         weights: bool. Whether the values of the weights are checked. Defaults to `False`: their
             sizes alone.
-        given: collection of str. Arguments of the caller that override the configuration.
+        overridden: collection of str. Arguments of the caller that override the configuration.
         found: `presets.FoundPreset` or `None`. The preset, where it was found already.
 
     Yields:
@@ -68,7 +68,7 @@ def opened(preset, revision=None, weights=False, given=(), found=None):
                 for name in sorted(names)
                 if name.endswith(".weights.h5")
             )
-            presets.check_sizes(documents, numbers, given)
+            presets.check_sizes(documents, numbers, overridden)
             yield OpenPreset(current, document, documents)
     # Keras, h5py and the backends raise errors of many kinds for foreign files.
     except Exception as error:
@@ -135,7 +135,7 @@ def _load(build, preset, found, revision, load_weights, check_sample, kw):
     """A model of a preset of ours, also where another replaces it meanwhile."""
     for attempts_left in (4, 3, 2, 1, 0):
         try:
-            with opened(preset, revision, weights=load_weights, given=kw, found=found) as files:
+            with opened(preset, revision, load_weights, overridden=kw, found=found) as files:
                 model = build(files, load_weights=load_weights, **kw)
                 if load_weights:
                     _check_step_scales(model, preset)

@@ -18,18 +18,18 @@ def register(read: Callable) -> None:
     _readers[:] = [read]
 
 
-def read(cls: type, found: FoundPreset, load_weights: bool, **overrides: object) -> keras.Model:
+def read(cls: type, preset: FoundPreset, load_weights: bool, **overrides: object) -> keras.Model:
     """Loads a model from a directory whose format is not ours.
 
     Args:
         cls: the class of the model.
-        found: `FoundPreset` with a `format`.
+        preset: `FoundPreset` with a `format`.
         load_weights: bool.
         **overrides: Arguments that override the configuration.
     """
     if not _readers:
         raise ValueError(
-            f"'{found}' is in the format {found.format!r}, which `keras_ssm.convert` reads: import "
-            "it first. Received: `keras_ssm.models` alone"
+            f"'{preset}' is in the format {preset.format!r}, which `keras_ssm.convert` reads: "
+            "import it first. Received: `keras_ssm.models` alone"
         )
-    return _readers[0](cls, found, load_weights, **overrides)
+    return _readers[0](cls, preset, load_weights, **overrides)

@@ -18,7 +18,7 @@ _OF_A_HEAD |= {"tie_embeddings", "num_outputs", "lookback", "horizon", "quantile
 _OF_A_HEAD |= {"normalization", "train_shortcut", "decoder"}
 
 
-def check(model, document, documents, preset, given):
+def check(model, document, documents, preset, overridden):
     """Compares the outputs of a model with the `sample` in its `preset.json`.
 
     Where arguments of the caller change the outputs, or the sample is that of another model,
@@ -29,7 +29,7 @@ def check(model, document, documents, preset, given):
         document: dict. The `preset.json`, or `None`.
         documents: `presets.Documents` of the preset.
         preset: str or `Path`. Its name, for messages.
-        given: collection of str. Arguments of the caller.
+        overridden: collection of str. Arguments of the caller.
 
     Raises:
         ValueError: if the sample is none, or the outputs differ.
@@ -37,11 +37,11 @@ def check(model, document, documents, preset, given):
     if document is None:
         return
     document = presets.migrate_document(document)
-    given = set(given) - _HARMLESS
+    overridden = set(overridden) - _HARMLESS
     recorded = document.get("task", document.get("backbone"))
     if type(model).__name__ != recorded:
-        model, given = getattr(model, "backbone", model), given - _OF_A_HEAD
-    if "sample" not in document or given or type(model).__name__ != recorded:
+        model, overridden = getattr(model, "backbone", model), overridden - _OF_A_HEAD
+    if "sample" not in document or overridden or type(model).__name__ != recorded:
         return
     exact = is_exact(model.dtype_policy) and is_exact(_saved_policy(documents))
     difference = compare(model, document["sample"], f"preset '{preset}'")

@@ -37,22 +37,22 @@ class ChunkReader:
         Steps that a row does not have are at its end, and zero in the `padding_mask`.
         """
         self.check_preprocessor()
-        given = dict(chunk) if isinstance(chunk, dict) else {self.key: chunk}
-        if self.key not in given:
+        parts = dict(chunk) if isinstance(chunk, dict) else {self.key: chunk}
+        if self.key not in parts:
             raise ValueError(
                 f"`chunk` must be what comes next, or a dict with {self.key!r}. "
-                f"Received: keys {sorted(given)}"
+                f"Received: keys {sorted(parts)}"
             )
-        self._check_rate(given.pop("sampling_rate", None))
-        x, mask = self._shapes().read(given.pop(self.key))
-        if given.get("padding_mask") is not None:
-            mask = mask & self._checked_mask(given["padding_mask"], mask.shape)
-        given.pop("padding_mask", None)
+        self._check_rate(parts.pop("sampling_rate", None))
+        x, mask = self._shapes().read(parts.pop(self.key))
+        if parts.get("padding_mask") is not None:
+            mask = mask & self._checked_mask(parts["padding_mask"], mask.shape)
+        parts.pop("padding_mask", None)
         lengths = mask.sum(axis=1)
         if not mask.shape[1]:
             return {}, lengths
-        given = {name: self._argument(value) for name, value in given.items() if value is not None}
-        inputs = self._preprocessed({self.key: x, "padding_mask": mask, **given})
+        parts = {name: self._argument(value) for name, value in parts.items() if value is not None}
+        inputs = self._preprocessed({self.key: x, "padding_mask": mask, **parts})
         mask = inputs["padding_mask"]
         if not self.tokens:
             self._check_finite(inputs[self.key], mask)
@@ -72,24 +72,24 @@ class ChunkReader:
                 f"Received: sampling_rate={rate}"
             )
         none = np.zeros((self.batch_size, 1), "float32")
-        given = self.task.read_inputs({self.key: none, "sampling_rate": rate})
-        if "sampling_rate" in given:
+        inputs = self.task.read_inputs({self.key: none, "sampling_rate": rate})
+        if "sampling_rate" in inputs:
             raise ValueError(
                 "'sampling_rate' needs a preprocessor that knows the rate of the model. "
                 f"Received: sampling_rate={rate}, preprocessor={reader}"
             )
 
-    def _preprocessed(self, given):
+    def _preprocessed(self, parts):
         preprocessor = self.task.preprocessor
         if isinstance(preprocessor, SequencePreprocessor):
-            known = {self.key, "padding_mask", "timesteps"}
-            inputs = preprocessor.call({k: v for k, v in given.items() if k in known})
-            inputs.update((k, v) for k, v in given.items() if k not in known)
+            own_keys = {self.key, "padding_mask", "timesteps"}
+            inputs = preprocessor.call({k: v for k, v in parts.items() if k in own_keys})
+            inputs.update((k, v) for k, v in parts.items() if k not in own_keys)
         elif preprocessor is None or self._reads_ids():
-            inputs = given
+            inputs = parts
         else:
-            plain = set(given) == {self.key, "padding_mask"} and given["padding_mask"].all()
-            inputs = self.task.preprocess(given[self.key] if plain else given)[0]
+            plain = set(parts) == {self.key, "padding_mask"} and parts["padding_mask"].all()
+            inputs = self.task.preprocess(parts[self.key] if plain else parts)[0]
         inputs = {name: to_numpy(value) for name, value in self.task.standardize(inputs).items()}
         inputs["padding_mask"] = inputs["padding_mask"].astype(bool)
         return inputs
@@ -101,9 +101,11 @@ class ChunkReader:
     def _shapes(self):
         preprocessor = self.task.preprocessor
         plain = isinstance(preprocessor, SequencePreprocessor)
-        known = preprocessor is None or self._reads_ids() or (plain and not preprocessor.mono)
+        same_features = (
+            preprocessor is None or self._reads_ids() or (plain and not preprocessor.mono)
+        )
         # Else the preprocessor makes the features.
-        features = self.task.backbone.input_dim if known else None
+        features = self.task.backbone.input_dim if same_features else None
         return ChunkShapes(self.batch_size, features, self.tokens, self.tokens and plain)
 
     def _argument(self, value):

@@ -125,14 +125,14 @@ class Detector:
     @state.setter
     def state(self, value: Mapping):
         names = sorted(self._fresh(1, 1))
-        given = {name: np.array(values) for name, values in dict(value).items()}
-        shapes = {values.shape for values in given.values()}
-        if given and (sorted(given) != names or len(shapes) != 1 or len(shapes.pop()) != 2):
+        tracks = {name: np.array(values) for name, values in dict(value).items()}
+        shapes = {values.shape for values in tracks.values()}
+        if tracks and (sorted(tracks) != names or len(shapes) != 1 or len(shapes.pop()) != 2):
             raise ValueError(
                 f"`state` must be that of a detector, with arrays {names} of one shape "
-                f"(batch, labels). Received: {sorted(given)}"
+                f"(batch, labels). Received: {sorted(tracks)}"
             )
-        self._tracks = given or None
+        self._tracks = tracks or None
 
     def _fresh(self, batch, labels):
         shape = (batch, labels)
@@ -146,19 +146,19 @@ class Detector:
 
     def _checked(self, scores):
         scores = to_numpy(scores)
-        given = scores.shape
+        received = scores.shape
         if scores.ndim == 1:
             scores = scores[None]
         if scores.ndim == 2:
             scores = scores[..., None]
-        known = None if self._tracks is None else self._tracks["steps"].shape
-        fits = scores.ndim == 3 and known in (None, (scores.shape[0], scores.shape[2]))
+        former = None if self._tracks is None else self._tracks["steps"].shape
+        fits = scores.ndim == 3 and former in (None, (scores.shape[0], scores.shape[2]))
         if not fits or scores.dtype.kind in "cOSUmM":  # the kind of bfloat16 is "V"
-            labels = "" if known is None or known[1] == 1 else f", {known[1]}"
-            expected = f"({'batch' if known is None else known[0]}, steps{labels})"
+            labels = "" if former is None or former[1] == 1 else f", {former[1]}"
+            expected = f"({'batch' if former is None else former[0]}, steps{labels})"
             raise ValueError(
                 f"`scores` must be numbers of shape {expected}. "
-                f"Received: shape {given}, dtype {scores.dtype}"
+                f"Received: shape {received}, dtype {scores.dtype}"
             )
         return scores.astype("float64")
 

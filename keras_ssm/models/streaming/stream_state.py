@@ -16,16 +16,16 @@ FACTS, STEPS = "stream/facts", "stream/steps"  # beside the parts of the model's
 
 def chosen_rows(rows, batch):
     """Which rows are meant, as a boolean array `(batch,)`."""
-    given = np.asarray(rows)
-    if given.dtype == bool and given.shape == (batch,):
-        return given
-    whole = given.dtype.kind in "iu" and given.ndim < 2
-    if not whole or (given.size and not (given.min() >= 0 and given.max() < batch)):
+    array = np.asarray(rows)
+    if array.dtype == bool and array.shape == (batch,):
+        return array
+    whole = array.dtype.kind in "iu" and array.ndim < 2
+    if not whole or (array.size and not (array.min() >= 0 and array.max() < batch)):
         raise ValueError(
             f"`rows` must be numbers from 0 to {batch - 1}, or {batch} flags. "
             f"Received: rows={rows!r}"
         )
-    return np.isin(np.arange(batch), given)
+    return np.isin(np.arange(batch), array)
 
 
 def where_rows(rows, new, old):
@@ -82,21 +82,21 @@ def from_arrays(task, arrays, parts):
             "`state` must be the dict of arrays that a stream has as its `state`. "
             f"Received: {type(arrays).__name__}"
         )
-    given = {name: np.asarray(value) for name, value in arrays.items()}
-    facts = _facts(given.pop(FACTS, None))
-    if facts is None or set(given) != set(parts):
+    values = {name: np.asarray(value) for name, value in arrays.items()}
+    facts = _facts(values.pop(FACTS, None))
+    if facts is None or set(values) != set(parts):
         raise ValueError(
             f"`state` must have the arrays {sorted([*parts, FACTS])} of a stream of this "
             f"model. Received: {sorted(arrays)}"
         )
     for name, part in parts.items():
-        _check(name, given[name], part)
+        _check(name, values[name], part)
     if facts != fingerprint(task):
         raise ValueError(
             "`state` must come from this model with the weights that it has now: after others it "
             "means nothing. Received: the state of a model with other weights"
         )
-    return given
+    return values
 
 
 def _facts(text):

@@ -136,25 +136,25 @@ def metric_on_logits(metric, num_classes):
     return metric
 
 
-def refuse_classes(kind, given):
+def refuse_classes(kind, measure):
     """Raises a `ValueError` for a loss or metrics of classes, in a model that returns numbers.
 
     Args:
         kind: str. The argument of `compile`.
-        given: what it received.
+        measure: what it received.
     """
-    if isinstance(given, (list, tuple, dict)):
-        for part in given.values() if isinstance(given, dict) else given:
+    if isinstance(measure, (list, tuple, dict)):
+        for part in measure.values() if isinstance(measure, dict) else measure:
             refuse_classes(kind, part)
         return
-    of_classes = isinstance(given, str) and given in ("accuracy", "acc", *_OF_SHAPES)
+    of_classes = isinstance(measure, str) and measure in ("accuracy", "acc", *_OF_SHAPES)
     for name, aliases in {**_LOSSES, **dict.fromkeys(_OF_CLASSES, ())}.items():
         classes = getattr(keras.losses, name, ()), getattr(keras.metrics, name, ())
-        of_classes = of_classes or _is_named(given, name, aliases) or isinstance(given, classes)
+        of_classes = of_classes or _is_named(measure, name, aliases) or isinstance(measure, classes)
     if of_classes:
         raise ValueError(
             f"`{kind}` must read numbers, such as 'mse' or 'mae': classes are for an "
-            f"`SSMClassifier`. Received: {kind}={given!r}"
+            f"`SSMClassifier`. Received: {kind}={measure!r}"
         )
 
 
@@ -164,31 +164,31 @@ def _mapped(function, parts):
     return type(parts)(function(part) for part in parts)
 
 
-def _is_named(given, name, aliases=()):
+def _is_named(measure, name, aliases=()):
     """Whether this is the name, or the function or class itself, of something of Keras."""
     names = (name, to_snake_case(name), *aliases)
-    if isinstance(given, str):
-        return given in names
-    if not inspect.isfunction(given) and not inspect.isclass(given):
+    if isinstance(measure, str):
+        return measure in names
+    if not inspect.isfunction(measure) and not inspect.isclass(measure):
         return False
     modules = (keras.losses, keras.metrics)
-    return any(given is getattr(module, n, None) for module in modules for n in names)
+    return any(measure is getattr(module, n, None) for module in modules for n in names)
 
 
-def _refuse_probabilities(kind, given):
-    if given is None:
+def _refuse_probabilities(kind, measure):
+    if measure is None:
         return
-    if isinstance(given, str) and given in _OF_SHAPES:
+    if isinstance(measure, str) and measure in _OF_SHAPES:
         raise ValueError(
             f"`{kind}` must name its form, 'sparse_categorical_crossentropy', "
             "'categorical_crossentropy' or 'binary_crossentropy': Keras' choice reads "
-            f"probabilities, and the model returns logits. Received: {kind}={given!r}"
+            f"probabilities, and the model returns logits. Received: {kind}={measure!r}"
         )
     config = {}
-    if isinstance(given, (keras.losses.Loss, keras.metrics.Metric)):
+    if isinstance(measure, (keras.losses.Loss, keras.metrics.Metric)):
         with contextlib.suppress(NotImplementedError):  # a custom loss may read any outputs
-            config = given.get_config()
-    name = type(given).__name__
+            config = measure.get_config()
+    name = type(measure).__name__
     if config.get("from_logits") is False:
         raise ValueError(
             f"The model returns logits: pass `{name}(from_logits=True)` as `{kind}`. "
@@ -196,8 +196,8 @@ def _refuse_probabilities(kind, given):
         )
     for reader, aliases in _OF_PROBABILITIES.items():
         classes = getattr(keras.losses, reader, ()), getattr(keras.metrics, reader, ())
-        if _is_named(given, reader, aliases) or isinstance(given, classes):
+        if _is_named(measure, reader, aliases) or isinstance(measure, classes):
             raise ValueError(
                 f"`{kind}` must read logits, and {reader} reads probabilities: pass a function "
-                f"that applies softmax or sigmoid first. Received: {kind}={given!r}"
+                f"that applies softmax or sigmoid first. Received: {kind}={measure!r}"
             )
