@@ -3,7 +3,6 @@
 from keras_ssm.convert.checkpoint import FORMATS, load_checkpoint
 from keras_ssm.convert.convert_checkpoint import convert_checkpoint
 from keras_ssm.convert.export_checkpoint import TARGETS, export_checkpoint
-from keras_ssm.convert.formats.space_time import export_space_time, load_space_time
 from keras_ssm.convert.layer_tensors import export_layer, load_layer
 from keras_ssm.convert.recorded_outputs import Comparison, compare_recorded
 from keras_ssm.convert.report import Report
@@ -17,8 +16,6 @@ __all__ = [
     "convert_checkpoint",
     "export_checkpoint",
     "export_layer",
-    "export_space_time",
     "load_checkpoint",
     "load_layer",
-    "load_space_time",
 ]

@@ -9,9 +9,9 @@ import numpy as np
 from keras_ssm.atomic_file import writing_file
 from keras_ssm.convert.containers.checkpoint_file import read_checkpoint_file, read_configuration
 from keras_ssm.convert.containers.safetensors_file import write_stored
-from keras_ssm.convert.formats import delta_fla
+from keras_ssm.convert.formats import delta_fla, space_time
 from keras_ssm.convert.tensors import Tensors
-from keras_ssm.layers import DeltaNet, SequenceMixer
+from keras_ssm.layers import DeltaNet, Differencing, SequenceMixer, SpaceTime
 from keras_ssm.types import PathLike
 
 
@@ -20,26 +20,31 @@ def load_layer(
     prefix: str = "",
     config: dict | PathLike | None = None,
     **overrides: object,
-) -> DeltaNet:
+) -> DeltaNet | SpaceTime | Differencing:
     """Returns a layer that computes what a published one does.
 
     The published models of flash-linear-attention have a gated MLP after each such layer, which
-    `SSMBlock` has not. Their layers are read one by one.
+    `SSMBlock` has not, and networks of SpaceTime add and mix otherwise. Their layers are read one
+    by one.
 
     Args:
         source: str, `Path` or dict. A file of PyTorch, safetensors or npz, which is read as data,
             or a state dict of arrays: of `DeltaNet`, `GatedDeltaNet` or `GatedDeltaProduct` of
-            fla-org/flash-linear-attention.
+            fla-org/flash-linear-attention, or of `CompanionSSM`, `ShiftSSM`,
+            `ClosedLoopCompanionSSM` or `ResidualSSM` of HazyResearch/spacetime.
         prefix: str. What stands before the names of the layer, such as
             `"model.layers.0.attn."`. Other tensors are left alone.
         config: dict, str or `Path`, or `None`. The configuration of the model or the layer by
             its published names, or a JSON or YAML file of it. A `NAME.json` beside the file is
             read as well.
-        **overrides: Arguments of `DeltaNet` that nothing else says, such as
-            `neg_eigenvalues=False`, or of `keras.layers.Layer`.
+        **overrides: Arguments of the layer that nothing else says, such as
+            `neg_eigenvalues=False`, or `norm_order=2` and `skip=False` of `SpaceTime`, or those of
+            `keras.layers.Layer`.
 
     Returns:
-        `DeltaNet`, built.
+        `DeltaNet`, `SpaceTime` or, for the filters in front of an encoder, `Differencing`, built.
+        A `SpaceTime` with a row `k` is the closed loop of a decoder and has the published
+        arithmetic: `normalization="published"`.
 
     Raises:
         ValueError: for tensors that are missing, left over or of other shapes, an option that
@@ -55,7 +60,8 @@ def load_layer(
         ```
 
     Reference:
-        [flash-linear-attention](https://github.com/fla-org/flash-linear-attention).
+        [flash-linear-attention](https://github.com/fla-org/flash-linear-attention),
+        [SpaceTime](https://github.com/HazyResearch/spacetime).
     """
     hyper = {}
     if isinstance(source, Mapping):
@@ -66,32 +72,42 @@ def load_layer(
     if isinstance(config, (str, Path)):
         config = read_configuration(config)
     arrays = {k.removeprefix(prefix): v for k, v in arrays.items() if k.startswith(prefix)}
-    return delta_fla.read_layer(Tensors(arrays), {**hyper, **(config or {})}, overrides)
+    if not arrays:
+        raise ValueError(
+            f"`source` must hold tensors of a layer after the prefix {prefix!r}. Received: none"
+        )
+    format = space_time if space_time.TENSORS & set(arrays) else delta_fla
+    return format.read_layer(Tensors(arrays), {**hyper, **(config or {})}, overrides)
 
 
-def export_layer(layer: SequenceMixer, path: PathLike, overwrite: bool = False) -> dict:
+def export_layer(
+    layer: SequenceMixer | Differencing, path: PathLike, prefix: str = "", overwrite: bool = False
+) -> dict:
     """Writes a layer as a state dict of the published one.
 
     Args:
-        layer: `DeltaNet`, built.
+        layer: built: `DeltaNet` without biases, `SpaceTime` of one channel that reads forwards, or
+            `Differencing` with `expand=False` whose features take whole turns.
         path: str or `Path`. A file of safetensors, float32, with `NAME.json` beside it.
+        prefix: str. What goes before the names of the tensors. Defaults to `""`.
         overwrite: bool. Whether files in its place are replaced. Defaults to `False`.
 
     Returns:
         dict. The arguments of the published class, which `NAME.json` holds, with the
-        `model_type` that names it: `"delta_net"`, `"gated_deltanet"` or `"gated_deltaproduct"`.
+        `model_type` that names it: `"delta_net"`, `"gated_deltanet"`, `"gated_deltaproduct"`,
+        `"companion"`, `"closed_loop_companion"` or `"residual"`.
 
     Raises:
-        ValueError: for another layer, one with biases, or something at the destination without
-            `overwrite`.
+        ValueError: for a layer that the published classes do not cover, or something at the
+            destination without `overwrite`.
 
     Example:
         See `load_layer`.
     """
-    if not isinstance(layer, DeltaNet) or not layer.built:
+    if not isinstance(layer, (DeltaNet, SpaceTime, Differencing)) or not layer.built:
         raise ValueError(
-            f"`layer` must be a DeltaNet that is built. Received: layer={layer!r} of "
-            f"{type(layer).__name__}"
+            "`layer` must be a DeltaNet, SpaceTime or Differencing that is built. "
+            f"Received: layer={layer!r} of {type(layer).__name__}"
         )
     path = Path(path)
     beside = path.with_name(path.name + ".json")
@@ -101,8 +117,9 @@ def export_layer(layer: SequenceMixer, path: PathLike, overwrite: bool = False) 
             "The destination must be new, or `overwrite` must be True to replace it. "
             f"Received: '{present[0]}', which is there"
         )
-    tensors, config = delta_fla.write_layer(layer)
-    stored = {name: (x.shape, "F32", lambda x=x: x) for name, x in tensors.items()}
+    format = delta_fla if isinstance(layer, DeltaNet) else space_time
+    tensors, config = format.write_layer(layer)
+    stored = {prefix + name: (x.shape, "F32", lambda x=x: x) for name, x in tensors.items()}
     with writing_file(path) as file:
         write_stored(file, stored)
         with writing_file(beside) as text:

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from keras import ops
 
-from keras_ssm.convert import load_space_time
+from keras_ssm.convert import load_layer
 from keras_ssm.layers import Differencing, SpaceTime
 from keras_ssm.ops import backend
 from tests.backend_tools import BACKEND, gradients, relative_error, to_numpy
@@ -143,7 +143,7 @@ class Network:
         tensors = {k[3:]: v for k, v in self.recording.data.items() if k.startswith("sd/")}
         stems = [f"encoder.blocks.{i}.{part}." for i in (0, 1) for part in ("pre", "ssm")]
         layers = [
-            load_space_time(tensors, stem, dtype=dtype)
+            load_layer(tensors, stem, dtype=dtype)
             for stem in (*stems[:2], stems[3], "decoder.blocks.ssm.")
         ]
         self.pre, *self.encoder, self.decoder = layers

@@ -1,144 +1,113 @@
-"""Layers of HazyResearch/spacetime: their state dicts as layers of this package, and back."""
-
-from collections.abc import Mapping
+"""Tensors of one layer of HazyResearch/spacetime: companion, shift, closed loop and residual."""
 
 import numpy as np
-from keras import ops
 
-from keras_ssm.convert.containers.checkpoint_file import read_checkpoint_file
+from keras_ssm.convert.formats.torch_arrays import array
 from keras_ssm.layers import Differencing, SpaceTime
-from keras_ssm.types import PathLike
 
 NAMES = {"a": "a", "b": "B", "c": "C", "k": "K"}
 FILTERS = ("diff_kernel", "ma_r_kernel")
+TENSORS = {*NAMES, "skip", *FILTERS}
+METHODS = ("companion", "closed_loop_companion", "residual")
 
 
-def load_space_time(
-    state_dict: Mapping[str, np.ndarray] | PathLike,
-    prefix: str = "",
-    norm_order: float = 1,
-    skip: bool | None = None,
-    dtype: str | None = None,
-) -> SpaceTime | Differencing:
-    """Makes a layer of the tensors of a published `CompanionSSM`, `ShiftSSM` or `ResidualSSM`.
+def read_layer(tensors, config, overrides):
+    """The layer of these tensors, built, with its weights.
 
     A layer with a row `k` is the closed loop of a decoder. It gets the published arithmetic:
     `normalization="published"`.
 
     Args:
-        state_dict: dict from names to arrays, or the path of a file: a pickle of PyTorch, which is
-            read without running anything in it, safetensors or npz.
-        prefix: str. What stands before the names of the layer, such as `"encoder.blocks.0.ssm."`.
-            Defaults to `""`.
-        norm_order: float. That of the configuration, which the tensors do not say. Defaults to
-            `1`, as published.
-        skip: bool or `None`. Whether the layer has a skip. Its tensor is there in any case.
-            Defaults to `None`: unless there is a `k`.
-        dtype: dtype policy of the layer.
+        tensors: `Tensors`, by the names within the layer.
+        config: dict. Fields of the published configuration, or `{}`.
+        overrides: dict. Arguments of `SpaceTime` or `Differencing` that go over it.
+    """
+    if set(FILTERS) <= set(tensors.arrays):
+        layer, weights = _differencing(*(tensors[name] for name in FILTERS), overrides)
+    else:
+        layer, weights = _space_time(tensors, config, overrides)
+    for weight, value in weights:
+        if not np.isfinite(value).all():
+            raise ValueError(f"Every tensor must be finite. Received: that of `{weight.name}`")
+        weight.assign(value.reshape(weight.shape).astype(weight.dtype))
+    unused = tensors.unused()
+    if unused:
+        raise ValueError(f"Every tensor must be one of the layer. Received: {', '.join(unused)}")
+    return layer
+
+
+def write_layer(layer):
+    """The tensors of a layer, and its configuration.
+
+    A layer without skip has a `skip` of zeros, as the published one has one that is not used.
 
     Returns:
-        A built `SpaceTime`, or a built `Differencing` for the filters in front of an encoder.
+        Tuple `(tensors, config)` of dicts.
 
     Raises:
-        ValueError: for tensors that are missing, or of shapes that do not go together.
-
-    Example:
-        ```python
-        arrays = {name: np.ones((2, 8), "float32") for name in "abc"} | {"skip": np.ones(4)}
-        layer = keras_ssm.convert.load_space_time(arrays)  # of 4 features, 2 to a system
-        tensors = keras_ssm.convert.export_space_time(layer)
-        ```
-
-    Reference:
-        [SpaceTime](https://github.com/HazyResearch/spacetime), model/ssm.
+        ValueError: for a layer that the published classes do not cover.
     """
-    if not isinstance(state_dict, Mapping):
-        state_dict = read_checkpoint_file(state_dict).tensors
-    tensors = {
-        name.removeprefix(prefix): np.asarray(value)
-        for name, value in state_dict.items()
-        if name.startswith(prefix)
+    if isinstance(layer, Differencing):
+        return _filters(layer), {"model_type": "residual", "model_dim": layer.features}
+    published = layer.normalization == "published" or not layer.closed_loop
+    if layer.channels != 1 or layer.bidirectional or not published:
+        raise ValueError(
+            "`layer` must read forwards, with one channel, and close its loop, if any, with "
+            "normalization='published'. Received: "
+            f"channels={layer.channels}, bidirectional={layer.bidirectional}, "
+            f"normalization={layer.normalization!r}"
+        )
+    tensors = {"a": array(layer.a), "b": array(layer.B), "c": array(layer.C)[0]}
+    tensors |= {"k": array(layer.K)} if layer.closed_loop else {}
+    tensors["skip"] = array(layer.D)[0] if layer.skips else np.zeros(layer.features, "float32")
+    return tensors, {
+        "model_type": METHODS[layer.closed_loop],
+        "model_dim": layer.features,
+        "n_kernels": len(tensors["a"]),
+        "kernel_dim": layer.state_dim,
+        "norm_order": layer.norm_order,
+        "skip_connection": layer.skips,
     }
-    if set(FILTERS) <= set(tensors):
-        return _differencing(*(tensors[name] for name in FILTERS), dtype)
+
+
+def _space_time(tensors, config, overrides):
     needed = {"a", "b", "c", "skip"}
-    shapes = {name: tensors[name].shape for name in needed | {"k"} if name in tensors}
+    shapes = {name: tensors.shape(name) for name in needed | {"k"} if name in tensors}
     vectors = {shape for name, shape in shapes.items() if name != "skip"}
     copies = next(iter(vectors))[0] if len(vectors) == 1 and needed <= set(shapes) else 0
     if not copies or len(next(iter(vectors))) != 2 or shapes["skip"][0] % copies:
         raise ValueError(
-            "`state_dict` must hold a, b and c (kernels, states), skip (features,) and for a "
-            f"decoder k, after the prefix {prefix!r}. Received: {shapes or sorted(state_dict)[:8]}"
+            "A layer of SpaceTime must hold a, b and c (kernels, states), skip (features,) and "
+            f"for a decoder k. Received: {shapes or sorted(tensors.arrays)[:8]}"
         )
     loop = "k" in tensors
-    layer = SpaceTime(
-        state_dim=shapes["a"][1],
-        num_ssm=copies,
-        norm_order=norm_order,
-        skip=not loop if skip is None else skip,
-        closed_loop=loop,
-        normalization="published" if loop else "consistent",
-        dtype=dtype,
-    )
-    layer.build((None, None, shapes["skip"][0]))
-    for theirs, ours in NAMES.items():
-        if theirs in tensors:
-            weight = getattr(layer, ours)
-            weight.assign(tensors[theirs].reshape(weight.shape).astype(weight.dtype))
-    if layer.skips:
-        layer.D.assign(tensors["skip"][None].astype(layer.D.dtype))
-    return layer
-
-
-def export_space_time(layer: SpaceTime | Differencing, prefix: str = "") -> dict[str, np.ndarray]:
-    """Returns the tensors of a layer by their published names.
-
-    Args:
-        layer: built `SpaceTime` of one channel that reads forwards, or `Differencing` with
-            `expand=False` whose features take whole turns.
-        prefix: str. What goes before the names. Defaults to `""`.
-
-    Returns:
-        Dict from names to float32 arrays. A layer without skip has a `skip` of zeros, as the
-        published one has one that is not used.
-
-    Raises:
-        ValueError: for a layer that the published classes do not cover.
-
-    Reference:
-        [SpaceTime](https://github.com/HazyResearch/spacetime), model/ssm.
-    """
-    layer.check_built()
-    if isinstance(layer, Differencing):
-        tensors = _filters(layer)
-    else:
-        published = layer.normalization == "published" or not layer.closed_loop
-        if layer.channels != 1 or layer.bidirectional or not published:
-            raise ValueError(
-                "`layer` must read forwards, with one channel, and close its loop, if any, with "
-                "normalization='published'. Received: "
-                f"channels={layer.channels}, bidirectional={layer.bidirectional}, "
-                f"normalization={layer.normalization!r}"
-            )
-        tensors = {"a": layer.a, "b": layer.B, "c": layer.C[0]}
-        tensors |= {"k": layer.K} if layer.closed_loop else {}
-        tensors["skip"] = layer.D[0] if layer.skips else np.zeros(layer.features)
-    return {
-        prefix + name: np.array(ops.convert_to_numpy(value), "float32")
-        for name, value in tensors.items()
+    arguments = {
+        "state_dim": shapes["a"][1],
+        "num_ssm": copies,
+        "closed_loop": loop,
+        "normalization": "published" if loop else "consistent",
     }
+    for name, value in arguments.items():
+        if overrides.get(name, value) != value:
+            raise ValueError(
+                f"`{name}` must be {value!r}, as the tensors have it. "
+                f"Received: {name}={overrides[name]!r}"
+            )
+    # Its tensor is there in any case.
+    skips = {"skip": config.get("skip_connection", not loop)}
+    chosen = {"norm_order": config.get("norm_order", 1), **skips, **overrides}
+    layer = SpaceTime(**{**chosen, **arguments})
+    layer.build((None, None, shapes["skip"][0]))
+    weights = [(getattr(layer, NAMES[name]), tensors[name]) for name in NAMES if name in tensors]
+    skip = tensors["skip"]
+    return layer, weights + ([(layer.D, skip)] if layer.skips else [])
 
 
-def _differencing(differences, averages, dtype):
+def _differencing(differences, averages, overrides):
     orders = differences.shape[1]
     turns = len(differences) // orders
-    layer = Differencing(
-        orders,
-        len(averages) // turns,
-        min_window=min(4, averages.shape[1] - 1),
-        max_window=averages.shape[1],
-        dtype=dtype,
-    )
+    windows = {"min_window": min(4, averages.shape[1] - 1), "max_window": averages.shape[1]}
+    layer = Differencing(orders, len(averages) // turns, **{**windows, **overrides})
     layer.build((None, None, len(differences) + len(averages)))
     rows = [
         np.pad(part, [(0, 0), (0, layer.max_length - part.shape[1])]).reshape(
@@ -146,9 +115,7 @@ def _differencing(differences, averages, dtype):
         )
         for part in (differences, averages)
     ]
-    taps = np.concatenate(rows, axis=1).reshape(layer.taps.shape)
-    layer.taps.assign(taps.astype(layer.taps.dtype))
-    return layer
+    return layer, [(layer.taps, np.concatenate(rows, axis=1))]
 
 
 def _filters(layer):
@@ -159,7 +126,7 @@ def _filters(layer):
             f"of its {layer.num_filters} filters. Received: expand={layer.expand}, "
             f"features={layer.features}, windows={layer.windows}"
         )
-    taps = ops.convert_to_numpy(layer.taps)[0].reshape(-1, layer.num_filters, layer.max_length)
+    taps = array(layer.taps)[0].reshape(-1, layer.num_filters, layer.max_length)
     differences, averages = taps[:, : layer.orders], taps[:, layer.orders :]
     return {
         "diff_kernel": differences.reshape(-1, layer.max_length)[:, : layer.orders],
