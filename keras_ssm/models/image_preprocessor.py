@@ -1,23 +1,17 @@
-from typing import Self
-
 import keras
 import numpy as np
-from keras_hub.models import Preprocessor
 
-from keras_ssm.attributes import Attributes
-from keras_ssm.checks import check_flags, check_number, check_positive
-from keras_ssm.keras_internals import brief_errors
-from keras_ssm.models.saving.preset_loading import opened
+from keras_ssm.checks import check_positive
+from keras_ssm.models.scaled_preprocessor import ScaledPreprocessor
 from keras_ssm.models.ssm_backbone import SSMBackbone
 from keras_ssm.models.trainer.finite_inputs import is_tensorflow
 from keras_ssm.models.trainer.targets import to_numpy
-from keras_ssm.types import PathLike
 
 FULL_SCALES = {"uint8": 255.0, "uint16": 65535.0, "bool": 1.0}
 
 
 @keras.saving.register_keras_serializable(package="keras_ssm")
-class ImagePreprocessor(Attributes, Preprocessor):
+class ImagePreprocessor(ScaledPreprocessor):
     """Turns images or videos into the inputs of a model.
 
     Arrays, and lists of images of different sizes, become a dict of a padded float array and its
@@ -55,8 +49,8 @@ class ImagePreprocessor(Attributes, Preprocessor):
     """
 
     backbone_cls = SSMBackbone
-    tokenizer = audio_converter = image_converter = video_converter = None  # not needed
     settable = ("scale", "allow_nan")
+    scale_can_be_none = True
 
     def __init__(
         self, scale: float | None = None, allow_nan: bool = False, axes: int = 2, **kwargs
@@ -67,51 +61,8 @@ class ImagePreprocessor(Attributes, Preprocessor):
         self.allow_nan = allow_nan
         self.built = True
 
-    # Read anew for each batch: a new value acts from the next batch on.
-
-    @property
-    def scale(self):
-        """Factor on the pixels, or `None`."""
-        return self._scale
-
-    @scale.setter
-    def scale(self, value):
-        if value is not None:
-            check_number("scale", value)
-            if not 1e-12 <= abs(value) <= 1e12:  # outside, float32 inputs vanish or overflow
-                raise ValueError(
-                    f"`scale` must lie between 1e-12 and 1e12. Received: scale={value}"
-                )
-        self._scale = value
-
-    @property
-    def allow_nan(self):
-        """Whether NaN is read as zero."""
-        return self._allow_nan
-
-    @allow_nan.setter
-    def allow_nan(self, value):
-        check_flags(allow_nan=value)
-        self._allow_nan = value
-
-    def call(self, x: object, y: object = None, sample_weight: object = None) -> dict | tuple:
-        with brief_errors():
-            inputs = self._inputs(x)
-        return keras.utils.pack_x_y_sample_weight(inputs, y, sample_weight)
-
-    @classmethod
-    def from_preset(cls, preset: PathLike, revision: str | None = None, **kwargs) -> Self:
-        """Loads the preprocessor of a preset; see `SSMClassifier.from_preset`."""
-        with opened(preset, revision) as files:
-            return super().from_preset(str(files.directory), **kwargs)
-
     def get_config(self):
-        return {
-            **super().get_config(),
-            "scale": self.scale,
-            "allow_nan": self.allow_nan,
-            "axes": self.axes,
-        }
+        return {**super().get_config(), "axes": self.axes}
 
     def _inputs(self, x):
         mask = None

@@ -1,25 +1,20 @@
-from typing import Self
-
 import keras
 import numpy as np
-from keras_hub.models import Preprocessor
 
-from keras_ssm.attributes import Attributes
-from keras_ssm.checks import check_flags, check_number, check_positive
-from keras_ssm.keras_internals import brief_errors
+from keras_ssm.checks import check_flags, check_positive
 from keras_ssm.models.model_timesteps import padded_timesteps
 from keras_ssm.models.sampled_inputs import SampledInputs
-from keras_ssm.models.saving.preset_loading import opened, tokenizer_of
+from keras_ssm.models.saving.preset_loading import tokenizer_of
+from keras_ssm.models.scaled_preprocessor import ScaledPreprocessor
 from keras_ssm.models.ssm_backbone import SSMBackbone
 from keras_ssm.models.tensorflow_inputs import TensorFlowInputs
 from keras_ssm.models.trainer.finite_inputs import is_tensorflow
 from keras_ssm.models.trainer.targets import to_numpy
 from keras_ssm.signals.read_wav import full_scale
-from keras_ssm.types import PathLike
 
 
 @keras.saving.register_keras_serializable(package="keras_ssm")
-class SequencePreprocessor(SampledInputs, TensorFlowInputs, Attributes, Preprocessor):
+class SequencePreprocessor(SampledInputs, TensorFlowInputs, ScaledPreprocessor):
     """Turns what a person has into the inputs of a model.
 
     Arrays, lists of arrays of different lengths, sound files, integer audio or pixels, and text
@@ -77,7 +72,6 @@ class SequencePreprocessor(SampledInputs, TensorFlowInputs, Attributes, Preproce
     """
 
     backbone_cls = SSMBackbone
-    tokenizer = audio_converter = image_converter = video_converter = None  # not needed
     settable = (
         *("tokens", "scale", "sequence_length", "allow_nan"),
         *("sampling_rate", "resample", "normalize", "mono"),
@@ -106,8 +100,6 @@ class SequencePreprocessor(SampledInputs, TensorFlowInputs, Attributes, Preproce
         self.mono = mono
         self.built = True
 
-    # Read anew for each batch: a new value acts from the next batch on.
-
     @property
     def tokens(self):
         """Whether the model reads token ids."""
@@ -119,18 +111,6 @@ class SequencePreprocessor(SampledInputs, TensorFlowInputs, Attributes, Preproce
         self._tokens = value
 
     @property
-    def scale(self):
-        """Factor on float inputs."""
-        return self._scale
-
-    @scale.setter
-    def scale(self, value):
-        check_number("scale", value)
-        if not 1e-12 <= abs(value) <= 1e12:  # outside, float32 inputs vanish or overflow
-            raise ValueError(f"`scale` must lie between 1e-12 and 1e12. Received: scale={value}")
-        self._scale = value
-
-    @property
     def sequence_length(self):
         """Length to which sequences are cut or padded, or `None`."""
         return self._sequence_length
@@ -140,21 +120,6 @@ class SequencePreprocessor(SampledInputs, TensorFlowInputs, Attributes, Preproce
         if value is not None:
             check_positive(sequence_length=value)
         self._sequence_length = value
-
-    @property
-    def allow_nan(self):
-        """Whether NaN is read as zero."""
-        return self._allow_nan
-
-    @allow_nan.setter
-    def allow_nan(self, value):
-        check_flags(allow_nan=value)
-        self._allow_nan = value
-
-    def call(self, x: object, y: object = None, sample_weight: object = None) -> dict | tuple:
-        with brief_errors():
-            inputs = self._inputs(x)
-        return keras.utils.pack_x_y_sample_weight(inputs, y, sample_weight)
 
     def _inputs(self, x):
         key = "token_ids" if self.tokens else "inputs"
@@ -175,12 +140,6 @@ class SequencePreprocessor(SampledInputs, TensorFlowInputs, Attributes, Preproce
         return inputs
 
     @classmethod
-    def from_preset(cls, preset: PathLike, revision: str | None = None, **kwargs) -> Self:
-        """Loads the preprocessor of a preset; see `SSMClassifier.from_preset`."""
-        with opened(preset, revision) as files:
-            return super().from_preset(str(files.directory), **kwargs)
-
-    @classmethod
     def _add_missing_kwargs(cls, loader, kwargs):
         """Reads tokens where the backbone of a preset does, whose task has another preprocessor."""
         tokenizer = tokenizer_of(loader.preset)
@@ -197,9 +156,7 @@ class SequencePreprocessor(SampledInputs, TensorFlowInputs, Attributes, Preproce
         return {
             **super().get_config(),
             "tokens": self.tokens,
-            "scale": self.scale,
             "sequence_length": self.sequence_length,
-            "allow_nan": self.allow_nan,
             **self.sampling_config(),
         }
 
