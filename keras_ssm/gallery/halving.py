@@ -57,7 +57,8 @@ def halve(name: str, data: PathLike | None, directory: PathLike) -> tuple[float,
             facts = {key: document[key] for key in document if key not in ("files", "sample")}
             facts["sample"] = presets.read(scratch)["sample"]
             facts["size"] = weights_size(scratch)
-            facts[ROUNDED_FROM] = {file: document["files"][file] for file in weights}
+            of_run = document.get(ROUNDED_FROM, {})  # of weights that were halved before
+            facts[ROUNDED_FROM] = {file: document["files"][file] for file in weights} | of_run
             presets.describe(place, facts)
             (place / presets.CARD_FILE).write_text(hub.card(place), encoding="utf-8")
     return before, after
