@@ -181,6 +181,8 @@ def time_steps(mixer: SSMLayer) -> np.ndarray:
         dt = np.logaddexp(0.0, _array(mixer.inv_dt))
     elif hasattr(mixer, "log_dt"):
         dt = np.exp(_array(mixer.log_dt))
+    elif getattr(mixer, "fixed_dt", None) is not None:
+        dt = np.full((mixer.features, 1), mixer.fixed_dt)
     else:
         raise ValueError(f"`mixer` must have a dt. Received: {type(mixer).__name__}")
     dt = dt * float(ops.convert_to_numpy(mixer.step_scale))

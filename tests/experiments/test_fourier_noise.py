@@ -138,6 +138,9 @@ def test_time_steps_of_every_kind_of_layer():
     np.testing.assert_allclose(time_steps(free), np.exp(array(free.log_dt))[range(4), fastest])
     apart = built(DSS(state_dim=4, sep_dt_re_im=True, seed=0))
     np.testing.assert_allclose(time_steps(apart), np.exp(array(apart.log_dt))[:, 1])
+    fixed = built(DSS(state_dim=4, softmax_length=8, fixed_dt=0.25, seed=0))
+    fixed.step_scale = 2.0
+    np.testing.assert_allclose(time_steps(fixed), 0.5)
     whole = built(S5(state_dim=16, blocks=2, seed=0))
     dt, speed = np.exp(array(whole.log_dt)), np.abs(array(whole.Lambda_imag))
     first, second = speed[:4].argmax(), 4 + speed[4:].argmax()
