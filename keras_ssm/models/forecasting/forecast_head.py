@@ -1,16 +1,14 @@
 import keras
 from keras import ops
 
-from keras_ssm.attributes import Attributes
-from keras_ssm.checks import check_positive
-from keras_ssm.layers.exact_layers import Dense
+from keras_ssm.models.forecasting.steps_head import StepsHead
 from keras_ssm.types import Tensor
 
 MIXED = 16  # features of a step of the forecast, where covariates are known in advance
 
 
 @keras.saving.register_keras_serializable(package="keras_ssm")
-class ForecastHead(Attributes, keras.layers.Layer):
+class ForecastHead(StepsHead):
     """What hidden features add to each step of a forecast: nothing, before it is trained.
 
     Without covariates it is one linear layer to all steps. With covariates that are known in
@@ -44,27 +42,20 @@ class ForecastHead(Attributes, keras.layers.Layer):
     """
 
     def __init__(self, steps: int, outputs: int = 1, dense_dtype=None, **kwargs):
-        super().__init__(**kwargs)
-        self.steps, self.outputs = check_positive(steps=steps, outputs=outputs)
-        self.supports_masking = True
-        self.dense_dtype = self.dtype_policy if dense_dtype is None else dense_dtype
+        super().__init__(steps, outputs, dense_dtype, **kwargs)
         self.hidden_dense = self.future_dense = self.output_dense = None
 
     def build(self, hidden_shape, future_shape=None):
-        zeros = {"kernel_initializer": "zeros", "dtype": self.dense_dtype, "name": "output_dense"}
+        zeros = {"kernel_initializer": "zeros", "name": "output_dense"}
         if future_shape is None:
-            self.output_dense = Dense(self.steps * self.outputs, **zeros)
+            self.output_dense = self.dense(self.steps * self.outputs, **zeros)
             self.output_dense.build(hidden_shape)
         else:
-            self.hidden_dense = Dense(
-                self.steps * MIXED, dtype=self.dense_dtype, name="hidden_dense"
-            )
+            self.hidden_dense = self.dense(self.steps * MIXED, name="hidden_dense")
             self.hidden_dense.build(hidden_shape)
-            self.future_dense = Dense(
-                MIXED, use_bias=False, dtype=self.dense_dtype, name="future_dense"
-            )
+            self.future_dense = self.dense(MIXED, use_bias=False, name="future_dense")
             self.future_dense.build(future_shape)
-            self.output_dense = Dense(self.outputs, **zeros)
+            self.output_dense = self.dense(self.outputs, **zeros)
             self.output_dense.build((None, MIXED))
         self.built = True
 
@@ -81,9 +72,3 @@ class ForecastHead(Attributes, keras.layers.Layer):
     def compute_output_spec(self, hidden, future=None):
         shape = self.compute_output_shape(hidden.shape)
         return keras.KerasTensor(shape, dtype=self.compute_dtype)
-
-    def compute_mask(self, inputs, previous_mask):
-        return None
-
-    def get_config(self):
-        return {**super().get_config(), "steps": self.steps, "outputs": self.outputs}

@@ -1,17 +1,15 @@
 import keras
 from keras import ops
 
-from keras_ssm.attributes import Attributes
-from keras_ssm.checks import check_positive
 from keras_ssm.layers import SpaceTime
-from keras_ssm.layers.exact_layers import Dense
 from keras_ssm.layers.mixer_config import mixer_from_config
+from keras_ssm.models.forecasting.steps_head import StepsHead
 from keras_ssm.ops.backend import exact_einsum
 from keras_ssm.types import State, Tensor
 
 
 @keras.saving.register_keras_serializable(package="keras_ssm")
-class RolloutHead(Attributes, keras.layers.Layer):
+class RolloutHead(StepsHead):
     """A horizon from one state: a `SpaceTime` layer whose loop is closed, and a linear layer.
 
     The decoder reads the features of the backbone. From its state after some of their steps it
@@ -52,7 +50,7 @@ class RolloutHead(Attributes, keras.layers.Layer):
     def __init__(
         self, decoder: SpaceTime, steps: int, outputs: int = 1, dense_dtype=None, **kwargs
     ):
-        super().__init__(autocast=False, **kwargs)
+        super().__init__(steps, outputs, dense_dtype, autocast=False, **kwargs)
         if not isinstance(decoder, (SpaceTime, dict)):
             raise ValueError(f"`decoder` must be a `SpaceTime` layer. Received: {decoder!r}")
         config = keras.layers.serialize(decoder) if isinstance(decoder, SpaceTime) else decoder
@@ -63,25 +61,16 @@ class RolloutHead(Attributes, keras.layers.Layer):
                 "`decoder` must have a closed loop and one channel. Received: "
                 f"closed_loop={self.decoder.closed_loop}, channels={self.decoder.channels}"
             )
-        self.steps, self.outputs = check_positive(steps=steps, outputs=outputs)
-        self.supports_masking = True
-        self.dense_dtype = self.dtype_policy if dense_dtype is None else dense_dtype
         self.future_dense = None
-        self.output_dense = Dense(
-            self.outputs,
-            kernel_initializer="zeros",
-            dtype=self.dense_dtype,
-            name="output_dense",
-        )
+        zeros = {"kernel_initializer": "zeros", "name": "output_dense"}
+        self.output_dense = self.dense(self.outputs, **zeros)
 
     def build(self, hidden_shape, counts_shape=None, before_shape=None, future_shape=None):
         features = hidden_shape[-1]
         self.decoder.build((None, None, features))
         self.output_dense.build((None, features))
         if future_shape is not None:
-            self.future_dense = Dense(
-                features, use_bias=False, dtype=self.dense_dtype, name="future_dense"
-            )
+            self.future_dense = self.dense(features, use_bias=False, name="future_dense")
             self.future_dense.build(future_shape)
         self.built = True
 
@@ -104,13 +93,5 @@ class RolloutHead(Attributes, keras.layers.Layer):
         shape = (*counts.shape, self.steps, self.outputs)
         return keras.KerasTensor(shape, dtype=self.compute_dtype)
 
-    def compute_mask(self, inputs, previous_mask):
-        return None
-
     def get_config(self):
-        return {
-            **super().get_config(),
-            "decoder": self.decoder_config,
-            "steps": self.steps,
-            "outputs": self.outputs,
-        }
+        return {**super().get_config(), "decoder": self.decoder_config}
