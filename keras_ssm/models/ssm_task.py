@@ -14,7 +14,7 @@ from keras_ssm.models.sampled_inputs import STEP_SCALE, SampledInputs
 from keras_ssm.models.saving.adapted_files import merged
 from keras_ssm.models.saving.frozen_layers import freeze, frozen_config
 from keras_ssm.models.saving.half_weights import rounded_weights, write_halved
-from keras_ssm.models.saving.head_files import HeadFiles, leaving_head
+from keras_ssm.models.saving.head_files import HeadFiles, is_saved_head, leaving_head
 from keras_ssm.models.saving.model_files import ModelFiles
 from keras_ssm.models.saving.preset_loading import load, with_saved_policy
 from keras_ssm.models.ssm_backbone import SSMBackbone
@@ -44,6 +44,7 @@ class SSMTask(Streams, Adapters, HeadFiles, ModelFiles, SequenceTrainer, Task, F
     settable = ("preprocessor",)
     head_size = None  # the argument that brings a new head
     of_head = ()  # arguments that a new head does not take over
+    keeps_equal_head = False  # whether the saved `head_size` asks for no new head
     pipeline_tag = None  # the name of the task on the Hub, if there is one for all models
 
     @property
@@ -173,8 +174,8 @@ class SSMTask(Streams, Adapters, HeadFiles, ModelFiles, SequenceTrainer, Task, F
                 argument such as `dtype` or `num_classes` changes them, they never are.
             step_scale: float or `None`. Factor on every dt. Defaults to the saved one.
             **kwargs: Arguments that override the saved configuration, such as `dtype`, or
-                `num_classes`, `num_outputs` or `horizon`, which brings a new head with initial
-                weights, as in keras-hub also where the number is the saved one.
+                `num_classes` or `num_outputs`, which brings a new head with initial weights, as
+                in keras-hub also where the number is the saved one. Another `horizon` does so.
 
         Returns:
             The task model, compiled with its defaults.
@@ -193,6 +194,8 @@ class SSMTask(Streams, Adapters, HeadFiles, ModelFiles, SequenceTrainer, Task, F
 
         def build(files, **arguments):
             size = cls.head_size
+            if cls.keeps_equal_head and is_saved_head(files.documents, arguments):
+                arguments.pop(size, None)
             if size not in arguments:
                 _check_head(files.documents, cls, preset, sorted(kwargs))
             arguments = with_saved_policy(arguments, files.documents)
@@ -297,25 +300,26 @@ class SSMTask(Streams, Adapters, HeadFiles, ModelFiles, SequenceTrainer, Task, F
             optimizer.build(self.trainable_variables)
 
 
-def _check_head(documents, cls, preset, given):
+def _check_head(documents, cls, preset, arguments):
     """Raises a `ValueError` for a preset whose head is of another task: a new one knows nothing."""
     saved = documents.get("task.json", {}).get("registered_name")
     saved = keras.saving.get_registered_object(saved) if isinstance(saved, str) else None
     is_task = inspect.isclass(saved)
     if is_task and issubclass(saved, cls):
         return
+    kind = f"a {saved.__name__}" if is_task else "a backbone"
+    received = f"Received: a preset of {kind}, with {', '.join(arguments) or 'no arguments'}"
     if cls.head_size is not None:
         raise ValueError(
             f"Preset '{preset}' holds no head of a {cls.__name__}: pass `{cls.head_size}`, which "
-            "makes one, or load it with `SSMBackbone.from_preset`. "
-            f"Received: arguments {given}"
+            f"makes one, or load it with `SSMBackbone.from_preset`. {received}"
         )
     # A backbone alone may hold all that a language model needs, its embeddings.
     if is_task and not issubclass(cls, saved):
         raise ValueError(
-            f"Preset '{preset}' holds a {saved.__name__}, which was not trained as a "
-            f"{cls.__name__}: `{cls.__name__}(SSMBackbone.from_preset(...))` makes one that is to "
-            f"be trained. Received: arguments {given}"
+            f"Preset '{preset}' holds {kind}, which was not trained as a {cls.__name__}: "
+            f"`{cls.__name__}(SSMBackbone.from_preset(...))` makes one that is to be trained. "
+            f"{received}"
         )
 
 

@@ -51,7 +51,7 @@ PAIRS = [(r, a, b) for r, tasks in TASKS.items() for a in tasks for b in tasks i
 def test_a_new_head_is_made_where_it_is_asked_for_alone(presets, reads, task, saved):
     path = presets[reads, saved]
     asked = ASKS.get(task)
-    with pytest.raises(ValueError, match="Received: arguments") as error:
+    with pytest.raises(ValueError, match=r"Received: a preset of a \w+, with no arg") as error:
         task.from_preset(path)
     if asked is None:
         assert f"holds a {saved.__name__}" in str(error.value)
@@ -70,10 +70,14 @@ def test_a_forecaster_with_another_horizon_is_to_be_fitted_anew(tmp_path):
     model.fit(x, validation=12, epochs=0, verbose=0)
     model.save_to_preset(tmp_path)
     assert SSMForecaster.from_preset(tmp_path).predict(x).shape == (3,)
+    same = SSMForecaster.from_preset(tmp_path, horizon=3, lookback=4, name="same")
+    np.testing.assert_array_equal(same.predict(x), model.predict(x))
     other = SSMForecaster.from_preset(tmp_path, horizon=6)
     with pytest.raises(ValueError, match=r"must be trained first.*Received"):
         other.predict(x)
     assert other.fit(x, validation=12, epochs=0, verbose=0) and other.predict(x).shape == (6,)
+    with pytest.raises(ValueError, match=r"must be trained first.*Received"):  # a head of its own
+        SSMForecaster.from_preset(tmp_path, horizon=3, quantiles=(0.1, 0.5, 0.9)).predict(x)
 
 
 def test_a_backbone_alone_holds_a_language_model(tmp_path):

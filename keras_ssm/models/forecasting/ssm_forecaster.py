@@ -114,6 +114,7 @@ class SSMForecaster(ForecasterUse, ForecasterTraining, SSMTask):
     pipeline_tag = "time-series-forecasting"
     head_size = "horizon"
     of_head = ("fitted",)
+    keeps_equal_head = True
 
     def __init__(
         self,

@@ -4,18 +4,16 @@ import keras
 import numpy as np
 
 from keras_ssm import presets
+from keras_ssm.models.saving.head_files import OF_A_HEAD
 
 # Largest difference over the largest output. Backends and processors differ by 1e-5 at most, the
 # fast products of a GPU by 1e-4.
 _TOLERANCE = 1e-3
 _ROUNDED_TOLERANCE = 0.1  # for layers that compute in half precision or with integers
 
-# Arguments that change no output, and arguments of a head that do not change its backbone.
+# Arguments that change no output.
 _HARMLESS = {"name", "trainable", "compile", "preprocessor", "dropout", "tie_dropout"}
 _HARMLESS |= {"normalize_targets", "class_names"}
-_OF_A_HEAD = {"num_classes", "pooling", "head_dtype", "head_dim", "head_activation"}
-_OF_A_HEAD |= {"tie_embeddings", "num_outputs", "lookback", "horizon", "quantiles", "head"}
-_OF_A_HEAD |= {"normalization", "train_shortcut", "decoder"}
 
 
 def check(model, document, documents, preset, overridden):
@@ -40,7 +38,7 @@ def check(model, document, documents, preset, overridden):
     overridden = set(overridden) - _HARMLESS
     recorded = document.get("task", document.get("backbone"))
     if type(model).__name__ != recorded:
-        model, overridden = getattr(model, "backbone", model), overridden - _OF_A_HEAD
+        model, overridden = getattr(model, "backbone", model), overridden - OF_A_HEAD
     if "sample" not in document or overridden or type(model).__name__ != recorded:
         return
     exact = is_exact(model.dtype_policy) and is_exact(_saved_policy(documents))

@@ -171,8 +171,9 @@ def test_other_tasks_and_preprocessors_of_a_preset(file, tmp_path):
     for name, given in (("neox", {"preprocessor": None}), ("backbone", {})):
         classifier = SSMClassifier.from_preset(tmp_path / name, num_classes=2, **given)
         assert classifier.predict(ids, verbose=0).shape == (1, 2)
-    with pytest.raises(ValueError, match="SSMClassifier, which was not trained as a SSMCausalLM"):
+    with pytest.raises(ValueError, match="which was not trained as a SSMCausalLM") as error:
         SSMCausalLM.from_preset("s4d_digits")
+    assert str(error.value).endswith("Received: a preset of a SSMClassifier, with no arguments")
     with pytest.raises(ValueError, match="holds no tokenizer: pass `tokenizer`"):
         SSMCausalLMPreprocessor.from_preset(tmp_path / "backbone")
     given = SSMCausalLMPreprocessor.from_preset(tmp_path / "backbone", tokenizer=ByteTokenizer())
