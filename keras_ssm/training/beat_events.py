@@ -84,11 +84,11 @@ def beat_scores(
         pairs.append(np.stack([np.zeros_like(unmatched), unmatched], axis=1))
         matched = matched[counted[matched[:, 1]]]
         delays.append(ours.decided[matched[:, 0]] - theirs.places[matched[:, 1]])
-    known, found = np.concatenate(pairs).T
+    truth, answers = np.concatenate(pairs).T
     delays = 1000.0 * np.concatenate(delays) / rate
-    of_all = _rates(known > 0, found > 0, (known > 0) & (found > 0))
+    of_all = _rates(truth > 0, answers > 0, (truth > 0) & (answers > 0))
     of_each = [
-        _rates(known == i, found == i, (known == i) & (found == i))
+        _rates(truth == i, answers == i, (truth == i) & (answers == i))
         for i in range(1, len(names) + 1)
     ]
     f1 = [2 * a * b / (a + b) if a + b else 0.0 for a, b in of_each]
@@ -103,7 +103,7 @@ def beat_scores(
     return scores
 
 
-def _rates(known, found, both):
+def _rates(truth, answers, both):
     """Sensitivity and positive predictivity."""
     matched = float(both.sum())
-    return matched / max(1, int(known.sum())), matched / max(1, int(found.sum()))
+    return matched / max(1, int(truth.sum())), matched / max(1, int(answers.sum()))
