@@ -7,10 +7,11 @@ from keras_ssm.convert import export_checkpoint, load_checkpoint
 from keras_ssm.convert.checkpoint import read_model
 from keras_ssm.layers import H3
 from keras_ssm.models import SSMBackbone, SSMCausalLM
-from tests.backend_tools import relative_error, to_numpy
+from tests.backend_tools import BACKEND, relative_error, to_numpy
 
 pytestmark = pytest.mark.once("torch")  # layers and blocks are compared everywhere
 
+EXACT = BACKEND != "jax"  # whose float64 is a mode of the process
 WIDTH, INNER, LAYERS, STATES, ROWS = 4, 6, 3, 6, 16
 IDS = np.array([[7, 8, 9, 10, 11, 7, 7, 9], [15, 1, 8, 7, 9, 8, 0, 2]], "int32")
 NORM = ("weight", "bias")
@@ -120,9 +121,10 @@ def test_logits_are_those_of_the_published_class(kind, tmp_path):
     tensors = make_tensors()
     held = as_first_published(tensors) if kind == "former" else tensors
     path = save(tmp_path / "model.pt", held, lightning=kind == "lightning")
-    model, report = read_model(path, overrides={"dtype": "float64"})
+    model, report = read_model(path, overrides={"dtype": "float64"} if EXACT else {})
     assert report.format == "h3-lm" and "lm_head.weight" in report.dropped
-    assert relative_error(to_numpy(model(IDS)), published_logits(tensors)) < 1e-9
+    close = 1e-9 if EXACT else 2e-5
+    assert relative_error(to_numpy(model(IDS)), published_logits(tensors)) < close
     if kind == "today":
         single = load_checkpoint(path, dropout=0.1)
         assert relative_error(to_numpy(single(IDS)), published_logits(tensors)) < 2e-5

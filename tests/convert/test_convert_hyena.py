@@ -9,12 +9,13 @@ from keras_ssm.convert import export_checkpoint, load_checkpoint
 from keras_ssm.layers import Hyena, Mamba
 from keras_ssm.models import SSMBackbone, SSMCausalLM, SSMClassifier
 from tests import hyena_files
-from tests.backend_tools import relative_error, to_numpy
+from tests.backend_tools import BACKEND, relative_error, to_numpy
 from tests.hyena_files import IDS, LENGTH, make_tensors, published_logits
 from tests.published_models import change, read_tensors, weights, write_tensors
 
 pytestmark = pytest.mark.once("torch")  # layers and blocks are compared everywhere
 
+EXACT = BACKEND != "jax"  # whose float64 is a mode of the process
 WRITERS = {"hyena-hf": hyena_files.write_hf, "hyena-original": hyena_files.write_original}
 
 
@@ -43,8 +44,9 @@ def of_trained(arguments):
 
 @pytest.mark.parametrize("to", WRITERS)
 def test_logits_are_those_of_the_published_classes(to, directories, tensors):
-    model = SSMCausalLM.from_preset(directories[to], dtype="float64")
-    assert relative_error(to_numpy(model(IDS)), published_logits(tensors)) < 1e-9
+    model = SSMCausalLM.from_preset(directories[to], dtype="float64" if EXACT else None)
+    close = 1e-9 if EXACT else 2e-5
+    assert relative_error(to_numpy(model(IDS)), published_logits(tensors)) < close
     assert model.tie_embeddings == (to == "hyena-original")
     single = SSMCausalLM.from_preset(str(directories[to]))
     assert relative_error(to_numpy(single(IDS)), published_logits(tensors)) < 2e-5
