@@ -13,6 +13,7 @@ from keras_ssm.ops.backend.jax import tree as jax_tree
 from keras_ssm.ops.backend.jax.blocks import map_blocks
 from keras_ssm.ops.backend.jax.numbers import (
     arctan2,
+    circular,
     complex_of,
     cos,
     cumsum,
@@ -34,6 +35,7 @@ __all__ = [
     "arctan2",
     "assign_part",
     "blocks_side_by_side",
+    "circular",
     "complex_of",
     "cos",
     "cumsum",
