@@ -16,6 +16,7 @@ from keras_ssm.models import (
     SSMCausalLM,
     SSMClassifier,
     SSMForecaster,
+    SSMImageClassifier,
     SSMPairClassifier,
     SSMTask,
 )
@@ -125,7 +126,9 @@ def test_presets_of_the_classes(own):
     assert set(SSMBackbone.presets) == set(SSMTask.presets) == names
     language = {name for name in names if name.endswith("_tinyshakespeare")}
     forecasts = {name for name in names if "etth1" in name or name.endswith("_ecg_ahead")}
-    assert set(SSMClassifier.presets) == names - language - forecasts
+    images = {name for name in names if name.startswith("s4nd_")}
+    assert set(SSMClassifier.presets) == names - language - forecasts - images
+    assert set(SSMImageClassifier.presets) == images
     assert set(SSMCausalLM.presets) == language
     assert set(SSMForecaster.presets) == forecasts
     assert SSMPairClassifier.presets == {}
