@@ -99,10 +99,13 @@ class ConvMixer(SequenceMixer):
         if mask is not None:
             u = masked(u, mask)  # the bias of the projection acts on masked steps too
         state, held = initial_state or {}, {}
-        if self.conv_kernel is not None:
-            u, last = causal_conv(self.exact(u), *self._convolution(), state.get("conv"), mask)
+        if self.conv_kernel is None:
+            u = ops.silu(u)
+        else:
+            given = self.exact(u), *self._convolution(), state.get("conv"), mask
+            u, last = causal_conv(*given, activation="silu")
             held = {"conv": last}
-        y, ssm = self.recur(ops.silu(u), rest, mask, state.get("ssm"))
+        y, ssm = self.recur(u, rest, mask, state.get("ssm"))
         y = self.out_proj(self.read_out(y, gate))
         return y, {**held, "ssm": ssm}
 

@@ -202,7 +202,7 @@ class DeltaNet(ConvMixer):
     def read_out(self, y, gate):
         """Norm and gate in float32; the result in the compute dtype."""
         y = joined(rms(y, self.norm_epsilon) * self.tensor(self.norm_scale))
-        y = y if gate is None else y * ops.silu(self.exact(gate))
+        y = y if gate is None else backend.gated(y, self.exact(gate))
         return ops.cast(y, self.compute_dtype)
 
     def get_config(self):

@@ -99,6 +99,14 @@ class RMSNormalization(keras.layers.RMSNormalization):
         return ops.cast(y, self.compute_dtype)
 
 
+def is_product(dense):
+    """Whether a `Dense` without bias and activation does nothing but multiply by its `kernel`.
+
+    It does more after `quantize`, and while somebody listens to its inputs in place of its `call`.
+    """
+    return dense.quantization_mode is None and "call" not in vars(dense)
+
+
 # Up to here squares, and the power of three in a gradient, stay within float32.
 LARGEST_SQUARED = 1e12
 

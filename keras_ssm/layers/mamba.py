@@ -5,11 +5,11 @@ from keras import ops
 from keras_ssm.checks import check_flags, check_number, check_positive
 from keras_ssm.initializers.mamba import step_bias
 from keras_ssm.layers.conv_mixer import stop_where_masked
-from keras_ssm.layers.exact_layers import rms
+from keras_ssm.layers.exact_layers import is_product, rms
 from keras_ssm.layers.inference import applied, infer
 from keras_ssm.layers.mamba_mixer import MambaMixer, auto_rank
 from keras_ssm.ops import backend
-from keras_ssm.ops.selective_scan import selective_scan, selective_step
+from keras_ssm.ops.selective_scan import projected_scan, selective_scan, selective_step
 
 
 @keras.saving.register_keras_serializable(package="keras_ssm")
@@ -141,24 +141,33 @@ class Mamba(MambaMixer):
         return gate, x, None
 
     def _selected(self, x, apply):
-        """dt, B and C, which the input chooses."""
+        """What the input chooses: the steps before their projection, B and C."""
         sizes = self.rank_of_steps, self.state_dim, self.state_dim
         parts = backend.split(apply(self.x_proj, x), sizes)
         if self.norm_bcdt:
             parts = [rms(self.exact(part), self.norm_epsilon) for part in parts]
         low, B, C = parts
-        dt = self.exact(apply(self.dt_proj, ops.cast(low, self.compute_dtype)))
-        return ops.softplus(dt + self.tensor(self.dt_bias)), self.exact(B), self.exact(C)
+        return ops.cast(low, self.compute_dtype), self.exact(B), self.exact(C)
+
+    def _step_sizes(self, low, apply):
+        return ops.softplus(self.exact(apply(self.dt_proj, low)) + self.tensor(self.dt_bias))
+
+    def _system(self):
+        return -ops.exp(self.tensor(self.A_log)), self.tensor(self.D)
 
     def recur(self, x, rest, mask, state):
-        dt, B, C = self._selected(x, applied(None))
-        A, D = -ops.exp(self.tensor(self.A_log)), self.tensor(self.D)
-        return selective_scan(self.exact(x), stop_where_masked(dt, mask), A, B, C, D, state)
+        low, B, C = self._selected(x, applied(None))
+        A, D = self._system()
+        if is_product(self.dt_proj) and self.compute_dtype == self.system_dtype:
+            kernel, bias = ops.convert_to_tensor(self.dt_proj.kernel), self.tensor(self.dt_bias)
+            return projected_scan(x, low, kernel, bias, A, B, C, D, mask, state)
+        dt = stop_where_masked(self._step_sizes(low, applied(None)), mask)
+        return selective_scan(self.exact(x), dt, A, B, C, D, state)
 
     def recur_step(self, x, rest, state):
-        dt, B, C = self._selected(x, infer)
-        A, D = -ops.exp(self.tensor(self.A_log)), self.tensor(self.D)
-        return selective_step(self.exact(x), dt, A, B, C, D, state)
+        low, B, C = self._selected(x, infer)
+        A, D = self._system()
+        return selective_step(self.exact(x), self._step_sizes(low, infer), A, B, C, D, state)
 
     def get_config(self):
         return {

@@ -216,13 +216,14 @@ class Mamba2(MambaMixer):
 
     def read_out(self, y, gate):
         """Norm and gate in float32; the result in the compute dtype."""
-        gate = ops.silu(self.exact(gate))
+        gate = self.exact(gate)
         if not self.gated_norm:
-            return ops.cast(y * gate, self.compute_dtype)
-        y = y if self.norm_before_gate else y * gate
+            return ops.cast(backend.gated(y, gate), self.compute_dtype)
+        y = y if self.norm_before_gate else backend.gated(y, gate)
         groups = last_axis_as(y, (self.num_groups, y.shape[-1] // self.num_groups))
         y = joined(rms(groups, self.norm_epsilon)) * self.tensor(self.norm_scale)
-        return ops.cast(y * gate if self.norm_before_gate else y, self.compute_dtype)
+        y = backend.gated(y, gate) if self.norm_before_gate else y
+        return ops.cast(y, self.compute_dtype)
 
     def get_config(self):
         return {

@@ -4,6 +4,7 @@ from keras import ops
 
 from keras_ssm.checks import check_number, check_positive
 from keras_ssm.layers.conv_mixer import ConvMixer
+from keras_ssm.ops import backend
 
 
 class MambaMixer(ConvMixer):
@@ -46,7 +47,7 @@ class MambaMixer(ConvMixer):
 
     def read_out(self, y, gate):
         """The recurrence's output times its gate, in the compute dtype."""
-        return ops.cast(y, self.compute_dtype) * ops.silu(gate)
+        return backend.gated(ops.cast(y, self.compute_dtype), gate)
 
     def get_config(self):
         return {

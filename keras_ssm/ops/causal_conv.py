@@ -7,7 +7,7 @@ from keras_ssm.ops import backend
 from keras_ssm.ops.valid_first import back_in_place, valid_first
 
 
-def causal_conv(x, kernel, bias=None, before=None, mask=None):
+def causal_conv(x, kernel, bias=None, before=None, mask=None, activation=None):
     """Computes y_t = bias + sum_k kernel_k x_(t - K + 1 + k) over the valid samples of a row.
 
     What a mask covers is not there at all: a valid sample meets the K - 1 valid ones before it.
@@ -18,6 +18,7 @@ def causal_conv(x, kernel, bias=None, before=None, mask=None):
         bias: tensor `(features,)` or `None`.
         before: tensor `(batch, K - 1, features)` or `None` (zero). Samples before the first.
         mask: boolean tensor `(batch, length)` or `None`, True where valid.
+        activation: `"silu"` or `None`. What is applied to y.
 
     Returns:
         Tuple `(y, last)`: `(batch, length, features)`, and the last K - 1 samples, as `before`.
@@ -31,18 +32,36 @@ def causal_conv(x, kernel, bias=None, before=None, mask=None):
     Reference:
         [Mamba](https://arxiv.org/abs/2312.00752), section 3.4.
     """
-    width, length = kernel.shape[0], x.shape[1] or ops.shape(x)[1]
+    width = kernel.shape[0]
     if mask is not None:
         x, counts = valid_first(x, mask)
+    conv, y = {None: _conv, "silu": _conv_silu}[activation], None
+    if activation == "silu":
+        y = backend.fused_conv_silu(x, kernel, bias, before, conv)
+    y = conv(x, kernel, bias, before) if y is None else y
+    if mask is None:
+        return y, _with(before, x[:, -(width - 1) :], width)[:, -(width - 1) :]
+    after = ops.convert_to_tensor(np.arange(width - 1, dtype="int32"))
+    last = backend.take_steps(_with(before, x, width), counts[:, -1:] + after)
+    return back_in_place(y, counts), last
+
+
+def _conv(x, kernel, bias, before):
+    width, length = kernel.shape[0], x.shape[1] or ops.shape(x)[1]
+    x = _with(before, x, width)
+    y = sum(x[:, k : k + length] * kernel[k] for k in range(width))
+    return y if bias is None else y + bias
+
+
+def _conv_silu(x, kernel, bias, before):
+    return ops.silu(_conv(x, kernel, bias, before))
+
+
+def _with(before, x, width):
+    """x with the samples before it, or zeros."""
     if before is None:
         before = ops.zeros_like(ops.repeat(x[:, :1], width - 1, axis=1))
-    x = ops.concatenate([before, x], axis=1)
-    y = sum(x[:, k : k + length] * kernel[k] for k in range(width))
-    y = y if bias is None else y + bias
-    if mask is None:
-        return y, x[:, -(width - 1) :]
-    after = ops.convert_to_tensor(np.arange(width - 1, dtype="int32"))
-    return back_in_place(y, counts), backend.take_steps(x, counts[:, -1:] + after)
+    return ops.concatenate([before, x], axis=1)
 
 
 def causal_conv_step(x, kernel, bias, before):

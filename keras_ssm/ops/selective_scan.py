@@ -37,11 +37,48 @@ def selective_scan(x, dt, A, B, C, D=None, initial_state=None):
         [Mamba](https://arxiv.org/abs/2312.00752), section 3.2 and algorithm 2.
     """
     tensors = x, dt, A, B, C, D, initial_state
-    unknown = known(x.shape[1]) is None
-    if not loops_allowed() or (unknown and not backend.loops_over_unknown_steps()):
+    if not _loops_over(x):
         return _without_loops(*tensors)
     outputs = backend.fused_selective(*tensors, _in_blocks)
     return _in_blocks(*tensors) if outputs is None else outputs
+
+
+def projected_scan(x, low, kernel, bias, A, B, C, D=None, mask=None, initial_state=None):
+    """Applies `selective_scan` with the step sizes of `layers.Mamba`, softplus(low kernel + bias).
+
+    A form of a backend keeps them alone for the gradient, and not what softplus was applied to.
+
+    Args:
+        x: tensor `(batch, length, features)`. Inputs.
+        low: tensor `(batch, length, rank)`.
+        kernel: tensor `(rank, features)`.
+        bias: tensor `(features,)`.
+        A, B, C, D: those of `selective_scan`.
+        mask: boolean tensor `(batch, length)` or `None`. Where it is False the size is 0.
+        initial_state: that of `selective_scan`.
+
+    Returns:
+        Tuple `(y, state)`, as of `selective_scan`.
+    """
+    tensors = x, low, A, B, C, D, initial_state
+    projection, outputs = (kernel, bias, mask), None
+    if _loops_over(x):
+        outputs = backend.fused_selective(*tensors, _projected, projection)
+    return _projected(*tensors, *projection, selective_scan) if outputs is None else outputs
+
+
+def _projected(x, low, A, B, C, D, initial_state, kernel, bias, mask, scan=None):
+    """`projected_scan` in operations that every backend has."""
+    dt = ops.softplus(backend.matmul(low, kernel) + bias)
+    if mask is not None:
+        dt = ops.where(mask[..., None], dt, ops.zeros_like(dt))
+    return (scan or _in_blocks)(x, dt, A, B, C, D, initial_state)
+
+
+def _loops_over(x):
+    """Whether a loop may run over the steps of x."""
+    unknown = known(x.shape[1]) is None
+    return loops_allowed() and (not unknown or backend.loops_over_unknown_steps())
 
 
 def _in_blocks(x, dt, A, B, C, D, initial_state):

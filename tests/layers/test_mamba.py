@@ -29,6 +29,20 @@ def test_recorded_layers(name):
 
 
 @pytest.mark.once("torch")
+def test_a_projection_of_the_steps_that_is_more_than_its_kernel_is_called(rng):
+    """Quantised, or while somebody listens to what goes into it."""
+    layer = Mamba(state_dim=3, dt_rank=2)
+    x = rng.standard_normal((2, 9, 8)).astype("float32")
+    expected, call, seen = to_numpy(layer(x)), layer.dt_proj.call, []
+    layer.dt_proj.call = lambda *inputs, **options: seen.append(1) or call(*inputs, **options)
+    assert relative_error(to_numpy(layer(x)), expected) < 1e-6
+    assert seen
+    del layer.dt_proj.call
+    layer.dt_proj.quantize("int8")
+    assert 0 < relative_error(to_numpy(layer(x)), expected) < 0.1
+
+
+@pytest.mark.once("torch")
 def test_initial_values_are_those_of_the_papers():
     layer = Mamba(state_dim=4, residual_layers=4, seed=0)
     layer.build((None, None, 256))

@@ -1,3 +1,4 @@
+import ctypes
 import importlib
 
 import keras
@@ -6,14 +7,18 @@ import pytest
 from keras import ops
 
 from keras_ssm.benchmark import memory
+from keras_ssm.layers import Mamba
 from keras_ssm.ops import backend
 from keras_ssm.ops.causal_conv import causal_conv
 from keras_ssm.ops.exporting import exporting
 from keras_ssm.ops.naive import naive_selective
-from keras_ssm.ops.selective_scan import selective_scan
+from keras_ssm.ops.selective_scan import projected_scan, selective_scan
 from keras_ssm.ops.ssd import pass_states, ssd
 from tests.backend_tools import BACKEND, gradients, relative_error, to_numpy
 from tests.recordings import slow_but
+
+# The package has the function under the name of its module.
+selective_module = importlib.import_module("keras_ssm.ops.selective_scan")
 
 BATCH, STATES = 2, 3
 QUICK = [1, 2, 33, 65] if BACKEND == "torch" else [33]
@@ -28,6 +33,23 @@ def selective_inputs(rng, length, features=3):
     drawn["dt"] = np.log1p(np.exp(drawn["dt"] - 1))
     drawn["A"] = -np.exp(drawn["A"])
     return [value.astype("float32") for value in drawn.values()]
+
+
+def projected_inputs(rng, length, features=3, rank=2):
+    """x, low, kernel, bias, A, B, C, D and an initial state."""
+    x, _, A, B, C, initial = selective_inputs(rng, length, features)
+    drawn = (BATCH, length, rank), (rank, features), (features,), (features,)
+    low, kernel, bias, D = (rng.standard_normal(s).astype("float32") for s in drawn)
+    return [x, low, kernel, bias - 1, A, B, C, D, initial]
+
+
+def by_definition(x, low, kernel, bias, A, B, C, D, initial, mask=None):
+    """What `projected_scan` computes."""
+    dt = ops.softplus(backend.matmul(low, kernel) + bias)
+    if mask is not None:
+        dt = ops.where(mask[..., None], dt, 0.0 * dt)
+    y, state = naive_selective(x, dt, A, B, C, initial)
+    return y + x * D, state
 
 
 def by_heads(x, dt, A, B, C, initial):
@@ -59,12 +81,17 @@ def selective(*tensors):
     return selective_scan(*tensors[:5], initial_state=tensors[5])
 
 
+def projected(*tensors, mask=None):
+    return projected_scan(*tensors[:8], mask=mask, initial_state=tensors[8])
+
+
 def dual(chunk_size):
     return lambda *tensors: ssd(*tensors[:5], initial_state=tensors[5], chunk_size=chunk_size)
 
 
 CASES = {
     "selective": (selective_inputs, selective, naive_selective),
+    "projected": (projected_inputs, projected, by_definition),
     "ssd": (ssd_inputs, dual(None), by_heads),
     "ssd in chunks of 4": (ssd_inputs, dual(4), by_heads),
 }
@@ -74,7 +101,12 @@ CASES = {
 @pytest.mark.parametrize(
     # A single chunk is among several.
     "form",
-    ["selective", "ssd in chunks of 4", pytest.param("ssd", marks=pytest.mark.once("torch"))],
+    # And step sizes that are given are those of a projection without it.
+    [
+        "projected",
+        "ssd in chunks of 4",
+        *(pytest.param(form, marks=pytest.mark.once("torch")) for form in ("ssd", "selective")),
+    ],
 )
 def test_outputs_states_and_gradients_are_those_of_the_definition(form, length, rng):
     make, function, naive = CASES[form]
@@ -98,8 +130,8 @@ def test_outputs_states_and_gradients_are_those_of_the_definition(form, length, 
     identity = keras.layers.Identity()
     _, _, found = gradients(loss(function), identity, *inputs, compile="loops")
     _, _, wanted = gradients(loss(naive), identity, *inputs)
-    for name, ours, theirs in zip(("x", "dt", "A", "B", "C", "state"), found, wanted, strict=True):
-        assert relative_error(ours, theirs) < 1e-5, name
+    for i, (ours, theirs) in enumerate(zip(found, wanted, strict=True)):
+        assert relative_error(ours, theirs) < 1e-5, i
 
 
 @pytest.mark.only("torch")
@@ -142,10 +174,35 @@ def test_the_scan_in_place_has_second_derivatives_and_works_without_gradients(rn
     np.testing.assert_allclose(to_numpy(y), to_numpy(naive_selective(*inputs)[0]), atol=1e-12)
     inputs = [x.requires_grad_() for x in inputs]
     assert torch.autograd.gradgradcheck(selective, inputs, fast_mode=True)
+    wide = [ops.convert_to_tensor(x, "float64") for x in projected_inputs(rng, 3, 43)]
+    assert torch.autograd.gradgradcheck(
+        projected, [x.requires_grad_() for x in wide], fast_mode=True
+    )
     frozen = [x.detach() for x in inputs[:2]] + inputs[2:]
     again = torch.autograd.grad(selective(*frozen)[0].sum(), frozen[2])[0]
     expected = torch.autograd.grad(naive_selective(*frozen)[0].sum(), frozen[2])[0]
     torch.testing.assert_close(again, expected)
+
+
+@pytest.mark.only("torch")
+@pytest.mark.parametrize("length", [1, 33, 70])
+def test_the_scan_in_place_with_projected_step_sizes_is_exact(length, rng, monkeypatch):
+    import torch
+
+    from keras_ssm.ops.backend.torch import selective as torch_selective
+
+    monkeypatch.setattr(torch_selective, "TOGETHER", 16 * BATCH * STATES)
+    monkeypatch.setattr(selective_module, "_projected", None)  # the fused form alone
+    inputs = [ops.convert_to_tensor(x, "float64") for x in projected_inputs(rng, length, 43)]
+    inputs = [x.requires_grad_() for x in inputs]
+    mask = torch.from_numpy(rng.random((BATCH, length)) > 0.3)
+    forms = projected, by_definition
+    found, wanted = (form(*inputs, mask=mask) for form in forms)
+    weights = [ops.convert_to_tensor(rng.standard_normal(z.shape)) for z in found]
+    found += torch.autograd.grad(found, inputs, weights)
+    wanted += torch.autograd.grad(wanted, inputs, weights)
+    for i, (a, b) in enumerate(zip(found, wanted, strict=True)):
+        assert relative_error(to_numpy(a), to_numpy(b)) < 1e-12, i
 
 
 @pytest.mark.only("torch")
@@ -164,13 +221,38 @@ def test_a_training_pass_of_the_scan_takes_ten_activations_at_most(rng):
     assert memory.peak_memory(training) < 10 * 4 * BATCH * 1024 * 256
 
 
+@pytest.fixture
+def freed_at_once():
+    """Memory goes back to the system when it is freed, as in `memory.ENVIRONMENT`."""
+    libc, threshold = ctypes.CDLL("libc.so.6"), -3
+    libc.mallopt(threshold, 2**16)
+    yield
+    libc.mallopt(threshold, 2**25)  # about what it grows to by itself
+
+
+@pytest.mark.only("torch")
+@pytest.mark.usefixtures("freed_at_once")
+def test_a_training_pass_of_the_whole_layer_takes_ten_activations_at_most(rng):
+    import torch
+
+    layer = Mamba(state_dim=16, seed=0)
+    layer.build((None, None, 128))
+    x = ops.convert_to_tensor(rng.standard_normal((BATCH, 4096, 128)), "float32").requires_grad_()
+    leaves = [x, *(v.value for v in layer.trainable_variables)]
+
+    def training():
+        return torch.autograd.grad(layer(x).sum(), leaves)
+
+    training()
+    assert memory.peak_memory(training) < 10 * 4 * BATCH * 4096 * 256
+
+
 @pytest.mark.only("torch")
 @pytest.mark.parametrize("width", [1, 2, 3])
 def test_second_derivatives_of_the_selective_scan(width, rng, monkeypatch):
     import torch
 
-    module = importlib.import_module("keras_ssm.ops.selective_scan")
-    monkeypatch.setattr(module, "STEPS", 8)  # three blocks, the last one short
+    monkeypatch.setattr(selective_module, "STEPS", 8)  # three blocks, the last one short
     monkeypatch.setattr(backend, "blocks_side_by_side", lambda count, size: width)
     inputs = [ops.convert_to_tensor(x, "float64") for x in selective_inputs(rng, 18, features=1)]
     inputs = [x.requires_grad_() for x in inputs]
@@ -213,6 +295,66 @@ def test_a_step_of_zero_leaves_the_state_and_decay_may_be_large(rng):
     tensors = [ops.convert_to_tensor(z) for z in (x, 1e3 * dt, A, B, C, initial)]
     y, _ = dual(None)(*tensors)
     assert np.isfinite(to_numpy(y)).all()
+
+
+@pytest.mark.only("torch")
+@pytest.mark.parametrize(("length", "given"), [(9, True), (2, True), (9, False)])
+def test_a_convolution_with_its_silu_is_exact(length, given, rng, monkeypatch):
+    """In parts of three steps."""
+    import torch
+
+    from keras_ssm.ops.backend.torch import short_conv
+
+    monkeypatch.setattr(short_conv, "TOGETHER", 1)
+    shapes = (2, length, 3), (4, 3), (3,), (2, 3, 3)
+    inputs = [torch.from_numpy(rng.standard_normal(s)).requires_grad_() for s in shapes]
+    inputs = inputs[: 4 if given else 2]
+
+    def fused(*tensors):
+        return causal_conv(*tensors, activation="silu")[0]
+
+    def plain(*tensors):
+        return torch.nn.functional.silu(causal_conv(*tensors)[0])
+
+    weight = torch.from_numpy(rng.standard_normal((2, length, 3)))
+    found, wanted = ([f(*inputs), *_slopes(f, inputs, weight)] for f in (fused, plain))
+    for a, b in zip(found, wanted, strict=True):
+        assert relative_error(to_numpy(a), to_numpy(b)) < 1e-12
+    assert torch.autograd.gradgradcheck(fused, inputs, fast_mode=True)
+
+
+@pytest.mark.only("torch")
+def test_a_convolution_in_bfloat16_sums_its_gradients_in_float32(rng, monkeypatch):
+    """In 1,000 parts, of which each moves the sum by less than bfloat16 tells."""
+    import torch
+
+    from keras_ssm.ops.backend.torch import short_conv
+
+    monkeypatch.setattr(short_conv, "TOGETHER", 1)
+    x = torch.ones((1, 1000, 1), dtype=torch.bfloat16)
+    kernel = torch.full((2, 1), 8, dtype=torch.bfloat16, requires_grad=True)
+    y, _ = causal_conv(x, kernel, activation="silu")  # which is the identity here
+    (slope,) = torch.autograd.grad(y.sum(), kernel)
+    assert slope.flatten().tolist() == [1000, 1000]
+
+
+@pytest.mark.only("torch")
+def test_a_gate_is_exact(rng):
+    import torch
+
+    y, gate, weight = (torch.from_numpy(rng.standard_normal((2, 9, 3))) for _ in range(3))
+    inputs = [y.requires_grad_(), gate.requires_grad_()]
+    forms = backend.gated, lambda y, gate: y * torch.nn.functional.silu(gate)
+    found, wanted = ([f(*inputs), *_slopes(f, inputs, weight)] for f in forms)
+    for a, b in zip(found, wanted, strict=True):
+        assert relative_error(to_numpy(a), to_numpy(b)) < 1e-12
+    assert torch.autograd.gradgradcheck(backend.gated, inputs, fast_mode=True)
+
+
+def _slopes(function, inputs, weight):
+    import torch
+
+    return torch.autograd.grad(function(*inputs), inputs, weight)
 
 
 @pytest.mark.parametrize("width", [2, 4])

@@ -19,6 +19,17 @@ from keras_ssm.ops.backend.default_exports import (
     takes_erfc,
     writes_saved_models,
 )
+from keras_ssm.ops.backend.default_fused import (
+    fused_bank,
+    fused_chunks,
+    fused_conv_silu,
+    fused_mimo,
+    fused_scan,
+    fused_selective,
+    fused_zoh,
+    reads_short,
+    scan_states,
+)
 from keras_ssm.ops.backend.default_programs import (
     program,
     step_program,
@@ -48,10 +59,12 @@ __all__ = [
     "exports_unknown_lengths",
     "fused_bank",
     "fused_chunks",
+    "fused_conv_silu",
     "fused_mimo",
     "fused_scan",
     "fused_selective",
     "fused_zoh",
+    "gated",
     "is_stateless",
     "keras_writes_onnx",
     "loops_over_unknown_steps",
@@ -137,6 +150,11 @@ def project(x, matrix):
 def contiguous(x):
     """x laid out so that a batched matmul need not copy it; most backends copy by themselves."""
     return x
+
+
+def gated(y, gate):
+    """y silu(gate)."""
+    return y * ops.silu(gate)
 
 
 def transposed(x):
@@ -241,31 +259,6 @@ LONGEST_UNROLLED = 0
 # Fast forms of the operations in `keras_ssm.ops`, or `None`.
 
 
-def fused_bank(u, bank, initial, lengths, bidirectional, return_state, D, portable):
-    """`ops.chunked` by GPU kernels that read the sequence as it is, or `None`."""
-    return None
-
-
-def reads_short(x):
-    """Whether `fused_bank` may take this sequence of 16 bits."""
-    return False
-
-
-def fused_chunks(u, T, matrices, initial, portable):
-    """`ops.chunked` from the matrices of its chunks, as one function, or `None`."""
-    return None
-
-
-def fused_scan(dA, inputs, initial, reverse, portable):
-    """`ops.scan` as one function with its own gradient, or `None`."""
-    return None
-
-
-def scan_states(dA, inputs, initial, reverse):
-    """The states of `ops.scan`, without their gradient, or `None`."""
-    return None
-
-
 def circular(u, kernel, size):
     """Convolves `(batch, features, length)` with `(channels, features, steps)` on a circle.
 
@@ -275,21 +268,6 @@ def circular(u, kernel, size):
     k_re, k_im = ops.rfft(kernel, fft_length=size)
     y = u_re * k_re - u_im * k_im, u_re * k_im + u_im * k_re
     return ops.irfft(y, fft_length=size)
-
-
-def fused_mimo(u, dA, dB, C, D, initial, portable):
-    """`ops.mimo` as one function with its own gradient, or `None`."""
-    return None
-
-
-def fused_selective(x, dt, A, B, C, D, initial, portable):
-    """`ops.selective_scan` as one function with its own gradient, or `None`."""
-    return None
-
-
-def fused_zoh(A, B, dt, portable):
-    """`ops.zoh` by a GPU kernel, or `None`."""
-    return None
 
 
 def toeplitz(diagonals):

@@ -155,9 +155,9 @@ def fused_scan(dA, inputs, initial, reverse, portable):
     return with_gradient(evaluate, gradient)(dA, inputs, initial)
 
 
-def fused_selective(x, dt, A, B, C, D, initial, portable):
+def fused_selective(x, dt, A, B, C, D, initial, portable, projection=()):
     """`ops.selective_scan` with a gradient of its own, on a CPU and for a known length."""
-    if not runs_in_blocks() or not isinstance(x.shape[1], int):
+    if projection or not runs_in_blocks() or not isinstance(x.shape[1], int):
         return None
     return selective_outputs(x, dt, A, B, C, D, initial)
 

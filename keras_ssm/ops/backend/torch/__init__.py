@@ -9,6 +9,7 @@ from keras import tree
 from keras_ssm.ops.backend.torch import bank as torch_bank
 from keras_ssm.ops.backend.torch.bank import fused_bank, fused_zoh, reads_short
 from keras_ssm.ops.backend.torch.chunks import chunk_outputs
+from keras_ssm.ops.backend.torch.gate import gated
 from keras_ssm.ops.backend.torch.mimo import mimo_outputs
 from keras_ssm.ops.backend.torch.numbers import (
     arctan2,
@@ -30,6 +31,7 @@ from keras_ssm.ops.backend.torch.products import project
 from keras_ssm.ops.backend.torch.programs import program, step_program
 from keras_ssm.ops.backend.torch.scan import scan_in_blocks, scan_in_complex
 from keras_ssm.ops.backend.torch.selective import selective_outputs
+from keras_ssm.ops.backend.torch.short_conv import fused_conv_silu
 from keras_ssm.ops.backend.torch.traced import traced
 
 __all__ = [
@@ -51,10 +53,12 @@ __all__ = [
     "exports_unknown_lengths",
     "fused_bank",
     "fused_chunks",
+    "fused_conv_silu",
     "fused_mimo",
     "fused_scan",
     "fused_selective",
     "fused_zoh",
+    "gated",
     "keras_writes_onnx",
     "loops_over_unknown_steps",
     "matmul",
@@ -267,11 +271,11 @@ def fused_mimo(u, dA, dB, C, D, initial, portable):
     return mimo_outputs(u, dA, dB, C, D, initial, portable)
 
 
-def fused_selective(x, dt, A, B, C, D, initial, portable):
+def fused_selective(x, dt, A, B, C, D, initial, portable, projection=()):
     """Outputs and last state of a selective scan on a CPU; `None` while compiling."""
     if torch.compiler.is_compiling():
         return None
-    return selective_outputs(x, dt, A, B, C, D, initial, portable)
+    return selective_outputs(x, dt, A, B, C, D, initial, portable, projection)
 
 
 def fused_chunks(u, T, matrices, initial, portable):

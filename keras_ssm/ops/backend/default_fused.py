@@ -1,0 +1,49 @@
+"""Fast forms of operations in `keras_ssm.ops`, which most backends do not have."""
+
+
+def fused_bank(u, bank, initial, lengths, bidirectional, return_state, D, portable):
+    """`ops.chunked` by GPU kernels that read the sequence as it is, or `None`."""
+    return None
+
+
+def reads_short(x):
+    """Whether `fused_bank` may take this sequence of 16 bits."""
+    return False
+
+
+def fused_chunks(u, T, matrices, initial, portable):
+    """`ops.chunked` from the matrices of its chunks, as one function, or `None`."""
+    return None
+
+
+def fused_scan(dA, inputs, initial, reverse, portable):
+    """`ops.scan` as one function with its own gradient, or `None`."""
+    return None
+
+
+def scan_states(dA, inputs, initial, reverse):
+    """The states of `ops.scan`, without their gradient, or `None`."""
+    return None
+
+
+def fused_mimo(u, dA, dB, C, D, initial, portable):
+    """`ops.mimo` as one function with its own gradient, or `None`."""
+    return None
+
+
+def fused_selective(x, dt, A, B, C, D, initial, portable, projection=()):
+    """`ops.selective_scan` as one function with its own gradient, or `None`.
+
+    With `projection` it is `ops.projected_scan`, whose `low` is then called dt.
+    """
+    return None
+
+
+def fused_conv_silu(x, kernel, bias, before, portable):
+    """The SiLU of `causal_conv` as one function with its own gradient, or `None`."""
+    return None
+
+
+def fused_zoh(A, B, dt, portable):
+    """`ops.zoh` by a GPU kernel, or `None`."""
+    return None

@@ -1,0 +1,35 @@
+"""A gate on PyTorch, whose gradient computes its SiLU again."""
+
+import torch
+from torch.nn import functional
+
+from keras_ssm.ops.backend.torch.tensors import by_autograd
+from keras_ssm.ops.exporting import is_exporting
+
+
+def gated(y, gate):
+    """y silu(gate), for whose gradient y and the gate are kept, and not the SiLU."""
+    unlike = y.shape != gate.shape or y.dtype != gate.dtype
+    if unlike or torch.compiler.is_compiling() or is_exporting():
+        return _plain(y, gate)
+    return _Gated.apply(y, gate)
+
+
+def _plain(y, gate):
+    return y * functional.silu(gate)
+
+
+class _Gated(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, y, gate):
+        ctx.save_for_backward(y, gate)
+        return functional.silu(gate).mul_(y)
+
+    @staticmethod
+    def backward(ctx, slope):
+        tensors = y, gate = ctx.saved_tensors
+        if torch.is_grad_enabled():
+            return tuple(by_autograd(_plain, tensors, (slope,)))
+        through = slope * y
+        d_gate = torch.ops.aten.silu_backward(through, gate, grad_input=through)
+        return functional.silu(gate).mul_(slope), d_gate
