@@ -49,7 +49,8 @@ class DeltaNet(ConvMixer):
         output_gate: bool. Whether a gate multiplies the outputs of the heads. Defaults to `False`.
         conv_width: int or `None`. Samples that the convolution sees, at least 2, or `None` for no
             convolution: keys then depend on one sample alone. Defaults to `4`.
-        chunk_size: int or `None` (64). Corrections in a chunk. Changes speed and memory only.
+        chunk_size: int or `None`: the features of a key, but 16 to 64. Corrections in a chunk.
+            Changes speed and memory only.
         conv_bias: bool. Whether the convolution has a bias. Defaults to `False`.
         use_bias: bool. Whether `in_proj` and `out_proj` have biases. Defaults to `False`.
         norm_epsilon: float. Added to the mean squares. Defaults to `1e-5`.

@@ -11,8 +11,9 @@ from keras_ssm.ops.exporting import known
 from keras_ssm.ops.lower_inverse import unit_lower_inverse
 from keras_ssm.ops.ssd import chunks_of, decays
 
-# Writes in a chunk. The work within grows with their number, the loop with that of the chunks.
-CHUNK_SIZE = 64
+# Corrections in a chunk: as many as a key has features, within these bounds. The work within a
+# chunk grows with their number, and that on the states with the number of the chunks.
+CHUNK_SIZES = 16, 64
 
 
 def delta_rule(q, k, v, beta, g=None, initial_state=None, chunk_size=None):
@@ -35,7 +36,8 @@ def delta_rule(q, k, v, beta, g=None, initial_state=None, chunk_size=None):
             the state stays.
         g: tensor `(batch, length, heads)`, at most 0, or `None` (0). Logarithm of the decay.
         initial_state: tensor `(batch, heads, key_dim, value_dim)` or `None` (zero).
-        chunk_size: int or `None` (64). Corrections in a chunk. Changes speed and memory only.
+        chunk_size: int or `None`: `key_dim`, but 16 to 64. Corrections in a chunk. Changes speed
+            and memory only.
 
     Returns:
         Tuple `(y, state)`: `(batch, length, heads, value_dim)` and the last state.
@@ -52,7 +54,8 @@ def delta_rule(q, k, v, beta, g=None, initial_state=None, chunk_size=None):
         [DeltaProduct](https://arxiv.org/abs/2502.10297), section 3.
     """
     length, n, heads, value_dim = known(q.shape[1]), *v.shape[2:]
-    T = max(1, (chunk_size or CHUNK_SIZE) // n)
+    fewest, most = CHUNK_SIZES
+    T = max(1, (chunk_size or min(max(q.shape[-1], fewest), most)) // n)
     T = T if length is None else min(T, length)
     tensors = [_by_chunk(chunks_of(q, T, q.shape[2:]))]
     tensors += [_by_chunk(_in_turn(chunks_of(z, T, z.shape[2:]))) for z in (k, v, beta)]
