@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from keras import ops
 
+from keras_ssm.benchmark import memory
 from keras_ssm.layers import DSS, S4D, S5, DeltaNet, Mamba, Mamba2
 from keras_ssm.layers.stepwise import stepwise
 from keras_ssm.models import GenerationState
@@ -344,6 +345,23 @@ def test_nothing_grows_but_the_ids():
         _, state = model.generate(PROMPTS, max_new_tokens=count, return_state=True)
         sizes.append({name: part.nbytes for name, part in state.to_dict().items()})
     assert sizes[0] == sizes[1]
+
+
+@pytest.mark.slow
+@pytest.mark.only("jax", "tensorflow")  # PyTorch takes minutes, op by op
+@pytest.mark.skipif(not memory.available(), reason="the system does not tell a peak that began now")
+def test_100_000_tokens_take_the_memory_of_5_000():
+    model = language_model()
+
+    def written(count):
+        pieces = model.generate([1], max_new_tokens=count, strip_prompt=True, stream=True)
+        return sum(map(len, pieces))
+
+    assert written(5_000) == 5_000
+    memory.RESET.write_text("5")
+    before = memory.peak_of_process()
+    assert written(100_000) == 100_000
+    assert memory.peak_of_process() - before < 8 * 2**20  # 84 bytes a token
 
 
 @keras.saving.register_keras_serializable(package="tests")
