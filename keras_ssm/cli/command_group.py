@@ -4,6 +4,7 @@ import contextlib
 import errno
 import importlib.util
 import os
+import re
 import sys
 
 import click
@@ -97,6 +98,10 @@ def load_keras():
         )
 
 
+# YAML 1.1 takes a number without a dot for text.
+EXPONENT = re.compile(r"[-+]?[0-9]+(\.[0-9]*)?[eE][-+]?[0-9]+")
+
+
 def choose_backend(backend):
     """Sets the backend that the command was asked for, before Keras is imported."""
     if backend:
@@ -105,12 +110,14 @@ def choose_backend(backend):
 
 
 def setting(text):
-    """Returns the name and the value of `NAME=VALUE`, the value as YAML reads it."""
+    """Returns the name and the value of `NAME=VALUE`, the value as YAML reads it, or `2e-3`."""
     import yaml
 
     name, separator, value = text.partition("=")
     if not separator or not name:
         raise ValueError(f"A setting must be NAME=VALUE. Received: {text}")
+    if EXPONENT.fullmatch(value):
+        return name, float(value)
     try:
         return name, yaml.safe_load(value)
     except yaml.YAMLError:

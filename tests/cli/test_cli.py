@@ -12,6 +12,7 @@ from click.testing import CliRunner
 
 import keras_ssm
 from keras_ssm import cli, presets
+from keras_ssm.cli import command_group
 from tests.small_preset import ROOT
 
 pytestmark = pytest.mark.once("torch")
@@ -191,3 +192,9 @@ def test_demo(name, tmp_path):
     for picture in ("streaming.png", "eigenvalues.png", "kernels.png"):
         assert (tmp_path / picture).stat().st_size > 10_000
     assert json.loads((tmp_path / f"{name}_tuned" / "preset.json").read_text())["files"]
+
+
+def test_numbers_with_an_exponent_are_settings():
+    texts = "2e-3", "1E5", "-2.e+1", "0.5", "3", "e5", "2e"
+    values = [command_group.setting(f"name={text}") for text in texts]
+    assert values == [("name", value) for value in (0.002, 1e5, -20.0, 0.5, 3, "e5", "2e")]
