@@ -15,6 +15,7 @@ from keras_ssm.convert.formats import (
     s4_export,
     s5_export,
 )
+from keras_ssm.convert.mapping import check_floats
 from keras_ssm.types import PathLike
 
 TARGETS = {"s4-example": s4_export, "s4-block": s4_export, "s5-flax": s5_export}
@@ -55,8 +56,8 @@ def export_checkpoint(
         in the file (`hyper_parameters`), for flax in `NAME.json` beside it.
 
     Raises:
-        ValueError: for an unknown target, a model that the official classes do not cover, or
-            something at the destination without `overwrite`.
+        ValueError: for an unknown target, a model that the official classes do not cover or
+            whose weights are quantised, or something at the destination without `overwrite`.
         ImportError: if PyTorch (for all but safetensors and `...-flax`) or msgpack (for `...-flax`)
             is not installed.
 
@@ -74,6 +75,7 @@ def export_checkpoint(
     check_choice("to", to, TARGETS)
     if to in published_export.TARGETS:
         return published_export.export_published(model, path, to, overwrite)
+    check_floats(model)
     content, configuration, remarks = TARGETS[to].export(model, to)
     _check_free(Path(path), to, overwrite)
     if to.endswith("-flax"):

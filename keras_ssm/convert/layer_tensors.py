@@ -10,6 +10,7 @@ from keras_ssm.atomic_file import writing_file
 from keras_ssm.convert.containers.checkpoint_file import read_checkpoint_file, read_configuration
 from keras_ssm.convert.containers.safetensors_file import write_stored
 from keras_ssm.convert.formats import delta_fla, space_time
+from keras_ssm.convert.mapping import check_floats
 from keras_ssm.convert.tensors import Tensors
 from keras_ssm.layers import DeltaNet, Differencing, SequenceMixer, SpaceTime
 from keras_ssm.types import PathLike
@@ -98,8 +99,8 @@ def export_layer(
         `"companion"`, `"closed_loop_companion"` or `"residual"`.
 
     Raises:
-        ValueError: for a layer that the published classes do not cover, or something at the
-            destination without `overwrite`.
+        ValueError: for a layer that the published classes do not cover or that is quantised, or
+            something at the destination without `overwrite`.
 
     Example:
         See `load_layer`.
@@ -109,6 +110,7 @@ def export_layer(
             "`layer` must be a DeltaNet, SpaceTime or Differencing that is built. "
             f"Received: layer={layer!r} of {type(layer).__name__}"
         )
+    check_floats(layer)
     path = Path(path)
     beside = path.with_name(path.name + ".json")
     present = [place.name for place in (path, beside) if place.exists()]

@@ -4,6 +4,8 @@ import fnmatch
 from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
+import keras
+
 
 class WeightMap(NamedTuple):
     """How one weight of a model comes from tensors of a checkpoint.
@@ -85,6 +87,21 @@ def complex_parts(target, sources, function, note, linear=True):
             return value[..., axis]
 
         yield WeightMap(f"{target}_{part}", sources, pick, f"{note}{part} part", linear)
+
+
+def check_floats(part):
+    """Raises a `ValueError` for a model or a layer with quantised weights.
+
+    Args:
+        part: `keras.Layer`, which is to be written as a published one.
+    """
+    layers = part._flatten_layers() if isinstance(part, keras.Layer) else ()
+    quantised = next((layer for layer in layers if layer.quantization_mode is not None), None)
+    if quantised is not None:
+        raise ValueError(
+            "The weights of a published model are floats: export it before it is quantised. "
+            f"Received: layer {quantised.name} quantised to {quantised.quantization_mode}"
+        )
 
 
 def check_supported(**conditions):

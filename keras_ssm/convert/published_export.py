@@ -21,7 +21,7 @@ from keras_ssm.convert.formats import (
 from keras_ssm.convert.formats.mamba_fields import MambaSpec
 from keras_ssm.convert.formats.published_fields import MIXERS, PublishedSpec
 from keras_ssm.convert.formats.published_weights import HEAD, WRITTEN
-from keras_ssm.convert.mapping import check_supported
+from keras_ssm.convert.mapping import check_floats, check_supported
 from keras_ssm.convert.published_model import find_weight
 from keras_ssm.convert.published_tokenizer import write_tokenizer
 from keras_ssm.models import SSMCausalLM
@@ -108,13 +108,7 @@ def describe(model, kinds=MAMBA) -> PublishedSpec:
             f"Received: mixer {type(mixer).__name__}"
         )
     _check_blocks(backbone, kind)
-    layers = model._flatten_layers()
-    quantised = next((layer for layer in layers if layer.quantization_mode is not None), None)
-    if quantised is not None:
-        raise ValueError(
-            "The weights of a published model are floats: export it before it is quantised. "
-            f"Received: layer {quantised.name} quantised to {quantised.quantization_mode}"
-        )
+    check_floats(model)
     arguments = {
         name: value
         for name, value in mixer.get_config().items()

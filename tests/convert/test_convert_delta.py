@@ -115,3 +115,8 @@ def test_what_cannot_be_converted(rng, tmp_path):
     biased.build((None, None, 5))
     with pytest.raises(ValueError, match=r"Received: use_bias=True"):
         export_layer(biased, tmp_path / "x")
+    quantised = DeltaNet(heads=2, head_dim=4, seed=0)
+    quantised.build((None, None, 8))
+    quantised.quantize("int8")
+    with pytest.raises(ValueError, match=r"are floats: .* quantised to int8"):
+        export_layer(quantised, tmp_path / "x")

@@ -177,3 +177,7 @@ def test_what_is_no_such_model_is_refused(tmp_path):
     ):
         with pytest.raises(ValueError, match=words):
             export_checkpoint(model(mixer, **more), tmp_path / "out.pt", "h3-lm")
+    quantised = model(H3(4, seed=0), intermediate_dim=4)
+    quantised.quantize("int8")
+    with pytest.raises(ValueError, match=r"are floats: .* quantised to int8"):
+        export_checkpoint(quantised, tmp_path / "out.pt", "h3-lm")

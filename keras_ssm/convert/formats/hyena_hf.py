@@ -8,6 +8,7 @@ from keras_ssm.convert.formats.published_fields import (
     Fields,
     PublishedSpec,
     count,
+    count_or_zero,
     flag,
     number,
 )
@@ -86,7 +87,7 @@ def read_config(config: dict, source: str) -> PublishedSpec:
         "max_length": fields.take("max_seq_len", 1024, count, "max_length"),
         "order": ORDER,
         "filter_width": fields.take("filter_order", 64, count, "filter_width"),
-        "filter_depth": fields.take("num_inner_mlps", 2, count, "filter_depth"),
+        "filter_depth": fields.take("num_inner_mlps", 2, count_or_zero, "filter_depth"),
         "emb_dim": fields.take("emb_dim", 3, count, "emb_dim"),
         "frequency": float(fields.take("activation_freq", 1, number, "frequency")),
         "shift": SHIFT,

@@ -118,6 +118,11 @@ def count(value):
     return isinstance(value, int) and not isinstance(value, bool) and value > 0
 
 
+def count_or_zero(value):
+    """an integer of at least 0"""
+    return (value == 0 and not isinstance(value, bool)) or count(value)
+
+
 def number(value):
     """a positive number"""
     plain = isinstance(value, (int, float)) and not isinstance(value, bool)
