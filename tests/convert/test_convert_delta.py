@@ -117,6 +117,6 @@ def test_what_cannot_be_converted(rng, tmp_path):
         export_layer(biased, tmp_path / "x")
     quantised = DeltaNet(heads=2, head_dim=4, seed=0)
     quantised.build((None, None, 8))
-    quantised.quantize("int8")
+    quantised.out_proj.quantize("int8")
     with pytest.raises(ValueError, match=r"are floats: .* quantised to int8"):
         export_layer(quantised, tmp_path / "x")
