@@ -91,7 +91,7 @@ class Digits(ClassificationRecipe):
         "h3": {},
         "sgconv": {"state_dim": None},
         "longconv": {"state_dim": None},
-        "hyena": {"state_dim": None},
+        "hyena": {"state_dim": None, "learning_rate": 2e-3},  # at 1e-2 it does not learn
         "deltanet": {"state_dim": None},
         "s4nd": {"state_dim": 16, "images": True},
     }
