@@ -90,4 +90,4 @@ def test_images_are_drawn_as_images():
         if facts["pipeline_tag"] == "image-classification":
             shapes[name] = recipe.picture_shape
     squares = {"mnist_images": (28, 28), "sequential_mnist": (28, 28)}
-    assert shapes == {"grey_cifar": (32, 32), **squares}
+    assert shapes == {"digits": (8, 8), "grey_cifar": (32, 32), **squares}
