@@ -61,7 +61,7 @@ def picture(part, answers, count=8):
             axis.set_title(answer, color="C0" if answer == label_of_row else "C3", fontsize=10)
         right = float(np.mean(classes == part.y))
         row[-1].barh([0], [right], color="C0")
-        row[-1].set(xlim=(0, 1), yticks=[], title=f"{label}: {right:.1%}")
+        row[-1].set(xlim=(0, 1), yticks=[], title=f"{label}:\n{right:.1%}")
         row[-1].title.set_fontsize(9)
     figure.tight_layout()
     return figure
