@@ -256,3 +256,39 @@ def test_a_step_that_cannot_be_traced_goes_on_as_it_is():
     with pytest.warns(UserWarning, match=r"could not be traced.*KeyError"):
         found = [float(run(torch.full((1,), t))) for t in range(30)]
     assert found == [t + 1 for t in range(30)]
+
+
+WITHIN_TORCH_FUNC = {
+    "s4d": lambda: layers.S4D(state_dim=4, seed=0),
+    "s4": lambda: layers.S4(state_dim=4, seed=0),
+    "s5": lambda: layers.S5(state_dim=4, seed=0),
+    "mamba": lambda: layers.Mamba(state_dim=40, seed=0),  # large enough for the scan in place
+    "mamba2": lambda: layers.Mamba2(state_dim=4, head_dim=4, seed=0),
+    "delta": lambda: layers.DeltaNet(2, head_dim=4, gated=True, output_gate=True, seed=0),
+}
+
+
+@pytest.mark.parametrize("name", WITHIN_TORCH_FUNC)
+def test_layers_within_torch_func(name, rng):
+    """Gradients, those of each row, and derivatives along a direction."""
+    layer = WITHIN_TORCH_FUNC[name]()
+    layer.build((None, None, 4))
+    x, along = tensor(rng, 3, 9, 4), tensor(rng, 3, 9, 4).detach()
+    weights = [v.value for v in layer.trainable_variables]
+    others = [v.value for v in layer.non_trainable_variables]
+
+    def loss(weights, x):
+        y, _ = layer.stateless_call(weights, others, x)
+        return (y * y).sum()
+
+    d_x, *d_weights = grad(loss(weights, x), [x, *weights])
+    weights, x = [weight.detach() for weight in weights], x.detach()
+    of_weights, of_x = torch.func.grad(loss, argnums=(0, 1))(weights, x)
+    of_rows = torch.func.grad(lambda weights, row: loss(weights, row[None]))
+    of_rows = torch.func.vmap(of_rows, in_dims=(None, 0))(weights, x)
+    _, slope = torch.func.jvp(lambda x: loss(weights, x), (x,), (along,))
+    assert relative_error(of_x, d_x) < 1e-5
+    assert relative_error(slope, (d_x * along).sum()) < 1e-5
+    for found, rows, expected in zip(of_weights, of_rows, d_weights, strict=True):
+        assert relative_error(found, expected) < 1e-5
+        assert relative_error(rows.sum(0), expected) < 1e-5

@@ -32,6 +32,7 @@ from keras_ssm.ops.backend.torch.programs import program, step_program
 from keras_ssm.ops.backend.torch.scan import scan_in_blocks, scan_in_complex
 from keras_ssm.ops.backend.torch.selective import selective_outputs
 from keras_ssm.ops.backend.torch.short_conv import fused_conv_silu
+from keras_ssm.ops.backend.torch.tensors import must_be_plain
 from keras_ssm.ops.backend.torch.traced import traced
 
 __all__ = [
@@ -173,7 +174,9 @@ def compiles_gradients():
 
 
 def with_gradient(forward, backward):
-    """A function of tensors with its own gradient."""
+    """A function of tensors with its own gradient, but where only PyTorch's can be."""
+    if must_be_plain():
+        return lambda *tensors: forward(*tensors)[0]
 
     class Function(torch.autograd.Function):
         @staticmethod
@@ -192,7 +195,7 @@ def with_gradient(forward, backward):
 
 def toeplitz(diagonals):
     """`ops.toeplitz` in one copy; its gradient sums row by row, without a larger tensor."""
-    if torch.compiler.is_compiling():
+    if must_be_plain():
         return _rows_of_toeplitz(diagonals)
     return _Toeplitz.apply(diagonals)
 
@@ -218,7 +221,7 @@ class _Toeplitz(torch.autograd.Function):
 
 def transposed(x):
     """Of two axes PyTorch copies in blocks, of more element by element."""
-    if torch.compiler.is_compiling() or torch.jit.is_tracing():
+    if must_be_plain() or torch.jit.is_tracing():
         return x.T.contiguous()
     return _Transposed.apply(x)
 
@@ -243,7 +246,7 @@ def scan_states(dA, inputs, initial, reverse):
 
     `None` while compiling, and where autograd looks on, which follows no work in place.
     """
-    if dA.shape[-2] != 1 or torch.is_grad_enabled() or torch.compiler.is_compiling():
+    if dA.shape[-2] != 1 or torch.is_grad_enabled() or must_be_plain():
         return None
     return scan_in_complex(dA, inputs, initial, reverse)
 
@@ -253,7 +256,7 @@ def fused_scan(dA, inputs, initial, reverse, portable):
 
     `None` for changing transitions outside the kernel, and while compiling.
     """
-    if inputs.shape[-2] == 1 or torch.compiler.is_compiling():
+    if inputs.shape[-2] == 1 or must_be_plain():
         return None
     states = torch_bank.fused_scan(dA, inputs, initial, reverse, portable)
     if states is not None:
@@ -266,21 +269,21 @@ def fused_mimo(u, dA, dB, C, D, initial, portable):
 
     `None` while compiling, and where `fused_scan` has a kernel.
     """
-    if torch.compiler.is_compiling() or u.device.type == "meta" or torch_bank.has_fused_scan(u):
+    if must_be_plain() or u.device.type == "meta" or torch_bank.has_fused_scan(u):
         return None
     return mimo_outputs(u, dA, dB, C, D, initial, portable)
 
 
 def fused_selective(x, dt, A, B, C, D, initial, portable, projection=()):
     """Outputs and last state of a selective scan on a CPU; `None` while compiling."""
-    if torch.compiler.is_compiling():
+    if must_be_plain():
         return None
     return selective_outputs(x, dt, A, B, C, D, initial, portable, projection)
 
 
 def fused_chunks(u, T, matrices, initial, portable):
     """Outputs and last state of `ops.chunked` in one function; `None` while compiling."""
-    if torch.compiler.is_compiling() or u.device.type == "meta":
+    if must_be_plain() or u.device.type == "meta":
         return None
     return chunk_outputs(u, T, matrices, initial, portable)
 

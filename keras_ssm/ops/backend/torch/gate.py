@@ -3,14 +3,14 @@
 import torch
 from torch.nn import functional
 
-from keras_ssm.ops.backend.torch.tensors import by_autograd
+from keras_ssm.ops.backend.torch.tensors import by_autograd, must_be_plain
 from keras_ssm.ops.exporting import is_exporting
 
 
 def gated(y, gate):
     """y silu(gate), for whose gradient y and the gate are kept, and not the SiLU."""
     unlike = y.shape != gate.shape or y.dtype != gate.dtype
-    if unlike or torch.compiler.is_compiling() or is_exporting():
+    if unlike or must_be_plain() or is_exporting():
         return _plain(y, gate)
     return _Gated.apply(y, gate)
 

@@ -3,7 +3,7 @@
 import torch
 from torch.nn import functional
 
-from keras_ssm.ops.backend.torch.tensors import by_autograd
+from keras_ssm.ops.backend.torch.tensors import by_autograd, must_be_plain
 from keras_ssm.ops.exporting import is_exporting
 
 # Numbers that are computed together, which a CPU's caches hold.
@@ -23,7 +23,7 @@ def fused_conv_silu(x, kernel, bias, before, portable):
     Returns:
         Tensor of the shape of x.
     """
-    if torch.compiler.is_compiling() or is_exporting() or x.device.type != "cpu":
+    if must_be_plain() or is_exporting() or x.device.type != "cpu":
         return None
     return _ConvSilu.apply(portable, x, kernel, bias, before)
 

@@ -4,6 +4,20 @@ Complex numbers lie in real tensors in halves, or in pairs as PyTorch's complex 
 """
 
 import torch
+from torch.autograd import forward_ad
+
+
+def must_be_plain():
+    """Whether a graph may only hold operations that PyTorch differentiates by itself.
+
+    While compiling, and within `torch.func` or forward-mode differentiation: a function with a
+    gradient of its own has no rules for these.
+    """
+    if torch.compiler.is_compiling():
+        return True
+    return (
+        torch._C._functorch.peek_interpreter_stack() is not None or forward_ad._current_level >= 0
+    )
 
 
 def in_pairs(x, axis=-1):
