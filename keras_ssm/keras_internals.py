@@ -6,6 +6,7 @@
   them, data of every kind reach the model as arrays do.
 - `to_snake_case` is how Keras makes second names of its losses and metrics.
 - `print_msg` prints where Keras prints, its log included.
+- `batch_spec` and `build_metrics` reach what Keras' trainer on TensorFlow knows before a step.
 - `called_by_model` and `is_torch_optimizer` read what Keras writes.
 - `value_of` reads a variable without asking for scopes, as an endless stream does for each weight.
 - `brief_errors` marks an error as one that needs no list of the arguments of the call.
@@ -26,7 +27,9 @@ __all__ = [
     "DataAdapter",
     "Functional",
     "PyDatasetAdapter",
+    "batch_spec",
     "brief_errors",
+    "build_metrics",
     "called_by_model",
     "get_torch_dataloader",
     "is_torch_optimizer",
@@ -55,6 +58,17 @@ def parts_of_metrics(compiled, y, y_pred):
         compiled.build(y, y_pred)
     parts = compiled._flat_metrics, compiled._flat_weighted_metrics
     return [[m for group in part if group is not None for m in group.metrics] for part in parts]
+
+
+def build_metrics(model, y, y_pred):
+    """Makes the metrics of a model with one output, from symbolic targets and outputs."""
+    if model._compile_metrics is not None and not model._compile_metrics.built:
+        model._compile_metrics.build(y, y_pred)
+
+
+def batch_spec(iterator):
+    """The specs of a batch, as Keras' trainer on TensorFlow is about to read it; else `None`."""
+    return getattr(iterator._get_iterator(), "element_spec", None)
 
 
 @contextlib.contextmanager

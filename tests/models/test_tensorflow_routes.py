@@ -82,11 +82,36 @@ def test_no_rows_of_an_unknown_length(return_state):
     assert [tuple(y.shape) for y in outputs] == [(0, 7, 3), (0, 3, 4)][: 1 + return_state]
 
 
-def test_the_first_fit_of_a_language_model_traces_its_step_once():
-    """A trace that makes variables, such as those of the optimizer, is thrown away."""
+def language_model():
     settings = {"vocabulary_size": 8, "norm": "rms", "gate": None, "activation": None}
     model = SSMCausalLM(SSMBackbone(S4D(4, seed=1), 1, 4, **settings))
     model.compile("adam")
+    return model, (np.arange(24).reshape(2, 12) % 8,)
+
+
+def classifier():
+    model = SSMClassifier(SSMBackbone(S4D(4, seed=1), 1, 4, input_dim=2), 3)
+    model.compile("adam", metrics=["accuracy"])
+    return model, (np.zeros((2, 12, 2), "float32"), np.array([0, 1]))
+
+
+def classifier_of_a_stream():
+    model, data = classifier()
+    return model, (tf.data.Dataset.from_tensor_slices(data).batch(2),)
+
+
+def classifier_of_steps():
+    model = SSMClassifier(SSMBackbone(S4D(4, seed=1), 1, 4, input_dim=2), 3, pooling=None)
+    model.compile("adam", metrics=["accuracy"])
+    return model, (np.zeros((2, 12, 2), "float32"), np.ones((2, 12), int))
+
+
+@pytest.mark.parametrize(
+    "make", [language_model, classifier, classifier_of_a_stream, classifier_of_steps]
+)
+def test_the_first_fit_traces_its_step_once(make):
+    """A trace that makes variables, such as those of optimizer and metrics, is thrown away."""
+    model, data = make()
     traced, step = [], model.train_step
 
     def counted(data):
@@ -94,5 +119,6 @@ def test_the_first_fit_of_a_language_model_traces_its_step_once():
         return step(data)
 
     model.train_step = counted
-    model.fit(np.arange(24).reshape(2, 12) % 8, verbose=0)
+    history = model.fit(*data, verbose=0).history
+    assert any("accuracy" in name for name in history)
     assert len(traced) == 1

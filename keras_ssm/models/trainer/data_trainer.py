@@ -114,12 +114,6 @@ class DataTrainer:
                     variable.assign(ops.copy(variable.value))
         return history
 
-    def make_train_function(self, force=False):
-        """The step that trains: TensorFlow traces it twice if it makes variables."""
-        if self.optimizer is not None and not self.optimizer.built:
-            self.optimizer.build(self.trainable_variables)
-        return super().make_train_function(force=force)
-
     def evaluate(
         self,
         x: object = None,

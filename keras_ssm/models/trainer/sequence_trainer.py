@@ -12,12 +12,12 @@ from keras_ssm.models.saving.rescaling import Rescales
 from keras_ssm.models.stateful_call import StatefulCall
 from keras_ssm.models.trainer.data_trainer import DataTrainer
 from keras_ssm.models.trainer.prepared import is_prepared, prepared
-from keras_ssm.models.trainer.replicas import Replicas
+from keras_ssm.models.trainer.traced_once import TracedOnce
 from keras_ssm.ops import backend
 from keras_ssm.types import State, Tensor
 
 
-class SequenceTrainer(Clones, Rescales, Attributes, OneDirection, Exports, Replicas, DataTrainer):
+class SequenceTrainer(Clones, Rescales, Attributes, OneDirection, Exports, TracedOnce, DataTrainer):
     """Base of backbone and task models: inputs of every kind, and a trainer that recovers.
 
     Data may be arrays, lists, dicts, `tf.data`, a `keras.utils.PyDataset` or a generator. It is
