@@ -22,6 +22,7 @@ COLUMNS = [*TEXTS, "picked", *LISTS["size"]]
 
 # Columns that tell the rows of a section apart.
 KEYS = ("section", "backend", "layer", "shape", "method", "size", "form", "context")
+KEYS += ("blocks", "width")
 
 # Columns that tell machines apart.
 MACHINE = ("processor", "cores", "system")

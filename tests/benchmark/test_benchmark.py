@@ -378,6 +378,15 @@ def test_new_rows_take_the_place_of_what_measured_the_same(tmp_path):
 
 
 @once
+def test_models_of_two_sizes_are_two_measurements(tmp_path):
+    row = {"section": "decode", "backend": "jax", "layer": "Mamba", "form": "flat", "context": 100}
+    for blocks, width in ((24, 768), (2, 768), (2, 64)):
+        save(tmp_path, [{**row, "blocks": blocks, "width": width, "step": 0.5}])
+    (runs,) = records.by_machine(records.read_all(tmp_path))
+    assert [row["width"] for row in records.all_rows(runs)] == [768, 768, 64]
+
+
+@once
 @pytest.mark.parametrize("damage", ["", "[]", "cut", "more", "machine"])
 def test_what_is_no_result_is_refused(tmp_path, damage):
     row = {"section": "long", "backend": "jax", "layer": "S4D", "shape": [1, 2, 3, 4], "forward": 1}
