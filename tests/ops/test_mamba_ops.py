@@ -136,6 +136,32 @@ def test_outputs_states_and_gradients_are_those_of_the_definition(form, length, 
 
 @pytest.mark.only("torch")
 @pytest.mark.parametrize("length", [1, 2, 3, 63, 64, 65, 257])
+@pytest.mark.parametrize("own_gradient", [False, True])  # of the backends that compile
+def test_heads_in_chunks_are_exact_at_any_cut(length, own_gradient, rng, monkeypatch):
+    import torch
+
+    monkeypatch.setattr(backend, "compiles_gradients", lambda: own_gradient)
+    inputs = [ops.convert_to_tensor(x, "float64") for x in ssd_inputs(rng, length)]
+    inputs = [x.requires_grad_() for x in inputs]
+    ours, wanted = dual(None)(*inputs), by_heads(*inputs)
+    weights = [ops.convert_to_tensor(rng.standard_normal(z.shape)) for z in ours]
+    found, expected = (z + torch.autograd.grad(z, inputs, weights) for z in (ours, wanted))
+    for a, b in zip(found, expected, strict=True):
+        assert relative_error(to_numpy(a), to_numpy(b)) < 1e-12
+    x, dt, A, B, C, state = (z.detach() for z in inputs)
+    for cut in {1, length // 2, length - 1} - {0}:
+        y, last = [], state
+        for part in (slice(0, cut), slice(cut, length)):
+            if part.start < part.stop:
+                piece = x[:, part], dt[:, part], A, B[:, part], C[:, part]
+                found, last = ssd(*piece, initial_state=last)
+                y.append(found)
+        assert relative_error(to_numpy(torch.cat(y, 1)), to_numpy(wanted[0])) < 1e-12
+        assert relative_error(to_numpy(last), to_numpy(wanted[1])) < 1e-12
+
+
+@pytest.mark.only("torch")
+@pytest.mark.parametrize("length", [1, 2, 3, 63, 64, 65, 257])
 def test_the_scan_in_place_is_exact(length, rng, monkeypatch):
     """Blocks of features that do not divide them, and steps that end within a segment."""
     import torch
