@@ -109,6 +109,11 @@ def enable(backbone, rank, target_layer_names, enable_lora):
             "Low-rank updates can be enabled once. "
             f"Received: {backbone.name}, which has them already"
         )
+    if isinstance(target_layer_names, str):
+        raise ValueError(
+            "`target_layer_names` must be a list of names. "
+            f"Received: target_layer_names={target_layer_names!r}"
+        )
     names = target_layer_names
     names = backbone.default_lora_layer_names() if names is None else names
     names = list(dict.fromkeys(names))  # keras_hub adapts a layer once for each time it is named

@@ -117,6 +117,12 @@ def named_shape(axes, *features):
 
 def check_model_inputs(key, shape, dtype, input_dim, axes=1):
     """Raises a `ValueError` unless a model with this main input accepts such an array."""
+    kind = "floats" if key == "inputs" else "integers"
+    if getattr(dtype, "kind", "") in ("O", "S", "U"):  # texts, or rows of different lengths
+        raise ValueError(
+            f"`{key}` must be {kind}, in rows of one length: `fit` and `predict` read others, and "
+            f"texts by a preprocessor. Received: {key}.dtype={dtype}"
+        )
     shape, dtype = tuple(shape), keras.backend.standardize_dtype(dtype)
     expected_shape = named_shape(axes, *[input_dim] * (key == "inputs"))
     if len(shape) != axes + (2 if key == "inputs" else 1) or (
@@ -126,7 +132,6 @@ def check_model_inputs(key, shape, dtype, input_dim, axes=1):
     if 0 in shape[1:]:
         raise ValueError(f"`{key}` must have at least one step. Received: {key}.shape={shape}")
     if ("int" in dtype) != (key == "token_ids") or "bool" in dtype:
-        kind = "floats" if key == "inputs" else "integers"
         raise ValueError(f"`{key}` must be {kind}. Received: {key}.dtype={dtype}")
 
 

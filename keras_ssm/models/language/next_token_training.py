@@ -12,6 +12,7 @@ from keras_ssm.models.language.next_tokens import (
     texts_of,
     without_boundaries,
 )
+from keras_ssm.models.language.sampler_checks import sampler_of
 from keras_ssm.models.language.ssm_causal_lm_preprocessor import SSMCausalLMPreprocessor
 from keras_ssm.models.trainer.targets import as_arrays
 from keras_ssm.optimizers import ssm_optimizer
@@ -53,14 +54,14 @@ class NextTokenTraining:
             **kwargs: Further arguments of `keras.Model.compile`.
 
         Raises:
-            ValueError: for a loss or metric that reads probabilities, or ids that the model
-                does not have.
+            ValueError: for a loss or metric that reads probabilities, ids that the model does not
+                have, or a sampler of no known name.
         """
         if isinstance(optimizer, str) and optimizer == "auto":
             optimizer = ssm_optimizer(1e-3, 1e-3, weight_decay=0.1, global_clipnorm=1.0)
         if isinstance(weighted_metrics, str) and weighted_metrics == "auto":
             weighted_metrics = [keras.metrics.SparseCategoricalAccuracy()]
-        ends = self._checked_ends(document_end_ids)
+        ends, sampler = self._checked_ends(document_end_ids), sampler_of(sampler)
         super().compile(
             optimizer, loss, weighted_metrics=weighted_metrics, sampler=sampler, **kwargs
         )

@@ -2,16 +2,30 @@
 
 import math
 
-from keras_hub.samplers import BeamSampler, Sampler, SpeculativeSampler
+from keras_hub.samplers import BeamSampler, Sampler, SpeculativeSampler, get
+
+NAMES = "greedy", "random", "top_k", "top_p", "beam", "contrastive"
+
+
+def sampler_of(sampler):
+    """Returns the sampler of a name, a configuration or a sampler; of `None` it is `None`.
+
+    Raises:
+        ValueError: for anything else.
+    """
+    named = isinstance(sampler, dict) or (isinstance(sampler, str) and sampler.islower())
+    found = get(sampler) if named else sampler
+    if found is None or isinstance(found, Sampler):
+        return found
+    raise ValueError(
+        f"`sampler` must be one of {', '.join(NAMES)}, or a `keras_hub.samplers.Sampler`. "
+        f"Received: sampler={sampler!r}"
+    )
 
 
 def check_sampler(sampler, known):
     """Raises a `ValueError` for a sampler that cannot choose among so many tokens."""
-    if not isinstance(sampler, Sampler):
-        raise ValueError(
-            "`sampler` must be a `keras_hub.samplers.Sampler` or the name of one. "
-            f"Received: sampler={sampler!r}"
-        )
+    sampler_of(sampler)
     name = type(sampler).__name__
     if isinstance(sampler, SpeculativeSampler):
         raise ValueError(

@@ -60,6 +60,8 @@ def test_low_rank_updates_alone_train(tied, ids, tmp_path):
     fresh = copy.deepcopy(model)
     with pytest.raises(ValueError, match="`target_layer_names` must name"):
         model.enable_lora(2, ["query"])
+    with pytest.raises(ValueError, match=r"a list of names. Received: target_layer_names='x_proj'"):
+        model.enable_lora(2, "x_proj")
     with pytest.raises(ValueError, match="target_layer_names=None"):  # no projections
         language_model(S4D(state_dim=4), tied).enable_lora(2)
     assert len(model.trainable_variables) > 12

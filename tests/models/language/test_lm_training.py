@@ -235,6 +235,12 @@ def test_what_would_train_another_model_is_refused(model, ids):
         model.compile(document_end_ids=7)
     with pytest.raises(ValueError, match="reads probabilities"):
         model.compile(loss="poisson")
+    for sampler in ("nucleus", "Greedy", 0.5):
+        with pytest.raises(ValueError, match=rf"one of greedy.*Received: sampler={sampler!r}"):
+            model.compile(sampler=sampler)
+    for data in (["abc"], np.array(["abc"]), np.array([[1], [1, 2]], dtype=object)):
+        with pytest.raises(ValueError, match="`token_ids` must be integers, in rows of one length"):
+            model(data)
 
 
 @pytest.mark.once("torch")
