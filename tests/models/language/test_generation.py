@@ -11,7 +11,7 @@ from keras import ops
 from keras_ssm.benchmark import memory
 from keras_ssm.layers import DSS, S4D, S5, DeltaNet, Mamba, Mamba2
 from keras_ssm.layers.stepwise import stepwise
-from keras_ssm.models import GenerationState
+from keras_ssm.models import GenerationState, SSMCausalLM
 from keras_ssm.models.language.decoding import LONGEST_READ
 from tests.backend_tools import BACKEND, to_numpy
 from tests.mamba_recordings import MODELS, model_of, recorded
@@ -325,16 +325,21 @@ def test_states_of_others_are_refused(tmp_path):
 
 
 @pytest.mark.once("torch")
-def test_adapters_of_the_backbone_are_heard():
+def test_adapters_of_the_backbone_are_heard(tmp_path):
     model = language_model()
     before = model.generate([1, 2], max_new_tokens=40)
     model.backbone.enable_lora(2)
     for block in model.backbone.blocks:
         kernel = block.mixer.out_proj.lora_kernel_b
         kernel.assign(ops.ones_like(kernel))
-    after = model.generate([1, 2], max_new_tokens=40)
+    after, state = model.generate([1, 2], max_new_tokens=40, return_state=True)
     assert after != before
     check_argmax(model, [[1, 2]], [after])
+    model.save_to_preset(tmp_path / "merged")
+    merged = SSMCausalLM.from_preset(tmp_path / "merged")
+    merged.compile(sampler="greedy")
+    assert merged.generate([1, 2], max_new_tokens=40) == after
+    refused("other weights", None, 5, state=state, model=merged)
 
 
 @pytest.mark.once("torch")
