@@ -138,12 +138,15 @@ class SSMTask(Streams, Adapters, HeadFiles, ModelFiles, SequenceTrainer, Task, F
         if config.get("jit_compile") == keras.Model._resolve_auto_jit_compile(self):
             # A choice for this backend need not suit the backend that loads the file.
             config["jit_compile"] = "auto"
+        if config and self.optimizer is not None:
+            config["optimizer_built"] = self.optimizer.built
         return config
 
     def compile_from_config(self, config):
         config = keras.saving.deserialize_keras_object(config)
+        built = config.pop("optimizer_built", True)  # of a model that has trained
         self.compile(**config)
-        if self.optimizer is not None and self.built:
+        if self.optimizer is not None and self.built and built:
             self.optimizer.build(self.trainable_variables)
 
     @classmethod
