@@ -97,7 +97,7 @@ CASES = {
 }
 
 
-@pytest.mark.parametrize("length", slow_but(QUICK, [1, 2, 33, 65, 257]))
+@pytest.mark.parametrize("length", slow_but(QUICK, [1, 2, 3, 33, 63, 64, 65, 257]))
 @pytest.mark.parametrize(
     # A single chunk is among several.
     "form",
