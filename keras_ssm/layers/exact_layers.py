@@ -71,7 +71,7 @@ class LayerNormalization(keras.layers.LayerNormalization):
             return y * ops.convert_to_tensor(self.gamma) + ops.convert_to_tensor(self.beta)
         x = ops.cast(ops.convert_to_tensor(inputs), "float32")
         largest = ops.maximum(ops.max(x, initial=0.0), -ops.min(x, initial=0.0))
-        if backend.covers_nothing(largest < LARGEST_SQUARED):
+        if backend.all_true(largest < LARGEST_SQUARED):
             return super().call(inputs)
         scale = scale_of(x)
         y = x / scale
@@ -114,7 +114,7 @@ LARGEST_SQUARED = 1e12
 def rms(x, epsilon):
     """x over the root of its mean square, however large x is: 1e20 squared is no float32."""
     square = backend.mean(x * x, axis=-1, keepdims=True)
-    if backend.covers_nothing(square < LARGEST_SQUARED**2):
+    if backend.all_true(square < LARGEST_SQUARED**2):
         return x * ops.rsqrt(square + epsilon)
     scale = scale_of(x)
     return _of_unit_square(x / scale, epsilon / scale / scale)

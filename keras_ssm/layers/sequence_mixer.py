@@ -226,7 +226,7 @@ class SequenceMixer(Attributes, MixerChecks, OneDirection, keras.layers.Layer):
         if mask is not None:
             mask = ops.cast(ops.convert_to_tensor(mask), "bool")
             self.check_mask(mask, x.shape, return_state)
-            if backend.covers_nothing(mask):
+            if backend.all_true(mask):
                 mask = None
             else:
                 x = masked(x, mask)

@@ -75,7 +75,7 @@ class SequencePooling(Attributes, keras.layers.Layer):
         if len(x.shape) > 3:  # the pixels of an image as one sequence
             x = ops.reshape(x, (ops.shape(x)[0], -1, x.shape[-1]))
             mask = mask if mask is None else ops.reshape(mask, (ops.shape(mask)[0], -1))
-        if mask is not None and backend.covers_nothing(mask):
+        if mask is not None and backend.all_true(mask):
             mask = None
         if mask is None and self.pooling in ("mean", "last"):
             y = ops.cast(x, self.state_dtype)

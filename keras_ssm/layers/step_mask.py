@@ -47,7 +47,7 @@ class StepMask(keras.layers.Layer):
 def masked(x, mask):
     """x with zeros where a mask of its first axes covers it, in values and gradients."""
     mask = ops.cast(mask, "bool")
-    if backend.covers_nothing(mask):
+    if backend.all_true(mask):
         return x
     for _ in x.shape[len(mask.shape) :]:
         mask = ops.expand_dims(mask, -1)

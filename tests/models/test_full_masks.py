@@ -43,11 +43,11 @@ def test_a_full_mask_is_as_none_in_every_layer(x, mixer):
 @pytest.mark.once("torch")
 def test_training_is_the_same_to_the_last_bit(x, monkeypatch):
     y = np.tile(np.arange(2), 2)
-    found, original = [], backend.covers_nothing
+    found, original = [], backend.all_true
     for looks in (True, False):
         if not looks:  # at masks of steps; norms ask the same of their numbers
             blind = lambda mask: mask.ndim != 2 and original(mask)
-            monkeypatch.setattr(backend, "covers_nothing", blind)
+            monkeypatch.setattr(backend, "all_true", blind)
         for pooling, labels in (("mean", y), ("max", y), (None, np.repeat(y[:, None], 12, 1))):
             model = make_model(pooling)
             model.compile("sgd", metrics=["accuracy", keras.metrics.SparseCategoricalAccuracy()])
@@ -96,16 +96,16 @@ def test_values_are_looked_at_only_where_there_are_any():
     from torch._subclasses.fake_tensor import FakeTensorMode
 
     mask = torch.ones(3, 4, dtype=torch.bool)
-    assert backend.covers_nothing(mask)
+    assert backend.all_true(mask)
     mask[1, 2] = False
-    assert not backend.covers_nothing(mask)
+    assert not backend.all_true(mask)
     with FakeTensorMode():
-        assert not backend.covers_nothing(torch.ones(3, 4, dtype=torch.bool))
-    assert not backend.covers_nothing(torch.ones(3, 4, dtype=torch.bool, device="meta"))
+        assert not backend.all_true(torch.ones(3, 4, dtype=torch.bool))
+    assert not backend.all_true(torch.ones(3, 4, dtype=torch.bool, device="meta"))
     requested = []
 
     def look(row):
-        requested.append(backend.covers_nothing(row))
+        requested.append(backend.all_true(row))
         return row
 
     torch.func.vmap(look)(torch.ones(3, 4, dtype=torch.bool))

@@ -39,6 +39,7 @@ from keras_ssm.ops.backend.default_programs import (
 
 __all__ = [
     "LONGEST_UNROLLED",
+    "all_true",
     "arctan2",
     "argsort",
     "assign_part",
@@ -49,7 +50,6 @@ __all__ = [
     "complex_of",
     "contiguous",
     "cos",
-    "covers_nothing",
     "cumsum",
     "einsum",
     "exact_einsum",
@@ -190,8 +190,8 @@ def static_value(x):
     raise NotImplementedError
 
 
-def covers_nothing(mask):
-    """Whether a mask is known to be True everywhere, so that nobody needs to look at it.
+def all_true(condition):
+    """Whether a mask, or another condition, is known to be True everywhere.
 
     A compiler, to which the values of a mask are not known, makes one loop of a mask and of what
     comes next. Op by op a mask costs passes over the sequence.

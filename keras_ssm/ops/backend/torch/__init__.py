@@ -37,6 +37,7 @@ from keras_ssm.ops.backend.torch.traced import traced
 
 __all__ = [
     "LONGEST_UNROLLED",
+    "all_true",
     "arctan2",
     "argsort",
     "assign_part",
@@ -45,7 +46,6 @@ __all__ = [
     "complex_of",
     "contiguous",
     "cos",
-    "covers_nothing",
     "cumsum",
     "einsum",
     "exact_einsum",
@@ -122,14 +122,15 @@ def static_value(x):
     return x.detach().cpu().numpy() if torch.is_tensor(x) else x
 
 
-def covers_nothing(mask):
-    """Whether a mask is True everywhere, on a CPU, where to look costs no waiting."""
-    if type(mask) is not torch.Tensor or mask.device.type != "cpu":  # fake ones are of another type
+def all_true(condition):
+    """Whether a condition is True everywhere, on a CPU, where to look costs no waiting."""
+    # A fake tensor is of another type.
+    if type(condition) is not torch.Tensor or condition.device.type != "cpu":
         return False
     if torch.compiler.is_compiling() or torch.jit.is_tracing():
         return False
     try:
-        return bool(mask.all())
+        return bool(condition.all())
     except RuntimeError:  # within `vmap`
         return False
 
