@@ -33,7 +33,7 @@ def fft_conv(u: Tensor, kernel: Tensor, bidirectional: bool = False, D: Tensor =
     length = u.shape[1] or ops.shape(u)[1]
     steps = kernel.shape[-1] or ops.shape(kernel)[-1]
     channels, features = kernel.shape[0] // (2 if bidirectional else 1), kernel.shape[1]
-    size = _fft_size(length, steps)
+    size = _fft_size(length + steps - (not bidirectional))
     kernel, later = kernel[:channels], kernel[channels:]
     if D is not None:
         kernel = with_skip(kernel, D)
@@ -43,16 +43,14 @@ def fft_conv(u: Tensor, kernel: Tensor, bidirectional: bool = False, D: Tensor =
         kernel = backend.pad(kernel, [(0, 0), (0, 0), (0, room)])
         kernel = kernel + backend.pad(ops.flip(later, axis=-1), [(0, 0), (0, 0), (room, 0)])
     y = backend.circular(ops.transpose(u, (0, 2, 1)), kernel, size)
-    y = ops.transpose(y[..., :length], (0, 3, 1, 2))  # (batch, length, channels, features)
+    y = ops.transpose(y, (0, 3, 1, 2))  # (batch, length, channels, features)
     lead = ops.shape(y)[0] if y.shape[0] is None else y.shape[0]
     return ops.reshape(y, (lead, length, channels * features))
 
 
-def _fft_size(length, steps):
-    """A length without wrap-around; a power of two where it is known in advance."""
-    if isinstance(length, int) and isinstance(steps, int):
-        return 1 << (length + steps - 1).bit_length()
-    return length + steps
+def _fft_size(least):
+    """A length of at least so many; a power of two where that is known in advance."""
+    return 1 << max(1, (least - 1).bit_length()) if isinstance(least, int) else least
 
 
 def fft_scan(log_dA: Pair, inputs: Tensor, initial: Tensor = None) -> Tensor:

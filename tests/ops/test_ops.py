@@ -2,6 +2,7 @@
 
 import itertools
 
+import keras
 import numpy as np
 import pytest
 from keras import ops
@@ -23,7 +24,15 @@ from keras_ssm.ops import (
     toeplitz,
 )
 from keras_ssm.ops.powers import powers
-from tests.backend_tools import BACKEND, compiled, relative_error, to_numpy, with_cheap_loops
+from keras_ssm.ops.window import direct_conv
+from tests.backend_tools import (
+    BACKEND,
+    compiled,
+    gradients,
+    relative_error,
+    to_numpy,
+    with_cheap_loops,
+)
 
 
 def sequential_states(a, inputs, initial, reverse):
@@ -348,6 +357,22 @@ def test_fft_conv(length, steps, bidirectional, rng):
                 expected[:, t] += k[1, :, s - t - 1] * u[:, s]
     y = fft_conv(ops.convert_to_tensor(u), ops.convert_to_tensor(k), bidirectional)
     assert relative_error(y, expected) < 1e-5
+
+
+@pytest.mark.parametrize("bidirectional", some([False, True], [True]))
+def test_gradients_of_fft_conv(bidirectional, rng):
+    """Those of the sum over all lags, for two channels."""
+    u = rng.standard_normal((2, 7, 3)).astype("float32")
+    k = rng.standard_normal((4 if bidirectional else 2, 3, 5)).astype("float32")
+    w = ops.convert_to_tensor(rng.standard_normal((2, 7, 6)).astype("float32"))
+    by = lambda conv: gradients(
+        lambda u, k: ops.sum(w * conv(u, k, bidirectional)), keras.layers.Identity(), u, k
+    )
+    value, _, found = by(fft_conv)
+    expected_value, _, expected = by(direct_conv)
+    assert relative_error(value, expected_value) < 1e-5
+    for a, b in zip(found, expected, strict=True):
+        assert relative_error(a, b) < 1e-5
 
 
 def test_exact_einsum_and_static_value(rng):

@@ -14,6 +14,7 @@ from keras_ssm import layers
 from keras_ssm.ops import DiagonalBank
 from keras_ssm.ops.backend.torch import chunks as torch_chunks
 from keras_ssm.ops.backend.torch import dense_scan as torch_dense_scan
+from keras_ssm.ops.backend.torch import fourier as torch_fourier
 from keras_ssm.ops.backend.torch import mimo as torch_mimo
 from keras_ssm.ops.backend.torch import products as torch_products
 from keras_ssm.ops.backend.torch import workspace as torch_workspace
@@ -164,6 +165,21 @@ def test_products_by_convolution(batch, steps, inputs, outputs, rng, monkeypatch
     torch.testing.assert_close(torch_products.project(turned, matrix), y)
 
 
+@pytest.mark.parametrize("channels", [1, 2])
+def test_circular_convolutions(channels, rng):
+    u, kernel = tensor(rng, BATCH, FEATURES, 7), tensor(rng, channels, FEATURES, 4)
+    cotangent = tensor(rng, BATCH, channels, FEATURES, 7)
+    ours, expected = (
+        circular(u, kernel, 16) for circular in (torch_fourier.circular, torch_fourier.plain)
+    )
+    compare([ours], [expected], [u, kernel], [cotangent], 1e-5)
+    found, wanted = (
+        grad(circular(u, kernel.detach(), 16), u, cotangent)[0].detach()
+        for circular in (torch_fourier.circular, torch_fourier.plain)
+    )
+    assert relative_error(found, wanted) < 1e-5  # of u alone
+
+
 def compare(ours, expected, tensors, cotangents, tolerance):
     """Values, gradients, and gradients of gradients."""
 
@@ -265,6 +281,7 @@ WITHIN_TORCH_FUNC = {
     "mamba": lambda: layers.Mamba(state_dim=40, seed=0),  # large enough for the scan in place
     "mamba2": lambda: layers.Mamba2(state_dim=4, head_dim=4, seed=0),
     "delta": lambda: layers.DeltaNet(2, head_dim=4, gated=True, output_gate=True, seed=0),
+    "sgconv": lambda: layers.SGConv(12, kernel_dim=4, seed=0),
 }
 
 

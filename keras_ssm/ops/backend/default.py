@@ -262,12 +262,9 @@ LONGEST_UNROLLED = 0
 def circular(u, kernel, size):
     """Convolves `(batch, features, length)` with `(channels, features, steps)` on a circle.
 
-    Returns `(batch, channels, features, size)`.
+    Returns `(batch, channels, features, length)`.
     """
-    u_re, u_im = (part[:, None] for part in ops.rfft(u, fft_length=size))
-    k_re, k_im = ops.rfft(kernel, fft_length=size)
-    y = u_re * k_re - u_im * k_im, u_re * k_im + u_im * k_re
-    return ops.irfft(y, fft_length=size)
+    raise NotImplementedError
 
 
 def toeplitz(diagonals):

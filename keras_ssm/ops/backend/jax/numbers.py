@@ -44,7 +44,7 @@ def circular(u, kernel, size):
     long.
     """
     spectrum = jnp.fft.rfft(u, n=size)[:, None] * jnp.fft.rfft(kernel, n=size)
-    return jnp.fft.irfft(spectrum, n=size)
+    return jnp.fft.irfft(spectrum, n=size)[..., : u.shape[-1]]
 
 
 def cumsum(x, axis):

@@ -6,6 +6,7 @@ import functools
 import tensorflow as tf
 
 from keras_ssm.ops.backend import xla
+from keras_ssm.ops.backend.tensorflow.fourier import circular
 from keras_ssm.ops.backend.tensorflow.numbers import (
     complex_of,
     cos,
@@ -21,6 +22,7 @@ __all__ = [
     "LONGEST_UNROLLED",
     "assign_part",
     "blocks_side_by_side",
+    "circular",
     "compiled",
     "complex_of",
     "cos",

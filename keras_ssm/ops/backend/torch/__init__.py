@@ -9,11 +9,11 @@ from keras import tree
 from keras_ssm.ops.backend.torch import bank as torch_bank
 from keras_ssm.ops.backend.torch.bank import fused_bank, fused_zoh, reads_short
 from keras_ssm.ops.backend.torch.chunks import chunk_outputs
+from keras_ssm.ops.backend.torch.fourier import circular
 from keras_ssm.ops.backend.torch.gate import gated
 from keras_ssm.ops.backend.torch.mimo import mimo_outputs
 from keras_ssm.ops.backend.torch.numbers import (
     arctan2,
-    circular,
     complex_of,
     cos,
     cumsum,

@@ -48,12 +48,6 @@ def complex_of(re, im):
     return torch.complex(re, im)
 
 
-def circular(u, kernel, size):
-    """The convolution on a circle, in complex numbers: four products less, and their gradients."""
-    spectrum = torch.fft.rfft(u, n=size)[:, None] * torch.fft.rfft(kernel, n=size)
-    return torch.fft.irfft(spectrum, n=size)
-
-
 def pad(x, widths):
     """x with zeros before and after each axis: no copy without any.
 
