@@ -3,6 +3,7 @@
 import math
 
 from keras_ssm.benchmark.run import GATED, GRIDS, KERNELS
+from keras_ssm.layers.axis_layers import LONGEST_MATRIX
 from keras_ssm.ops.chunks import even_chunk
 
 # The gradient of a product A B has two products of the same size. What blocks compute a second
@@ -36,7 +37,8 @@ def count(name, method, shape):
     8 B L H H, and a convolution of N taps, of which two products, 4 B L H T, do the work in
     chunks. `Hyena` has two projections, 8 B L H H, three taps for each feature of the first,
     18 B L H, a convolution, and a network that makes its kernel, 2 L W (E + 2 W + H) for a width W
-    of 64 and E = 3 numbers a lag. `S4ND` is `S4D` along each side, with the other one in the batch.
+    of 64 and E = 3 numbers a lag. `S4ND` is `S4D` along each side, with the other one in the batch,
+    or, `"auto"`, a product with a matrix of each short side n, 2 B L H n, and its kernel, 8 H N n.
 
     Args:
         name: str. A layer.
@@ -69,6 +71,9 @@ def count(name, method, shape):
         return total + rest + short, least + rest + min(short, 2 * B * L * H * N)
     if name in GRIDS:
         sides = math.isqrt(L), L // math.isqrt(L)
+        if method == "auto" and max(sides) <= LONGEST_MATRIX:
+            total = (2 * B * L + 8 * N) * H * sum(sides)
+            return total, total
         passes = [_siso("S4D", method, B * L // side, side, H, N) for side in sides]
         return sum(written for written, _ in passes), sum(fewest for _, fewest in passes)
     if name.startswith("S5") or name == "LRU":

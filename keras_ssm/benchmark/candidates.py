@@ -63,7 +63,7 @@ def candidates(name, shape, methods):
 
     Returns:
         List of tuples `(layer, method, passes)`, empty where nothing fits; the method is `None`
-        for layers outside the family.
+        for layers outside the family, and `"auto"` of a grid, which has no other name for it.
     """
     batch, length, features, state = shape
     if name == "MultiHeadAttention" and batch * 4 * length**2 * 4 > LARGEST_ATTENTION:
@@ -92,9 +92,14 @@ def evaluations(name, shape, methods):
 
 
 def picked_method(name, shape):
-    """What a layer with `method="auto"` evaluates a shape by; `None` outside the family."""
+    """What a layer with `method="auto"` evaluates a shape by; `None` outside the family.
+
+    A grid keeps `"auto"`: its short axes meet matrices, which no method names.
+    """
     if not hasattr(layers, name):
         return None
+    if name in GRIDS:
+        return "auto"
     return make(name, *shape[2:], length=shape[1]).chosen_method(shape[1])
 
 

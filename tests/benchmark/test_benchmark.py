@@ -290,6 +290,19 @@ def test_evaluations_of_a_length(name):
 
 
 @once
+def test_a_grid_is_timed_by_what_auto_picks():
+    shape = (2, 4096, 8, 4)
+    assert evaluations("S4ND", shape, run.METHODS) == ["auto", "chunked", "fft"]
+    ((layer, method, _),) = candidates("S4ND", shape, ["auto"])
+    assert {method, layer.method, *(axis.method for axis in layer.axis_layers)} == {"auto"}
+    count, fewest = arithmetic.count("S4ND", "auto", shape)
+    assert count == fewest == 2 * (2 * 2 * 4096 * 8 * 64 + 8 * 8 * 4 * 64)
+    longer = (2, 300 * 300, 8, 4)  # no matrices of so many steps
+    by_chunks = arithmetic.count("S4ND", "chunked", longer)
+    assert arithmetic.count("S4ND", "auto", longer) == by_chunks
+
+
+@once
 def test_what_does_not_fit_is_left_out():
     assert candidates("MultiHeadAttention", (8, 65536, 4, 8), ["auto"]) == []
     assert published_passes("S4", layers.S4(), (1, 2**20, 64, 64)) is None
