@@ -27,7 +27,10 @@ OWN = {
     "models/test_tensorflow_routes.py": ("tensorflow",),
     "ops/test_torch_functions.py": ("torch",),
     "ops/test_torch_precision.py": ("torch",),
-    "ops/test_triton.py": ("torch",) if importlib.util.find_spec("triton") else (),
+    **dict.fromkeys(
+        ("ops/test_triton.py", "ops/test_triton_dense.py", "ops/test_triton_selective.py"),
+        ("torch",) if importlib.util.find_spec("triton") else (),
+    ),
     "ops/test_xla_scan.py": ("jax", "tensorflow"),
 }
 IGNORED = {

@@ -1,10 +1,36 @@
 """What the tests of the GPU kernels share."""
 
+import importlib
+
 import numpy as np
+import pytest
 import torch
 from keras import ops
 
 from tests.backend_tools import relative_error, to_numpy
+
+GPU = torch.cuda.is_available()
+
+
+def import_kernels(*names):
+    """Imports Triton kernels, in Triton's interpreter where there is no GPU.
+
+    Triton decides whether it interprets as its kernels are defined, so its variable is set while
+    they are imported, and again by `use_kernels` for tests: elsewhere they stay out of use.
+    """
+    with pytest.MonkeyPatch.context() as patch:
+        if not GPU:
+            patch.setenv("TRITON_INTERPRET", "1")
+        return [
+            importlib.import_module(f"keras_ssm.ops.backend.torch.triton.{name}") for name in names
+        ]
+
+
+def use_kernels(patch):
+    """Lets layers use them until the `MonkeyPatch` is undone."""
+    if not GPU:
+        patch.setenv("TRITON_INTERPRET", "1")
+    patch.delenv("KERAS_SSM_FAST_PATHS", raising=False)
 
 
 def value_and_gradients(function, arrays, weights):

@@ -42,6 +42,12 @@ def dplr_bilinear(A: Pair, P: Pair, B: Pair, dt: Tensor) -> tuple[Tensor, Tensor
     Reference:
         [S4](https://arxiv.org/abs/2111.00396), equation 3 and appendix C.2.
     """
+    fused = backend.fused_dplr(A, P, B, dt, _dplr_bilinear)
+    return _dplr_bilinear(A, P, B, dt) if fused is None else fused
+
+
+def _dplr_bilinear(A, P, B, dt):
+    """`dplr_bilinear` in operations that every backend has."""
     diagonal, columns, rows = dplr_factors(A, P, dt)
     matrix = _rotations(pair.split(diagonal)) - exact_einsum("rhi,rhj->hij", columns, rows)
     direct = pair.join(pair.multiply(B, _inverse(A, dt)))

@@ -1,11 +1,5 @@
-"""The Triton kernels against definitions: in Triton's interpreter where there is no GPU.
+"""The Triton kernels against definitions: in Triton's interpreter where there is no GPU."""
 
-Triton decides whether it interprets as its kernels are defined, so its variable is set while they
-are imported, and again for the tests here alone: elsewhere on a CPU they stay out of use.
-"""
-
-import importlib
-import importlib.util
 import os
 import subprocess
 import sys
@@ -21,27 +15,27 @@ from keras_ssm.ops.backend.torch import bank as torch_bank
 from keras_ssm.ops.chunked import chunked
 from keras_ssm.ops.naive import naive
 from tests.backend_tools import gradients, relative_error
-from tests.kernel_tools import SCANS, WRONG_SCANS, check_scan, scan_operands
-
-GPU = torch.cuda.is_available()
+from tests.kernel_tools import (
+    GPU,
+    SCANS,
+    WRONG_SCANS,
+    check_scan,
+    import_kernels,
+    scan_operands,
+    use_kernels,
+)
 
 KERNELS = ("ends", "moments", "outputs", "slopes")
 
 # The interpreter cuts numbers off where a card rounds them.
 CLOSE = 2e-5 if GPU else 1e-4
 
-if not GPU:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("TRITON_INTERPRET", "1")
-        for name in ("scan", "functions", "check"):
-            importlib.import_module(f"keras_ssm.ops.backend.torch.triton.{name}")
+import_kernels("scan", "functions", "check")
 
 
 @pytest.fixture(autouse=True)
 def interpreter(monkeypatch):
-    if not GPU:
-        monkeypatch.setenv("TRITON_INTERPRET", "1")
-    monkeypatch.delenv("KERAS_SSM_FAST_PATHS", raising=False)
+    use_kernels(monkeypatch)
     bank = "keras_ssm.ops.backend.torch.triton.bank"
     monkeypatch.setattr(f"{bank}.SHORTEST_SEGMENT", 16)
     if not GPU:  # small tiles: the interpreter takes its time

@@ -47,3 +47,8 @@ def fused_conv_silu(x, kernel, bias, before, portable):
 def fused_zoh(A, B, dt, portable):
     """`ops.zoh` by a GPU kernel, or `None`."""
     return None
+
+
+def fused_dplr(A, P, B, dt, portable):
+    """`ops.dplr.dplr_bilinear` by a GPU kernel, or `None`."""
+    return None

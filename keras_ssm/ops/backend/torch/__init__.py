@@ -7,7 +7,7 @@ import torch
 from keras import tree
 
 from keras_ssm.ops.backend.torch import bank as torch_bank
-from keras_ssm.ops.backend.torch.bank import fused_bank, fused_zoh, reads_short
+from keras_ssm.ops.backend.torch.bank import fused_bank, fused_dplr, fused_zoh, reads_short
 from keras_ssm.ops.backend.torch.chunks import chunk_outputs
 from keras_ssm.ops.backend.torch.fourier import circular
 from keras_ssm.ops.backend.torch.gate import gated
@@ -31,8 +31,10 @@ from keras_ssm.ops.backend.torch.products import project
 from keras_ssm.ops.backend.torch.programs import program, step_program
 from keras_ssm.ops.backend.torch.scan import scan_in_blocks, scan_in_complex
 from keras_ssm.ops.backend.torch.selective import selective_outputs
+from keras_ssm.ops.backend.torch.selective_gpu import selective_by_kernels
 from keras_ssm.ops.backend.torch.short_conv import fused_conv_silu
 from keras_ssm.ops.backend.torch.tensors import must_be_plain
+from keras_ssm.ops.backend.torch.toeplitz import toeplitz
 from keras_ssm.ops.backend.torch.traced import traced
 
 __all__ = [
@@ -55,6 +57,7 @@ __all__ = [
     "fused_bank",
     "fused_chunks",
     "fused_conv_silu",
+    "fused_dplr",
     "fused_mimo",
     "fused_scan",
     "fused_selective",
@@ -194,32 +197,6 @@ def with_gradient(forward, backward):
     return Function.apply
 
 
-def toeplitz(diagonals):
-    """`ops.toeplitz` in one copy; its gradient sums row by row, without a larger tensor."""
-    if must_be_plain():
-        return _rows_of_toeplitz(diagonals)
-    return _Toeplitz.apply(diagonals)
-
-
-def _rows_of_toeplitz(diagonals):
-    n = (diagonals.shape[-1] + 1) // 2
-    return diagonals.unfold(-1, n, 1).flip(-2)
-
-
-class _Toeplitz(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx, diagonals):
-        return _rows_of_toeplitz(diagonals)
-
-    @staticmethod
-    def backward(ctx, upstream):
-        n = upstream.shape[-1]
-        total = upstream.new_zeros((*upstream.shape[:-2], 2 * n - 1))
-        for i, row in enumerate(upstream.unbind(-2)):
-            total[..., n - 1 - i : 2 * n - 1 - i] += row
-        return total
-
-
 def transposed(x):
     """Of two axes PyTorch copies in blocks, of more element by element."""
     if must_be_plain() or torch.jit.is_tracing():
@@ -276,10 +253,12 @@ def fused_mimo(u, dA, dB, C, D, initial, portable):
 
 
 def fused_selective(x, dt, A, B, C, D, initial, portable, projection=()):
-    """Outputs and last state of a selective scan on a CPU; `None` while compiling."""
+    """Outputs and last state of a selective scan; `None` while compiling."""
     if must_be_plain():
         return None
-    return selective_outputs(x, dt, A, B, C, D, initial, portable, projection)
+    arguments = x, dt, A, B, C, D, initial, portable, projection
+    outputs = selective_by_kernels(*arguments)
+    return selective_outputs(*arguments) if outputs is None else outputs
 
 
 def fused_chunks(u, T, matrices, initial, portable):

@@ -9,12 +9,17 @@ import warnings
 import torch
 
 from keras_ssm.ops.backend.kernel_support import fast_paths_enabled, padded
+from keras_ssm.ops.backend.torch.tensors import must_be_plain
 
 # Largest error, relative to the largest entry, with which a card passes.
 TOLERANCE = {torch.float32: 1e-4, torch.float16: 1e-2, torch.bfloat16: 3e-2}
 
 # The most programs that a launch may have along its second axis, of 16 rows each.
 MOST_ROWS = 16 * 65535
+
+
+# The largest dense state that a kernel takes.
+LARGEST_STATE = 64
 
 
 def fused_bank(u, bank, initial, lengths, bidirectional, return_state, D, portable):
@@ -74,18 +79,32 @@ def fused_scan(dA, inputs, initial, reverse, portable):
     return _kernels("kernels").diagonal_scan(dA, inputs, initial, reverse, portable)
 
 
+def dense_states(E, inputs, states, initial, reverse):
+    """`triton.dense.dense_states`, or `None` where that kernel does not apply."""
+    if not has_dense_scan(inputs) or any(t.dtype != torch.float32 for t in (E, inputs)):
+        return None
+    if inputs.numel() == 0 or inputs.stride(3) != 1:
+        return None
+    return _kernels("dense").dense_states(E, inputs, states, initial, reverse)
+
+
+def has_dense_scan(x):
+    """Whether there is such a kernel for states or matrices of states x, now."""
+    return x.shape[-1] <= LARGEST_STATE and has_kernel(x, "dense")
+
+
 def fused_zoh(A, B, dt, portable):
     """`ops.discretize.zoh` by a GPU kernel, or `None` where it does not apply.
 
     `portable` is the same function of pairs A and B and dt, for gradients of gradients.
     """
     tensors = (*A, *B, dt)
-    if not (dt.is_cuda or simulated()) or any(t.dtype != torch.float32 for t in tensors):
+    if any(t.dtype != torch.float32 for t in tensors):
         return None
     shape = A[0].shape
     if dt.ndim != 2 or dt.shape[0] != shape[0] or any(t.shape != shape for t in (*A, *B)):
         return None
-    if not _usable(dt, "zoh"):
+    if not has_kernel(dt, "zoh"):
         return None
 
     def plain(A_re, A_im, B_re, B_im, dt):
@@ -96,13 +115,35 @@ def fused_zoh(A, B, dt, portable):
     return (re, im), (dB_re, dB_im)
 
 
+def fused_dplr(A, P, B, dt, portable):
+    """`ops.dplr.dplr_bilinear` of rank one by a GPU kernel, or `None` where it does not apply.
+
+    `portable` is the same function, for gradients of gradients.
+    """
+    tensors = (*A, *P, *B, dt)
+    if P[0].shape[0] != 1 or any(t.dtype != torch.float32 for t in tensors):
+        return None
+    shape = A[0].shape
+    if 2 * shape[1] > LARGEST_STATE or dt.shape != (shape[0], 1):
+        return None
+    if any(t.shape[-2:] != shape for t in tensors[:-1]) or not has_kernel(dt, "dplr"):
+        return None
+
+    def plain(*tensors):
+        A, P, B = (tensors[i : i + 2] for i in (0, 2, 4))
+        return portable(A, tuple(part[None] for part in P), B, tensors[6])
+
+    return _kernels("dplr").Bilinear.apply(plain, *A, *(part[0] for part in P), *B, dt)
+
+
 def has_fused_scan(x):
     """Whether there is such a kernel for x, now."""
-    return (x.is_cuda or simulated()) and _usable(x, "scan")
+    return has_kernel(x, "scan")
 
 
-def _usable(x, kernel):
-    if not fast_paths_enabled() or torch.compiler.is_compiling():
+def has_kernel(x, kernel):
+    """Whether a kernel of `triton.check.ERRORS` may run where x is, now."""
+    if not (x.is_cuda or simulated()) or not fast_paths_enabled() or must_be_plain():
         return False
     return _known_right(x.device, torch.float32, kernel)
 
@@ -162,10 +203,8 @@ def _is_right(device, dtype, kernel):
 
     try:
         with torch.inference_mode(False), torch.enable_grad():
-            if kernel == "scan":
-                error = triton_check.error_of_scan(device)
-            elif kernel == "zoh":
-                error = triton_check.error_of_zoh(device)
+            if isinstance(kernel, str):
+                error = triton_check.ERRORS[kernel](device)
             else:
                 error = triton_check.error_of_bank(device, dtype, kernel)
     except Exception as failure:  # whatever a compiler or driver may raise

@@ -7,6 +7,7 @@ computes a block anew, so that nothing but the arguments is kept for it.
 
 import torch
 
+from keras_ssm.ops.backend.torch import bank as torch_bank
 from keras_ssm.ops.backend.torch.dense_scan import dense_scan_in_place
 from keras_ssm.ops.backend.torch.precision import exact
 from keras_ssm.ops.backend.torch.scan import scan_in_place
@@ -70,7 +71,7 @@ class _ChunkOutputs(torch.autograd.Function):
         matrices, initial = ChunkMatrices(*tensors[:-1]), tensors[-1]
         y = work.sequence(matrices.toeplitz.shape[2] // T)
         last = u.new_empty((u.shape[2], u.shape[0], matrices.E_in.shape[2]))
-        for block in work.blocks():
+        for block in work.blocks(_launches_little(matrices.transition)):
             m, start = _part(matrices, block), _slice(initial, block)
             x = work.read("x", u, block)
             out = work.product("y", x, m.toeplitz)
@@ -94,7 +95,7 @@ class _ChunkOutputs(torch.autograd.Function):
         gradients = [None if t is None else torch.empty_like(t) for t in tensors]
         matrices, initial = ChunkMatrices(*tensors[:-1]), tensors[-1]
         slopes, d_initial = ChunkMatrices(*gradients[:-1]), gradients[-1]
-        for block in work.blocks():
+        for block in work.blocks(_launches_little(matrices.transition)):
             m, d, start = _part(matrices, block), _part(slopes, block), _slice(initial, block)
             x, dy = work.read("x", u, block), work.read("dy", d_y, block)
             dx = None if d_u is None else work.product("y", dy, m.toeplitz.mT)
@@ -116,6 +117,11 @@ class _ChunkOutputs(torch.autograd.Function):
             if d_u is not None:
                 work.write(d_u, dx, block)
         return None, None if d_u is None else work.finished(d_u), *gradients
+
+
+def _launches_little(transition):
+    """Whether a kernel passes the states on, and not a call for each chunk."""
+    return transition.ndim == 3 and torch_bank.has_dense_scan(transition)
 
 
 def _part(matrices, block):
@@ -148,6 +154,9 @@ def _pass_states(work, name, transition, x, E_in, initial, reverse=False):
         a, inputs, states = (as_complex(t) for t in (transition[:, None, None], inputs, states))
         initial = 0.0 if initial is None else as_complex(initial)
         return before, as_pairs(_states_before(a, inputs, states, initial, reverse))
+    last = torch_bank.dense_states(transition.mT, inputs, states, initial, reverse)
+    if last is not None:
+        return before, last
     initial = 0.0 if initial is None else initial
     return before, _states_before(transition.mT, inputs, states, initial, reverse)
 

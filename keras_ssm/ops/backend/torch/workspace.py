@@ -7,12 +7,16 @@ from keras_ssm.ops.backend.torch.products import product_by_feature
 # Numbers in a buffer, measured: see docs/performance.md.
 BLOCK_SAMPLES = 2**20
 
+# The same on a GPU, for states that its kernels pass on: few launches, and little beside the
+# sequence. Not measured.
+GPU_BLOCK_SAMPLES = 2**24
+
 
 class Workspace:
     """Buffers that serve one block of features after another.
 
     New memory costs a CPU more than the arithmetic on it, and buffers of this size stay in its
-    caches. On other devices all features make one block.
+    caches. On other devices all features make one block, unless few launches suffice for each.
 
     Args:
         like: tensor `(batch, length, features)`. A sequence of this size, dtype and device.
@@ -24,10 +28,12 @@ class Workspace:
         self.T, self.chunks = T, -(-self.length // T)
         self._like, self._memory = like, {}
 
-    def blocks(self):
+    def blocks(self, few_launches=False):
         """Slices of the features."""
-        features = max(1, BLOCK_SAMPLES // (self.batch * self.chunks * self.T))
-        size = features if self._like.device.type == "cpu" else self.features
+        size, on_cpu = self.features, self._like.device.type == "cpu"
+        if on_cpu or few_launches:
+            numbers = BLOCK_SAMPLES if on_cpu else GPU_BLOCK_SAMPLES
+            size = max(1, numbers // (self.batch * self.chunks * self.T))
         for start in range(0, self.features, size):
             yield slice(start, min(start + size, self.features))
 

@@ -2,8 +2,11 @@
 
 import torch
 
+from keras_ssm.ops.backend.torch.triton.dense import dense_states
 from keras_ssm.ops.backend.torch.triton.discretize import Hold
+from keras_ssm.ops.backend.torch.triton.dplr import Bilinear
 from keras_ssm.ops.backend.torch.triton.functions import Outputs
+from keras_ssm.ops.backend.torch.triton.mamba import SelectiveScan
 from keras_ssm.ops.backend.torch.triton.scan import DiagonalScan
 
 BATCH, LENGTH, FEATURES, MODES = 2, 150, 3, 5
@@ -57,6 +60,84 @@ def error_of_zoh(device):
     return _largest_error(kernels, _zoh, tensors)
 
 
+def error_of_dense_scan(device):
+    """The same of a scan with a dense transition, which has no gradients of its own."""
+    draw, size = _random(device), 2 * MODES
+    E, inputs = 0.1 * draw(FEATURES, size, size), draw(FEATURES, BATCH, 75, size)
+    initial, worst = draw(FEATURES, BATCH, size), 0.0
+    for reverse in (False, True):
+        states = torch.empty_like(inputs)
+        last = dense_states(E, inputs, states, initial, reverse)
+        found = torch.cat([states, last[:, :, None]], 2).double()
+        exact = _by_products(E.double(), inputs.double(), initial.double(), reverse)
+        worst = max(worst, ((found - exact).abs().max() / exact.abs().max()).item())
+    return worst if worst == worst else float("inf")
+
+
+def error_of_selective_scan(device):
+    """The largest error of outputs, last state and gradients of a selective scan."""
+    draw = _random(device)
+    sequence, weights = (BATCH, LENGTH, FEATURES), (BATCH, LENGTH, MODES)
+    tensors = [draw(*sequence), draw(*sequence) - 1.0, draw(FEATURES)]
+    tensors += [-torch.exp(draw(FEATURES, MODES)), draw(*weights), draw(*weights)]
+    tensors += [draw(FEATURES), draw(BATCH, FEATURES, MODES)]
+    mask = torch.arange(LENGTH, device=device)[None] != torch.tensor([[2], [3]], device=device)
+
+    def kernels(x, raw, bias, *system):
+        return _joined(*SelectiveScan.apply(None, x, raw, bias, mask, *system))
+
+    def exact(x, raw, bias, *system):
+        dt = mask[..., None] * torch.nn.functional.softplus(raw + bias)
+        return _joined(*_sample_by_sample(x, dt, *system))
+
+    return _largest_error(kernels, exact, tensors)
+
+
+def _joined(y, state):
+    return torch.cat([y.flatten(), state.flatten()])
+
+
+def _sample_by_sample(x, dt, A, B, C, D, state):
+    outputs = []
+    for sample, size, b, c in zip(*(t.unbind(1) for t in (x, dt, B, C)), strict=True):
+        state = torch.exp(size[..., None] * A) * state + (size * sample)[..., None] * b[:, None]
+        outputs.append((state * c[:, None]).sum(-1) + D * sample)
+    return torch.stack(outputs, 1), state
+
+
+def _by_products(E, inputs, x, reverse):
+    states = []
+    for sample in inputs.unbind(2)[:: -1 if reverse else 1]:
+        states.append(x)
+        x = x + x @ E + sample
+    return torch.stack([*(states[::-1] if reverse else states), x], 2)
+
+
+def error_of_bilinear(device):
+    """The same of the bilinear rule of systems of rank one."""
+    draw, shape = _random(device), (FEATURES, MODES)
+    tensors = [-torch.exp(draw(*shape)), 3.0 * draw(*shape), *(draw(*shape) for _ in "1234")]
+    tensors.append(torch.exp(draw(FEATURES, 1) - 3.0))
+
+    def kernels(*tensors):
+        return _joined(*Bilinear.apply(None, *tensors))
+
+    return _largest_error(kernels, _by_solving, tensors)
+
+
+def _by_solving(A_re, A_im, P_re, P_im, B_re, B_im, dt):
+    """With the dense matrix M: (1 - dt M / 2)^-1 dt M, and the same of the inputs."""
+    P = torch.cat([P_re, P_im], -1)
+    turn = [torch.diag_embed(part) for part in (A_re, A_im)]
+    M = torch.cat([torch.cat([turn[0], -turn[1]], -1), torch.cat([turn[1], turn[0]], -1)], -2)
+    M = dt[..., None] * (M - 2.0 * P[..., None] * P[:, None])
+    right = torch.cat([M, (dt * torch.cat([B_re, B_im], -1))[..., None]], -1)
+    solved = torch.linalg.solve(
+        torch.eye(M.shape[-1], device=M.device, dtype=M.dtype) - M / 2, right
+    )
+    return _joined(solved[..., :-1], solved[..., -1])
+
+
 def _zoh(A_re, A_im, B_re, B_im, dt):
     A = torch.complex(A_re, A_im)
     dB = torch.complex(B_re, B_im) * (torch.exp(dt * A) - 1.0) / A
@@ -100,3 +181,12 @@ def _step_by_step(dA, inputs, initial):
         states.append(x)
     states = torch.stack(states, 1)
     return torch.cat([states.real, states.imag], -1)
+
+
+ERRORS = {
+    "scan": error_of_scan,
+    "dense": error_of_dense_scan,
+    "dplr": error_of_bilinear,
+    "zoh": error_of_zoh,
+    "selective": error_of_selective_scan,
+}

@@ -1,0 +1,171 @@
+"""The selective scan of Mamba by Triton kernels, with its gradient."""
+
+import torch
+
+from keras_ssm.ops.backend.kernel_support import padded
+from keras_ssm.ops.backend.torch.tensors import by_autograd
+from keras_ssm.ops.backend.torch.triton import selective as kernels
+from keras_ssm.ops.backend.torch.triton.selective_slopes import slopes
+
+# Features of a program, a thread each; steps that are unrolled; and groups of them between states
+# that are kept for the gradient.
+FEATURES, T, EVERY = 32, 4, 8
+
+# Programs that fill a card, and steps of a segment below which it is not worth while.
+PROGRAMS = 1056
+SHORTEST_SEGMENT = 128
+
+
+class SelectiveScan(torch.autograd.Function):
+    """`apply(plain, x, raw, bias, mask, A, B, C, D, initial)`: outputs and last state.
+
+    `raw` are step sizes or, with a bias, what softplus makes sizes of; where the mask is False a
+    size is 0. Bias, mask, D and initial may be `None`. `plain` is a function of the same tensors
+    with the same results, for gradients of gradients.
+    """
+
+    @staticmethod
+    def forward(ctx, plain, *tensors):
+        ctx.plain = plain
+        x, raw, bias, mask, A, B, C, D, initial = (_whole(t) for t in tensors)
+        walk = _Walk(x, A, bias, mask)
+        start = None if initial is None else initial.mT.contiguous()
+        if walk.G > 1:
+            start = walk.starts(x, raw, bias, mask, A, B, start, ADJOINT=False)
+        needed = any(ctx.needs_input_grad)
+        y, last = torch.empty_like(x), walk.states(walk.batch)
+        kept = walk.states(walk.batch * walk.G * walk.S // (T * EVERY)) if needed else last
+        walk.launch(
+            kernels.outputs,
+            x,
+            raw,
+            *walk.given(bias, mask),
+            A,
+            B,
+            C,
+            x if D is None else D,
+            last if start is None else start,
+            y,
+            kept,
+            last,
+            *walk.sizes,
+            DIRECT=D is not None,
+            STARTED=start is not None,
+            KEEP=needed,
+            EVERY=EVERY,
+            **walk.options,
+        )
+        ctx.save_for_backward(*tensors, kept if needed else None)
+        return y, last.mT.contiguous()
+
+    @staticmethod
+    def backward(ctx, dy, d_last):
+        *tensors, kept = ctx.saved_tensors
+        if torch.is_grad_enabled():
+            return None, *by_autograd(ctx.plain, tensors, (dy, d_last))
+        x, raw, bias, mask, A, B, C, D, initial = (_whole(t) for t in tensors)
+        walk, dy, later = _Walk(x, A, bias, mask), dy.contiguous(), d_last.mT.contiguous()
+        if walk.G > 1:
+            later = walk.starts(dy, raw, bias, mask, A, C, later, ADJOINT=True)
+        dx, d_raw, d_initial = torch.empty_like(x), torch.empty_like(raw), walk.states(walk.batch)
+        programs = walk.batch * walk.G
+        dA, dD = walk.states(programs), A.new_empty((programs, x.shape[2]))
+        dB, dC = (A.new_empty((walk.grid[0], *B.shape)) for _ in "BC")
+        walk.launch(
+            slopes,
+            x,
+            raw,
+            *walk.given(bias, mask),
+            A,
+            B,
+            C,
+            x if D is None else D,
+            dy,
+            kept,
+            later,
+            walk.states(programs * EVERY),
+            dx,
+            d_raw,
+            dA,
+            dB,
+            dC,
+            dD,
+            d_initial,
+            *walk.sizes,
+            DIRECT=D is not None,
+            EVERY=EVERY,
+            **walk.options,
+        )
+        d_bias = None if bias is None else d_raw.float().sum((0, 1)).to(bias.dtype)
+        dB, dC = (d.sum(0).to(B.dtype) for d in (dB, dC))
+        d_initial = None if initial is None else d_initial.mT
+        dD = None if D is None else dD.sum(0)
+        return None, dx, d_raw, d_bias, None, dA.sum(0).mT, dB, dC, dD, d_initial
+
+
+class _Walk:
+    """The kernels on sequences of one shape."""
+
+    def __init__(self, x, A, bias, mask):
+        self.batch, length, features = x.shape
+        states = A.shape[1]
+        self._like, self._shape = A, (states, features)
+        block = min(FEATURES, padded(features, 1))
+        blocks = -(-features // block)
+        self.G = _segments(blocks * self.batch, length)
+        steps = T * EVERY
+        self.S = -(-length // (self.G * steps)) * steps
+        self.grid = blocks, self.batch * self.G
+        self.sizes = length, features, states, self.G, self.S
+        self.tile = {"NM": padded(states, 1), "BH": block, "num_warps": -(-block // 32)}
+        self.options = {**self.tile, "T": T}
+        self.options.update(PROJECTED=bias is not None, MASKED=mask is not None)
+
+    def launch(self, kernel, *arguments, **options):
+        """Runs a kernel on all blocks of features and all segments."""
+        with torch.cuda.device_of(self._like):
+            kernel[self.grid](*arguments, **options)
+
+    def states(self, count):
+        """New memory for states."""
+        return self._like.new_empty((count, *self._shape))
+
+    def given(self, bias, mask):
+        """Bias and mask, or anything in their place."""
+        return self._like if bias is None else bias, self._like if mask is None else mask
+
+    def starts(self, x, raw, bias, mask, A, W, initial, ADJOINT):
+        """The states before each segment, in the way of the walk."""
+        programs = self.batch * self.G
+        end, start = self.states(programs), self.states(programs)
+        total = A.new_empty((programs, x.shape[2]))
+        given = self.given(bias, mask)
+        arguments = x, raw, *given, A, W, end, total, *self.sizes
+        self.launch(kernels.ends, *arguments, ADJOINT=ADJOINT, **self.options)
+        with torch.cuda.device_of(A):
+            kernels.starts[(self.grid[0], self.batch)](
+                A,
+                end,
+                total,
+                end if initial is None else initial,
+                start,
+                *self.sizes[1:4],
+                INITIAL=initial is not None,
+                REVERSE=ADJOINT,
+                **self.tile,
+            )
+        return start
+
+
+def _segments(programs, length):
+    """The number of segments of a sequence."""
+    G = 1
+    while programs * G < PROGRAMS and length // (2 * G) >= SHORTEST_SEGMENT:
+        G *= 2
+    return G
+
+
+def _whole(x):
+    if x is None:
+        return None
+    return (x.to(torch.int8) if x.dtype == torch.bool else x).contiguous()
