@@ -4,6 +4,7 @@ from keras import ops
 from keras_ssm.checks import check_flags
 from keras_ssm.layers.evaluation import Evaluation
 from keras_ssm.layers.fixed_system import FixedSystem
+from keras_ssm.layers.methods import fastest_method
 from keras_ssm.layers.sequence_mixer import SequenceMixer
 from keras_ssm.ops import backend, exporting
 from keras_ssm.types import State, Tensor
@@ -92,9 +93,12 @@ class SSMLayer(Evaluation, FixedSystem, SequenceMixer):
     def chosen_method(self, length: int | None) -> str:
         """Returns the evaluation of a sequence of `length` steps, a size of a shape."""
         unknown = exporting.known(length) is None and not backend.transforms_unknown_lengths()
-        if self.method == "auto" or unknown or not exporting.loops_allowed():
+        if unknown or not exporting.loops_allowed():
             return "chunked"
-        return self.method
+        if self.method != "auto":
+            return self.method
+        steps = exporting.known(length)
+        return "chunked" if steps is None else fastest_method(type(self).__name__, steps)
 
     def evaluate(
         self,
