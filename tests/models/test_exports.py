@@ -100,7 +100,7 @@ if BACKEND == "tensorflow":
             return interpreter.get_tensor(interpreter.get_output_details()[0]["index"])
 
         agree(model, run)
-        if isinstance(mixer, SGConv):  # its file holds no recurrence
+        if isinstance(mixer, (SGConv, Hyena)):  # their files hold no recurrence
             agree(model, run, [(1, 700)])
             return
         assert np.isnan(run(data(1, 700))).all()  # far longer than the file was made for
@@ -109,7 +109,13 @@ if BACKEND == "tensorflow":
 if BACKEND == "torch":
 
     @pytest.mark.parametrize(
-        "mixer", [S4D(4, seed=1), Mamba2(4, head_dim=4, seed=1)], ids=["S4D", "Mamba2"]
+        "mixer",
+        [
+            S4D(4, seed=1),
+            Mamba2(4, head_dim=4, seed=1),
+            pytest.param(Hyena(64, filter_width=8, seed=1), marks=pytest.mark.slow),
+        ],
+        ids=["S4D", "Mamba2", "Hyena"],
     )
     def test_exported_program_of_any_batch(tmp_path, mixer):
         import torch
@@ -129,8 +135,9 @@ if BACKEND == "torch":
         [
             H3(4, head_dim=2, shift_dim=3, seed=1),
             DeltaNet(2, head_dim=2, householders=2, gated=True, neg_eigenvalues=True, seed=1),
+            Hyena(5, filter_width=4, seed=1),
         ],
-        ids=["H3", "DeltaNet"],
+        ids=["H3", "DeltaNet", "Hyena"],
     )
     def test_a_step_is_exported(tmp_path, mixer):
         import torch
@@ -257,8 +264,8 @@ if BACKEND == "torch":
                 wanted = keras.ops.convert_to_numpy(model(x))
                 found = session.run(None, x)[0]
                 np.testing.assert_allclose(found, wanted, rtol=1e-5, atol=2e-6)
-            # The loops of Mamba2 and the kernel of SGConv reach further.
-            if signature is None and kind not in ("Mamba2", "SGConv"):
+            # The loops of Mamba2 and the kernels of SGConv and Hyena reach further.
+            if signature is None and kind not in ("Mamba2", "SGConv", "Hyena"):
                 x = data(1, 700)
                 x["token_ids"] = np.zeros((1, 700), "int32")
                 found = session.run(None, {name: x[name] for name in names})[0]
