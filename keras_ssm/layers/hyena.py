@@ -48,8 +48,8 @@ class Hyena(ImplicitFilter, KernelEvaluation, FixedSystem, SequenceMixer):
     `(order - 1, features)`, `out_proj`. Those of the filter are `positions` z
     `(max_length, emb_dim)` and `times` t `(max_length,)`, which files keep since rounding them anew
     would change the kernels, `frequency`, which all sines share, `filter_kernel_0`,
-    `filter_bias_0` and so on, `filter_output`, and `decay`. Positions train if asked, times and
-    decays never.
+    `filter_bias_0` and so on, `filter_output`, and `decay`. They train slowly and do not decay.
+    Positions train if asked, times and decays never.
 
     Args:
         max_length: int. Lags of the kernels.
@@ -61,7 +61,7 @@ class Hyena(ImplicitFilter, KernelEvaluation, FixedSystem, SequenceMixer):
         shift: float. What stays of a kernel that decayed. Defaults to `0.0`.
         conv_width: int. Taps of the short convolution, at least 2. Defaults to `3`.
         dropout: float. Rate at which the products v x_i are dropped in training. Defaults to `0.0`.
-        train_positions: bool. Whether z trains, slowly. Defaults to `False`.
+        train_positions: bool. Whether z trains. Defaults to `False`.
         method: str. `"auto"` and `"fft"` convolve by Fourier transforms, `"direct"` sums over the
             kernel (for short kernels, and in files without transforms), `"recurrent"` reads
             sample by sample. Defaults to `"auto"`.

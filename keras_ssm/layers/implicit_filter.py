@@ -16,17 +16,14 @@ class ImplicitFilter:
     and reads the kernels in `filter_taps`.
     """
 
-    @property
-    def slow_weights(self):
-        """The positions train slowly, if at all."""
-        return ("positions",)
+    undecayed_weights = ("D",)
 
     @property
-    def undecayed_weights(self):
-        """Weights of the filter, which published models do not decay."""
+    def slow_weights(self):
+        """Weights of the filter: every sine multiplies a step of its rate by `frequency`."""
         layers = range(self.filter_depth + 1)
         network = [f"filter_{kind}_{i}" for i in layers for kind in ("kernel", "bias")]
-        return ("frequency", *network, "filter_output", "D")
+        return ("positions", "frequency", *network, "filter_output")
 
     def check_filter(
         self, max_length, filter_width, filter_depth, emb_dim, frequency, shift, train_positions
