@@ -313,18 +313,27 @@ from triton import compile
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 from keras_ssm.ops.backend.torch.triton import bank as triton_bank
+from keras_ssm.ops.backend.torch.triton import dense as triton_dense, dplr as triton_dplr
 from keras_ssm.ops.backend.torch.triton import parts as triton_parts
 from keras_ssm.ops.backend.torch.triton import scan as triton_scan
+from keras_ssm.ops.backend.torch.triton import selective as triton_selective
+from keras_ssm.ops.backend.torch.triton import selective_slopes as triton_selective_slopes
 from keras_ssm.ops.backend.torch.triton import slopes as triton_slopes, walk as triton_walk
 
 NUMBERS = ("length", "features", "lanes", "G", "S", "rows", "origin", "way", "lag", "modes")
 NUMBERS += ("first", "batch", "size", "programs", "steps", "x_row", "y_row", "u_row", "dy_row")
-NUMBERS += ("du_row",)
+NUMBERS += ("du_row", "states", "E_feature", "E_row", "E_column", "in_feature", "in_batch")
+NUMBERS += ("in_step", "out_feature", "out_batch", "out_step")
+
+# Where `states` are a sequence, and not a number.
+OF_STATES = triton_dense._dense_kernel, triton_scan._scan_kernel
 
 def assemble(kernel, constants, num_warps):
     constants = {n: v for n, v in constants.items() if n in kernel.arg_names}
-    signature = {n: "i32" if n in NUMBERS else "*fp32" for n in kernel.arg_names}
-    signature |= {n: t for n, t in {"dA_rows": "*i64", "lengths": "*i32"}.items() if n in signature}
+    numbers = set(NUMBERS) - ({"states"} if kernel in OF_STATES else set())
+    signature = {n: "i32" if n in numbers else "*fp32" for n in kernel.arg_names}
+    types = {"dA_rows": "*i64", "lengths": "*i32", "mask": "*i8"}
+    signature |= {n: t for n, t in types.items() if n in signature}
     signature |= dict.fromkeys(constants, "constexpr")
     source = ASTSource(kernel, signature=signature, constexprs=constants)
     return compile(source, target=GPUTarget("cuda", 80, 32), options={"num_warps": num_warps})
@@ -347,6 +356,17 @@ for code in range(8):
     flags = {"VARIES": code > 3, "REVERSE": code % 2 == 1, "ADJOINT": code % 4 > 1}
     flags |= {"STARTED": True, "ENDS": code % 3 == 0, "BLOCK": 64, "TILE_MODES": 16}
     assemble(triton_scan._scan_kernel, flags, 4)
+for ends in (False, True):
+    constants = {"M": 16, "N": 64, "REVERSE": ends, "STARTED": True, "ENDS": ends}
+    assert "mma.sync" in assemble(triton_dense._dense_kernel, constants, 4).asm["ptx"]
+for kernel in (triton_dplr.bilinear, triton_dplr.slopes_of_bilinear):
+    assemble(kernel, {"N": 32}, 4)
+constants = {"T": 4, "EVERY": 8, "NM": 16, "BH": 32, "PROJECTED": True, "MASKED": True}
+constants |= {"DIRECT": True, "STARTED": True, "KEEP": True, "INITIAL": True, "REVERSE": True}
+for adjoint in (False, True):
+    assemble(triton_selective.ends, constants | {"ADJOINT": adjoint}, 1)
+for kernel in (triton_selective.starts, triton_selective.outputs, triton_selective_slopes.slopes):
+    assemble(kernel, constants, 1)
 """
 
 
