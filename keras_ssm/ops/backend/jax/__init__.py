@@ -11,6 +11,7 @@ from jax import lax
 from keras_ssm.ops.backend import xla
 from keras_ssm.ops.backend.jax import tree as jax_tree
 from keras_ssm.ops.backend.jax.blocks import map_blocks
+from keras_ssm.ops.backend.jax.gate import gated
 from keras_ssm.ops.backend.jax.numbers import (
     arctan2,
     circular,
@@ -29,6 +30,7 @@ from keras_ssm.ops.backend.jax.numbers import (
 )
 from keras_ssm.ops.backend.jax.programs import program, step_program, were_given_away
 from keras_ssm.ops.backend.jax.selective import selective_outputs
+from keras_ssm.ops.backend.jax.short_conv import fused_conv_silu
 from keras_ssm.ops.exporting import loops_allowed
 
 __all__ = [
@@ -43,8 +45,10 @@ __all__ = [
     "exact_einsum",
     "export_arguments",
     "exports_erf",
+    "fused_conv_silu",
     "fused_scan",
     "fused_selective",
+    "gated",
     "is_stateless",
     "map_blocks",
     "matmul",
@@ -157,9 +161,11 @@ def fused_scan(dA, inputs, initial, reverse, portable):
 
 def fused_selective(x, dt, A, B, C, D, initial, portable, projection=()):
     """`ops.selective_scan` with a gradient of its own, on a CPU and for a known length."""
-    if projection or not runs_in_blocks() or not isinstance(x.shape[1], int):
+    numbers = dt, A, B, C, D, initial, *projection[:2]
+    mixed = any(z is not None and z.dtype != x.dtype for z in numbers)
+    if mixed or not runs_in_blocks() or not isinstance(x.shape[1], int):
         return None
-    return selective_outputs(x, dt, A, B, C, D, initial)
+    return selective_outputs(x, dt, A, B, C, D, initial, projection)
 
 
 def exports_erf():

@@ -1,0 +1,102 @@
+"""Loops of JAX that write in place: equal to the portable forms, and sparing with memory."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from keras_ssm.benchmark.stepping import layer_function, passes
+from keras_ssm.layers import Mamba
+from keras_ssm.ops.backend import default
+from keras_ssm.ops.backend.jax import gate, selective, short_conv
+from keras_ssm.ops.causal_conv import _conv_silu
+from keras_ssm.ops.selective_scan import _in_blocks, _projected
+from tests.backend_tools import relative_error
+
+BATCH, LENGTH, FEATURES, STATES = 2, 11, 3, 5  # segments of 4 steps: the last one overlaps
+SYSTEM = {"A": (FEATURES, STATES), "B": (BATCH, LENGTH, STATES), "C": (BATCH, LENGTH, STATES)}
+X = BATCH, LENGTH, FEATURES
+
+
+def given(form):
+    """The scan without a skip or an initial state."""
+    return lambda x, dt, A, B, C: form(x, dt * dt, -A * A, B, C, None, None)
+
+
+def projected(form, mask):
+    def function(x, low, A, B, C, D, initial, kernel, bias):
+        return form(x, low, -A * A, B, C, D, initial, (kernel, bias, mask))
+
+    return function
+
+
+def portable_projected(*tensors):
+    *tensors, projection = tensors
+    return _projected(*tensors, *projection)
+
+
+def cases(rng):
+    mask = rng.random((BATCH, LENGTH)) > 0.3
+    ours = selective.selective_outputs
+    low, weights = (BATCH, LENGTH, 2), ((2, FEATURES), (FEATURES,))
+    conv = lambda *tensors: short_conv.fused_conv_silu(*tensors, None, _conv_silu)
+    plain = lambda *tensors: _conv_silu(*tensors, None)
+    begun = lambda *tensors: short_conv.fused_conv_silu(*tensors, _conv_silu)
+    kernel = (4, FEATURES), (FEATURES,)
+    return {
+        "given": (given(ours), given(_in_blocks), [X, X, *SYSTEM.values()]),
+        "projected": (
+            projected(ours, mask),
+            projected(portable_projected, mask),
+            [X, low, *SYSTEM.values(), (FEATURES,), (BATCH, FEATURES, STATES), *weights],
+        ),
+        "gate": (gate.gated, default.gated, [X, X]),
+        "convolution": (conv, plain, [X, *kernel]),
+        "convolution after others": (begun, _conv_silu, [X, *kernel, (BATCH, 3, FEATURES)]),
+    }
+
+
+NAMES = "given", "projected", "gate", "convolution", "convolution after others"
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_values_and_both_derivatives_are_those_of_the_portable_form(name, rng, monkeypatch):
+    monkeypatch.setattr(selective, "STEPS", 4)
+    for module in (gate, short_conv):
+        monkeypatch.setattr(module, "TOGETHER", 4 * BATCH * FEATURES)
+    ours, portable, shapes = cases(rng)[name]
+    inputs = [rng.standard_normal(shape) for shape in shapes]
+    places = tuple(range(len(inputs)))
+
+    def found(form):
+        def loss(*tensors):
+            return sum(jnp.sum(jnp.sin(z)) for z in jax.tree.leaves(form(*tensors)))
+
+        def steepness(*tensors):
+            return sum(jnp.sum(z * z) for z in jax.grad(loss, places)(*tensors))
+
+        with jax.enable_x64(True):
+            both = lambda *tensors: (form(*tensors), jax.value_and_grad(steepness, places)(*tensors))
+            return jax.tree.leaves(jax.jit(both)(*inputs))
+
+    for i, (a, b) in enumerate(zip(found(ours), found(portable), strict=True)):
+        assert relative_error(a, b) < 1e-12, i
+
+
+def test_a_training_pass_of_the_whole_layer_takes_ten_activations_at_most(rng):
+    layer = Mamba(state_dim=16, seed=0)
+    layer.build((None, None, 128))
+    x, cotangent = rng.standard_normal((2, BATCH, 1024, 128)).astype("float32")
+    _, training = passes(*layer_function(layer), x, cotangent)
+    needed = training.compiled().memory_analysis()
+    total = needed.temp_size_in_bytes + needed.output_size_in_bytes
+    assert total < 10 * 4 * BATCH * 1024 * 256
+
+
+def test_a_convolution_in_bfloat16_sums_its_gradients_in_float32(monkeypatch):
+    """In hundreds of parts, of which each moves the sum by less than bfloat16 tells."""
+    monkeypatch.setattr(short_conv, "TOGETHER", 1)
+    x = jnp.ones((1, 1000, 1), "bfloat16")
+    kernel = jnp.full((2, 1), 8, "bfloat16")
+    loss = lambda kernel: jnp.sum(short_conv.fused_conv_silu(x, kernel, None, None, _conv_silu))
+    np.testing.assert_array_equal(jax.grad(loss)(kernel).astype("float32"), [[1000], [1000]])
