@@ -215,7 +215,8 @@ def test_the_presets_of_the_tabs(tmp_path, monkeypatch):
         make_model().save_to_preset(tmp_path / name, info=info)
     monkeypatch.setenv("KERAS_SSM_PRESETS", str(tmp_path))
     found = web.choices()
-    images = tuple(f"{system}_sequential_mnist" for system in ("s4d", "s5", "s4")) + ("s4d_digits",)
+    rows = (f"{system}_sequential_mnist" for system in ("s4d", "s5", "s4"))
+    images = (*rows, "s4d_digits")
     assert found[DRAWING].presets[:4] == images
     assert "s4d_permuted_mnist" not in found[DRAWING].presets
     sounds = ("s4d_spoken_digits", "s4ptd_spoken_digits", "s5_spoken_digits")
