@@ -309,3 +309,23 @@ def test_layers_within_torch_func(name, rng):
     for found, rows, expected in zip(of_weights, of_rows, d_weights, strict=True):
         assert relative_error(found, expected) < 1e-5
         assert relative_error(rows.sum(0), expected) < 1e-5
+
+
+@pytest.mark.parametrize("name", WITHIN_TORCH_FUNC)
+def test_gradients_with_a_graph_and_of_many_outputs(name, rng):
+    """Equal to those one by one, though some tensors of a function come from others of it."""
+    layer = WITHIN_TORCH_FUNC[name]()
+    layer.build((None, None, 4))
+    tensors = [tensor(rng, 1, 9, 4), *(v.value for v in layer.trainable_variables)]
+    y = layer(tensors[0])
+    many = tensor(rng, 2, *y.shape).detach()
+    rows = [grad(y, tensors, row, retain_graph=True) for row in many]
+    expected = [torch.stack(parts) for parts in zip(*rows, strict=True)]
+    with_graph = [grad(y, tensors, row, create_graph=True) for row in many]
+    found = [[torch.stack(parts) for parts in zip(*with_graph, strict=True)]]
+    if name not in ("mamba", "delta"):  # PyTorch refuses to batch their products
+        found.append(grad(y, tensors, many, is_grads_batched=True, retain_graph=True))
+        found.append(torch.func.vmap(lambda row: grad(y, tensors, row, retain_graph=True))(many))
+    for gradients in found:
+        for mine, wanted in zip(gradients, expected, strict=True):
+            assert relative_error(mine.detach(), wanted) < 1e-5

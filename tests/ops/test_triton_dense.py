@@ -74,11 +74,16 @@ def test_bilinear_rule(rng):
             assert relative_error(mine, exact) < 2e-6
 
 
-def test_gradients_of_gradients(rng):
+@pytest.mark.parametrize("alone", [False, True])
+def test_gradients_of_gradients(alone, rng):
     layer, found = layers.S4(state_dim=4, seed=0, chunk_size=4), []
     x = ops.convert_to_tensor(rng.standard_normal((1, 9, 1)).astype("float32"))
     layer(x)
     weights = [layer.P_real.value, layer.log_dt.value]
+    if alone:  # the transition knows nothing of B
+        weights = [layer.B_real.value]
+        for variable in layer.trainable_variables:
+            variable.value.requires_grad_(variable is layer.B_real)
     for switch in ("1", "0"):
         with pytest.MonkeyPatch.context() as patch:
             patch.setenv("KERAS_SSM_FAST_PATHS", switch)

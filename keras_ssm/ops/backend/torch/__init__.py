@@ -211,7 +211,7 @@ class _Transposed(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx, d_y):
-        return _Transposed.apply(d_y)
+        return transposed(d_y)
 
 
 def contiguous(x):

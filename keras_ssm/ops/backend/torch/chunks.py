@@ -17,6 +17,7 @@ from keras_ssm.ops.backend.torch.tensors import (
     by_autograd,
     in_halves,
     in_pairs,
+    needs_autograd,
 )
 from keras_ssm.ops.backend.torch.workspace import Workspace
 from keras_ssm.ops.chunk_matrices import ChunkMatrices
@@ -88,7 +89,7 @@ class _ChunkOutputs(torch.autograd.Function):
     def backward(ctx, d_y, d_last):
         T, plain = ctx.settings
         u, *tensors = ctx.saved_tensors
-        if torch.is_grad_enabled():
+        if needs_autograd(d_y, d_last):
             return None, *by_autograd(plain, ctx.saved_tensors, (d_y, d_last))
         u, d_y, work = u.contiguous(), d_y.contiguous(), Workspace(u, T)
         d_u = work.sequence(1) if ctx.needs_input_grad[1] else None

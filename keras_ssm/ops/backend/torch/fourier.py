@@ -3,7 +3,7 @@
 import torch
 from torch.fft import irfft, rfft
 
-from keras_ssm.ops.backend.torch.tensors import by_autograd, must_be_plain
+from keras_ssm.ops.backend.torch.tensors import by_autograd, must_be_plain, needs_autograd
 from keras_ssm.ops.exporting import is_exporting
 
 
@@ -34,9 +34,9 @@ class _Circular(torch.autograd.Function):
     def backward(ctx, slope):
         u, kernel, u_spectrum, spectrum = ctx.saved_tensors
         size = ctx.size
-        if torch.is_grad_enabled():
+        if needs_autograd(slope):
             of_size = lambda u, kernel: plain(u, kernel, size)
-            return *by_autograd(of_size, (u, kernel), (slope,)), None
+            return *by_autograd(of_size, (u, kernel), slope), None
         d_u = d_kernel = None
         slope = rfft(slope, n=size)
         if ctx.needs_input_grad[0]:

@@ -3,7 +3,7 @@
 import torch
 from torch.nn import functional
 
-from keras_ssm.ops.backend.torch.tensors import by_autograd, must_be_plain
+from keras_ssm.ops.backend.torch.tensors import by_autograd, must_be_plain, needs_autograd
 from keras_ssm.ops.exporting import is_exporting
 
 
@@ -28,8 +28,8 @@ class _Gated(torch.autograd.Function):
     @staticmethod
     def backward(ctx, slope):
         tensors = y, gate = ctx.saved_tensors
-        if torch.is_grad_enabled():
-            return tuple(by_autograd(_plain, tensors, (slope,)))
+        if needs_autograd(slope):
+            return tuple(by_autograd(_plain, tensors, slope))
         through = slope * y
         d_gate = torch.ops.aten.silu_backward(through, gate, grad_input=through)
         return functional.silu(gate).mul_(slope), d_gate

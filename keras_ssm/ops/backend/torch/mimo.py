@@ -10,6 +10,7 @@ from keras_ssm.ops.backend.torch.tensors import (
     by_autograd,
     in_halves,
     in_pairs,
+    needs_autograd,
 )
 
 # Rows whose products are summed at a time: new memory costs more than the products.
@@ -61,7 +62,7 @@ class _Mimo(torch.autograd.Function):
     @staticmethod
     def backward(ctx, d_y, d_last):
         arguments, states_of_direction = ctx.saved_tensors[:6], ctx.saved_tensors[6:]
-        if torch.is_grad_enabled():
+        if needs_autograd(d_y, d_last):
             return None, *by_autograd(ctx.portable, arguments, (d_y, d_last))
         u, *matrices = arguments
         a, dB, C, D, start = _in_pairs(*matrices)

@@ -4,7 +4,7 @@ import itertools
 
 import torch
 
-from keras_ssm.ops.backend.torch.tensors import by_autograd
+from keras_ssm.ops.backend.torch.tensors import by_autograd, needs_autograd
 
 
 def scan_in_blocks(dA, inputs, initial, reverse, portable):
@@ -40,7 +40,7 @@ class _Scan(torch.autograd.Function):
     def backward(ctx, upstream):
         reverse, portable = ctx.settings
         *tensors, states = ctx.saved_tensors
-        if torch.is_grad_enabled():
+        if needs_autograd(upstream):
             return None, *by_autograd(portable, tensors, upstream)
         dA, initial = _complex(tensors[0]), _complex(tensors[2])
         d_inputs = _complex(upstream)

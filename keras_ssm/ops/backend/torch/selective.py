@@ -7,7 +7,7 @@ computed in buffers that a CPU's caches hold. The gradient computes their states
 import torch
 
 from keras_ssm.ops.backend.torch.step_sizes import StepSizes
-from keras_ssm.ops.backend.torch.tensors import by_autograd
+from keras_ssm.ops.backend.torch.tensors import by_autograd, needs_autograd
 
 # Steps between stored states. And the numbers in the states of one step, for the features that are
 # computed together. Both were measured.
@@ -76,7 +76,7 @@ class _Selective(torch.autograd.Function):
     @staticmethod
     def backward(ctx, d_y, d_last):
         *tensors, starts, held = ctx.saved_tensors
-        if torch.is_grad_enabled():
+        if needs_autograd(d_y, d_last):
             return None, *by_autograd(ctx.portable, tensors, (d_y, d_last))
         x, dt, A, B, C, D, initial, *projection = tensors
         work, step_sizes = _Workspace(x, A), StepSizes(STEPS, dt, *projection, held=held)

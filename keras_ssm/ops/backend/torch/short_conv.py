@@ -3,7 +3,7 @@
 import torch
 from torch.nn import functional
 
-from keras_ssm.ops.backend.torch.tensors import by_autograd, must_be_plain
+from keras_ssm.ops.backend.torch.tensors import by_autograd, must_be_plain, needs_autograd
 from keras_ssm.ops.exporting import is_exporting
 
 # Numbers that are computed together, which a CPU's caches hold.
@@ -41,8 +41,8 @@ class _ConvSilu(torch.autograd.Function):
     @staticmethod
     def backward(ctx, upstream):
         x, kernel, bias, before = tensors = ctx.saved_tensors
-        if torch.is_grad_enabled():
-            return None, *by_autograd(ctx.portable, tensors, (upstream,))
+        if needs_autograd(upstream):
+            return None, *by_autograd(ctx.portable, tensors, upstream)
         reach = kernel.shape[0] - 1
         wide = torch.promote_types(x.dtype, torch.float32)  # of sums over the parts
         d_kernel = torch.zeros_like(kernel, dtype=wide)

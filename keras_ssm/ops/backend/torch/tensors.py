@@ -42,12 +42,30 @@ def as_pairs(x):
     return torch.view_as_real(x).flatten(-2)
 
 
+def needs_autograd(*cotangents):
+    """Whether a gradient is itself differentiated, or taken of many cotangents at once.
+
+    That is so within `vmap`, and with `is_grads_batched`, for which PyTorch has batches of its own.
+    """
+    if torch.is_grad_enabled() or must_be_plain():
+        return True
+    return any(map(torch._C._functorch.is_legacy_batchedtensor, cotangents))
+
+
 def by_autograd(function, tensors, cotangents):
     """The gradients of each tensor, some `None`, as functions that have gradients again."""
-    needed = [t for t in tensors if t is not None and t.requires_grad]
     with torch.enable_grad():
+        # Where one tensor was computed from another, the way from it to that one is not ours.
+        tensors = [t if t is None else t.view_as(t) for t in tensors]
+        needed = [t for t in tensors if t is not None and t.requires_grad]
+        outputs = function(*tensors)
+        if torch.is_tensor(outputs):
+            outputs, cotangents = [outputs], [cotangents]
+        pairs = zip(outputs, cotangents, strict=True)
+        # Of tensors that train alone some outputs know nothing.
+        outputs, cotangents = zip(*[(y, d) for y, d in pairs if y.requires_grad], strict=True)
         gradients = torch.autograd.grad(
-            function(*tensors), needed, cotangents, create_graph=True, allow_unused=True
+            outputs, needed, cotangents, create_graph=True, allow_unused=True
         )
     gradients = iter(gradients)
     return [next(gradients) if t is not None and t.requires_grad else None for t in tensors]

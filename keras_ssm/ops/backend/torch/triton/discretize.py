@@ -9,7 +9,7 @@ import triton
 import triton.language as tl
 
 from keras_ssm.ops.backend.kernel_support import padded
-from keras_ssm.ops.backend.torch.tensors import by_autograd
+from keras_ssm.ops.backend.torch.tensors import by_autograd, needs_autograd
 from keras_ssm.ops.backend.torch.triton.parts import pair_at, product
 from keras_ssm.ops.backend.torch.triton.walk import total_of
 
@@ -126,7 +126,7 @@ class Hold(torch.autograd.Function):
     @staticmethod
     def backward(ctx, *upstream):
         tensors = ctx.saved_tensors
-        if torch.is_grad_enabled():
+        if needs_autograd(*upstream):
             return None, *by_autograd(ctx.portable, tensors, upstream)
         tensors, upstream = ([t.contiguous() for t in ts] for ts in (tensors, upstream))
         slopes = [torch.empty_like(t) for t in tensors]

@@ -8,7 +8,7 @@ imaginary part, dB perhaps as two `None`.
 
 import torch
 
-from keras_ssm.ops.backend.torch.tensors import by_autograd
+from keras_ssm.ops.backend.torch.tensors import by_autograd, needs_autograd
 from keras_ssm.ops.backend.torch.triton.bank import MOST_MODES, Walk
 
 
@@ -46,7 +46,7 @@ class Outputs(torch.autograd.Function):
     def backward(ctx, dy):
         bidirectional, portable = ctx.settings
         u, *tensors = ctx.saved_tensors
-        if torch.is_grad_enabled():
+        if needs_autograd(dy):
             return None, *by_autograd(portable, (u, *tensors), dy)
         u, dy, (*bank, D, initial) = u.contiguous(), dy.contiguous(), map(_whole, tensors)
         directions, channels, _ = _sizes(bank[2], None, bidirectional)
@@ -121,7 +121,7 @@ class LastState(torch.autograd.Function):
     def backward(ctx, d_state):
         lengths, portable = ctx.settings
         u, *tensors = ctx.saved_tensors
-        if torch.is_grad_enabled():
+        if needs_autograd(d_state):
             return None, *by_autograd(portable, (u, *tensors), d_state)
         u, (re, im, dB_re, dB_im, initial) = u.contiguous(), map(_whole, tensors)
         upstream, n = _numbers(d_state), _steps(u, lengths)

@@ -3,7 +3,7 @@
 import torch
 
 from keras_ssm.ops.backend.kernel_support import padded
-from keras_ssm.ops.backend.torch.tensors import by_autograd
+from keras_ssm.ops.backend.torch.tensors import by_autograd, needs_autograd
 from keras_ssm.ops.backend.torch.triton import selective as kernels
 from keras_ssm.ops.backend.torch.triton.selective_slopes import slopes
 
@@ -61,7 +61,7 @@ class SelectiveScan(torch.autograd.Function):
     @staticmethod
     def backward(ctx, dy, d_last):
         *tensors, kept = ctx.saved_tensors
-        if torch.is_grad_enabled():
+        if needs_autograd(dy, d_last):
             return None, *by_autograd(ctx.plain, tensors, (dy, d_last))
         x, raw, bias, mask, A, B, C, D, initial = (_whole(t) for t in tensors)
         walk, dy, later = _Walk(x, A, bias, mask), dy.contiguous(), d_last.mT.contiguous()

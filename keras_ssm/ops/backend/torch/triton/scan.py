@@ -9,7 +9,7 @@ import triton
 import triton.language as tl
 
 from keras_ssm.ops.backend.kernel_support import padded
-from keras_ssm.ops.backend.torch.tensors import by_autograd
+from keras_ssm.ops.backend.torch.tensors import by_autograd, needs_autograd
 
 # Steps in a block that is scanned at once, and modes side by side.
 BLOCK_STEPS = 64
@@ -297,7 +297,7 @@ class DiagonalScan(torch.autograd.Function):
     @staticmethod
     def backward(ctx, upstream):
         dA, inputs, initial, states = ctx.saved_tensors
-        if torch.is_grad_enabled() and ctx.portable is not None:
+        if ctx.portable is not None and needs_autograd(upstream):
             return *by_autograd(ctx.portable, (dA, inputs, initial), upstream), None, None
         d_inputs, d_dA, d_initial = _run(dA, upstream, initial, not ctx.reverse, states)
         return d_dA.sum_to_size(dA.shape), d_inputs, d_initial, None, None
