@@ -1,7 +1,6 @@
 from collections.abc import Iterable
 
 import numpy as np
-from keras_hub.samplers import get as get_sampler
 
 from keras_ssm.checks import check_flags, check_positive
 from keras_ssm.models.language.decoding import Decoding, largest_chunk
@@ -9,7 +8,7 @@ from keras_ssm.models.language.generation_state import GenerationState
 from keras_ssm.models.language.generation_stream import GenerationStream
 from keras_ssm.models.language.programs import Programs
 from keras_ssm.models.language.prompts import read_prompts
-from keras_ssm.models.language.sampler_checks import check_sampler
+from keras_ssm.models.language.sampler_checks import check_sampler, sampler_of
 from keras_ssm.models.language.text_stream import TextStream, decoder
 from keras_ssm.ops import backend
 from keras_ssm.types import Tensor
@@ -159,8 +158,8 @@ class Generation:
 
     def make_generate_function(self) -> Programs:
         """Returns the compiled programs of the model and its sampler, and makes them if need be."""
-        if getattr(self, "sampler", None) is None:
-            self.sampler = get_sampler("top_k")  # as `compile` would
+        # As `compile` would; a name may have been set since.
+        self.sampler = sampler_of(getattr(self, "sampler", None) or "top_k")
         known = self.backbone.vocabulary_size
         tokenizer = getattr(self.preprocessor, "tokenizer", None)
         if hasattr(tokenizer, "vocabulary_size"):

@@ -215,6 +215,13 @@ def test_samplers_of_ones_own_and_their_settings():
     with pytest.raises(ValueError, match=r"second model.*SpeculativeSampler"):
         model.compile(sampler="speculative")
         model.generate([1], max_length=3)
+    model.sampler = "greedy"  # a name set by hand
+    by_name = model.generate([1], max_length=3)
+    model.compile(sampler="greedy")
+    np.testing.assert_array_equal(by_name, model.generate([1], max_length=3))
+    model.sampler = "nucleus"
+    with pytest.raises(ValueError, match=r"one of greedy.*Received: sampler='nucleus'"):
+        model.generate([1], max_length=3)
 
 
 class Loop(keras_hub.samplers.RandomSampler):
