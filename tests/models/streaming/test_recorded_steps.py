@@ -94,6 +94,13 @@ def test_what_comes_out_is_not_written_to_again(replays):
         assert program(ones(), state)[0].tolist() == [13.0, 13.0]
 
 
+def test_recorded_in_inference_mode(replays):
+    with torch.inference_mode():
+        program = recording.Recording(lambda x: 2 * x, (ops.ones((2,)),))
+        assert program(ops.ones((2,))).tolist() == [2.0, 2.0]
+    assert program(3 * ops.ones((2,))).tolist() == [6.0, 6.0]
+
+
 def test_what_cannot_be_recorded_runs_as_it_is(replays, monkeypatch):
     def refused(function):
         raise RuntimeError("operation not permitted when stream is capturing")

@@ -35,11 +35,13 @@ class Recording:
     """
 
     def __init__(self, function, arguments):
-        self._inputs = [_copied(x) for x in tree.flatten(arguments)]
-        self._seen = [None] * len(self._inputs)
         self._turn = threading.Lock()  # threads share the memory
-        inputs = tree.pack_sequence_as(arguments, self._inputs)
-        self._outputs, self._replay = capture(lambda: function(*inputs))
+        # Within inference mode it would be memory that nobody may write to outside.
+        with torch.inference_mode(False), torch.no_grad():
+            self._inputs = [_copied(x) for x in tree.flatten(arguments)]
+            inputs = tree.pack_sequence_as(arguments, self._inputs)
+            self._outputs, self._replay = capture(lambda: function(*inputs))
+        self._seen = [None] * len(self._inputs)
         self._flat_outputs = tree.flatten(self._outputs)
 
     def __call__(self, *arguments):
