@@ -3,6 +3,7 @@
 import numpy as np
 
 from keras_ssm.gallery.calibration import calibration_error
+from keras_ssm.gallery.costs import samples_of
 from keras_ssm.plotting import plot_answers, plot_confusion_matrix, plot_reliability
 
 PREFIXES = 60  # beginnings of a sequence that a model which does not stream reads
@@ -73,7 +74,8 @@ def _after_each_step(subject, sample):
     """Logits after each step; of a model that needs the whole sequence, of its beginnings."""
     if subject.streams:
         return np.asarray(subject.model.stream()(sample))[0]
-    ends = np.unique(np.linspace(1, len(sample), min(PREFIXES, len(sample)), dtype=int))
+    first = samples_of(subject.model)
+    ends = np.unique(np.linspace(first, len(sample), min(PREFIXES, len(sample)), dtype=int))
     return np.asarray(subject.model.predict([sample[:end] for end in ends], verbose=0))
 
 

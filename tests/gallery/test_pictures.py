@@ -6,7 +6,7 @@ import pytest
 from keras_ssm import models, recipes
 from keras_ssm.gallery import Subject, pictures, step_cost
 from keras_ssm.layers import S4D
-from keras_ssm.training import History
+from keras_ssm.training import History, Part
 from keras_ssm.training.beat_events import Beats
 
 pytestmark = pytest.mark.once("torch")
@@ -79,6 +79,18 @@ def test_a_model_that_answers_at_each_step(tmp_path, rng):
     assert len(seconds[0]) == 150 and seconds[0][-1] == pytest.approx(150 * stride / 360)
     cost = step_cost(preset_subject.model, signal[:1])  # of steps, and not of samples that wait
     assert cost["samples"] == stride
+
+
+def test_beginnings_of_a_sequence_have_a_whole_step(tmp_path, rng):
+    recipe = recipes.get("sequential_mnist")
+    small = {"hidden_dim": 4, "num_layers": 1, "state_dim": 4, "permuted": True}
+    small |= {"bidirectional": True, "encoder": "conv", "encoder_width": 8, "encoder_stride": 4}
+    settings = recipe.settings_of("s4d", small)
+    part = Part(rng.integers(0, 256, size=(3, 784)).astype("uint8"), np.array([0, 1, 2]))
+    model = recipe.make_model("s4d", 0, settings)
+    found = pictures(subject(model, recipe, part, settings, tmp_path), recipe, part)
+    curves = found["samples.png"].axes[1].get_lines()
+    assert np.isfinite([line.get_ydata() for line in curves]).all()
 
 
 def test_images_are_drawn_as_images():
