@@ -30,7 +30,7 @@ import numpy as np
 from keras_ssm import layers, machine
 from keras_ssm.benchmark.sections import fit, stream
 from keras_ssm.benchmark.yardsticks import published
-from keras_ssm.ops.backend.device import device_name
+from keras_ssm.ops import backend
 
 SHAPES = [(16, 1024, 512), (16, 4096, 512), (16, 16384, 512), (4, 65536, 512)]
 STATE, STATE_OF_MAMBA = 64, 16
@@ -94,7 +94,7 @@ def _timed(function, wait):
 
 
 def on_card():
-    return device_name() != "cpu"
+    return backend.device_name() != "cpu"
 
 
 def wait_for_card():
@@ -283,7 +283,7 @@ def step_rows(layers_and_width):
 
 def table(shapes=SHAPES, fits=FITS, streams=STREAM):
     """Yields the rows as dicts, and says what fails."""
-    name = device_name()
+    name = backend.device_name()
     for source in itertools.chain(layer_rows(shapes), step_rows(streams), fit_rows(fits)):
         try:
             for row in source():
@@ -305,7 +305,7 @@ def _columns(card, layer, dtype, shape, bandwidth, form, forward, training, memo
 def main(path, **sizes):
     path = Path(path)
     facts = {
-        "machine": json.dumps({**machine.describe(), "gpus": [device_name()]}),
+        "machine": json.dumps({**machine.describe(), "gpus": [backend.device_name()]}),
         "command": f"KERAS_BACKEND={BACKEND} python tools/gpu_table.py {path}",
         "date": time.strftime("%Y-%m-%d"),
     }

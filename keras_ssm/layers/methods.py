@@ -12,7 +12,7 @@ from pathlib import Path
 
 import keras
 
-from keras_ssm.ops.backend.device import device_name
+from keras_ssm.ops import backend
 
 DEFAULT = "chunked"
 
@@ -28,7 +28,7 @@ def fastest_method(layer: str, length: int) -> str:
 
     It is `"chunked"` on a device, and for a length, of which nothing was measured.
     """
-    measured = _measured(keras.config.backend(), device_name(), layer)
+    measured = _measured(keras.config.backend(), backend.device_name(), layer)
     near = [(abs(math.log(length / known)), known) for known in measured]
     distance, known = min(near, default=(math.inf, None))
     return DEFAULT if distance > math.log(REACH) else measured[known]

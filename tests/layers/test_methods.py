@@ -7,6 +7,7 @@ import pytest
 
 from keras_ssm import layers
 from keras_ssm.layers import methods
+from keras_ssm.ops import backend
 
 TOOL = Path(__file__).resolve().parents[2] / "tools" / "method_table.py"
 
@@ -32,7 +33,7 @@ def chosen(length, **arguments):
 
 
 def test_the_fastest_evaluation_near_a_length_is_taken(table, monkeypatch):
-    monkeypatch.setattr(methods, "device_name", lambda: "a card")
+    monkeypatch.setattr(backend, "device_name", lambda: "a card")
     table(
         ("a card", "S4D", 64, "fft", 3.0),
         ("a card", "S4D", 64, "chunked", 2.0),
@@ -50,12 +51,12 @@ def test_the_fastest_evaluation_near_a_length_is_taken(table, monkeypatch):
     assert chosen(64, method="chunked") == "chunked" and chosen(256, method="fft") == "fft"
     assert chosen(None) == "chunked"
     assert layers.S4(state_dim=4, seed=0).chosen_method(256) == "chunked"
-    monkeypatch.setattr(methods, "device_name", lambda: "another card")
+    monkeypatch.setattr(backend, "device_name", lambda: "another card")
     assert chosen(64) == "chunked"
 
 
 def test_the_layer_runs_what_the_table_says(rng, table, monkeypatch):
-    monkeypatch.setattr(methods, "device_name", lambda: "a card")
+    monkeypatch.setattr(backend, "device_name", lambda: "a card")
     x, layer = rng.standard_normal((1, 8, 1)).astype("float32"), layers.S4D(state_dim=4, seed=0)
     layer(x)
     ran, kernel = [], layer.convolution_kernel

@@ -2,11 +2,14 @@
 
 import jax
 import jax.numpy as jnp
+import keras
 import numpy as np
 import pytest
 
 from keras_ssm.benchmark.stepping import layer_function, passes
 from keras_ssm.layers import Mamba
+from keras_ssm.models import SSMBackbone, SSMClassifier
+from keras_ssm.ops import backend
 from keras_ssm.ops.backend import default
 from keras_ssm.ops.backend.jax import gate, selective, short_conv
 from keras_ssm.ops.causal_conv import _conv_silu
@@ -101,3 +104,29 @@ def test_a_convolution_in_bfloat16_sums_its_gradients_in_float32(monkeypatch):
     kernel = jnp.full((2, 1), 8, "bfloat16")
     loss = lambda kernel: jnp.sum(short_conv.fused_conv_silu(x, kernel, None, None, _conv_silu))
     np.testing.assert_array_equal(jax.grad(loss)(kernel).astype("float32"), [[1000], [1000]])
+
+
+def test_a_model_trains_and_comes_back_as_without_loops(rng, monkeypatch, tmp_path):
+    x, y = rng.standard_normal((8, 11, 2)).astype("float32"), np.arange(8) % 2
+    mask = np.arange(11) < rng.integers(5, 12, size=(8, 1))
+    results = []
+    for loops in (True, False):
+        if loops:
+            monkeypatch.setattr(selective, "STEPS", 4)
+            for module in (gate, short_conv):
+                monkeypatch.setattr(module, "TOGETHER", 4)
+        else:
+            for name in ("fused_selective", "fused_conv_silu", "gated"):
+                monkeypatch.setattr(backend, name, getattr(default, name))
+        keras.utils.set_random_seed(0)
+        mixer = Mamba(state_dim=3, seed=0)
+        model = SSMClassifier(SSMBackbone(mixer, 1, 4, input_dim=2), num_classes=2)
+        inputs = {"inputs": x, "padding_mask": mask}
+        losses = model.fit(inputs, y, epochs=2, batch_size=4, shuffle=False, verbose=0).history
+        model.save(tmp_path / "model.keras")
+        loaded = keras.models.load_model(tmp_path / "model.keras")
+        again = loaded.evaluate(inputs, y, verbose=0)
+        assert again == model.evaluate(inputs, y, verbose=0)
+        results.append([*losses["loss"], *again, loaded.predict(inputs, verbose=0)])
+    for a, b in zip(*results, strict=True):
+        assert relative_error(np.asarray(a), np.asarray(b)) < 1e-5

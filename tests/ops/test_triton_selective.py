@@ -6,6 +6,7 @@ from keras import ops, tree
 
 from keras_ssm import layers
 from keras_ssm.ops.backend.torch import bank as torch_bank
+from keras_ssm.ops.backend.torch import selective_gpu
 from keras_ssm.ops.naive import naive_selective
 from keras_ssm.ops.selective_scan import projected_scan, selective_scan
 from tests.backend_tools import gradients, relative_error
@@ -161,6 +162,18 @@ def test_out_of_use_for_others(rng, counted, monkeypatch):
     use_kernels(monkeypatch)
     selective_scan(**tensors)
     assert len(counted) == 1
+
+
+@pytest.mark.parametrize("length", [1, 100, 10**6])
+def test_a_launch_has_as_many_programs_as_it_may(length):
+    """Of each number of rows that the kernels take."""
+    for rows in (1, 2, 33, 1000, 1056, 5000, selective_gpu.MOST_ROWS):
+        assert rows * triton_mamba._segments(rows, length) <= 65535
+
+
+def test_many_short_rows(rng, counted):
+    errors = compared(selective_scan, operands(rng, 1030, 1, 1, 1))
+    assert len(counted) == 1 and max(errors.values()) < 3e-6, errors
 
 
 def test_a_wrong_kernel_is_not_used(monkeypatch):

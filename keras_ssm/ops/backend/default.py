@@ -52,6 +52,7 @@ __all__ = [
     "contiguous",
     "cos",
     "cumsum",
+    "device_name",
     "einsum",
     "exact_einsum",
     "export_arguments",
@@ -184,6 +185,11 @@ def argsort(x):
 
 def assign_part(variable, part, start, axis):
     """Gives a variable the numbers of an array from `start` on along an axis, and no copy."""
+    raise NotImplementedError
+
+
+def device_name():
+    """The first GPU as its driver names it, or `"cpu"` where there is none."""
     raise NotImplementedError
 
 

@@ -41,6 +41,7 @@ __all__ = [
     "complex_of",
     "cos",
     "cumsum",
+    "device_name",
     "einsum",
     "exact_einsum",
     "export_arguments",
@@ -71,6 +72,12 @@ __all__ = [
 
 # Steps from which blocks side by side are faster than one loop.
 SHORTEST_IN_BLOCKS = 128
+
+
+@functools.cache
+def device_name():
+    """The first GPU as its driver names it, or `"cpu"` where there is none."""
+    return "cpu" if jax.default_backend() == "cpu" else jax.devices()[0].device_kind
 
 
 def static_value(x):

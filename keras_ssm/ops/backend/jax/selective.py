@@ -47,8 +47,8 @@ def _forward(x, given, A, B, C, D, start, kernel, bias, mask):
     segments = Segments(x.shape[1], STEPS)
 
     def segment(state, i, parts):
-        X, low, b, c = _steps_first(parts + segments.read([given, B, C], i))
-        X = _new(segments, X, i)
+        new = segments.new(parts[0], i)
+        X, low, b, c = _steps_first([new, *segments.read([given, B, C], i)])
         dt = _step_sizes(low, kernel, bias, _moving(segments, mask, i))
         _, after = _states(state, X, dt, A, b)
         part = exact_einsum("tbnd,tbn->tbd", after, c)
@@ -70,9 +70,9 @@ def _backward(residuals, cotangents):
 
     def segment(carry, i, parts):
         later, sums = carry
-        X, upstream, low, b, c = _steps_first(segments.read([x], i) + parts)
+        parts = [*segments.read([x], i), segments.new(parts[0], i), *parts[1:]]
+        X, upstream, low, b, c = _steps_first(parts)
         dt = _step_sizes(low, kernel, bias, _moving(segments, mask, i))
-        upstream = _new(segments, upstream, i)
         start = starts[i]
         gains, after = _states(start, X, dt, A, b)
         before = jnp.concatenate([start[None], after[:-1]])
@@ -121,10 +121,6 @@ _scan.defvjp(_forward, _backward)
 def _steps_first(parts):
     """Parts with the batch and the steps exchanged."""
     return [jnp.swapaxes(part, 0, 1) for part in parts]
-
-
-def _new(segments, part, i):
-    return jnp.where(segments.are_new(i)[:, None], part, 0) if segments.overlap else part
 
 
 def _moving(segments, mask, i):

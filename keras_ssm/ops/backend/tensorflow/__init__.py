@@ -26,6 +26,7 @@ __all__ = [
     "compiled",
     "complex_of",
     "cos",
+    "device_name",
     "einsum",
     "exact_einsum",
     "export_arguments",
@@ -59,6 +60,14 @@ SIDE_BY_SIDE = 2**16
 
 # Steps from which XLA compiles scans: less memory, and no copies between.
 SHORTEST_COMPILED = 1024
+
+
+@functools.cache
+def device_name():
+    """The first GPU as its driver names it, or `"cpu"` where there is none."""
+    cards = tf.config.list_physical_devices("GPU")
+    details = tf.config.experimental.get_device_details(cards[0]) if cards else {}
+    return details.get("device_name", "gpu") if cards else "cpu"
 
 
 def static_value(x):

@@ -49,6 +49,7 @@ __all__ = [
     "contiguous",
     "cos",
     "cumsum",
+    "device_name",
     "einsum",
     "exact_einsum",
     "export_arguments",
@@ -116,6 +117,12 @@ def argsort(x):
     if torch.compiler.is_compiling():
         return torch.topk(x, x.shape[-1], largest=False).indices
     return torch.argsort(x)
+
+
+@functools.cache
+def device_name():
+    """The first NVIDIA GPU as its driver names it, or `"cpu"` where there is none."""
+    return torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu"
 
 
 def static_value(x):

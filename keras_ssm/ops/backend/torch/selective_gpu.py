@@ -11,8 +11,9 @@ LARGEST_STATE = 16
 
 SEQUENCES = (torch.float32, torch.bfloat16)
 
-# The most programs that a launch may have along its second axis.
-MOST_PROGRAMS = 65535
+# The most programs that a launch may have along its second axis. Rows are cut into segments only
+# where that gives fewer.
+MOST_ROWS = 65535
 
 
 def selective_by_kernels(x, dt, A, B, C, D, initial, portable, projection=()):
@@ -44,7 +45,7 @@ def selective_by_kernels(x, dt, A, B, C, D, initial, portable, projection=()):
 def _applies(x, dt, A, B, C, D, initial, projection):
     if not torch_bank.has_kernel(x, "selective") or A.shape[1] > LARGEST_STATE:
         return False
-    if x.numel() == 0 or x.shape[0] > MOST_PROGRAMS // 64:  # at most 64 segments
+    if x.numel() == 0 or x.shape[0] > MOST_ROWS:
         return False
     sequences, system = (x, dt, B, C), [t for t in (A, D, initial) if t is not None]
     if projection:
