@@ -4,7 +4,7 @@ from keras_ssm.presets import results
 from keras_ssm.presets.registry import list_presets
 
 COLUMNS = ("preset", "system", "parameters", "data", "score", "beside it")
-TASK_COLUMNS = ("data", "presets", "score", "beside them")
+TASK_COLUMNS = ("data", "score", "presets", "beside them")
 PAGE_COLUMNS = ("model", "parameters", "score", "seeds", "other scores", "processor seconds")
 
 
@@ -185,10 +185,8 @@ def markdown_tasks() -> str:
         of_task = [row for row in table if results.task(row) == task and row["baseline"] != "yes"]
         if of_task:
             metric = of_task[0]["metric"]
-            means = [_mean(rows, metric)[0] for rows in _by_name(of_task)]
-            names = dict.fromkeys(f"`{row['name']}`" for row in of_task)
-            scores = f"{', '.join(means)} {metric}"
-            lines.append((of_task[0]["data"], ", ".join(names), scores, beside(table, of_task)))
+            names = [f"`{rows[0]['name']}` {_mean(rows, metric)[0]}" for rows in _by_name(of_task)]
+            lines.append((_title(table, of_task), metric, ", ".join(names), beside(table, of_task)))
     return _markdown(TASK_COLUMNS, lines)
 
 
@@ -205,8 +203,15 @@ def markdown_results() -> str:
     for task in dict.fromkeys(map(results.task, table)):
         of_task = [row for row in table if results.task(row) == task]
         lines = [_page_row(rows) for rows in _by_name(of_task)]
-        parts.append(f"### {of_task[0]['data']}\n\n{_markdown(PAGE_COLUMNS, lines)}")
+        parts.append(f"### {_title(table, of_task)}\n\n{_markdown(PAGE_COLUMNS, lines)}")
     return "\n".join(parts)
+
+
+def _title(table, of_task):
+    """The data of a task, and its recipe where another recipe has the same data."""
+    data, recipe = of_task[0]["data"], of_task[0]["recipe"]
+    is_shared = any(row["data"] == data and row["recipe"] != recipe for row in table)
+    return f"{data}: `{recipe}`" if is_shared else data
 
 
 def _by_name(table):
