@@ -53,6 +53,9 @@ class LogMel(keras.layers.Layer):
 def waveform_cnn(num_classes: int, settings: dict, scale: float = 1.0) -> keras.Model:
     """Returns a convolutional network on the waveform: M5, with a mean over the valid steps.
 
+    Each row is divided by its root mean square over the valid samples first. Without that a loud
+    row decides the statistics of its batch, and those of training do not fit single recordings.
+
     Args:
         num_classes: int. Number of logits.
         settings: dict of `num_layers`, `hidden_dim` and `dropout`.
@@ -71,6 +74,8 @@ def waveform_cnn(num_classes: int, settings: dict, scale: float = 1.0) -> keras.
         [M5](https://arxiv.org/abs/1610.00087), table 1.
     """
     inputs, x, valid = _inputs(scale)
+    power = ops.sum(x**2, axis=1, keepdims=True) / ops.maximum(ops.sum(valid, 1, keepdims=True), 1)
+    x = x * ops.rsqrt(power + 1e-8)
     x, valid = _layer(x, valid, settings, width=80, stride=4)
     for _ in range(settings["num_layers"] - 1):
         x = keras.layers.MaxPooling1D(4, padding="same")(x)
