@@ -82,7 +82,14 @@ class SequentialMNIST(ClassificationRecipe):
     systems = {
         **S4_FAMILY,
         "lstm": {"num_layers": 1, "learning_rate": 1e-3, **dict.fromkeys(SYSTEM_SETTINGS)},
-        "cnn": {"bidirectional": None, "learning_rate": 1e-3, **dict.fromkeys(SYSTEM_SETTINGS)},
+        # Eight layers see 1,021 pixels, which is the whole image.
+        "cnn": {
+            "num_layers": 8,
+            "hidden_dim": 32,
+            "bidirectional": None,
+            "learning_rate": 1e-3,
+            **dict.fromkeys(SYSTEM_SETTINGS),
+        },
     }
     baselines = ("lstm", "cnn")
 
