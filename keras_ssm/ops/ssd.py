@@ -1,5 +1,7 @@
 """State-space duality: the recurrence of Mamba-2 in chunks of batched matmuls."""
 
+import functools
+
 import numpy as np
 from keras import ops
 
@@ -38,10 +40,18 @@ def ssd(x, dt, A, B, C, D=None, initial_state=None, chunk_size=None):
     Reference:
         [Mamba-2](https://arxiv.org/abs/2405.21060), section 6, equation 20 and listing 1.
     """
+    T = chunk_size or CHUNK_SIZE
+    T = T if known(x.shape[1]) is None else min(T, x.shape[1])
+    in_chunks = functools.partial(_in_chunks, T)
+    outputs = backend.fused_dual(x, dt, A, B, C, initial_state, T, in_chunks)
+    y, state = in_chunks(x, dt, A, B, C, initial_state) if outputs is None else outputs
+    return y if D is None else y + x * D, state
+
+
+def _in_chunks(T, x, dt, A, B, C, initial_state):
+    """`ssd` in operations that every backend has."""
     length, heads, head_dim = known(x.shape[1]), x.shape[2], x.shape[3]
     groups, state_dim = B.shape[2:]
-    T = chunk_size or CHUNK_SIZE
-    T = T if length is None else min(T, length)
     by_group = (groups, heads // groups)
     lead = known(x.shape[0]) or ops.shape(x)[0]
     driven = chunks_of(x * dt[..., None], T, (*by_group, head_dim))
@@ -58,8 +68,6 @@ def ssd(x, dt, A, B, C, D=None, initial_state=None, chunk_size=None):
     y, last, _ = run(driven, sums, B, C, start)
     y = ops.transpose(y, (0, 3, 1, 2, 4))
     y = ops.reshape(y, (lead, -1, heads, head_dim))[:, : length or ops.shape(x)[1]]
-    if D is not None:
-        y = y + x * D
     return y, ops.reshape(last, (-1, heads, head_dim, state_dim))
 
 

@@ -136,12 +136,23 @@ def test_outputs_states_and_gradients_are_those_of_the_definition(form, length, 
 
 @pytest.mark.only("torch")
 @pytest.mark.parametrize("length", [1, 2, 3, 63, 64, 65, 257])
-@pytest.mark.parametrize("own_gradient", [False, True])  # of the backends that compile
-def test_heads_in_chunks_are_exact_at_any_cut(length, own_gradient, rng, monkeypatch):
+@pytest.mark.parametrize("form", ["row by row", "two chunks at once", "portable", "compiled"])
+def test_heads_in_chunks_are_exact_at_any_cut(form, length, rng, monkeypatch):
     import torch
 
-    monkeypatch.setattr(backend, "compiles_gradients", lambda: own_gradient)
+    from keras_ssm.ops.backend.torch import dual as torch_dual
+
+    if form in ("portable", "compiled"):
+        monkeypatch.setattr(backend, "fused_dual", lambda *arguments: None)
+        monkeypatch.setattr(backend, "compiles_gradients", lambda: form == "compiled")
+    else:
+        chunk = 4 * 64 * 64
+        monkeypatch.setattr(torch_dual, "TOGETHER", chunk if form == "row by row" else 4 * chunk)
     inputs = [ops.convert_to_tensor(x, "float64") for x in ssd_inputs(rng, length)]
+    x, dt, *others = inputs
+    strong = x, torch.cat([dt[:, :1], 100 * dt[:, 1:]], 1), *others  # nothing is left of a step
+    for ours, wanted in zip(dual(None)(*strong), by_heads(*strong), strict=True):
+        assert relative_error(to_numpy(ours), to_numpy(wanted)) < 1e-12
     inputs = [x.requires_grad_() for x in inputs]
     ours, wanted = dual(None)(*inputs), by_heads(*inputs)
     weights = [ops.convert_to_tensor(rng.standard_normal(z.shape)) for z in ours]
@@ -158,6 +169,22 @@ def test_heads_in_chunks_are_exact_at_any_cut(length, own_gradient, rng, monkeyp
                 y.append(found)
         assert relative_error(to_numpy(torch.cat(y, 1)), to_numpy(wanted[0])) < 1e-12
         assert relative_error(to_numpy(last), to_numpy(wanted[1])) < 1e-12
+
+
+@pytest.mark.only("torch")
+def test_heads_in_chunks_have_second_derivatives_and_work_without_gradients(rng):
+    import torch
+
+    inputs = [ops.convert_to_tensor(x, "float64") for x in ssd_inputs(rng, 5)]
+    with torch.inference_mode():
+        y, _ = dual(None)(*inputs)
+    np.testing.assert_allclose(to_numpy(y), to_numpy(by_heads(*inputs)[0]), atol=1e-12)
+    inputs = [x.requires_grad_() for x in inputs]
+    assert torch.autograd.gradgradcheck(dual(2), inputs, fast_mode=True)
+    frozen = [x.detach() for x in inputs[:2]] + inputs[2:]
+    again = torch.autograd.grad(dual(2)(*frozen)[0].sum(), frozen[2])[0]
+    expected = torch.autograd.grad(by_heads(*frozen)[0].sum(), frozen[2])[0]
+    torch.testing.assert_close(again, expected)
 
 
 @pytest.mark.only("torch")

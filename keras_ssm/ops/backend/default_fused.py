@@ -39,6 +39,11 @@ def fused_selective(x, dt, A, B, C, D, initial, portable, projection=()):
     return None
 
 
+def fused_dual(x, dt, A, B, C, initial, T, portable):
+    """`ops.ssd` in chunks of T steps as one function with its own gradient, or `None`."""
+    return None
+
+
 def fused_conv_silu(x, kernel, bias, before, portable):
     """The SiLU of `causal_conv` as one function with its own gradient, or `None`."""
     return None

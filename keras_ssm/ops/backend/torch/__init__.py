@@ -9,6 +9,7 @@ from keras import tree
 from keras_ssm.ops.backend.torch import bank as torch_bank
 from keras_ssm.ops.backend.torch.bank import fused_bank, fused_dplr, fused_zoh, reads_short
 from keras_ssm.ops.backend.torch.chunks import chunk_outputs
+from keras_ssm.ops.backend.torch.dual import dual_outputs
 from keras_ssm.ops.backend.torch.fourier import circular
 from keras_ssm.ops.backend.torch.gate import gated
 from keras_ssm.ops.backend.torch.mimo import mimo_outputs
@@ -59,6 +60,7 @@ __all__ = [
     "fused_chunks",
     "fused_conv_silu",
     "fused_dplr",
+    "fused_dual",
     "fused_mimo",
     "fused_scan",
     "fused_selective",
@@ -257,6 +259,11 @@ def fused_mimo(u, dA, dB, C, D, initial, portable):
     if must_be_plain() or u.device.type == "meta" or torch_bank.has_fused_scan(u):
         return None
     return mimo_outputs(u, dA, dB, C, D, initial, portable)
+
+
+def fused_dual(x, dt, A, B, C, initial, T, portable):
+    """Outputs and last state of a state-space dual; `None` while compiling."""
+    return None if must_be_plain() else dual_outputs(x, dt, A, B, C, initial, T, portable)
 
 
 def fused_selective(x, dt, A, B, C, D, initial, portable, projection=()):

@@ -12,7 +12,25 @@ BLOCK_SAMPLES = 2**20
 GPU_BLOCK_SAMPLES = 2**24
 
 
-class Workspace:
+class Buffers:
+    """Memory that is used again under the same name.
+
+    Args:
+        like: tensor. Buffers have its dtype and device.
+    """
+
+    def __init__(self, like):
+        self._like, self._memory = like, {}
+
+    def buffer(self, name, shape):
+        """Memory of this name, with whatever was in it."""
+        size = torch.Size(shape).numel()
+        if name not in self._memory or self._memory[name].numel() < size:
+            self._memory[name] = self._like.new_empty(size)
+        return self._memory[name][:size].view(shape)
+
+
+class Workspace(Buffers):
     """Buffers that serve one block of features after another.
 
     New memory costs a CPU more than the arithmetic on it, and buffers of this size stay in its
@@ -24,9 +42,9 @@ class Workspace:
     """
 
     def __init__(self, like, T):
+        super().__init__(like)
         self.batch, self.length, self.features = like.shape
         self.T, self.chunks = T, -(-self.length // T)
-        self._like, self._memory = like, {}
 
     def blocks(self, few_launches=False):
         """Slices of the features."""
@@ -36,13 +54,6 @@ class Workspace:
             size = max(1, numbers // (self.batch * self.chunks * self.T))
         for start in range(0, self.features, size):
             yield slice(start, min(start + size, self.features))
-
-    def buffer(self, name, shape):
-        """Memory of this name, with whatever was in it."""
-        size = torch.Size(shape).numel()
-        if name not in self._memory or self._memory[name].numel() < size:
-            self._memory[name] = self._like.new_empty(size)
-        return self._memory[name][:size].view(shape)
 
     def product(self, name, a, b):
         """The product of rows and the matrices of each feature.
