@@ -11,6 +11,7 @@ from keras import ops
 
 from keras_ssm import layers
 from keras_ssm.ops import DiagonalBank, backend
+from keras_ssm.ops.backend import walk_plan
 from keras_ssm.ops.backend.torch import bank as torch_bank
 from keras_ssm.ops.chunked import chunked
 from keras_ssm.ops.naive import naive
@@ -36,12 +37,11 @@ import_kernels("scan", "functions", "check")
 @pytest.fixture(autouse=True)
 def interpreter(monkeypatch):
     use_kernels(monkeypatch)
-    bank = "keras_ssm.ops.backend.torch.triton.bank"
-    monkeypatch.setattr(f"{bank}.SHORTEST_SEGMENT", 16)
+    monkeypatch.setattr(walk_plan, "SHORTEST_SEGMENT", 16)
     if not GPU:  # small tiles: the interpreter takes its time
         tiles = dict.fromkeys(KERNELS, (16, 2, 4)) | {"ends": (32, 2, 4)}
-        monkeypatch.setattr(f"{bank}.TILES", dict.fromkeys((2, 4), tiles))
-        monkeypatch.setattr(f"{bank}.WIDTH", 2)
+        monkeypatch.setattr(walk_plan, "TILES", dict.fromkeys((2, 4), tiles))
+        monkeypatch.setattr(walk_plan, "WIDTH", 2)
 
 
 @pytest.fixture
@@ -312,7 +312,7 @@ COMPILE_FOR_A_GPU = """
 from triton import compile
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
-from keras_ssm.ops.backend.torch.triton import bank as triton_bank
+from keras_ssm.ops.backend import walk_plan
 from keras_ssm.ops.backend.torch.triton import dense as triton_dense, dplr as triton_dplr
 from keras_ssm.ops.backend.torch.triton import parts as triton_parts
 from keras_ssm.ops.backend.torch.triton import scan as triton_scan
@@ -338,7 +338,7 @@ def assemble(kernel, constants, num_warps):
     source = ASTSource(kernel, signature=signature, constexprs=constants)
     return compile(source, target=GPUTarget("cuda", 80, 32), options={"num_warps": num_warps})
 
-for kernel, (size, features, lanes) in triton_bank.TILES[4].items():
+for kernel, (size, features, lanes) in walk_plan.TILES[4].items():
     parts = 32 // size
     features = min(features, lanes // parts)
     constants = {"T": 16, "NM": size, "PARTS": parts, "BH": features, "M": 16, "EXACT": True}

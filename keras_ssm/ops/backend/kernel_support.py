@@ -1,6 +1,7 @@
 """What the GPU kernels share: their switch, checks of their arguments, and tile sizes."""
 
 import os
+import warnings
 
 # The smallest side of a matrix that tensor cores take.
 SMALLEST_TILE = 16
@@ -13,6 +14,31 @@ def fast_paths_enabled():
         bool. Unless `KERAS_SSM_FAST_PATHS` is `0`; the environment is read at every call.
     """
     return os.environ.get("KERAS_SSM_FAST_PATHS", "1") != "0"
+
+
+def is_right(comparison, tolerance, card):
+    """Whether kernels agree with the definition, and a warning if they do not.
+
+    Args:
+        comparison: function without arguments that returns their largest relative error.
+        tolerance: float. The largest error with which they pass.
+        card: function without arguments that returns the name of the card.
+
+    Returns:
+        bool.
+    """
+    try:
+        error = comparison()
+    except Exception as failure:  # whatever a compiler or driver may raise
+        error = f"{type(failure).__name__}: {failure}"
+    if isinstance(error, float) and error <= tolerance:
+        return True
+    warnings.warn(
+        f"The GPU kernels of keras_ssm do not work on {card()}, and its portable operations take "
+        f"their place. Found: {error}",
+        stacklevel=3,
+    )
+    return False
 
 
 def padded(n, least=SMALLEST_TILE):

@@ -4,12 +4,12 @@ import functools
 import importlib
 import importlib.util
 import os
-import warnings
 
 import torch
 
-from keras_ssm.ops.backend.kernel_support import fast_paths_enabled, padded
+from keras_ssm.ops.backend.kernel_support import fast_paths_enabled, is_right, padded
 from keras_ssm.ops.backend.torch.tensors import must_be_plain
+from keras_ssm.ops.backend.walk_plan import MOST_MODES
 
 # Largest error, relative to the largest entry, with which a card passes.
 TOLERANCE = {torch.float32: 1e-4, torch.float16: 1e-2, torch.bfloat16: 3e-2}
@@ -170,7 +170,7 @@ def ready(device, dtype, modes):
     """Whether the kernels for so many modes are right on a device; found out at the first call."""
     if not _has_kernels(device):
         return False
-    return _known_right(device, dtype, min(_kernels("bank").MOST_MODES, padded(modes)))
+    return _known_right(device, dtype, min(MOST_MODES, padded(modes)))
 
 
 def _known_right(device, dtype, kernel):
@@ -199,24 +199,15 @@ def _has_kernels(device):
 
 
 def _is_right(device, dtype, kernel):
-    from keras_ssm.ops.backend.torch.triton import check as triton_check
+    def error():
+        from keras_ssm.ops.backend.torch.triton import check as triton_check
 
-    try:
         with torch.inference_mode(False), torch.enable_grad():
             if isinstance(kernel, str):
-                error = triton_check.ERRORS[kernel](device)
-            else:
-                error = triton_check.error_of_bank(device, dtype, kernel)
-    except Exception as failure:  # whatever a compiler or driver may raise
-        error = f"{type(failure).__name__}: {failure}"
-    if isinstance(error, float) and error <= TOLERANCE[dtype]:
-        return True
-    warnings.warn(
-        f"The GPU kernels of keras_ssm do not work on {torch.cuda.get_device_name(device)}, and "
-        f"its portable operations take their place. Found: {error}",
-        stacklevel=2,
-    )
-    return False
+                return triton_check.ERRORS[kernel](device)
+            return triton_check.error_of_bank(device, dtype, kernel)
+
+    return is_right(error, TOLERANCE[dtype], lambda: torch.cuda.get_device_name(device))
 
 
 def _kernels(name):

@@ -3,31 +3,10 @@
 import torch
 import triton
 
-from keras_ssm.ops.backend.kernel_support import padded
 from keras_ssm.ops.backend.torch.triton import parts as triton_parts
 from keras_ssm.ops.backend.torch.triton import slopes as triton_slopes
 from keras_ssm.ops.backend.torch.triton import walk as triton_walk
-
-# Steps of a chunk, rows of a program, and most modes of a plane.
-T, ROWS, MOST_MODES = 16, 16, 64
-
-# Modes of a lane, features of a program and the most lanes that it may have, by the bytes of a
-# number and the kernel, measured; `ends` and `moments` lie in the lanes of the kernel after them.
-# Features are filled up to a multiple of `WIDTH`.
-TILES = {
-    4: {"ends": (32, 4, 16), "moments": (32, 4, 16), "outputs": (32, 4, 8), "slopes": (16, 4, 8)},
-    2: {"ends": (32, 8, 16), "moments": (32, 4, 16), "outputs": (32, 16, 16), "slopes": (32, 4, 8)},
-}
-MANY_MODES = 32  # more take lanes of as many
-WIDTH = 16
-
-# Programs that fill a card: sequences are cut into segments until there are so many. Where there
-# are half as many without cuts, sequences stay whole, which saves a pass.
-PROGRAMS = 128
-SHORTEST_SEGMENT = 4 * T
-
-# The longest sequence, in numbers, that 32-bit offsets can address.
-LARGEST = 2**31 - 2**20
+from keras_ssm.ops.backend.walk_plan import LARGEST, ROWS, Plan, T
 
 
 class Walk:
@@ -41,22 +20,17 @@ class Walk:
     """
 
     def __init__(self, like, log_dA, channels=1, way="forward"):
-        self.batch, self.length, self.features = like.shape
-        self.log_dA, self.modes = log_dA, log_dA[0].shape[1]
-        self._tiles = TILES[4 if like.dtype == torch.float32 else 2]
-        size, features, _ = self._tiles["outputs" if way == "forward" else "slopes"]
-        self.size = max(size, MANY_MODES) if self.modes > MANY_MODES else size
-        self.size = min(self.size, padded(self.modes))  # modes of a lane
-        self.parts = padded(-(-self.modes // self.size), 1)
-        self.width = -(-self.features // WIDTH) * WIDTH
-        self.lanes = self.width * self.parts
-        self.G = segments(self.batch, self.length, -(-self.features // features))
-        self.S = -(-self.length // (self.G * T)) * T
-        self.rows = self.batch * self.G
+        exact = like.dtype != torch.bfloat16
+        modes = log_dA[0].shape[1]
+        self.plan = plan = Plan(*like.shape, modes, like.element_size(), exact, way)
+        self.log_dA, self.batch, self.length, self.features = log_dA, *like.shape
+        self.modes, self.size, self.parts = modes, plan.size, plan.parts
+        self.width, self.lanes, self.G, self.S = plan.width, plan.lanes, plan.G, plan.S
+        self.rows = plan.rows
         self._options = {"T": T, "NM": self.size, "PARTS": self.parts}
         self._walks = {
             "M": ROWS,
-            "EXACT": like.dtype != torch.bfloat16,
+            "EXACT": exact,
             "LONG": like.numel() * channels > LARGEST,
         }
         self._new = log_dA[0].new_empty
@@ -243,29 +217,13 @@ class Walk:
         return [torch.complex(*pair.unbind(2)) for pair in states.split(2, dim=2)]
 
     def _launch(self, kernel):
-        size, features, lanes = self._tiles[kernel]
-        options = {**self._options, **self._walks}
+        size, parts, features = self.plan.tile(kernel)
+        options = {**self._options, **self._walks, "NM": size, "PARTS": parts, "BH": features}
         if kernel in ("ends", "moments"):
-            size = max(self.size, min(size, self.size * self.parts))
-            options.update(NM=size, SIZE=self.size, PARTS=self.size * self.parts // size)
-        if self.size == MANY_MODES and options["EXACT"]:
-            lanes = min(lanes, 8)  # more would not fit the registers
-        features = max(1, min(features, lanes // options["PARTS"]))
+            options["SIZE"] = self.size
         grid = self.width // features, triton.cdiv(self.rows, ROWS)
-        return grid, {**options, "BH": features, "num_warps": features * options["PARTS"]}
+        return grid, {**options, "num_warps": features * parts}
 
     def _segments(self, ends):
         origin = self.length - self.G * self.S if ends else 0
         return self.G, self.S, self.rows, origin
-
-
-def segments(batch, length, tiles):
-    """The number of segments of a sequence, for a kernel of so many tiles of features."""
-    G = 1
-    if batch >= ROWS and tiles * (batch // ROWS) >= PROGRAMS // 2:
-        return G
-    while length // (2 * G) >= SHORTEST_SEGMENT and (
-        batch * G < ROWS or tiles * (batch * G // ROWS) < PROGRAMS
-    ):
-        G *= 2
-    return G

@@ -9,7 +9,8 @@ imaginary part, dB perhaps as two `None`.
 import torch
 
 from keras_ssm.ops.backend.torch.tensors import by_autograd, needs_autograd
-from keras_ssm.ops.backend.torch.triton.bank import MOST_MODES, Walk
+from keras_ssm.ops.backend.torch.triton.bank import Walk
+from keras_ssm.ops.backend.walk_plan import MOST_MODES
 
 
 class Outputs(torch.autograd.Function):
