@@ -10,6 +10,7 @@ from jax import lax
 
 from keras_ssm.ops.backend import xla
 from keras_ssm.ops.backend.jax import tree as jax_tree
+from keras_ssm.ops.backend.jax.bank import fused_bank, reads_short
 from keras_ssm.ops.backend.jax.blocks import map_blocks
 from keras_ssm.ops.backend.jax.gate import gated
 from keras_ssm.ops.backend.jax.numbers import (
@@ -46,6 +47,7 @@ __all__ = [
     "exact_einsum",
     "export_arguments",
     "exports_erf",
+    "fused_bank",
     "fused_conv_silu",
     "fused_scan",
     "fused_selective",
@@ -58,6 +60,7 @@ __all__ = [
     "minimum",
     "program",
     "project",
+    "reads_short",
     "runs_in_blocks",
     "scan_states",
     "sequential",
