@@ -7,10 +7,10 @@ graph (PyTorch), `jit` (JAX). Forward and training, the gradients of the input a
 for a given gradient of the output, are medians in milliseconds; `floor` is two and five passes over
 the sequence at the bandwidth that a copy reached just before, and memory is that of the training
 pass in sequences. A layer by another method than its own has it in brackets, `S4 (fft)`:
-`tools/method_table.py` reads that. Rows of the form `fit` have the milliseconds of a training step
-of a classifier of four blocks, and rows `step ...` those of a streamed step of six layers. The file
-begins with the machine, the command and the day. What fails, such as for want of memory, is said
-and left out.
+`tools/method_table.py` reads that. On JAX `S4D, portable` is the layer without its GPU kernels.
+Rows of the form `fit` have the milliseconds of a training step of a classifier of four blocks, and
+rows `step ...` those of a streamed step of six layers. The file begins with the machine, the
+command and the day. What fails, such as for want of memory, is said and left out.
 
 On a machine without a GPU the same runs on the processor, which shows that nothing fails.
 """
@@ -19,6 +19,7 @@ import csv
 import functools
 import itertools
 import json
+import os
 import statistics
 import sys
 import time
@@ -141,14 +142,12 @@ def _replayed(function):
     return found
 
 
-def on_jax(function, weights, shape):
+def on_jax(function, weights, shape, dtype="float32"):
     """What `on_torch` yields, of a function of weights and the sequence."""
     import jax
     import jax.numpy as jnp
 
-    x, upstream = (
-        jnp.asarray(np.random.default_rng(i).normal(size=shape), "float32") for i in (1, 2)
-    )
+    x, upstream = (jnp.asarray(np.random.default_rng(i).normal(size=shape), dtype) for i in (1, 2))
     run = jax.jit(function)
     step = jax.jit(lambda w, x, c: jax.vjp(function, w, x)[1](c))
     memory = step.lower(weights, x, upstream).compile().memory_analysis()
@@ -163,7 +162,7 @@ def on_jax(function, weights, shape):
 def layer_rows(shapes):
     """Yields functions without arguments, each of which yields rows of a layer."""
     for shape in shapes:
-        bandwidth = _bandwidth(shape) if BACKEND == "torch" else None
+        bandwidth = _bandwidth(shape)
         known = functools.partial(_known, shape, bandwidth)
         of_layer = functools.partial(_of_layer, shape=shape)
         for name in NAMES:
@@ -174,11 +173,14 @@ def layer_rows(shapes):
         for name in ("S4D", "S4", "DSS", "S5"):
             form = functools.partial(_of_published, name, shape)
             yield known(f"{name} as published", form)
-        if BACKEND != "torch":
-            continue
         for name in ("S4D", "DSS"):
             form = functools.partial(of_layer, name, dtype="bfloat16")
             yield known(name, form, "bfloat16")
+        if BACKEND != "torch":
+            for name in ("S4D", "DSS"):
+                form = functools.partial(_without_kernels, functools.partial(of_layer, name))
+                yield known(f"{name}, portable", form)
+            continue
         form = functools.partial(on_torch, _attention, [], shape, "bfloat16")
         yield known("attention, 8 heads", form, "bfloat16")
         if shape[1] <= 4096:
@@ -197,7 +199,20 @@ def _of_layer(name, shape, dtype="float32", **options):
         return on_torch(layer, [v.value for v in layer.trainable_variables], shape, dtype)
     from keras_ssm.benchmark.stepping import layer_function
 
-    return on_jax(*layer_function(layer), shape)
+    return on_jax(*layer_function(layer), shape, dtype)
+
+
+def _without_kernels(form):
+    """The same rows in portable operations."""
+    kept = os.environ.get("KERAS_SSM_FAST_PATHS")
+    os.environ["KERAS_SSM_FAST_PATHS"] = "0"
+    try:
+        yield from form()
+    finally:
+        if kept is None:
+            del os.environ["KERAS_SSM_FAST_PATHS"]
+        else:
+            os.environ["KERAS_SSM_FAST_PATHS"] = kept
 
 
 def _of_published(name, shape):
@@ -217,6 +232,12 @@ def _of_lstm(shape):
 
 def _bandwidth(shape):
     """Bytes that a copy reads and writes in a millisecond."""
+    if BACKEND == "jax":
+        import jax
+        import jax.numpy as jnp
+
+        x, copy = jnp.ones(shape), jax.jit(lambda x: x + 1.0)
+        return 2 * x.nbytes / median(lambda: jax.block_until_ready(copy(x)), lambda: None)
     import torch
 
     x = torch.randn(shape, device="cuda" if on_card() else "cpu")
