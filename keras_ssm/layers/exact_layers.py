@@ -15,7 +15,7 @@ EXACT = ("float32", "float64")
 
 @keras.saving.register_keras_serializable(package="keras_ssm")
 class Dense(keras.layers.Dense):
-    """`keras.layers.Dense` with `ops.backend.matmul`."""
+    """`keras.layers.Dense` with `ops.backend.dense`."""
 
     def build(self, input_shape):
         with initialised(self, "kernel_initializer"):
@@ -24,7 +24,7 @@ class Dense(keras.layers.Dense):
     def call(self, inputs, training=None):
         if self.compute_dtype not in EXACT:
             return super().call(inputs, training=training)
-        y = backend.matmul(ops.convert_to_tensor(inputs), ops.convert_to_tensor(self.kernel))
+        y = backend.dense(ops.convert_to_tensor(inputs), ops.convert_to_tensor(self.kernel))
         y = y if self.bias is None else y + ops.convert_to_tensor(self.bias)
         return y if self.activation is None else self.activation(y)
 

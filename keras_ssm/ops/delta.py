@@ -67,8 +67,10 @@ def delta_rule(q, k, v, beta, g=None, initial_state=None, chunk_size=None):
     if doubling.needed(tensors[0].shape[0]):
         run = functools.partial(_without_loops, n)
     else:
-        gradient = functools.partial(_gradients, n)
-        run = backend.with_gradient(functools.partial(_outputs, n), gradient)
+        both = (_outputs, _gradients)
+        if backend.loops_over_chunks():
+            both = (_outputs_in_loop, _gradients_in_loop)
+        run = backend.with_gradient(*(functools.partial(function, n) for function in both))
     y, last, *_ = run(*tensors, start)
     y = ops.transpose(y, (1, 0, 3, 2, 4))  # (batch, chunks, T, heads, value_dim)
     y = ops.reshape(y, (known(q.shape[0]) or ops.shape(q)[0], -1, heads, value_dim))
@@ -230,6 +232,32 @@ def _gradients(n, residuals, cotangents):
         d_end = ops.sum(later * after, axis=(-2, -1))[..., None]
         at_end = [(0, 0)] * 3 + [(d_sums.shape[-1] - 1, 0)]
         gradients.append(d_sums + backend.pad(d_end, at_end))
+    return (*gradients, d_start)
+
+
+def _outputs_in_loop(n, *tensors):
+    """`_outputs` of one chunk after another, whose matrices the caches of a CPU hold."""
+    *samples, start = tensors
+
+    def step(state, sample):
+        y, last, before = _outputs(n, *(z[None] for z in sample), state)[0]
+        return last, (y[0], before[0])
+
+    last, (y, before) = backend.sequential(step, start, tuple(samples))
+    return (y, last, before), (*samples, before, y)
+
+
+def _gradients_in_loop(n, residuals, cotangents):
+    """`_gradients` in the same way, from the last chunk to the first."""
+    d_y, d_last, d_before = cotangents
+
+    def step(later, sample):
+        *residuals, d_y, d_before = (z[None] for z in sample)
+        *gradients, earlier = _gradients(n, residuals, (d_y, later, d_before))
+        return earlier, tuple(gradient[0] for gradient in gradients)
+
+    samples = (*residuals, d_y, d_before)
+    d_start, gradients = backend.sequential(step, d_last, samples, reverse=True)
     return (*gradients, d_start)
 
 

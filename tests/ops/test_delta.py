@@ -182,6 +182,21 @@ def test_a_program_without_loops_computes_the_same(n, gated, rng):
         assert relative_error(a, b) < 1e-12
 
 
+@pytest.mark.only("torch", "jax")
+@pytest.mark.parametrize("n, gated", [(1, False), (3, True)])
+def test_a_loop_over_chunks_computes_the_same(n, gated, rng, monkeypatch):
+    from keras_ssm.ops import delta
+
+    monkeypatch.setattr(delta.backend, "loops_over_chunks", lambda: True)
+    arrays = drawn(rng, 11, n, gated, "float32")
+    weights = rng.standard_normal((2, 11, 2, 3)), rng.standard_normal((2, 2, 4, 3))
+    weights = [array.astype("float32") for array in weights]
+    ours = found(arrays, lambda tensors: run(tensors, chunk_size=4), weights, compile="loops")
+    expected = found(arrays, lambda tensors: run(tensors, rule=naive_delta), weights)
+    for name, value in expected.items():
+        assert relative_error(ours[name], value) < 1e-5, name
+
+
 @pytest.mark.only("torch")
 def test_second_derivatives(rng):
     import torch

@@ -130,3 +130,17 @@ def test_a_model_trains_and_comes_back_as_without_loops(rng, monkeypatch, tmp_pa
         results.append([*losses["loss"], *again, loaded.predict(inputs, verbose=0)])
     for a, b in zip(*results, strict=True):
         assert relative_error(np.asarray(a), np.asarray(b)) < 1e-5
+
+
+@pytest.mark.parametrize("sizes", [(2, 5, 3, 4), (2, 5, 4, 3), (2, 3, 2, 3, 4)])
+def test_a_dense_layer_has_the_gradients_of_a_product(sizes, rng):
+    *lead, features, units = sizes
+    x, matrix = rng.standard_normal((*lead, features)), rng.standard_normal((features, units))
+    upstream = jnp.asarray(rng.standard_normal((*lead, units)), "float32")
+    tensors = jnp.asarray(x, "float32"), jnp.asarray(matrix, "float32")
+    for a, b in zip(
+        jax.vjp(backend.dense, *tensors)[1](upstream),
+        jax.vjp(jnp.matmul, *tensors)[1](upstream),
+        strict=True,
+    ):
+        assert relative_error(a, b) < 1e-6

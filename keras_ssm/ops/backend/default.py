@@ -53,6 +53,7 @@ __all__ = [
     "contiguous",
     "cos",
     "cumsum",
+    "dense",
     "device_name",
     "einsum",
     "exact_einsum",
@@ -72,6 +73,7 @@ __all__ = [
     "gated",
     "is_stateless",
     "keras_writes_onnx",
+    "loops_over_chunks",
     "loops_over_unknown_steps",
     "map_blocks",
     "matmul",
@@ -149,6 +151,11 @@ def matmul(a, b):
 
 def project(x, matrix):
     """The product of rows and a matrix, with a gradient that suits the backend."""
+    raise NotImplementedError
+
+
+def dense(x, matrix):
+    """The product of inputs `(..., features)` and trained weights, as exact as `matmul`."""
     raise NotImplementedError
 
 
@@ -284,6 +291,11 @@ def toeplitz(diagonals):
 
 def runs_in_blocks():
     """Whether blocks of features that fit a CPU's caches are faster than all features at once."""
+    return False
+
+
+def loops_over_chunks():
+    """Whether a loop over chunks that a CPU's caches hold is faster than all chunks at once."""
     return False
 
 

@@ -42,6 +42,7 @@ __all__ = [
     "complex_of",
     "cos",
     "cumsum",
+    "dense",
     "device_name",
     "einsum",
     "exact_einsum",
@@ -53,6 +54,7 @@ __all__ = [
     "fused_selective",
     "gated",
     "is_stateless",
+    "loops_over_chunks",
     "map_blocks",
     "matmul",
     "maximum",
@@ -101,12 +103,15 @@ def with_gradient(forward, backward):
 
 
 def project(x, matrix):
-    """The product of rows `(batch, length, features)` and a matrix.
+    """The product of rows `(batch, ..., features)` and a matrix.
 
     On a CPU the gradient of the matrix is summed row by row of the batch, the smaller side first:
-    XLA would transpose the larger one as a whole.
+    XLA would transpose the larger one as a whole, and compute what it is made of once more for it.
     """
-    return _project(x, matrix) if runs_in_blocks() and x.ndim == 3 else matmul(x, matrix)
+    return _project(x, matrix) if runs_in_blocks() and x.ndim > 2 else matmul(x, matrix)
+
+
+dense = project
 
 
 @jax.custom_vjp
@@ -117,7 +122,8 @@ def _project(x, matrix):
 def _gradient_of_project(residuals, upstream):
     x, matrix = residuals
     small, large = (x, upstream) if x.shape[-1] <= upstream.shape[-1] else (upstream, x)
-    slope = jnp.sum(einsum("blm,bln->bmn", small, large), axis=0)
+    rows = lambda z: jnp.reshape(z, (z.shape[0], -1, z.shape[-1]))
+    slope = jnp.sum(einsum("blm,bln->bmn", rows(small), rows(large)), axis=0)
     return matmul(upstream, matrix.T), slope if small is x else slope.T
 
 
@@ -132,6 +138,9 @@ def blocks_side_by_side(count, size):
 def runs_in_blocks():
     """Whether blocks that fit the caches of a CPU are faster than all features at once."""
     return jax.default_backend() == "cpu"
+
+
+loops_over_chunks = runs_in_blocks
 
 
 def scan_states(dA, inputs, initial, reverse):

@@ -26,6 +26,7 @@ __all__ = [
     "compiled",
     "complex_of",
     "cos",
+    "dense",
     "device_name",
     "einsum",
     "exact_einsum",
@@ -177,6 +178,9 @@ def _packed(nest, tensors):
 def project(x, matrix):
     """The product of rows and a matrix."""
     return matmul(x, matrix)
+
+
+dense = project
 
 
 def blocks_side_by_side(count, size):
