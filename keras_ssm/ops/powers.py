@@ -1,5 +1,7 @@
 """Powers dA^l of diagonal systems, and the kernel of a bank from a two-level table."""
 
+import math
+
 import keras
 import numpy as np
 from keras import ops
@@ -108,13 +110,23 @@ def kernel(bank, length: int | Tensor) -> Tensor:
         [S4D](https://arxiv.org/abs/2206.11893), equation 9; the Vandermonde product is a
         matmul over a table with about 2 sqrt(length) powers of each mode.
     """
-    width = min(TABLE_WIDTH, length) if isinstance(length, int) else TABLE_WIDTH
+    width = _table_width(bank, length)
     rows = (length + width - 1) // width
     coarse = bank.from_state(bank.readout, 0, rows, stride=width)
     fine = bank.into_state(width)
     table = exact_einsum("chnr,hnw->chrw", coarse, fine)
     channels, features = table.shape[:2]
     return ops.reshape(table, (channels, features, rows * width))[..., :length]
+
+
+def _table_width(bank, length):
+    """A short kernel has a square table: exponentials, sines and cosines cost more than a matmul.
+
+    The powers of a matrix are products, of which a table would need more.
+    """
+    if not isinstance(length, int) or length > TABLE_WIDTH:
+        return TABLE_WIDTH
+    return 1 << (math.isqrt(length - 1).bit_length()) if hasattr(bank, "log_dA") else length
 
 
 def with_skip(K: Tensor, D: Tensor) -> Tensor:
