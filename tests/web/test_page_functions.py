@@ -215,11 +215,12 @@ def test_the_presets_of_the_tabs(tmp_path, monkeypatch):
         make_model().save_to_preset(tmp_path / name, info=info)
     monkeypatch.setenv("KERAS_SSM_PRESETS", str(tmp_path))
     found = web.choices()
-    rows = (f"{system}_sequential_mnist" for system in ("s4d", "s5", "s4"))
-    images = (*rows, "s4d_digits")
-    assert found[DRAWING].presets[:4] == images
+    *large, small = images = found[DRAWING].presets[:5]
+    systems = ("s4", "s4d", "s4ptd", "s5")
+    assert sorted(large) == [f"{system}_sequential_mnist" for system in systems]
+    assert large[0] == "s4d_sequential_mnist" and small == "s4d_digits"
     assert "s4d_permuted_mnist" not in found[DRAWING].presets
     sounds = ("s4d_spoken_digits", "s4ptd_spoken_digits", "s5_spoken_digits")
     assert set(sounds) <= set(found[SOUND].presets)
     known = presets.list_presets()
-    assert [side(known[name]) for name in images] == [28, 28, 28, 8]
+    assert [side(known[name]) for name in images] == [28, 28, 28, 28, 8]
