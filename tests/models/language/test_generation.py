@@ -360,10 +360,10 @@ def test_nothing_grows_but_the_ids():
 
 
 @pytest.mark.slow
-@pytest.mark.only("jax", "tensorflow")  # PyTorch takes minutes, op by op
 @pytest.mark.skipif(not memory.available(), reason="the system does not tell a peak that began now")
-def test_100_000_tokens_take_the_memory_of_5_000():
+def test_ever_more_tokens_take_the_memory_of_5_000():
     model = language_model()
+    count = 25_000 if BACKEND == "torch" else 100_000  # op by op a token takes 1.5 ms
 
     def written(count):
         pieces = model.generate([1], max_new_tokens=count, strip_prompt=True, stream=True)
@@ -372,8 +372,8 @@ def test_100_000_tokens_take_the_memory_of_5_000():
     assert written(5_000) == 5_000
     memory.RESET.write_text("5")
     before = memory.peak_of_process()
-    assert written(100_000) == 100_000
-    assert memory.peak_of_process() - before < 8 * 2**20  # 84 bytes a token
+    assert written(count) == count
+    assert memory.peak_of_process() - before < 84 * count  # a state that is kept has 320 bytes
 
 
 @keras.saving.register_keras_serializable(package="tests")
