@@ -22,7 +22,7 @@ IMPORTS_TENSORFLOW = re.compile("^    import tensorflow", re.MULTILINE)
 # Files about one backend's own code, which the others cannot import.
 OWN = {
     "ops/test_blocks.py": ("jax", "tensorflow"),
-    "ops/test_jax_in_place.py": ("jax",),
+    "ops/test_in_place.py": ("jax", "tensorflow"),
     "ops/test_jax_precision.py": ("jax",),
     "ops/test_jax_tree.py": ("jax",),
     "models/test_tensorflow_routes.py": ("tensorflow",),

@@ -30,7 +30,10 @@ from keras_ssm.ops.backend.default_fused import (
     fused_selective,
     fused_zoh,
     reads_short,
+    recomputed,
     scan_states,
+    toeplitz,
+    writes_in_place,
 )
 from keras_ssm.ops.backend.default_programs import (
     program,
@@ -84,6 +87,7 @@ __all__ = [
     "program",
     "project",
     "reads_short",
+    "recomputed",
     "runs_in_blocks",
     "scan_states",
     "sequential",
@@ -105,6 +109,7 @@ __all__ = [
     "were_given_away",
     "with_gradient",
     "without_gradients",
+    "writes_in_place",
     "writes_saved_models",
 ]
 
@@ -282,11 +287,6 @@ def circular(u, kernel, size):
     Returns `(batch, channels, features, length)`.
     """
     raise NotImplementedError
-
-
-def toeplitz(diagonals):
-    """`ops.toeplitz` by views of the backend's own, or `None`."""
-    return None
 
 
 def runs_in_blocks():

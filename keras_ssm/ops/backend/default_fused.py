@@ -57,3 +57,25 @@ def fused_zoh(A, B, dt, portable):
 def fused_dplr(A, P, B, dt, portable):
     """`ops.dplr.dplr_bilinear` by a GPU kernel, or `None`."""
     return None
+
+
+def toeplitz(diagonals):
+    """`ops.toeplitz` by views of the backend's own, or `None`."""
+    return None
+
+
+def writes_in_place(x):
+    """Whether programs of XLA, of the folder `in_place`, may read `(batch, length, features)`."""
+    return False
+
+
+def recomputed(forward, backward, portable):
+    """A function of tensors, or `None`s, whose gradient computes anew what it needs.
+
+    Args:
+        forward: maps the tensors to `(outputs, kept)`, where `kept` is all that the gradient needs
+            beside them.
+        backward: maps `(tensors, kept, cotangents)` to the gradient of each tensor.
+        portable: function of the tensors with the same outputs, for gradients of gradients.
+    """
+    raise NotImplementedError

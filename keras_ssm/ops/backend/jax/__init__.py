@@ -9,10 +9,12 @@ import numpy as np
 from jax import lax
 
 from keras_ssm.ops.backend import xla
+from keras_ssm.ops.backend.in_place.gate import gated
+from keras_ssm.ops.backend.in_place.selective import fused_selective
+from keras_ssm.ops.backend.in_place.short_conv import fused_conv_silu
 from keras_ssm.ops.backend.jax import tree as jax_tree
 from keras_ssm.ops.backend.jax.bank import fused_bank, reads_short
 from keras_ssm.ops.backend.jax.blocks import map_blocks
-from keras_ssm.ops.backend.jax.gate import gated
 from keras_ssm.ops.backend.jax.numbers import (
     arctan2,
     circular,
@@ -30,8 +32,6 @@ from keras_ssm.ops.backend.jax.numbers import (
     tanh,
 )
 from keras_ssm.ops.backend.jax.programs import program, step_program, were_given_away
-from keras_ssm.ops.backend.jax.selective import selective_outputs
-from keras_ssm.ops.backend.jax.short_conv import fused_conv_silu
 from keras_ssm.ops.exporting import loops_allowed
 
 __all__ = [
@@ -63,6 +63,7 @@ __all__ = [
     "program",
     "project",
     "reads_short",
+    "recomputed",
     "runs_in_blocks",
     "scan_states",
     "sequential",
@@ -73,6 +74,7 @@ __all__ = [
     "tanh",
     "were_given_away",
     "with_gradient",
+    "writes_in_place",
 ]
 
 # Steps from which blocks side by side are faster than one loop.
@@ -178,13 +180,19 @@ def fused_scan(dA, inputs, initial, reverse, portable):
     return with_gradient(evaluate, gradient)(dA, inputs, initial)
 
 
-def fused_selective(x, dt, A, B, C, D, initial, portable, projection=()):
-    """`ops.selective_scan` with a gradient of its own, on a CPU and for a known length."""
-    numbers = dt, A, B, C, D, initial, *projection[:2]
-    mixed = any(z is not None and z.dtype != x.dtype for z in numbers)
-    if mixed or not runs_in_blocks() or not isinstance(x.shape[1], int):
-        return None
-    return selective_outputs(x, dt, A, B, C, D, initial, projection)
+def writes_in_place(x):
+    """Whether loops over the steps of a sequence write in place, and pay."""
+    return runs_in_blocks() and isinstance(x.shape[1], int)
+
+
+def recomputed(forward, backward, portable):
+    """A function of tensors whose gradient computes anew what it needs."""
+
+    def keeping(*tensors):
+        outputs, kept = forward(*tensors)
+        return outputs, (tensors, kept)
+
+    return with_gradient(keeping, lambda residuals, upstream: backward(*residuals, upstream))
 
 
 def exports_erf():

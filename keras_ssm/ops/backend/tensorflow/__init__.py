@@ -1,11 +1,23 @@
 """TensorFlow forms of the primitives that differ between backends."""
 
-import contextvars
 import functools
 
 import tensorflow as tf
 
 from keras_ssm.ops.backend import xla
+from keras_ssm.ops.backend.in_place.gate import gated
+from keras_ssm.ops.backend.in_place.selective import fused_selective
+from keras_ssm.ops.backend.in_place.short_conv import fused_conv_silu
+from keras_ssm.ops.backend.tensorflow.by_xla import (
+    IN_XLA,
+    SHORTEST_COMPILED,
+    by_xla,
+    compiled,
+    packed,
+    present,
+    recomputed,
+    unwatched,
+)
 from keras_ssm.ops.backend.tensorflow.fourier import circular
 from keras_ssm.ops.backend.tensorflow.numbers import (
     complex_of,
@@ -17,6 +29,7 @@ from keras_ssm.ops.backend.tensorflow.numbers import (
     tanh,
 )
 from keras_ssm.ops.backend.tensorflow.programs import program, step_program
+from keras_ssm.ops.exporting import is_exporting
 
 __all__ = [
     "LONGEST_UNROLLED",
@@ -31,12 +44,16 @@ __all__ = [
     "einsum",
     "exact_einsum",
     "export_arguments",
+    "fused_conv_silu",
     "fused_scan",
+    "fused_selective",
+    "gated",
     "map_blocks",
     "matmul",
     "mean",
     "program",
     "project",
+    "recomputed",
     "runs_in_blocks",
     "scan_states",
     "sequential",
@@ -46,21 +63,16 @@ __all__ = [
     "tanh",
     "transforms_unknown_lengths",
     "with_gradient",
+    "writes_in_place",
 ]
 
 exact_einsum = einsum  # TensorFlow chooses no fast mode by name
-
-# Whether a program of XLA is being traced: it has operations that a plain graph lacks.
-_IN_XLA = contextvars.ContextVar("in_xla", default=False)
 
 # Steps of a recurrence that are written out one after another.
 LONGEST_UNROLLED = 16  # XLA takes minutes over long unrolled loops
 
 # Numbers that a step of a recurrence should have to be worth its call.
 SIDE_BY_SIDE = 2**16
-
-# Steps from which XLA compiles scans: less memory, and no copies between.
-SHORTEST_COMPILED = 1024
 
 
 @functools.cache
@@ -135,46 +147,6 @@ def with_gradient(forward, backward):
     return function
 
 
-def compiled(function, steps):
-    """A function of a long sequence compiled by XLA, also inside a graph that is not.
-
-    No gradient flows through it: a tape that saw its loops would ask for what XLA does not keep.
-    """
-    if steps < SHORTEST_COMPILED:
-        return function
-    run = _by_xla(function)
-    return lambda *tensors: run(*_unwatched(tensors))
-
-
-@functools.lru_cache
-def _by_xla(function):
-    """The function compiled by XLA; while it is traced, `_IN_XLA` says so."""
-
-    def traced(*tensors):
-        before = _IN_XLA.set(True)
-        try:
-            return function(*tensors)
-        finally:
-            _IN_XLA.reset(before)
-
-    return tf.function(traced, jit_compile=True, autograph=False)
-
-
-def _unwatched(nest):
-    return _packed(nest, map(tf.stop_gradient, _present(nest)))
-
-
-def _present(nest):
-    """The tensors of a nest, without `None`s."""
-    return [x for x in tf.nest.flatten(nest) if x is not None]
-
-
-def _packed(nest, tensors):
-    """A nest with other tensors, in the order of `_present`."""
-    tensors = iter(tensors)
-    return tf.nest.map_structure(lambda x: None if x is None else next(tensors), nest)
-
-
 def project(x, matrix):
     """The product of rows and a matrix."""
     return matmul(x, matrix)
@@ -193,22 +165,28 @@ def runs_in_blocks():
     return not tf.config.list_logical_devices("GPU")
 
 
+def writes_in_place(x):
+    """Whether programs of XLA may read `(batch, length, features)` some steps at a time."""
+    long = x.shape[1] is not None and x.shape[1] >= SHORTEST_COMPILED
+    return long and runs_in_blocks() and not is_exporting()
+
+
 def map_blocks(function, tensors, fixed, size, **static):
     """The outputs of `function(slices, fixed slices, **static)`, written one below the other.
 
     XLA compiles it. The gradient computes each block anew, and has no gradient itself.
     """
     forward, backward = _compiled_blocks(function, size, tuple(sorted(static.items())))
-    fixed = _unwatched(fixed)
+    fixed = unwatched(fixed)
 
     @tf.custom_gradient
     def mapped(*watched):
-        sources = _packed(tensors, _unwatched(watched))
+        sources = packed(tensors, unwatched(watched))
         return forward(sources, fixed), lambda *upstream: backward(
-            sources, fixed, _unwatched(upstream)
+            sources, fixed, unwatched(upstream)
         )
 
-    return mapped(*_present(tensors))
+    return mapped(*present(tensors))
 
 
 @functools.lru_cache
@@ -217,31 +195,31 @@ def _compiled_blocks(function, size, static):
     static = dict(static)
 
     def in_turn(block_function, nests, count):
-        tensors = _present(nests)
+        tensors = present(nests)
         blocks = [tf.reshape(x, (-1, size, *_static_or_dynamic(x)[1:])) for x in tensors]
         results = tf.map_fn(
-            lambda slices: block_function(*_packed(nests, slices)),
+            lambda slices: block_function(*packed(nests, slices)),
             blocks,
             fn_output_signature=(tensors[0].dtype,) * count,
             parallel_iterations=1,
         )
         return tuple(tf.reshape(x, (-1, *_static_or_dynamic(x)[2:])) for x in results)
 
-    @_by_xla
+    @by_xla
     def forward(tensors, fixed):
         return in_turn(functools.partial(function, **static), (tensors, fixed), 2)
 
-    @_by_xla
+    @by_xla
     def backward(tensors, fixed, cotangents):
         def one(tensors, fixed, upstream):
-            sources = _present(tensors)
+            sources = present(tensors)
             with tf.GradientTape() as tape:
                 tape.watch(sources)
                 outputs = function(tensors, fixed, **static)
             zeros = tf.UnconnectedGradients.ZERO
             return tuple(tape.gradient(outputs, sources, upstream, unconnected_gradients=zeros))
 
-        return in_turn(one, (tensors, fixed, cotangents), len(_present(tensors)))
+        return in_turn(one, (tensors, fixed, cotangents), len(present(tensors)))
 
     return forward, backward
 
@@ -253,7 +231,7 @@ def _static_or_dynamic(x):
 
 def scan_states(dA, inputs, initial, reverse):
     """The states of `ops.scan` in place inside a program of XLA, else `None`."""
-    if not _IN_XLA.get() or inputs.shape[-2] is None or dA.shape[-2] != 1:
+    if not IN_XLA.get() or inputs.shape[-2] is None or dA.shape[-2] != 1:
         return None
     return xla.scan_one_by_one(dA, inputs, initial, reverse)
 
@@ -270,9 +248,9 @@ def fused_scan(dA, inputs, initial, reverse, portable):
 
     @tf.custom_gradient
     def states(*tensors):
-        dA, inputs, initial = _unwatched(tensors)
+        dA, inputs, initial = unwatched(tensors)
         states, stored_states = forward(dA, inputs, initial)
-        return states, lambda upstream: backward(dA, stored_states, initial, _unwatched(upstream))
+        return states, lambda upstream: backward(dA, stored_states, initial, unwatched(upstream))
 
     return states(dA, inputs, initial)
 
@@ -280,7 +258,7 @@ def fused_scan(dA, inputs, initial, reverse, portable):
 @functools.lru_cache
 def _compiled_scan(reverse):
     return tuple(
-        _by_xla(functools.partial(function, reverse=reverse))
+        by_xla(functools.partial(function, reverse=reverse))
         for function in (xla.scan_in_blocks, xla.scan_gradients)
     )
 

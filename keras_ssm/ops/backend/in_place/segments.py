@@ -1,7 +1,17 @@
-"""Some steps of a sequence after others, for loops of JAX that write in place."""
+"""Some steps of a sequence after others, for loops of XLA that write in place."""
 
-import jax.numpy as jnp
-from jax import lax
+from keras import ops
+
+from keras_ssm.ops import backend
+from keras_ssm.ops.exporting import known
+
+# Numbers of a segment, which a CPU's caches hold.
+TOGETHER = 2**16
+
+
+def steps_together(x):
+    """Steps of `(batch, length, features)` with as many numbers as a CPU's caches hold."""
+    return max(1, TOGETHER // ((known(x.shape[0]) or 1) * x.shape[2]))
 
 
 class Segments:
@@ -44,26 +54,40 @@ class Segments:
             carry, results, output = function(carry, i, parts)
             if self.overlap:
                 kept = zip(results, parts, strict=True)
-                results = [jnp.where(self.are_new(i), *both) for both in kept]
-            put = lambda z, part: lax.dynamic_update_slice_in_dim(z, part, self.start(i), 1)
+                results = [ops.where(self.are_new(i), *both) for both in kept]
+            put = lambda z, part: ops.slice_update(z, place(self.start(i), 1, 3), part)
             tensors = [*map(put, tensors, results)]
             return (carry, tensors, self.read(tensors, i + following)), output
 
         state = carry, tensors, self.read(tensors, first)
-        state, outputs = lax.scan(segment, state, jnp.arange(self.count), reverse=reverse)
+        places = ops.arange(self.count, dtype="int32")
+        state, outputs = backend.sequential(segment, state, places, reverse=reverse)
         return *state[:2], outputs
 
     def start(self, i):
-        return jnp.clip(i * self.steps, 0, self.length - self.steps)
+        return ops.maximum(ops.minimum(i * self.steps, self.length - self.steps), 0)
 
     def read(self, tensors, i):
         """Segment i of each tensor."""
-        return [lax.dynamic_slice_in_dim(z, self.start(i), self.steps, 1) for z in tensors]
+        return [some_steps(z, self.start(i), self.steps) for z in tensors]
 
     def are_new(self, i):
         """Whether each step is of no segment before: `(steps, 1)`."""
-        return (self.start(i) + jnp.arange(self.steps) >= i * self.steps)[:, None]
+        places = self.start(i) + ops.arange(self.steps, dtype="int32")
+        return (places >= i * self.steps)[:, None]
 
     def new(self, part, i):
         """A part, 0 at steps that are not new."""
-        return jnp.where(self.are_new(i), part, 0) if self.overlap else part
+        return ops.where(self.are_new(i), part, ops.zeros_like(part)) if self.overlap else part
+
+
+def some_steps(z, start, count):
+    """So many steps of `(batch, length, size)`, from one that only the program knows."""
+    return ops.slice(z, place(start, 1, 3), (ops.shape(z)[0], count, z.shape[2]))
+
+
+def place(start, axis, rank):
+    """Where a part begins that is whole along all axes but one. Indices have one dtype."""
+    start = ops.cast(start, "int32")
+    zero = ops.zeros_like(start)
+    return tuple(start if i == axis else zero for i in range(rank))
