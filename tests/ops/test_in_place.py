@@ -205,3 +205,19 @@ def test_a_dense_layer_has_the_gradients_of_a_product(sizes, rng):
     found, wanted = (jax.vjp(form, *tensors)[1](upstream) for form in (backend.dense, ops.matmul))
     for a, b in zip(found, wanted, strict=True):
         assert relative_error(a, b) < 1e-6
+
+
+@pytest.mark.only("jax")
+def test_a_dense_layer_has_derivatives_of_every_mode(rng):
+    import jax
+    import jax.numpy as jnp
+
+    x, matrix = (jnp.asarray(rng.standard_normal(s), "float32") for s in ((2, 5, 3), (3, 4)))
+    for a, b in zip(
+        *(jax.jvp(f, *2 * [(x, matrix)]) for f in (backend.dense, jnp.matmul)), strict=True
+    ):
+        assert relative_error(a, b) < 1e-6
+    loss = lambda f: lambda *tensors: jnp.sum(jnp.sin(f(*tensors)))
+    ours, wanted = (jax.hessian(loss(f), 1)(x, matrix) for f in (backend.dense, jnp.matmul))
+    assert relative_error(ours, wanted) < 1e-5
+    assert not jax.grad(loss(backend.dense), 1)(x[:0], matrix).any()

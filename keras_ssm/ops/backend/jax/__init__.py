@@ -1,6 +1,7 @@
 """JAX forms of the primitives that differ between backends."""
 
 import functools
+import math
 
 import jax
 import jax.numpy as jnp
@@ -107,8 +108,8 @@ def with_gradient(forward, backward):
 def project(x, matrix):
     """The product of rows `(batch, ..., features)` and a matrix.
 
-    On a CPU the gradient of the matrix is summed row by row of the batch, the smaller side first:
-    XLA would transpose the larger one as a whole, and compute what it is made of once more for it.
+    On a CPU the gradient of the matrix is summed row by row of the batch: XLA would transpose the
+    larger side as a whole, and compute what it is made of once more for it.
     """
     return _project(x, matrix) if runs_in_blocks() and x.ndim > 2 else matmul(x, matrix)
 
@@ -116,20 +117,19 @@ def project(x, matrix):
 dense = project
 
 
-@jax.custom_vjp
+@jax.custom_jvp
 def _project(x, matrix):
     return matmul(x, matrix)
 
 
-def _gradient_of_project(residuals, upstream):
-    x, matrix = residuals
-    small, large = (x, upstream) if x.shape[-1] <= upstream.shape[-1] else (upstream, x)
-    rows = lambda z: jnp.reshape(z, (z.shape[0], -1, z.shape[-1]))
-    slope = jnp.sum(einsum("blm,bln->bmn", rows(small), rows(large)), axis=0)
-    return matmul(upstream, matrix.T), slope if small is x else slope.T
+def _moved_by_matrix(change, y, x, matrix):
+    """What a change of the matrix adds: from a copy for each row, whose gradients are summed."""
+    rows = jnp.reshape(x, (x.shape[0], math.prod(x.shape[1:-1]), x.shape[-1]))
+    each = jnp.broadcast_to(change, (x.shape[0], *change.shape))
+    return jnp.reshape(einsum("blm,bmn->bln", rows, each), y.shape)
 
 
-_project.defvjp(lambda x, matrix: (_project(x, matrix), (x, matrix)), _gradient_of_project)
+_project.defjvps(lambda change, y, x, matrix: matmul(change, matrix), _moved_by_matrix)
 
 
 def blocks_side_by_side(count, size):
