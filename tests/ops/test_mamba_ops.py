@@ -188,6 +188,18 @@ def test_heads_in_chunks_have_second_derivatives_and_work_without_gradients(rng)
 
 
 @pytest.mark.only("torch")
+def test_heads_in_chunks_have_gradients_under_autocast(rng):
+    import torch
+
+    inputs = [ops.convert_to_tensor(x, "float32").requires_grad_() for x in ssd_inputs(rng, 5)]
+    wanted = torch.autograd.grad(dual(2)(*inputs)[0].sum(), inputs[:-1])
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        found = torch.autograd.grad(dual(2)(*inputs)[0].sum(), inputs[:-1])
+    for a, b in zip(found, wanted, strict=True):
+        assert relative_error(to_numpy(a), to_numpy(b)) < 5e-2
+
+
+@pytest.mark.only("torch")
 @pytest.mark.parametrize("length", [1, 2, 3, 63, 64, 65, 257])
 def test_the_scan_in_place_is_exact(length, rng, monkeypatch):
     """Blocks of features that do not divide them, and steps that end within a segment."""

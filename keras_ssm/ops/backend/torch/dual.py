@@ -33,11 +33,11 @@ def dual_outputs(x, dt, A, B, C, initial, T, portable):
         portable: function of these tensors with the same results, for gradients of gradients.
 
     Returns:
-        Tuple `(y, last)` of tensors of the shapes of `x` and `initial`, or `None` outside of a CPU
-        and for tensors of different precisions.
+        Tuple `(y, last)` of tensors of the shapes of `x` and `initial`, or `None` outside of a CPU,
+        for tensors of different precisions, under `torch.autocast` and for empty ones.
     """
     mixed = any(z is not None and z.dtype != x.dtype for z in (dt, A, B, C, initial))
-    if mixed or x.device.type != "cpu":
+    if mixed or x.device.type != "cpu" or 0 in x.shape or torch.is_autocast_enabled("cpu"):
         return None
     return _Dual.apply(portable, T, x, dt, A, B, C, initial)
 
