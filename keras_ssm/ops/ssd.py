@@ -26,7 +26,8 @@ def ssd(x, dt, A, B, C, D=None, initial_state=None, chunk_size=None):
         B, C: tensors `(batch, length, groups, state_dim)`. Consecutive heads share a group.
         D: tensor that broadcasts against `(heads, head_dim)`, or `None`. Skip.
         initial_state: tensor `(batch, heads, head_dim, state_dim)` or `None` (zero).
-        chunk_size: int or `None` (64). Changes speed and memory only.
+        chunk_size: int or `None` (64; on JAX, on a CPU, as many as states, but 32 to 64). Changes
+            speed and memory only.
 
     Returns:
         Tuple `(y, state)`: `(batch, length, heads, head_dim)` and the last state.
@@ -43,7 +44,7 @@ def ssd(x, dt, A, B, C, D=None, initial_state=None, chunk_size=None):
     T = chunk_size or CHUNK_SIZE
     T = T if known(x.shape[1]) is None else min(T, x.shape[1])
     in_chunks = functools.partial(_in_chunks, T)
-    outputs = backend.fused_dual(x, dt, A, B, C, initial_state, T, in_chunks)
+    outputs = backend.fused_dual(x, dt, A, B, C, initial_state, chunk_size, in_chunks)
     y, state = in_chunks(x, dt, A, B, C, initial_state) if outputs is None else outputs
     return y if D is None else y + x * D, state
 

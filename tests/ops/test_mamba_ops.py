@@ -171,6 +171,34 @@ def test_heads_in_chunks_are_exact_at_any_cut(form, length, rng, monkeypatch):
         assert relative_error(to_numpy(last), to_numpy(wanted[1])) < 1e-12
 
 
+@pytest.mark.only("jax")
+@pytest.mark.parametrize("length", [9, 17])  # five chunks of 2, of which three make a segment
+def test_heads_in_segments_are_exact(length, rng, monkeypatch):
+    import jax
+
+    from keras_ssm.ops.backend.jax import dual as jax_dual
+
+    size = 2 if length == 9 else 4
+    monkeypatch.setattr(jax_dual, "TOGETHER", 3 * size * BATCH * 4 * 2)
+    inputs = ssd_inputs(rng, length)
+    weights = [rng.standard_normal(z.shape).astype("float32") for z in by_heads(*inputs)]
+
+    def loss(form):
+        return lambda *tensors: sum(
+            (y * w).sum() for y, w in zip(form(*tensors), weights, strict=True)
+        )
+
+    def both(form):
+        slopes = jax.grad(loss(form), range(6))
+        ahead = lambda *tensors: sum((z * z).sum() for z in slopes(*tensors))
+        return jax.jit(lambda *tensors: (*form(*tensors), *jax.grad(ahead, range(6))(*tensors)))
+
+    for i, (a, b) in enumerate(
+        zip(both(dual(size))(*inputs), both(by_heads)(*inputs), strict=True)
+    ):
+        assert relative_error(to_numpy(a), to_numpy(b)) < 3e-5, i
+
+
 @pytest.mark.only("torch")
 def test_heads_in_chunks_have_second_derivatives_and_work_without_gradients(rng):
     import torch

@@ -39,8 +39,8 @@ def fused_selective(x, dt, A, B, C, D, initial, portable, projection=()):
     return None
 
 
-def fused_dual(x, dt, A, B, C, initial, T, portable):
-    """`ops.ssd` in chunks of T steps as one function with its own gradient, or `None`."""
+def fused_dual(x, dt, A, B, C, initial, chunk_size, portable):
+    """`ops.ssd` without its skip as one function with its own gradient, or `None`."""
     return None
 
 

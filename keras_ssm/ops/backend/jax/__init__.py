@@ -16,6 +16,7 @@ from keras_ssm.ops.backend.in_place.short_conv import fused_conv_silu
 from keras_ssm.ops.backend.jax import tree as jax_tree
 from keras_ssm.ops.backend.jax.bank import fused_bank, reads_short
 from keras_ssm.ops.backend.jax.blocks import map_blocks
+from keras_ssm.ops.backend.jax.dual import dual_outputs
 from keras_ssm.ops.backend.jax.numbers import (
     arctan2,
     circular,
@@ -51,6 +52,7 @@ __all__ = [
     "exports_erf",
     "fused_bank",
     "fused_conv_silu",
+    "fused_dual",
     "fused_scan",
     "fused_selective",
     "gated",
@@ -193,6 +195,15 @@ def recomputed(forward, backward, portable):
         return outputs, (tensors, kept)
 
     return with_gradient(keeping, lambda residuals, upstream: backward(*residuals, upstream))
+
+
+def fused_dual(x, dt, A, B, C, initial, chunk_size, portable):
+    """`ops.ssd` with a gradient of its own, on a CPU and for known sizes."""
+    mixed = any(z is not None and z.dtype != x.dtype for z in (dt, A, B, C, initial))
+    unknown = not all(isinstance(size, int) for size in x.shape[:2])
+    if mixed or unknown or not (runs_in_blocks() and loops_allowed()):
+        return None
+    return dual_outputs(x, dt, A, B, C, initial, chunk_size)
 
 
 def exports_erf():

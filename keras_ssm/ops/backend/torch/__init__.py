@@ -267,9 +267,11 @@ def fused_mimo(u, dA, dB, C, D, initial, portable):
     return mimo_outputs(u, dA, dB, C, D, initial, portable)
 
 
-def fused_dual(x, dt, A, B, C, initial, T, portable):
+def fused_dual(x, dt, A, B, C, initial, chunk_size, portable):
     """Outputs and last state of a state-space dual; `None` while compiling."""
-    return None if must_be_plain() else dual_outputs(x, dt, A, B, C, initial, T, portable)
+    if must_be_plain():
+        return None
+    return dual_outputs(x, dt, A, B, C, initial, chunk_size, portable)
 
 
 def fused_selective(x, dt, A, B, C, D, initial, portable, projection=()):

@@ -12,7 +12,9 @@ import torch
 from keras_ssm.ops.backend.torch.tensors import by_autograd, needs_autograd
 from keras_ssm.ops.backend.torch.workspace import Buffers
 
-# Numbers in a buffer, for the chunks that are computed together. Measured.
+# Steps in a chunk. And numbers in a buffer, for the chunks that are computed together.
+# Measured.
+CHUNK_SIZE = 64
 TOGETHER = 2**18
 
 # Logarithms of decays below this one count as this one, 1e-28: smaller results of `exp` take
@@ -20,7 +22,7 @@ TOGETHER = 2**18
 LOWEST = -64.0
 
 
-def dual_outputs(x, dt, A, B, C, initial, T, portable):
+def dual_outputs(x, dt, A, B, C, initial, chunk_size, portable):
     """Outputs and last state of `ops.ssd` without its skip.
 
     Args:
@@ -29,7 +31,7 @@ def dual_outputs(x, dt, A, B, C, initial, T, portable):
         A: tensor `(heads,)`.
         B, C: tensors `(batch, length, groups, state_dim)`.
         initial: tensor `(batch, heads, head_dim, state_dim)` or `None` (zero).
-        T: int. Steps in a chunk.
+        chunk_size: int or `None` (64).
         portable: function of these tensors with the same results, for gradients of gradients.
 
     Returns:
@@ -39,6 +41,7 @@ def dual_outputs(x, dt, A, B, C, initial, T, portable):
     mixed = any(z is not None and z.dtype != x.dtype for z in (dt, A, B, C, initial))
     if mixed or x.device.type != "cpu" or 0 in x.shape or torch.is_autocast_enabled("cpu"):
         return None
+    T = min(chunk_size or CHUNK_SIZE, x.shape[1])
     return _Dual.apply(portable, T, x, dt, A, B, C, initial)
 
 
