@@ -81,7 +81,7 @@ def test_copying(run):
 
 @pytest.mark.once("torch")
 def test_associative_recall(run):
-    small = ["--keys", 2, "--pairs", 6, "--width", 8, "--rows", 768, "--epochs", 4]
+    small = ["--keys", 2, "--pairs", 6, "--width", 8, "--rounds", 1]
     printed = run("associative_recall", "--task", "recall", "--system", "h3", *small)
     (right,) = numbers(r"recall, h3: ([\d.]+)% right", printed)
     assert right > 70  # of two values
