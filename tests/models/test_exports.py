@@ -12,15 +12,18 @@ from keras_ssm.layers import (
     H3,
     LRU,
     S4D,
+    S4ND,
     S5,
     DeltaNet,
     Hyena,
+    LongConv,
     Mamba,
     Mamba2,
     SGConv,
     SpaceTime,
 )
 from keras_ssm.models import SSMBackbone, SSMClassifier, SSMForecaster
+from tests.backend_tools import relative_error
 
 BACKEND = keras.config.backend()
 MIXERS = [
@@ -136,29 +139,41 @@ if BACKEND == "torch":
             H3(4, head_dim=2, shift_dim=3, seed=1),
             DeltaNet(2, head_dim=2, householders=2, gated=True, neg_eigenvalues=True, seed=1),
             Hyena(5, filter_width=4, seed=1),
+            LongConv(5, seed=1),
         ],
-        ids=["H3", "DeltaNet", "Hyena"],
+        ids=["H3", "DeltaNet", "Hyena", "LongConv"],
     )
     def test_a_step_is_exported(tmp_path, mixer):
-        import torch
+        model, x = make(mixer), data(2, 6)["inputs"]
+        *_, y = exported_steps(model, x, model.get_initial_state(2), tmp_path / "step.pt2")
+        np.testing.assert_allclose(y, keras.ops.convert_to_numpy(model(x)), rtol=1e-5, atol=2e-6)
 
-        model, path = make(mixer), str(tmp_path / "step.pt2")
-        state = model.get_initial_state(2)
+    def test_a_step_of_frames_is_exported(tmp_path):
+        layer = S4ND(S4D(4, seed=1), bidirectional=[False, True])
+        x = np.random.default_rng(0).standard_normal((2, 6, 5, 3)).astype("float32")
+        y, after = layer(x, return_state=True)
+        state = keras.tree.map_structure(keras.ops.zeros_like, after)
+        steps = exported_steps(layer, x, state, tmp_path / "step.pt2")
+        assert relative_error(np.stack(steps, axis=1), keras.ops.convert_to_numpy(y)) < 1e-6
+
+    def exported_steps(model, x, state, path):
+        """The outputs of a file of `model.step`, for each x[:, t]."""
+        import torch
 
         class Step(torch.nn.Module):
             def forward(self, x, *tensors):
                 y, after = model.step(x, keras.tree.pack_sequence_as(state, tensors))
                 return (y, *keras.tree.flatten(after))
 
-        x, tensors = data(2, 6)["inputs"], keras.tree.flatten(state)
+        samples, tensors = torch.tensor(x).unbind(1), keras.tree.flatten(state)
         with torch.no_grad():
-            program = torch.export.export(Step(), (torch.tensor(x[:, 0]), *tensors))
+            program = torch.export.export(Step(), (samples[0], *tensors))
         torch.export.save(program, path)
-        run = torch.export.load(path).module()
-        for t in range(6):
-            y, *tensors = run(torch.tensor(x[:, t]), *tensors)
-        whole = keras.ops.convert_to_numpy(model(x))
-        np.testing.assert_allclose(y.detach().numpy(), whole, rtol=1e-5, atol=2e-6)
+        run, outputs = torch.export.load(path).module(), []
+        for sample in samples:
+            y, *tensors = run(sample, *tensors)
+            outputs.append(keras.ops.convert_to_numpy(y))
+        return outputs
 
     def make_forecaster():
         backbone = SSMBackbone(S4D(4, seed=1), 1, 4, prenorm=True)
