@@ -22,6 +22,10 @@ from keras_ssm.ops.backend.jax.numbers import einsum, exact_einsum
 CHUNK_SIZES = 32, 64
 TOGETHER = 2**15
 
+# Numbers of x from which segments pay. On two cores they were slower with 2^19, where all chunks at
+# once use both cores better, and faster with 2^21.
+FEWEST = 2**20
+
 
 def dual_outputs(x, dt, A, B, C, initial, chunk_size):
     """Outputs and last state of `ops.ssd` without its skip.
@@ -35,8 +39,10 @@ def dual_outputs(x, dt, A, B, C, initial, chunk_size):
         chunk_size: int or `None`: as many as states, within `CHUNK_SIZES`.
 
     Returns:
-        Tuple `(y, last)` of tensors of the shapes of `x` and `initial`.
+        Tuple `(y, last)` of tensors of the shapes of `x` and `initial`; `None` for a small `x`.
     """
+    if x.size < FEWEST:
+        return None
     batch, length, heads, head_dim = x.shape
     groups, state_dim = B.shape[2:]
     fewest, most = CHUNK_SIZES
