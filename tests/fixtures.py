@@ -12,6 +12,7 @@ import keras
 import numpy as np
 import pytest
 
+from tests.backend_tools import ON_GPU
 from tests.hub_client import point_client
 from tests.hub_server import HubServer
 from tests.small_preset import INFO, X, make_model
@@ -73,6 +74,8 @@ def _tells_the_same(item):
 
 
 def _can_run(item):
+    if ON_GPU and item.get_closest_marker("cpu"):
+        return False
     if any(BACKEND not in mark.args for mark in item.iter_markers("only")):
         return False
     if "float64" in item.fixturenames and BACKEND != "torch":

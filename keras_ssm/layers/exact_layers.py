@@ -70,15 +70,10 @@ class LayerNormalization(keras.layers.LayerNormalization):
             y = _of_unit_square(x - backend.mean(x, axis=-1, keepdims=True), self.epsilon)
             return y * ops.convert_to_tensor(self.gamma) + ops.convert_to_tensor(self.beta)
         x = ops.cast(ops.convert_to_tensor(inputs), "float32")
-        largest = ops.maximum(ops.max(x, initial=0.0), -ops.min(x, initial=0.0))
-        if backend.all_true(largest < LARGEST_SQUARED):
-            return super().call(inputs)
-        scale = scale_of(x)
-        y = x / scale
-        # Equal numbers would give 0 / 0 without anything to add. This is far below their rounding.
-        epsilon = ops.maximum(self.epsilon / scale / scale, 1e-24)
-        y = _of_unit_square(y - backend.mean(y, axis=-1, keepdims=True), epsilon)
-        y = y * ops.cast(self.gamma, "float32") + ops.cast(self.beta, "float32")
+        weights = ops.cast(self.gamma, "float32"), ops.cast(self.beta, "float32")
+        y = backend.fused_layer_norm(x, *weights, self.epsilon)
+        if y is None:
+            y = _layer_norm(x, *weights, self.epsilon)
         return ops.cast(y, self.compute_dtype)
 
 
@@ -107,14 +102,23 @@ def is_product(dense):
     return dense.quantization_mode is None and "call" not in vars(dense)
 
 
-# Up to here squares, and the power of three in a gradient, stay within float32.
-LARGEST_SQUARED = 1e12
+# Up to here fourth powers stay within float32.
+LARGEST_SQUARE = 1e24
+
+
+def _layer_norm(x, gamma, beta, epsilon):
+    scale = scale_of(x)
+    y = x / scale
+    # Equal numbers would give 0 / 0 without anything to add. This is far below their rounding.
+    epsilon = ops.maximum(epsilon / scale / scale, 1e-24)
+    y = _of_unit_square(y - backend.mean(y, axis=-1, keepdims=True), epsilon)
+    return y * gamma + beta
 
 
 def rms(x, epsilon):
     """x over the root of its mean square, however large x is: 1e20 squared is no float32."""
     square = backend.mean(x * x, axis=-1, keepdims=True)
-    if backend.all_true(square < LARGEST_SQUARED**2):
+    if backend.all_true(square < LARGEST_SQUARE):
         return x * ops.rsqrt(square + epsilon)
     scale = scale_of(x)
     return _of_unit_square(x / scale, epsilon / scale / scale)
@@ -129,5 +133,5 @@ def scale_of(x):
 
     The norm of the quotient has the same gradient whatever the scale is, so that it passes none.
     """
-    largest = ops.max(ops.abs(x), axis=-1, keepdims=True, initial=1.0)
+    largest = ops.maximum(backend.largest(ops.abs(x), axis=-1, keepdims=True), 1.0)
     return ops.stop_gradient(ops.cast(largest, x.dtype))  # Keras may have rounded it

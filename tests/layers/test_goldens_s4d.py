@@ -5,7 +5,7 @@ import pytest
 from keras import ops
 
 from keras_ssm.layers import S4D
-from tests.backend_tools import relative_error
+from tests.backend_tools import BY_KERNELS, ON_GPU, relative_error
 from tests.recordings import AUTO, S4Recording, evaluations, parts, slow_but, some, stacked
 
 MINIMAL = ["h1_n2_l64", "h4_n8_l16", "h8_n64_l257", "h4_n64_l1024_dt"]
@@ -67,7 +67,8 @@ class DiagonalRecording(S4Recording):
         """Those recommended with the recordings."""
         if not self.single:
             return 1e-9, 1e-8 if "fourier" in self.name else 1e-9
-        return (1e-4, 2e-2) if self.config["d_state"] == 2 else (1e-5, 2e-4)
+        values = BY_KERNELS if ON_GPU else 1e-5
+        return (1e-4, 2e-2) if self.config["d_state"] == 2 else (values, 2e-4)
 
     def official_gradients(self, weights):
         found = super().official_gradients(weights)

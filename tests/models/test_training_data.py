@@ -355,21 +355,23 @@ def by_hand(logits, y, weights, valid):
 
 def kinds(x, y, weights):
     """The same ragged rows with labels and weights for every step, in every kind of data."""
-    import tensorflow as tf
-
     cut = lambda a: [row[:n] for row, n in zip(a, LENGTHS, strict=True)]
     parts = (y,) if weights is None else (y, weights)
     arrays = ({"inputs": padded_with(x, MASK, np.nan), "padding_mask": MASK}, *parts)
     lists = (cut(x), *(a if a.ndim == 1 else cut(a) for a in parts))
-    ragged = tuple(
-        tf.ragged.constant([r.tolist() for r in cut(a)], ragged_rank=1) if a.ndim > 1 else a
-        for a in (x.astype("float64"), *parts)
-    )
     yield "arrays", arrays
     yield "lists", lists
     yield "generator", (batch for batch in [lists])
     yield "loader", Loader([lists])
     yield "PyDataset", Rows([arrays])
+    if importlib.util.find_spec("tensorflow") is None:  # as on a GPU machine
+        return
+    import tensorflow as tf
+
+    ragged = tuple(
+        tf.ragged.constant([r.tolist() for r in cut(a)], ragged_rank=1) if a.ndim > 1 else a
+        for a in (x.astype("float64"), *parts)
+    )
     yield "tf.data", tf.data.Dataset.from_tensor_slices(arrays).batch(4)
     yield "ragged tf.data", tf.data.Dataset.from_tensor_slices(ragged).batch(4)
 
@@ -620,15 +622,16 @@ def test_steps_refuse_what_the_preprocessor_would_scale():
     "system", ["S4D", pytest.param("S4", marks=ONCE), pytest.param("S5", marks=ONCE)]
 )
 def test_nan_stays_in_its_row_and_out_of_earlier_chunks(rng, system):
-    x = rng.standard_normal((2, 12, 2)).astype("float32")
+    """Chunks have 4 steps, and 16 in GPU kernels: step 16 begins one of either."""
+    x = rng.standard_normal((2, 24, 2)).astype("float32")
     layer = SYSTEMS[system](state_dim=4, seed=0, chunk_size=4)
     expected = to_numpy(layer(x))
-    x[0, 6, 0] = np.nan
+    x[0, 18, 0] = np.nan
     y = to_numpy(layer(x))
     assert (y[1] == expected[1]).all()
-    first = 6 if system == "S5" else 4
+    first = 18 if system == "S5" else 16
     np.testing.assert_allclose(y[0, :first], expected[0, :first], rtol=1e-5, atol=1e-6)
-    assert np.isnan(y[0, 6:]).any(-1).all()
+    assert np.isnan(y[0, 18:]).any(-1).all()
     if system != "S5":
         assert np.isfinite(y[0, :, 1]).all()
 

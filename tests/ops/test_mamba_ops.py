@@ -235,6 +235,7 @@ def test_heads_in_chunks_have_gradients_under_autocast(rng):
         assert relative_error(to_numpy(a), to_numpy(b)) < 5e-2
 
 
+@pytest.mark.cpu
 @pytest.mark.only("torch")
 @pytest.mark.parametrize("length", [1, 2, 3, 63, 64, 65, 257])
 def test_the_scan_in_place_is_exact(length, rng, monkeypatch):
@@ -285,6 +286,7 @@ def test_the_scan_in_place_has_second_derivatives_and_works_without_gradients(rn
     torch.testing.assert_close(again, expected)
 
 
+@pytest.mark.cpu
 @pytest.mark.only("torch")
 @pytest.mark.parametrize("length", [1, 33, 70])
 def test_the_scan_in_place_with_projected_step_sizes_is_exact(length, rng, monkeypatch):
@@ -306,6 +308,7 @@ def test_the_scan_in_place_with_projected_step_sizes_is_exact(length, rng, monke
         assert relative_error(to_numpy(a), to_numpy(b)) < 1e-12, i
 
 
+@pytest.mark.cpu
 @pytest.mark.only("torch")
 def test_a_training_pass_of_the_scan_takes_ten_activations_at_most(rng):
     import torch
@@ -331,6 +334,7 @@ def freed_at_once():
     libc.mallopt(threshold, 2**25)  # about what it grows to by itself
 
 
+@pytest.mark.cpu
 @pytest.mark.only("torch")
 @pytest.mark.usefixtures("freed_at_once")
 def test_a_training_pass_of_the_whole_layer_takes_ten_activations_at_most(rng):
@@ -398,6 +402,7 @@ def test_a_step_of_zero_leaves_the_state_and_decay_may_be_large(rng):
     assert np.isfinite(to_numpy(y)).all()
 
 
+@pytest.mark.cpu
 @pytest.mark.only("torch")
 @pytest.mark.parametrize(("length", "given"), [(9, True), (2, True), (9, False)])
 def test_a_convolution_with_its_silu_is_exact(length, given, rng, monkeypatch):

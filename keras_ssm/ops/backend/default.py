@@ -25,6 +25,7 @@ from keras_ssm.ops.backend.default_fused import (
     fused_conv_silu,
     fused_dplr,
     fused_dual,
+    fused_layer_norm,
     fused_mimo,
     fused_scan,
     fused_selective,
@@ -69,6 +70,7 @@ __all__ = [
     "fused_conv_silu",
     "fused_dplr",
     "fused_dual",
+    "fused_layer_norm",
     "fused_mimo",
     "fused_scan",
     "fused_selective",
@@ -76,6 +78,7 @@ __all__ = [
     "gated",
     "is_stateless",
     "keras_writes_onnx",
+    "largest",
     "loops_over_chunks",
     "loops_over_unknown_steps",
     "map_blocks",
@@ -119,6 +122,7 @@ arctan2 = ops.arctan2
 cos = ops.cos
 cumsum = ops.cumsum
 maximum = ops.maximum  # the second argument may be a number
+largest = ops.max
 mean = ops.mean
 minimum = ops.minimum
 pad = ops.pad

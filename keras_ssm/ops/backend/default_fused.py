@@ -79,3 +79,8 @@ def recomputed(forward, backward, portable):
         portable: function of the tensors with the same outputs, for gradients of gradients.
     """
     raise NotImplementedError
+
+
+def fused_layer_norm(x, gamma, beta, epsilon):
+    """The layer norm of float32 over the last axis, however large x is, or `None`."""
+    return None

@@ -52,6 +52,11 @@ def cumsum(x, axis):
     return jnp.cumsum(x, axis=axis)
 
 
+def largest(x, axis, keepdims=False):
+    """The largest entry along an axis."""
+    return jnp.max(x, axis=axis, keepdims=keepdims)
+
+
 def mean(x, axis, keepdims=False):
     """The mean over an axis or a tuple of axes."""
     return jnp.mean(x, axis=axis, keepdims=keepdims)

@@ -30,6 +30,11 @@ def _full(product, *operands):
     return product(*operands)
 
 
+def largest(x, axis, keepdims=False):
+    """The largest entry along an axis."""
+    return tf.reduce_max(x, axis=axis, keepdims=keepdims)
+
+
 def mean(x, axis, keepdims=False):
     """The mean over an axis or a tuple of axes."""
     return tf.reduce_mean(x, axis=axis, keepdims=keepdims)

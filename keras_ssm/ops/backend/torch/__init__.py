@@ -13,12 +13,14 @@ from keras_ssm.ops.backend.torch.dual import dual_outputs
 from keras_ssm.ops.backend.torch.fourier import circular
 from keras_ssm.ops.backend.torch.gate import gated
 from keras_ssm.ops.backend.torch.mimo import mimo_outputs
+from keras_ssm.ops.backend.torch.norms import fused_layer_norm
 from keras_ssm.ops.backend.torch.numbers import (
     arctan2,
     complex_of,
     cos,
     cumsum,
     einsum,
+    largest,
     matmul,
     maximum,
     mean,
@@ -34,7 +36,7 @@ from keras_ssm.ops.backend.torch.scan import scan_in_blocks, scan_in_complex
 from keras_ssm.ops.backend.torch.selective import selective_outputs
 from keras_ssm.ops.backend.torch.selective_gpu import selective_by_kernels
 from keras_ssm.ops.backend.torch.short_conv import fused_conv_silu
-from keras_ssm.ops.backend.torch.tensors import must_be_plain
+from keras_ssm.ops.backend.torch.tensors import all_true, must_be_plain
 from keras_ssm.ops.backend.torch.toeplitz import toeplitz
 from keras_ssm.ops.backend.torch.traced import traced
 
@@ -62,12 +64,14 @@ __all__ = [
     "fused_conv_silu",
     "fused_dplr",
     "fused_dual",
+    "fused_layer_norm",
     "fused_mimo",
     "fused_scan",
     "fused_selective",
     "fused_zoh",
     "gated",
     "keras_writes_onnx",
+    "largest",
     "loops_over_unknown_steps",
     "matmul",
     "maximum",
@@ -138,19 +142,6 @@ def static_value(x):
     if torch.compiler.is_compiling() or (torch.is_tensor(x) and x.device.type == "meta"):
         return None
     return x.detach().cpu().numpy() if torch.is_tensor(x) else x
-
-
-def all_true(condition):
-    """Whether a condition is True everywhere, on a CPU, where to look costs no waiting."""
-    # A fake tensor is of another type.
-    if type(condition) is not torch.Tensor or condition.device.type != "cpu":
-        return False
-    if torch.compiler.is_compiling() or torch.jit.is_tracing():
-        return False
-    try:
-        return bool(condition.all())
-    except RuntimeError:  # within `vmap`
-        return False
 
 
 def sequential(advance, carry, samples, reverse=False):

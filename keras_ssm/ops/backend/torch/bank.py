@@ -66,7 +66,7 @@ def fused_bank(u, bank, initial, lengths, bidirectional, return_state, D, portab
 def reads_short(x):
     """Whether `fused_bank` may take a sequence of this dtype, which other operations do not."""
     return x.dtype in (torch.bfloat16, torch.float16) and (
-        (x.is_cuda or simulated()) and fast_paths_enabled() and not torch.compiler.is_compiling()
+        (x.is_cuda or simulated()) and fast_paths_enabled() and not must_be_plain()
     )
 
 
@@ -151,7 +151,7 @@ def has_kernel(x, kernel):
 def _applies(u, bank, initial, D):
     if not (u.is_cuda or simulated()) or not fast_paths_enabled():
         return False
-    if not (bank.is_diagonal and bank.normal) or torch.compiler.is_compiling():
+    if not (bank.is_diagonal and bank.normal) or must_be_plain():
         return False
     tensors = [t for t in (*bank.log_dA, *bank.C, *(bank.dB or ()), initial, D) if t is not None]
     if any(t.dtype != torch.float32 or t.device != u.device for t in tensors):

@@ -38,6 +38,11 @@ def cumsum(x, axis):
     return torch.cumsum(x, dim=axis)
 
 
+def largest(x, axis, keepdims=False):
+    """The largest entry along an axis."""
+    return torch.amax(x, dim=axis, keepdim=keepdims)
+
+
 def mean(x, axis, keepdims=False):
     """The mean over an axis or a tuple of axes."""
     return torch.mean(x, dim=axis, keepdim=keepdims)

@@ -20,6 +20,19 @@ def must_be_plain():
     )
 
 
+def all_true(condition):
+    """Whether a condition is True everywhere, on a CPU, where to look costs no waiting."""
+    # A fake tensor is of another type.
+    if type(condition) is not torch.Tensor or condition.device.type != "cpu":
+        return False
+    if torch.compiler.is_compiling() or torch.jit.is_tracing():
+        return False
+    try:
+        return bool(condition.all())
+    except RuntimeError:  # within `vmap`
+        return False
+
+
 def in_pairs(x, axis=-1):
     """Real parts, then imaginary parts, to real and imaginary part of each mode in turn."""
     axis %= x.ndim

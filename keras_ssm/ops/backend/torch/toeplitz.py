@@ -39,5 +39,7 @@ class _Toeplitz(torch.autograd.Function):
 def sum_of_diagonals(upstream):
     """Each row one place further than the one below it, then their sum."""
     n = upstream.shape[-1]
-    rows = torch.nn.functional.pad(upstream.flip(-2), (0, n)).flatten(-2)
-    return rows[..., : n * (2 * n - 1)].unflatten(-1, (n, 2 * n - 1)).sum(-2)
+    rows = torch.nn.functional.pad(upstream.flip(-2), (0, n))
+    rows = rows.reshape(*rows.shape[:-2], 2 * n * n)  # `flatten` has no batches of gradients
+    rows = rows[..., : n * (2 * n - 1)]
+    return rows.reshape(*rows.shape[:-1], n, 2 * n - 1).sum(-2)
