@@ -2,7 +2,7 @@
 
 import math
 
-from keras_ssm.benchmark.run import GATED, GRIDS, KERNELS
+from keras_ssm.benchmark.run import BLOCKS, GATED, GRIDS, KERNELS
 from keras_ssm.layers.axis_layers import LONGEST_MATRIX
 from keras_ssm.ops.chunks import even_chunk
 
@@ -39,6 +39,7 @@ def count(name, method, shape):
     18 B L H, a convolution, and a network that makes its kernel, 2 L W (E + 2 W + H) for a width W
     of 64 and E = 3 numbers a lag. `S4ND` is `S4D` along each side, with the other one in the batch,
     or, `"auto"`, a product with a matrix of each short side n, 2 B L H n, and its kernel, 8 H N n.
+    `GSS` is a `DSS` of H / 4 features between four projections, 18.5 B L H H.
 
     Args:
         name: str. A layer.
@@ -56,7 +57,7 @@ def count(name, method, shape):
     B, L, H, N = shape
     if method is None:
         return _others(name, B, L, H)
-    N = 2 * N if name in ("DSS", "LRU") else N
+    N = 2 * N if name in ("DSS", "GSS", "LRU") else N
     if name in KERNELS:
         total = _convolution(B, L, H) if method == "fft" else 2 * B * L * L * H
         if name == "Hyena":
@@ -69,6 +70,11 @@ def count(name, method, shape):
         short = _convolution(B, L, H) if method == "fft" else 4 * B * L * H * chunk
         rest = 8 * B * L * H * H
         return total + rest + short, least + rest + min(short, 2 * B * L * H * N)
+    if name in BLOCKS:
+        inner, wide = H // 4, 4 * H
+        total, least = _siso("DSS", method, B, L, inner, N)
+        rest = 2 * B * L * (H * inner + 2 * H * wide + inner * wide)
+        return total + rest, least + rest
     if name in GRIDS:
         sides = math.isqrt(L), L // math.isqrt(L)
         if method == "auto" and max(sides) <= LONGEST_MATRIX:

@@ -6,7 +6,7 @@ import keras
 import numpy as np
 
 from keras_ssm import layers
-from keras_ssm.benchmark.run import GRIDS, KERNELS
+from keras_ssm.benchmark.run import BLOCKS, GRIDS, KERNELS
 from keras_ssm.benchmark.stepping import BACKEND, layer_function, passes
 from keras_ssm.benchmark.yardsticks import published
 
@@ -37,6 +37,16 @@ class CausalAttention(keras.layers.Layer):
 
 def make(name, features, state, method="auto", length=None):
     """An unbuilt layer of as many outputs as inputs, for a `length` where it holds its kernel."""
+    if name in BLOCKS:
+        options = {"variant": "exp-re-im", "init": "log_normal", "fixed_dt": 1.0}
+        return layers.SSMBlock(
+            layers.DSS(state, method=method, seed=0, **options),
+            gate="wide",
+            gate_expand=4,
+            bottleneck=features // 4,
+            bottleneck_norm=True,
+            prenorm=True,
+        )
     if name == "MultiHeadAttention":
         return CausalAttention(features)
     if name in ("LSTM", "GRU"):
@@ -57,7 +67,7 @@ def candidates(name, shape, methods):
     """The layers of a name at a shape, each with its passes.
 
     Args:
-        name: str. Of `run.SYSTEMS`, `run.KERNELS`, `run.GATED`, `run.GRIDS` or `run.OTHERS`.
+        name: str. Of `run.SYSTEMS`, `KERNELS`, `GATED`, `BLOCKS`, `GRIDS` or `OTHERS`.
         shape: tuple `(batch, length, features, state)`.
         methods: list of str. Evaluations; `"auto"` is whatever it picks.
 
@@ -79,13 +89,18 @@ def candidates(name, shape, methods):
     return timed
 
 
+def mixer_class(name):
+    """The layer of a name, or that in a block of the name; `None` outside the family."""
+    return layers.DSS if name in BLOCKS else getattr(layers, name, None)
+
+
 def evaluations(name, shape, methods):
     """The methods, each once, that a layer is measured with at a shape."""
-    if not hasattr(layers, name):
+    if mixer_class(name) is None:
         return [None]
     picked = picked_method(name, shape)
     named = dict.fromkeys(picked if method == "auto" else method for method in methods)
-    named = [method for method in named if method in getattr(layers, name).methods]
+    named = [method for method in named if method in mixer_class(name).methods]
     if name in GRIDS:  # read both ways
         return [method for method in named if method != "recurrent"]
     return [m for m in named if m != "recurrent" or shape[1] <= LONGEST_RECURRENT]
@@ -96,17 +111,18 @@ def picked_method(name, shape):
 
     A grid keeps `"auto"`: its short axes meet matrices, which no method names.
     """
-    if not hasattr(layers, name):
+    if mixer_class(name) is None:
         return None
     if name in GRIDS:
         return "auto"
-    return make(name, *shape[2:], length=shape[1]).chosen_method(shape[1])
+    layer = make(name, *shape[2:], length=shape[1])
+    return (layer.mixer if name in BLOCKS else layer).chosen_method(shape[1])
 
 
 def published_passes(name, layer, shape):
     """The passes of the published formulation with a layer's weights; `None` if too large."""
     batch, length, features, state = shape
-    modes = state if name in ("DSS", "LRU") else state // 2
+    modes = state if name in ("DSS", "GSS", "LRU") else state // 2
     # Complex numbers that are kept for the gradient: Cauchy matrices, Vandermonde, or states.
     sizes = {"S4": 12 * features * modes * length // 2, "S5": 8 * batch * length * modes}
     sizes["LRU"] = sizes["S5"]

@@ -2,7 +2,7 @@
 
 from rich.table import Table
 
-from keras_ssm.benchmark.run import GATED, GRIDS, KERNELS, OTHERS, SECTIONS, SYSTEMS
+from keras_ssm.benchmark.run import BLOCKS, GATED, GRIDS, KERNELS, OTHERS, SECTIONS, SYSTEMS
 from keras_ssm.benchmark.targets import verdicts
 
 MEBIBYTE = 2**20
@@ -107,7 +107,7 @@ def _parts(runs):
 
 def _order(row):
     """By section, backend, length, layer: the same page whatever was measured first."""
-    names = [*SYSTEMS, *KERNELS, *GATED, *GRIDS, *OTHERS]
+    names = [*SYSTEMS, *KERNELS, *GATED, *BLOCKS, *GRIDS, *OTHERS]
     shape = row.get("shape") or [0, 0, 0, 0]
     place = names.index(row["layer"]) if row["layer"] in names else len(names)
     return list(SECTIONS).index(row["section"]), row["backend"], shape[1], -shape[0], place

@@ -21,6 +21,7 @@ QUICK_SHAPES = [(8, 1024, 128, 64)]
 SYSTEMS = ["S4", "S4D", "S4PTD", "DSS", "S5", "S5PTD", "LRU", "SpaceTime"]
 KERNELS = ["SGConv", "LongConv", "Hyena"]  # layers with kernels as long as the sequence
 GATED = ["H3"]  # systems between projections that multiply
+BLOCKS = ["GSS"]  # blocks with a bottleneck and a wide gate around a mixer, DSS
 GRIDS = ["S4ND"]  # of images: square ones, of as many pixels as a sequence has steps
 OTHERS = ["LSTM", "GRU", "MultiHeadAttention"]
 QUICK_NAMES = [*SYSTEMS, "LSTM"]
@@ -53,8 +54,8 @@ def run(sections, backends, progress=lambda row: None, **job):
         backends: list of str. Of `"jax"`, `"tensorflow"` and `"torch"`.
         progress: function of each row as it is measured.
         **job: `shapes` (list of `(batch, length, features, state)`), `names` (of `SYSTEMS`,
-            `KERNELS`, `GATED`, `GRIDS` and `OTHERS`), `methods` (of `METHODS`), `seconds` (for
-            each function that is timed), `quick` (bool), `context` (int); see the sections.
+            `KERNELS`, `GATED`, `BLOCKS`, `GRIDS` and `OTHERS`), `methods` (of `METHODS`), `seconds`
+            (for each function that is timed), `quick` (bool), `context` (int); see the sections.
 
     Returns:
         List of dicts, the rows of `worker.rows`.

@@ -47,7 +47,14 @@ def benchmark(backends, names, methods, lengths, quick, context, full, seconds, 
 
     shapes = run.QUICK_SHAPES if quick else run.SHAPES
     choices = {
-        "--layer": [*run.SYSTEMS, *run.KERNELS, *run.GATED, *run.GRIDS, *run.OTHERS],
+        "--layer": [
+            *run.SYSTEMS,
+            *run.KERNELS,
+            *run.GATED,
+            *run.BLOCKS,
+            *run.GRIDS,
+            *run.OTHERS,
+        ],
         "--method": run.METHODS,
         "--length": [shape[1] for shape in shapes],
     }

@@ -89,6 +89,7 @@ class Digits(ClassificationRecipe):
         "lru": {},
         "spacetime": {},
         "h3": {},
+        "gss": {},
         "sgconv": {"state_dim": None},
         "longconv": {"state_dim": None},
         "hyena": {"state_dim": None},
@@ -100,6 +101,7 @@ class Digits(ClassificationRecipe):
         "dss": {"softmax_length": 64},
         # Memories of 10 samples and more, of the 64 there are.
         "lru": {"r_min": 0.9, "r_max": 0.999},
+        "gss": {"variant": "exp-re-im", "init": "log_normal", "fixed_dt": 1.0},
         # A convolution over as many pixels as a line has.
         "h3": {"shift_dim": 8},
         # Kernels as long as an image, which hold no state of 64 numbers.
@@ -108,6 +110,17 @@ class Digits(ClassificationRecipe):
         # Sines of ten times the frequency begin with more detail than 64 lags need.
         "hyena": {"max_length": 64, "emb_dim": 5},
         "deltanet": {"heads": 4, "head_dim": 16, "gated": True, "output_gate": True},
+    }
+
+    of_blocks = {
+        # A gate twice as wide as the block, where published ones are four times as wide.
+        "gss": {
+            "prenorm": True,
+            "final_norm": "layer",
+            "gate": "wide",
+            "gate_expand": 2,
+            "bottleneck": 16,
+        },
     }
 
     def read(self, directory):

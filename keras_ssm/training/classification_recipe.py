@@ -50,6 +50,8 @@ class ClassificationRecipe(Recipe):
         of_backbone: dict. Arguments of the backbone that are no settings. Defaults to none.
         of_mixer: dict from the name of a system to arguments of its mixer that are no settings.
             Defaults to none.
+        of_blocks: dict from the name of a system to arguments of the backbone that are no settings.
+            Defaults to none.
     """
 
     classes: tuple[str, ...]
@@ -59,6 +61,7 @@ class ClassificationRecipe(Recipe):
     pooling: str | None = "mean"
     of_backbone: dict = {}
     of_mixer: dict[str, dict] = {}
+    of_blocks: dict[str, dict] = {}
 
     def arrange(self, splits: Splits, settings: dict) -> Splits:
         share = settings.get("validation", 0.0)
@@ -85,7 +88,7 @@ class ClassificationRecipe(Recipe):
         of_mixer = self.of_mixer.get(system, {}) | chosen(settings, MIXER_SETTINGS)
         mixer = make_mixer(system, seed=seed, **of_mixer)
         sizes = {"input_dim": self.input_dim, "vocabulary_size": self.vocabulary_size}
-        arguments = {**sizes, **self.of_backbone}
+        arguments = {**sizes, **self.of_backbone, **self.of_blocks.get(system, {})}
         arguments |= chosen(settings, BACKBONE_SETTINGS)
         if arguments.get("encoder") != "conv":  # only that encoder has a width and a stride
             single = [name for name in ENCODER_SETTINGS if arguments.get(name) == 1]

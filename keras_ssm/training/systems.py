@@ -13,6 +13,7 @@ MIXERS = {
     "s4d": layers.S4D,
     "s4ptd": layers.S4PTD,
     "dss": layers.DSS,
+    "gss": layers.DSS,  # in blocks of another kind
     "s5": layers.S5,
     "s5ptd": layers.S5PTD,
     "lru": layers.LRU,

@@ -44,7 +44,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 @once
-@pytest.mark.parametrize("name", [*run.SYSTEMS, *run.KERNELS, *run.GATED, *run.GRIDS])
+@pytest.mark.parametrize("name", [*run.SYSTEMS, *run.KERNELS, *run.GATED, *run.BLOCKS, *run.GRIDS])
 def test_yardsticks_compute_the_same(name, rng):
     layer = make(name, 4, 8, length=300)
     x = rng.standard_normal((2, *((5, 10) if name in run.GRIDS else (50,)), 4)).astype("float32")
@@ -118,7 +118,7 @@ def test_rows_of_the_selective_sections(tmp_path):
     small = {"shapes": [(1, 32, 4, 2)]}
     scanned = list(worker.rows("selective", seconds=0.0, **small))
     methods = ["ours", "ours", *forms("Mamba"), "ours", "ours", "chunks of 256"]
-    methods += ["ours", "ours", "chunks and a solver"]
+    methods += ["ours", "ours", *forms("DeltaNet")]
     assert [row["method"] for row in scanned] == methods
     assert scanned[4]["ratio"] == scanned[4]["training"] / scanned[1]["training"]
     rows = scanned + list(worker.rows("selective_memory", **small))
@@ -238,7 +238,7 @@ def test_memory_counts_what_a_call_allocates():
 
 
 @once
-@pytest.mark.parametrize("name", [*run.SYSTEMS, *run.GATED, *run.OTHERS])
+@pytest.mark.parametrize("name", [*run.SYSTEMS, *run.GATED, *run.BLOCKS, *run.OTHERS])
 def test_operations_are_counted(name):
     """Against sums written out for one small shape, and growth with the batch."""
     shape, method = (2, 128, 8, 16), None if name in run.OTHERS else "chunked"
@@ -253,6 +253,8 @@ def test_operations_are_counted(name):
         "GRU": 2 * B * L * (2 * H) * (3 * H),
         "MultiHeadAttention": 2 * B * L * H * H * 4 + 2 * 2 * B * L * L * H,
     }
+    inside = 2 * B * 2 * M * T * (T + 4 * N) + 8 * B * 2 * M * N + 16 * 2 * N * T  # H / 4 features
+    expected["GSS"] = inside + 37 * B * L * H * H // 2
     expected["H3"] = expected["S4D"] + 4 * B * L * H * T + 8 * B * L * H * H
     # DSS has N modes, not N / 2 pairs. S4 has a dense dA: six doublings of it, of the columns and
     # of the rows.

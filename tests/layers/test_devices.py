@@ -1,4 +1,4 @@
-"""No tensor lies on the processor because nobody said where: on a GPU it would meet others there."""
+"""No tensor lies on the processor for want of a device: on a GPU it would meet others there."""
 
 import numpy as np
 import pytest

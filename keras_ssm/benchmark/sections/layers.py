@@ -2,9 +2,13 @@
 
 import functools
 
-from keras_ssm import layers
 from keras_ssm.benchmark import arithmetic
-from keras_ssm.benchmark.candidates import candidates, picked_method, published_passes
+from keras_ssm.benchmark.candidates import (
+    candidates,
+    mixer_class,
+    picked_method,
+    published_passes,
+)
 from keras_ssm.benchmark.run import KERNELS
 from keras_ssm.benchmark.sections.stream import single_step
 from keras_ssm.benchmark.timing import alternate, matmul_rate
@@ -53,7 +57,7 @@ def measure(name, shape, methods, seconds, quick=False):
     if not timed:
         return []
     own_functions = [function for _, _, functions in timed for function in functions]
-    published = published_passes(name, timed[0][0], shape) if hasattr(layers, name) else None
+    published = published_passes(name, timed[0][0], shape) if mixer_class(name) else None
     published = published[quick:] if published else ()
     repeats = {"warm": 1, "least": 2} if quick else {}
     times = alternate([*own_functions, *published], seconds, **repeats)

@@ -1,5 +1,6 @@
 """The published formulations on JAX."""
 
+import functools
 import math
 
 import jax
@@ -124,6 +125,25 @@ def hyena(w, u):
 
 def _projected(w, name, u):
     return w[f"{name}/kernel"].T @ u + w[f"{name}/bias"][:, None]
+
+
+def gss(w, u):
+    """The block of gated state spaces: a DSS of few features, before which others become a gate."""
+    gelu, short = functools.partial(jax.nn.gelu, approximate=False), _normed(w, "norm", u)
+    x = _normed(w, "inner_norm", gelu(short @ w["bottleneck_dense/kernel"])).swapaxes(1, 2)
+    A = jax.lax.complex(-jnp.exp(w["dss/log_A_real"]), jnp.exp(w["dss/log_A_imag"]))
+    C = _complex(w, "dss/C") * (jnp.exp(A) - 1) / A
+    powers = jnp.exp(A[:, None] * jnp.arange(u.shape[1]))
+    y = _convolve(x, jnp.einsum("hn,nl->hl", C[0], powers).real, w["dss/D"]).swapaxes(1, 2)
+    gate = gelu(short @ w["gate_dense/kernel"])
+    y = (y @ w["wide_dense/kernel"] * gate) @ w["output_dense/kernel"]
+    return u + y + w["output_dense/bias"]
+
+
+def _normed(w, name, x):
+    x = x - jnp.mean(x, axis=-1, keepdims=True)
+    x = x * jax.lax.rsqrt(jnp.mean(x * x, axis=-1, keepdims=True) + 1e-5)
+    return x * w[f"{name}/gamma"] + w[f"{name}/beta"]
 
 
 def s4nd(w, u):

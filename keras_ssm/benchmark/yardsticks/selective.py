@@ -26,7 +26,8 @@ def forms(name):
         Dict of functions `(weights, x)`.
     """
     if name == "DeltaNet":
-        return {"chunks and a solver": delta.solved}
+        # The gradient of JAX's solver on two cores often never ends.
+        return {} if keras.config.backend() == "jax" else {"chunks and a solver": delta.solved}
     if name == "Mamba2":
         return {"chunks of 256": chunk_path}
     runs = {"associative_scan": associative}

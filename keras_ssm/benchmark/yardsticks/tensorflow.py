@@ -131,6 +131,26 @@ def _projected(w, name, u):
     return tf.einsum("hd,bhl->bdl", w[f"{name}/kernel"], u) + w[f"{name}/bias"][:, None]
 
 
+def gss(w, u):
+    """The block of gated state spaces: a DSS of few features, before which others become a gate."""
+    gelu, short = tf.nn.gelu, _normed(w, "norm", u)
+    x = _normed(w, "inner_norm", gelu(short @ w["bottleneck_dense/kernel"]))
+    A = tf.complex(-tf.exp(w["dss/log_A_real"]), tf.exp(w["dss/log_A_imag"]))
+    C = _complex(w, "dss/C") * (tf.exp(A) - 1) / A
+    powers = tf.exp(A[:, None] * tf.cast(tf.range(u.shape[1]), A.dtype))
+    K = tf.math.real(tf.einsum("hn,nl->hl", C[0], powers))
+    y = tf.transpose(_convolve(tf.transpose(x, (0, 2, 1)), K, w["dss/D"]), (0, 2, 1))
+    gate = gelu(short @ w["gate_dense/kernel"])
+    y = (y @ w["wide_dense/kernel"] * gate) @ w["output_dense/kernel"]
+    return u + y + w["output_dense/bias"]
+
+
+def _normed(w, name, x):
+    x = x - tf.reduce_mean(x, axis=-1, keepdims=True)
+    x = x * tf.math.rsqrt(tf.reduce_mean(x * x, axis=-1, keepdims=True) + 1e-5)
+    return x * w[f"{name}/gamma"] + w[f"{name}/beta"]
+
+
 def s4nd(w, u):
     """S4ND: the outer product of two kernels that read both ways, and a transform of both axes."""
     sides = u.shape[-2:]

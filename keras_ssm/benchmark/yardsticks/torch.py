@@ -132,6 +132,24 @@ def _projected(w, name, u):
     return w[f"{name}/kernel"].T @ u + w[f"{name}/bias"][:, None]
 
 
+def gss(w, u):
+    """The block of gated state spaces: a DSS of few features, before which others become a gate."""
+    gelu, short = torch.nn.functional.gelu, _normed(w, "norm", u)
+    x = _normed(w, "inner_norm", gelu(short @ w["bottleneck_dense/kernel"])).transpose(1, 2)
+    A = torch.complex(-torch.exp(w["dss/log_A_real"]), torch.exp(w["dss/log_A_imag"]))
+    C = _complex(w, "dss/C") * (torch.exp(A) - 1) / A
+    powers = torch.exp(A[:, None] * torch.arange(u.shape[1], device=A.device))
+    y = _convolve(x, torch.einsum("hn,nl->hl", C[0], powers).real, w["dss/D"]).transpose(1, 2)
+    gate = gelu(short @ w["gate_dense/kernel"])
+    y = (y @ w["wide_dense/kernel"] * gate) @ w["output_dense/kernel"]
+    return u + y + w["output_dense/bias"]
+
+
+def _normed(w, name, x):
+    gamma, beta = w[f"{name}/gamma"], w[f"{name}/beta"]
+    return torch.nn.functional.layer_norm(x, x.shape[-1:], gamma, beta, 1e-5)
+
+
 def s4nd(w, u):
     """S4ND: the outer product of two kernels that read both ways, and a transform of both axes."""
     sides = u.shape[-2:]
