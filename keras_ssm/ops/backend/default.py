@@ -219,8 +219,7 @@ def static_value(x):
 def all_true(condition):
     """Whether a mask, or another condition, is known to be True everywhere.
 
-    A compiler, to which the values of a mask are not known, makes one loop of a mask and of what
-    comes next. Op by op a mask costs passes over the sequence.
+    A compiler does not know, and makes one loop of it and what follows. Op by op it costs passes.
     """
     return False
 
