@@ -126,6 +126,7 @@ def published_passes(name, layer, shape):
     # Complex numbers that are kept for the gradient: Cauchy matrices, Vandermonde, or states.
     sizes = {"S4": 12 * features * modes * length // 2, "S5": 8 * batch * length * modes}
     sizes["LRU"] = sizes["S5"]
+    sizes["GSS"] = 3 * (features // 4) * modes * length
     sizes["SpaceTime"] = features * state * length  # real columns, twice
     sizes |= dict.fromkeys(KERNELS, 6 * batch * features * length)  # spectra
     sizes |= dict.fromkeys(GRIDS, 12 * batch * features * length)

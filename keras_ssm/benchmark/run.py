@@ -75,8 +75,8 @@ def run(sections, backends, progress=lambda row: None, **job):
     with tempfile.TemporaryDirectory() as cache:
         for section in sections:
             arguments = {key: job[key] for key in SECTIONS[section]}
-            if section in FAMILY_ONLY or (quick and section == "memory"):
-                arguments["names"] = [name for name in job["names"] if name in SYSTEMS]
+            if "names" in arguments:
+                arguments["names"] = names_of(section, job["names"], quick)
             # Timed sections run one at a time. Long sequences would not fit side by side.
             together = quick and section in MEMORY_COUNTED
             with ThreadPoolExecutor(len(backends) if together else 1) as pool:
@@ -84,6 +84,12 @@ def run(sections, backends, progress=lambda row: None, **job):
                 for measured in pool.map(measure, backends):
                     rows += measured
     return rows
+
+
+def names_of(section, names, quick=False):
+    """Those of the names that a section measures."""
+    family_only = section in FAMILY_ONLY or (quick and section == "memory")
+    return [name for name in names if name in SYSTEMS] if family_only else list(names)
 
 
 def _worker(section, backend, arguments, progress, cache):

@@ -67,6 +67,13 @@ def benchmark(backends, names, methods, lengths, quick, context, full, seconds, 
     chosen_sections = [section for section in run.SECTIONS if full or sections[section]]
     if not chosen_sections:
         chosen_sections = ["layers", "memory"] if quick and memory.available() else ["layers"]
+    for section in chosen_sections:
+        if names and "names" in run.SECTIONS[section] and not run.names_of(section, names, quick):
+            raise click.BadParameter(
+                f"--{section} measures {', '.join(run.SYSTEMS)} alone. Received: "
+                f"{', '.join(names)}",
+                param_hint="--layer",
+            )
     machine_facts, rows = machine.describe(), []
     earlier = _earlier(out)
     job = {

@@ -102,8 +102,8 @@ def is_product(dense):
     return dense.quantization_mode is None and "call" not in vars(dense)
 
 
-# Up to here fourth powers stay within float32.
-LARGEST_SQUARE = 1e24
+# Up to here squares, and the power of three in a gradient, stay within float32.
+LARGEST_MEAN_SQUARE = 1e24
 
 
 def _layer_norm(x, gamma, beta, epsilon):
@@ -118,7 +118,7 @@ def _layer_norm(x, gamma, beta, epsilon):
 def rms(x, epsilon):
     """x over the root of its mean square, however large x is: 1e20 squared is no float32."""
     square = backend.mean(x * x, axis=-1, keepdims=True)
-    if backend.all_true(square < LARGEST_SQUARE):
+    if backend.all_true(square < LARGEST_MEAN_SQUARE):
         return x * ops.rsqrt(square + epsilon)
     scale = scale_of(x)
     return _of_unit_square(x / scale, epsilon / scale / scale)

@@ -51,6 +51,14 @@ EARLIER = (
 # Right answers of 500 by the presets that were trained before dropout acted.
 FORMER = {"s4": 498, "s4d": 497, "s4ptd": 498, "dss": 494, "s5": 497, "s5ptd": 498}
 
+# What the table of papers by layer does not know.
+GSS = {
+    "description": f"{DESCRIPTION} Its blocks are those of gated state spaces, GSS: a diagonal "
+    "system reads few features, and a wide gate multiplies what it says.",
+    "citation": "H. Mehta, A. Gupta, A. Cutkosky, B. Neyshabur, [Long Range Language Modeling via "
+    "Gated State Spaces](https://arxiv.org/abs/2206.13947), 2022.",
+}
+
 DATA_LICENCE = (
     "Optical Recognition of Handwritten Digits, E. Alpaydin and C. Kaynak (1998), UCI Machine "
     "Learning Repository, CC BY 4.0, as shipped by scikit-learn"
@@ -101,7 +109,6 @@ class Digits(ClassificationRecipe):
         "dss": {"softmax_length": 64},
         # Memories of 10 samples and more, of the 64 there are.
         "lru": {"r_min": 0.9, "r_max": 0.999},
-        "gss": {"variant": "exp-re-im", "init": "log_normal", "fixed_dt": 1.0},
         # A convolution over as many pixels as a line has.
         "h3": {"shift_dim": 8},
         # Kernels as long as an image, which hold no state of 64 numbers.
@@ -172,6 +179,7 @@ class Digits(ClassificationRecipe):
                 "split": SPLIT,
             },
             "licences": {"weights": "Apache-2.0", "data": DATA_LICENCE},
+            **(GSS if system == "gss" else {}),
         }
 
 

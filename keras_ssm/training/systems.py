@@ -1,5 +1,6 @@
 """Mixers by the names under which recipes have them, and how their models are optimized."""
 
+import functools
 import inspect
 
 import keras
@@ -13,7 +14,8 @@ MIXERS = {
     "s4d": layers.S4D,
     "s4ptd": layers.S4PTD,
     "dss": layers.DSS,
-    "gss": layers.DSS,  # in blocks of another kind
+    # The mixer of gated state spaces; the blocks around it are a matter of the backbone.
+    "gss": functools.partial(layers.DSS, variant="exp-re-im", init="log_normal", fixed_dt=1.0),
     "s5": layers.S5,
     "s5ptd": layers.S5PTD,
     "lru": layers.LRU,
@@ -58,14 +60,14 @@ def make_mixer(system: str, **arguments) -> SequenceMixer:
     """
     check_choice("system", system, tuple(MIXERS))
     mixer = MIXERS[system]
-    parameters = inspect.signature(mixer).parameters
+    parameters, kind = inspect.signature(mixer).parameters, getattr(mixer, "func", mixer).__name__
     for name, value in arguments.items():
         if name not in parameters:
-            raise ValueError(f"`{mixer.__name__}` has no `{name}`. Received: {name}={value}")
+            raise ValueError(f"`{kind}` has no `{name}`. Received: {name}={value}")
     for name, parameter in parameters.items():
         named = parameter.kind is parameter.POSITIONAL_OR_KEYWORD
         if named and parameter.default is parameter.empty and name not in arguments:
-            raise ValueError(f"`{mixer.__name__}` needs `{name}`. Received: {sorted(arguments)}")
+            raise ValueError(f"`{kind}` needs `{name}`. Received: {sorted(arguments)}")
     return mixer(**arguments)
 
 

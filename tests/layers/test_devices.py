@@ -15,7 +15,10 @@ if BACKEND == "torch":
 
     MADE_FROM_NOTHING = {
         getattr(torch, name)
-        for name in ("arange", "empty", "eye", "full", "linspace", "ones", "tensor", "zeros")
+        for name in (
+            *("arange", "as_tensor", "empty", "eye", "full", "linspace", "ones", "rand", "randn"),
+            *("scalar_tensor", "tensor", "zeros"),
+        )
     }
 
     class Places(TorchFunctionMode):
@@ -35,6 +38,7 @@ MIXERS = {
     "S4D": lambda: layers.S4D(8),
     "S4": lambda: layers.S4(8),
     "DSS": lambda: layers.DSS(8),
+    "S4PTD": lambda: layers.S4PTD(8),
     "S5": lambda: layers.S5(8),
     "LRU": lambda: layers.LRU(8),
     "Mamba": lambda: layers.Mamba(4),

@@ -39,6 +39,18 @@ def test_large_inputs_have_the_norm_and_gradient_of_small_ones(kind, rng):
     assert np.isfinite(slopes).all()
 
 
+@pytest.mark.parametrize("size", [3e9, 2e12, 1e20])
+def test_large_rows_that_hardly_differ(size, rng):
+    """Their mean takes most of their digits; what is added to squares must not take the rest."""
+    norm = LayerNormalization(epsilon=1e-5)
+    norm.build((None, 64))
+    x = (size * (1 + 1e-5 * rng.standard_normal((3, 64)))).astype("float32")
+    exact = x.astype("float64")
+    exact = exact - exact.mean(-1, keepdims=True)
+    exact = exact / np.sqrt(np.square(exact).mean(-1, keepdims=True) + 1e-5)
+    assert relative_error(norm(x), exact) < 0.02
+
+
 @pytest.mark.once("torch")
 @pytest.mark.parametrize("kind", NORMS)
 def test_no_rows(kind):

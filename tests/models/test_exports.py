@@ -245,6 +245,7 @@ if BACKEND == "torch":
                 pytest.param("H3", marks=pytest.mark.slow),
                 pytest.param("Hyena", marks=pytest.mark.slow),
                 pytest.param("DeltaNet", marks=pytest.mark.slow),
+                pytest.param("GSS", marks=pytest.mark.slow),
             ],
         )
         def test_onnx_of_any_batch_and_length(tmp_path, kind):
@@ -256,8 +257,10 @@ if BACKEND == "torch":
             others["H3"] = H3(4, shift_dim=3, seed=1)
             others["Hyena"] = Hyena(64, filter_width=8, seed=1)
             others["DeltaNet"] = DeltaNet(2, head_dim=2, gated=True, seed=1)
+            others["GSS"] = DSS(4, variant="exp-re-im", init="log_normal", fixed_dt=1.0, seed=1)
             mixer = others.get(kind, S5(4, seed=1) if kind == "one input" else S4D(4, seed=1))
             words = {"vocabulary_size": 5} if kind == "tokens" else {"input_dim": 2}
+            words |= {"gate": "wide", "bottleneck": 2} if kind == "GSS" else {}
             model = SSMClassifier(SSMBackbone(mixer, 1, 4, **words), 3)
             signature, shapes = None, SHAPES
             if kind == "one input":

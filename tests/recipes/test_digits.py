@@ -56,7 +56,12 @@ def test_models_of_all_systems(system):
     config = mixer.get_config()
     arguments = RECIPE.of_mixer.get(system, {})
     assert {name: config[name] for name in arguments} == arguments
-    assert type(mixer) is MIXERS[system]
+    assert type(mixer) is getattr(MIXERS[system], "func", MIXERS[system])
+    assert (mixer.name.startswith("dss") and mixer.variant == "exp-re-im") == (system == "gss")
+    config = model.backbone.get_config()
+    blocks = RECIPE.of_blocks.get(system, {})
+    assert {name: config[name] for name in blocks} == blocks
+    assert (config["gate"] == "wide") == (system == "gss")
     facts = RECIPE.facts(system, settings)
     assert ("8 x 8" in facts["limits"]) == ("(1, 8, 8)" in facts["own_file"]) == (system == "s4nd")
 

@@ -2,8 +2,12 @@
 
 import math
 
-from keras_ssm import layers
-from keras_ssm.benchmark.candidates import candidates, picked_method, published_passes
+from keras_ssm.benchmark.candidates import (
+    candidates,
+    mixer_class,
+    picked_method,
+    published_passes,
+)
 from keras_ssm.benchmark.memory import peak_memory
 
 
@@ -26,7 +30,7 @@ def rows(shapes, names, methods, quick=False):
         for shape in map(tuple, shapes):
             published = None
             for layer, method, functions in candidates(name, shape, methods):
-                if hasattr(layers, name) and published is None and not quick:
+                if mixer_class(name) and published is None and not quick:
                     published = published_passes(name, layer, shape)
                 yield _row(name, method, shape, functions[1:] if quick else functions)
             if published is not None:

@@ -26,7 +26,7 @@ def forms(name):
         Dict of functions `(weights, x)`.
     """
     if name == "DeltaNet":
-        # The gradient of JAX's solver on two cores often never ends.
+        # On two cores the gradient of JAX's solver may never end.
         return {} if keras.config.backend() == "jax" else {"chunks and a solver": delta.solved}
     if name == "Mamba2":
         return {"chunks of 256": chunk_path}

@@ -219,7 +219,7 @@ def static_value(x):
 def all_true(condition):
     """Whether a mask, or another condition, is known to be True everywhere.
 
-    A compiler does not know, and makes one loop of it and what follows. Op by op it costs passes.
+    No compiler knows: it makes one loop of a mask and what comes next. Op by op it costs passes.
     """
     return False
 

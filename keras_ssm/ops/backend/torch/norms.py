@@ -14,11 +14,11 @@ def fused_layer_norm(x, gamma, beta, epsilon):
 
 
 def with_small_squares(x):
-    """x, where a row with an entry beyond `LARGEST_SQUARED` is divided until that is 1,000.
+    """x, where a row with an entry beyond `LARGEST_SQUARED` is divided until that is 2^27.
 
-    The norm of such a row is the same, whatever it is divided by, and so is its gradient: nothing
-    that is added to its squares can be seen. On a GPU nobody looks whether there is one, which
-    would take more time than the division.
+    The norm of the quotient and its gradient are those of the row: what differs in it by no more
+    than rounding is then still far more than what is added to squares. On a GPU nobody looks
+    whether there is such a row, which would take more time than the division.
     """
     if x.numel() == 0:
         return x
@@ -28,4 +28,4 @@ def with_small_squares(x):
     ):
         return x
     largest = torch.linalg.vector_norm(largest, ord=float("inf"), dim=-1, keepdim=True)
-    return x / torch.where(largest < LARGEST_SQUARED, torch.ones_like(largest), largest / 1e3)
+    return x / torch.where(largest < LARGEST_SQUARED, torch.ones_like(largest), largest / 2.0**27)
