@@ -69,6 +69,8 @@ def test_yardsticks_compute_the_same(name, rng):
 @pytest.mark.once("jax")
 def test_rows_of_every_section(tmp_path):
     job = {"names": ["S4D"], "seconds": 0.0}
+    block = {"shapes": SHAPES, "names": ["GSS"], "methods": ["auto"]}
+    assert [row["method"] for row in worker.rows("memory", **block)] == ["chunked", "published"]
     named = {"shapes": SHAPES, "names": ["S4D", "GRU"], "methods": ["auto", "fft"]}
     rows = list(worker.rows("layers", seconds=0.0, **named))
     assert [row["layer"] for row in rows] == ["S4D", "S4D", "GRU"]
@@ -470,6 +472,13 @@ def test_a_training_pass_returns_the_loss(rng):
 def test_the_command_refuses_what_it_does_not_know(option, value, known):
     result = CliRunner().invoke(main, ["benchmark", option, value])
     assert result.exit_code == 2 and f"{value} is none of {known}" in result.output
+
+
+@once
+@pytest.mark.parametrize("options", [["--stream"], ["--fit"], ["--long"], ["--quick", "--memory"]])
+def test_a_section_that_would_measure_nothing_is_refused(options):
+    result = CliRunner().invoke(main, ["benchmark", *options, "--layer", "GSS"])
+    assert result.exit_code == 2 and f"{options[-1]} measures S4, " in result.output
 
 
 @once
