@@ -9,6 +9,7 @@ from keras_ssm import layers
 from keras_ssm.benchmark.run import BLOCKS, GRIDS, KERNELS
 from keras_ssm.benchmark.stepping import BACKEND, layer_function, passes
 from keras_ssm.benchmark.yardsticks import published
+from keras_ssm.training import make_mixer
 
 # The largest intermediate results that are tried, in bytes.
 LARGEST_ATTENTION = 2**30
@@ -38,9 +39,8 @@ class CausalAttention(keras.layers.Layer):
 def make(name, features, state, method="auto", length=None):
     """An unbuilt layer of as many outputs as inputs, for a `length` where it holds its kernel."""
     if name in BLOCKS:
-        options = {"variant": "exp-re-im", "init": "log_normal", "fixed_dt": 1.0}
         return layers.SSMBlock(
-            layers.DSS(state, method=method, seed=0, **options),
+            make_mixer("gss", state_dim=state, method=method, seed=0),
             gate="wide",
             gate_expand=4,
             bottleneck=features // 4,
