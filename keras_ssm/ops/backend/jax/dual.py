@@ -20,7 +20,7 @@ from keras_ssm.ops.backend.jax.numbers import einsum, exact_einsum
 # Steps in a chunk: the more states, the more a chunk costs beside its steps. And numbers in the
 # inputs of a segment. Measured.
 CHUNK_SIZES = 32, 64
-TOGETHER = 2**15
+TOGETHER = 2**17
 
 # Numbers of x from which segments pay. On two cores they were slower with 2^19, where all chunks at
 # once use both cores better, and faster with 2^21.
