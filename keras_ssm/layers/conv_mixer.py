@@ -102,7 +102,7 @@ class ConvMixer(SequenceMixer):
         if self.conv_kernel is None:
             u = ops.silu(u)
         else:
-            given = self.exact(u), *self._convolution(), state.get("conv"), mask
+            given = u, *self._convolution(), state.get("conv"), mask
             u, last = causal_conv(*given, activation="silu")
             held = {"conv": last}
         y, ssm = self.recur(u, rest, mask, state.get("ssm"))

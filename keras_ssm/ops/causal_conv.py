@@ -13,8 +13,9 @@ def causal_conv(x, kernel, bias=None, before=None, mask=None, activation=None):
     What a mask covers is not there at all: a valid sample meets the K - 1 valid ones before it.
 
     Args:
-        x: tensor `(batch, length, features)`.
-        kernel: tensor `(K, features)`. The last entry multiplies the current sample.
+        x: tensor `(batch, length, features)`, in any dtype.
+        kernel: tensor `(K, features)`, in the dtype of the result. The last entry multiplies the
+            current sample.
         bias: tensor `(features,)` or `None`.
         before: tensor `(batch, K - 1, features)` or `None` (zero). Samples before the first.
         mask: boolean tensor `(batch, length)` or `None`, True where valid.
@@ -40,15 +41,15 @@ def causal_conv(x, kernel, bias=None, before=None, mask=None, activation=None):
         y = backend.fused_conv_silu(x, kernel, bias, before, conv)
     y = conv(x, kernel, bias, before) if y is None else y
     if mask is None:
-        return y, _with(before, x[:, -(width - 1) :], width)[:, -(width - 1) :]
+        return y, _with(before, x[:, -(width - 1) :], kernel)[:, -(width - 1) :]
     after = ops.convert_to_tensor(np.arange(width - 1, dtype="int32"))
-    last = backend.take_steps(_with(before, x, width), counts[:, -1:] + after)
+    last = backend.take_steps(_with(before, x, kernel), counts[:, -1:] + after)
     return back_in_place(y, counts), last
 
 
 def _conv(x, kernel, bias, before):
     width, length = kernel.shape[0], x.shape[1] or ops.shape(x)[1]
-    x = _with(before, x, width)
+    x = _with(before, x, kernel)
     y = sum(x[:, k : k + length] * kernel[k] for k in range(width))
     return y if bias is None else y + bias
 
@@ -57,10 +58,11 @@ def _conv_silu(x, kernel, bias, before):
     return ops.silu(_conv(x, kernel, bias, before))
 
 
-def _with(before, x, width):
-    """x with the samples before it, or zeros."""
+def _with(before, x, kernel):
+    """x with the samples before it, or zeros, in the dtype of the kernel."""
+    x = ops.cast(x, kernel.dtype)
     if before is None:
-        before = ops.zeros_like(ops.repeat(x[:, :1], width - 1, axis=1))
+        before = ops.zeros_like(ops.repeat(x[:, :1], kernel.shape[0] - 1, axis=1))
     return ops.concatenate([before, x], axis=1)
 
 

@@ -13,7 +13,8 @@ from keras_ssm.ops.backend.in_place.segments import Segments, some_steps, steps_
 
 def fused_conv_silu(x, kernel, bias, before, portable):
     """The SiLU of `causal_conv` on a CPU, by loops in place; `None` for short sequences."""
-    mixed = any(z is not None and z.dtype != x.dtype for z in (kernel, bias, before))
+    x = ops.cast(x, kernel.dtype)
+    mixed = any(z is not None and z.dtype != x.dtype for z in (bias, before))
     if mixed or not backend.writes_in_place(x) or _steps(x, kernel) >= x.shape[1]:
         return None
     return backend.recomputed(_forward, _backward, portable)(x, kernel, bias, before)

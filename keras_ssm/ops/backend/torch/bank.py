@@ -6,6 +6,7 @@ import importlib.util
 import os
 
 import torch
+from torch._subclasses.fake_tensor import FakeTensor
 
 from keras_ssm.ops.backend.kernel_support import fast_paths_enabled, is_right, padded
 from keras_ssm.ops.backend.torch.tensors import must_be_plain
@@ -144,6 +145,8 @@ def has_fused_scan(x):
 def has_kernel(x, kernel):
     """Whether a kernel of `triton.check.ERRORS` may run where x is, now."""
     if not (x.is_cuda or simulated()) or not fast_paths_enabled() or must_be_plain():
+        return False
+    if isinstance(x, FakeTensor):  # while operations are traced
         return False
     return _known_right(x.device, torch.float32, kernel)
 

@@ -3,6 +3,7 @@
 import torch
 from torch.nn import functional
 
+from keras_ssm.ops.backend.torch.pointwise_gpu import gated_by_kernels
 from keras_ssm.ops.backend.torch.tensors import by_autograd, must_be_plain, needs_autograd
 from keras_ssm.ops.exporting import is_exporting
 
@@ -12,7 +13,8 @@ def gated(y, gate):
     unlike = y.shape != gate.shape or y.dtype != gate.dtype
     if unlike or must_be_plain() or is_exporting():
         return _plain(y, gate)
-    return _Gated.apply(y, gate)
+    product = gated_by_kernels(y, gate, "silu", _plain)
+    return _Gated.apply(y, gate) if product is None else product
 
 
 def _plain(y, gate):

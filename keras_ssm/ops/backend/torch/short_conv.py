@@ -3,6 +3,7 @@
 import torch
 from torch.nn import functional
 
+from keras_ssm.ops.backend.torch.pointwise_gpu import conv_silu_by_kernels
 from keras_ssm.ops.backend.torch.tensors import by_autograd, must_be_plain, needs_autograd
 from keras_ssm.ops.exporting import is_exporting
 
@@ -11,21 +12,24 @@ TOGETHER = 2**16
 
 
 def fused_conv_silu(x, kernel, bias, before, portable):
-    """The SiLU of a causal convolution on a CPU; `None` while a graph is made.
+    """The SiLU of a causal convolution, by GPU kernels or on a CPU; `None` while a graph is made.
 
     Args:
-        x: tensor `(batch, length, features)`.
+        x: tensor `(batch, length, features)`, perhaps shorter than the kernel.
         kernel: tensor `(K, features)`. The last entry multiplies the current sample.
         bias: tensor `(features,)` or `None`.
         before: tensor `(batch, K - 1, features)` or `None` (zero).
         portable: function of these tensors with the same result, for gradients of gradients.
 
     Returns:
-        Tensor of the shape of x.
+        Tensor of the shape of x, in the dtype of the kernel.
     """
-    if must_be_plain() or is_exporting() or x.device.type != "cpu":
+    if must_be_plain() or is_exporting():
         return None
-    return _ConvSilu.apply(portable, x, kernel, bias, before)
+    y = conv_silu_by_kernels(x, kernel, bias, before, portable)
+    if y is not None or x.device.type != "cpu":
+        return y
+    return _ConvSilu.apply(portable, x.to(kernel.dtype), kernel, bias, before)
 
 
 class _ConvSilu(torch.autograd.Function):

@@ -2,10 +2,12 @@
 
 import torch
 
+from keras_ssm.ops.backend.torch.triton.conv import ConvSilu
 from keras_ssm.ops.backend.torch.triton.dense import dense_states
 from keras_ssm.ops.backend.torch.triton.discretize import Hold
 from keras_ssm.ops.backend.torch.triton.dplr import Bilinear
 from keras_ssm.ops.backend.torch.triton.functions import Outputs
+from keras_ssm.ops.backend.torch.triton.gates import Gated
 from keras_ssm.ops.backend.torch.triton.mamba import SelectiveScan
 from keras_ssm.ops.backend.torch.triton.scan import DiagonalScan
 
@@ -91,6 +93,39 @@ def error_of_selective_scan(device):
         return _joined(*_sample_by_sample(x, dt, *system))
 
     return _largest_error(kernels, exact, tensors)
+
+
+def error_of_conv(device):
+    """The same of a short convolution with its SiLU, which reads half of a wider tensor."""
+    draw, taps = _random(device), 4
+    weights = draw(taps, FEATURES), draw(FEATURES), draw(BATCH, taps - 1, FEATURES)
+    tensors = [draw(BATCH, LENGTH, 2 * FEATURES), *weights]
+
+    def kernels(x, *weights):
+        return ConvSilu.apply(None, x[..., FEATURES:], *weights)
+
+    def exact(x, kernel, bias, before):
+        x = torch.cat([before, x[..., FEATURES:]], 1)
+        c = bias + sum(x[:, k : k + LENGTH] * kernel[k] for k in range(taps))
+        return torch.nn.functional.silu(c)
+
+    return _largest_error(kernels, exact, tensors)
+
+
+def error_of_gates(device):
+    """The same of each gate, of a tensor that lies in another one."""
+    draw, worst = _random(device), []
+    for kind, function in (("silu", torch.nn.functional.silu), ("sigmoid", torch.sigmoid)):
+        tensors = [draw(BATCH, LENGTH, FEATURES), draw(BATCH, LENGTH, 2 * FEATURES)]
+
+        def kernels(y, z, kind=kind):
+            return Gated.apply(None, kind, y, z[..., FEATURES:])
+
+        def exact(y, z, function=function):
+            return y * function(z[..., FEATURES:])
+
+        worst.append(_largest_error(kernels, exact, tensors))
+    return max(worst)
 
 
 def _joined(y, state):
@@ -189,4 +224,6 @@ ERRORS = {
     "dplr": error_of_bilinear,
     "zoh": error_of_zoh,
     "selective": error_of_selective_scan,
+    "conv": error_of_conv,
+    "gate": error_of_gates,
 }
