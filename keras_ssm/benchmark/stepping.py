@@ -74,7 +74,12 @@ def _tensorflow(function, weights, x, cotangent):
     def step(x, cotangent):
         with tf.GradientTape() as tape:
             tape.watch(x)
-            loss = tf.reduce_sum(function(weights, x) * cotangent)
+            output = function(weights, x)
+            # A gradient of a real loss is not there before the output: this one would be, and be
+            # carried through the last product, whose result then lies idle in memory.
+            with tf.control_dependencies([output]):
+                upstream = tf.identity(cotangent)
+            loss = tf.reduce_sum(output * upstream)
         return loss, tape.gradient(loss, [weights, x])
 
     return lambda: _finish(forward(x)), lambda: _finish(step(x, cotangent))

@@ -143,15 +143,15 @@ else:
 def test_a_training_pass_of_the_whole_layer_takes_few_activations():
     """In a process of its own: what TensorFlow keeps of others it hands out in larger pieces.
 
-    Its executor runs what is ready in any order: 9.3 activations on one core, 10.4 to 11.5 on two.
-    In blocks side by side it took 48 and more.
+    In blocks side by side it took 48 activations and more there. It takes 8.4 to 9.4 on two cores,
+    and up to 11.2 where the gradient of the last matrix may come after that of the gate.
     """
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
     command = [sys.executable, "-c", LAYER]
     run = subprocess.run(command, env=environment, capture_output=True, text=True)
     assert run.returncode == 0, run.stderr
     activations = int(run.stdout.split()[-1]) / (4 * 2 * 1024 * 256)
-    assert activations < (15 if BACKEND == "tensorflow" else 10)
+    assert activations < 10
 
 
 def test_a_convolution_in_bfloat16_sums_its_gradients_in_float32(in_short_segments, monkeypatch):

@@ -154,7 +154,27 @@ def project(x, matrix):
     return matmul(x, matrix)
 
 
-dense = project
+def dense(x, matrix):
+    """The product of inputs and trained weights.
+
+    The gradient of the weights comes before that of the inputs: inputs that nothing else needs are
+    free when the second goes on. The executor, left to itself, often holds both.
+    """
+    if (x.shape.rank or 0) < 3 or x.dtype != matrix.dtype:
+        return matmul(x, matrix)
+    return _dense(x, tf.convert_to_tensor(matrix))  # a variable would be watched by name
+
+
+@tf.custom_gradient
+def _dense(x, matrix):
+    def gradient(upstream):
+        flat = lambda z: tf.reshape(z, (-1, z.shape[-1]))
+        d_matrix = matmul(tf.transpose(flat(x)), flat(upstream))
+        with tf.control_dependencies([d_matrix]):
+            upstream = tf.identity(upstream)
+        return matmul(upstream, tf.transpose(matrix)), d_matrix
+
+    return matmul(x, matrix), gradient
 
 
 def blocks_side_by_side(count, size):
