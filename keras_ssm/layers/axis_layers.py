@@ -8,7 +8,7 @@ from keras import ops
 
 from keras_ssm.layers.featurewise_layer import FeaturewiseLayer
 from keras_ssm.layers.kernel_layer import KernelLayer
-from keras_ssm.layers.mixer_config import clone_mixer
+from keras_ssm.layers.mixer_config import clone_mixer, layer_config
 from keras_ssm.layers.siso_layer import SISOLayer
 from keras_ssm.layers.ssm_layer import SSMLayer
 from keras_ssm.ops import backend
@@ -47,7 +47,7 @@ def axis_layers(mixers, kernels, directions, settings, seed, dtype):
             raise ValueError(f"`{name}` is no argument of {kinds}. Received: {name}={value}")
     layers = []
     for i, (mixer, both_ways) in enumerate(zip(mixers, directions, strict=True)):
-        config = keras.layers.serialize(clone_mixer(mixer, dtype=dtype))
+        config = layer_config(clone_mixer(mixer, dtype=dtype))
         own = config["config"]
         own |= {"name": f"axis_{i}", "bidirectional": both_ways, "seed": _derived(seed, i)}
         own |= {"channels": kernels} if isinstance(mixer, FeaturewiseLayer) else {}

@@ -5,7 +5,7 @@ from keras import ops
 from keras_ssm.checks import check_flags, check_positive
 from keras_ssm.layers.axis_layers import along_axis, axis_layers, by_matrices, evaluate_apart
 from keras_ssm.layers.frames import Frames
-from keras_ssm.layers.mixer_config import clone_mixer, mixer_from_config
+from keras_ssm.layers.mixer_config import clone_mixer, layer_config, mixer_from_config
 from keras_ssm.layers.s4d import S4D
 from keras_ssm.layers.ssm_layer import SSMLayer
 from keras_ssm.types import State, Tensor
@@ -305,7 +305,7 @@ class S4ND(Frames, SSMLayer):
 
 
 def _config(mixer):
-    return keras.layers.serialize(clone_mixer(mixer)) if isinstance(mixer, SSMLayer) else mixer
+    return layer_config(clone_mixer(mixer)) if isinstance(mixer, SSMLayer) else mixer
 
 
 def _is_flag(value):

@@ -5,7 +5,7 @@ from keras_hub.models import Backbone
 from keras_ssm.checks import check_flags, check_positive, compatible
 from keras_ssm.keras_internals import Functional
 from keras_ssm.layers.conv_encoder import ConvEncoder
-from keras_ssm.layers.mixer_config import clone_mixer, mixer_from_config
+from keras_ssm.layers.mixer_config import clone_mixer, layer_config, mixer_from_config
 from keras_ssm.layers.norms import make_norm
 from keras_ssm.layers.sequence_mixer import SequenceMixer
 from keras_ssm.layers.ssm_block import SSMBlock
@@ -201,7 +201,7 @@ class SSMBackbone(BackboneFiles, BackboneLayers, SequenceTrainer, Backbone, Func
         self.augmentation_layers = augmentation
         self.blocks = tuple(blocks)
         self.last_norm = last_norm
-        self.mixer_config = keras.layers.serialize(clone_mixer(mixer))
+        self.mixer_config = layer_config(clone_mixer(mixer))
         self.num_layers = num_layers
         self.hidden_dim = hidden_dim
         self.vocabulary_size = vocabulary_size
@@ -226,7 +226,7 @@ class SSMBackbone(BackboneFiles, BackboneLayers, SequenceTrainer, Backbone, Func
         strided = isinstance(first, ConvEncoder)
         self.encoder_width = first.width if strided else None
         self.encoder_stride = first.stride if strided else 1
-        self.augmentation = [keras.layers.serialize(layer) for layer in augmentation] or None
+        self.augmentation = [layer_config(layer) for layer in augmentation] or None
         self.complete()
 
     @property

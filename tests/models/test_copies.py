@@ -85,6 +85,17 @@ def test_what_is_not_compiled_stays_so(tmp_path):
     assert_alike(copy.deepcopy(model.backbone), model.backbone)
 
 
+def test_a_file_of_many_blocks_loads(tmp_path):
+    """Keras takes what is serialized again while it loads a file for one shared object."""
+    backbone = SSMBackbone(S4D(state_dim=4), num_layers=5, hidden_dim=4)
+    model = SSMClassifier(backbone, 3, SequencePreprocessor(scale=1 / 8))
+    model.save(tmp_path / "model.keras")
+    expected = model.predict(X, verbose=0)
+    for clone in (keras.models.load_model(tmp_path / "model.keras"), copy.deepcopy(model)):
+        assert clone.get_config() == model.get_config()
+        assert relative_error(clone.predict(X, verbose=0), expected) < 1e-6
+
+
 def test_json_holds_how_a_model_is_compiled(trained):
     clone = keras.models.model_from_json(trained.to_json())
     assert_alike(clone, trained)

@@ -2,7 +2,7 @@ import keras
 from keras import ops
 
 from keras_ssm.layers import SpaceTime
-from keras_ssm.layers.mixer_config import mixer_from_config
+from keras_ssm.layers.mixer_config import layer_config, mixer_from_config
 from keras_ssm.models.forecasting.steps_head import StepsHead
 from keras_ssm.ops.backend import exact_einsum
 from keras_ssm.types import State, Tensor
@@ -53,7 +53,7 @@ class RolloutHead(StepsHead):
         super().__init__(steps, outputs, dense_dtype, autocast=False, **kwargs)
         if not isinstance(decoder, (SpaceTime, dict)):
             raise ValueError(f"`decoder` must be a `SpaceTime` layer. Received: {decoder!r}")
-        config = keras.layers.serialize(decoder) if isinstance(decoder, SpaceTime) else decoder
+        config = layer_config(decoder) if isinstance(decoder, SpaceTime) else decoder
         self.decoder_config = config
         self.decoder = mixer_from_config(config, dtype=self.dtype_policy)
         if not self.decoder.closed_loop or self.decoder.channels != 1:
