@@ -54,12 +54,13 @@ def main():
         "--to", choices=keras_ssm.convert.TARGETS, help="what to write back (default: as it came)"
     )
     parser.add_argument("--out", type=Path, default=Path("out/converted"), help="%(default)s")
+    parser.add_argument("--overwrite", action="store_true", help="replace the preset that is there")
     args = parser.parse_args()
     source = args.checkpoint or make_checkpoint(args.out.parent / "s5.msgpack")
 
     # In. With `check` nothing is written unless the model gives the logits of the official code.
     report, comparison = keras_ssm.convert.convert_checkpoint(
-        source, args.out, check=args.check, **dict(args.set)
+        source, args.out, check=args.check, overwrite=args.overwrite, **dict(args.set)
     )
     report.print(Console(width=140))  # names whole, not cut to 80 columns
     if comparison is not None:

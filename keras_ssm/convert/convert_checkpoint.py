@@ -31,16 +31,16 @@ def convert_checkpoint(
         check: str, `Path` or `None`. An npz file of recorded inputs and logits, as
             `compare_recorded` takes it: nothing is written if the model does not reproduce
             them within 5e-5 of their maximum.
-        overwrite: bool. Whether a directory that holds something else than a preset becomes one;
-            its files of other names stay. Defaults to `False`.
+        overwrite: bool. Whether a preset that is there is replaced, and a directory that holds
+            something else becomes one; its files of other names stay. Defaults to `False`.
         **overrides: as in `load_checkpoint`.
 
     Returns:
         Tuple of the `Report` and the `Comparison` (or `None`).
 
     Raises:
-        ValueError: as `load_checkpoint`; if the logits differ; or if something else than a
-            preset stands at the destination.
+        ValueError: as `load_checkpoint`; if the logits differ; or if something stands at the
+            destination without `overwrite`.
         ImportError: if a library that the file needs is not installed.
     """
     destination = Path(destination).expanduser()
@@ -83,13 +83,10 @@ def _origin(name, source, format):
 
 def _check_destination(destination, overwrite):
     occupied = destination.is_file() or (
-        not overwrite
-        and destination.is_dir()
-        and any(destination.iterdir())
-        and not (destination / "preset.json").is_file()
+        not overwrite and destination.is_dir() and any(destination.iterdir())
     )
     if occupied:
         raise ValueError(
-            "The destination must be a new directory or one that holds a preset, or `overwrite` "
-            f"must be True. Received: '{destination}'"
+            "The destination must be a new directory, or `overwrite` must be True to replace what "
+            f"is there. Received: '{destination}'"
         )

@@ -490,3 +490,5 @@ def test_a_failed_conversion_writes_nothing(tmp_path):
     convert_checkpoint(path, tmp_path / "mine", prenorm=True, overwrite=True)
     assert (tmp_path / "mine" / "notes.txt").read_text() == "keep"
     assert (tmp_path / "mine" / "preset.json").is_file()
+    with pytest.raises(ValueError, match="`overwrite` must be True"):  # a preset of somebody
+        convert_checkpoint(path, tmp_path / "mine", prenorm=True)
