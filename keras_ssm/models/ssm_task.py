@@ -12,6 +12,7 @@ from keras_ssm.keras_internals import Functional, brief_errors, is_torch_optimiz
 from keras_ssm.models.adapters import Adapters
 from keras_ssm.models.sampled_inputs import STEP_SCALE, SampledInputs
 from keras_ssm.models.saving.adapted_files import merged
+from keras_ssm.models.saving.finite_weights import check_finite
 from keras_ssm.models.saving.frozen_layers import freeze, frozen_config
 from keras_ssm.models.saving.half_weights import rounded_weights, write_halved
 from keras_ssm.models.saving.head_files import HeadFiles, is_saved_head, leaving_head
@@ -234,8 +235,9 @@ class SSMTask(Streams, Adapters, HeadFiles, ModelFiles, SequenceTrainer, Task, F
 
         Raises:
             ValueError: if `preset_dir` is a file or lies in a cache of the Hub, or a weight is
-                beyond `weights_dtype`.
+                not finite or beyond `weights_dtype`.
         """
+        check_finite(self)
         rounded = rounded_weights(self, weights_dtype)
         with presets.writing(preset_dir) as directory, merged(), rounded:
             super().save_to_preset(str(directory), max_shard_size=max_shard_size)

@@ -218,3 +218,16 @@ def test_a_preset_that_came_and_went_while_it_was_read_is_read_again(
     monkeypatch.setattr(sample_check, "check", interfered)
     SSMClassifier.from_preset(place)
     assert len(read) == 2
+
+
+def test_weights_that_are_not_finite_leave_the_old_preset(tmp_path):
+    model = make_model()
+    model.save_to_preset(tmp_path / "mine")
+    before = (tmp_path / "mine" / "preset.json").read_bytes()
+    weight = model.backbone.weights[-1]
+    weight.assign(weight * float("nan"))
+    for part in (model, model.backbone):
+        with pytest.raises(ValueError, match=rf"must be finite.*{weight.path}"):
+            part.save_to_preset(tmp_path / "mine")
+    assert (tmp_path / "mine" / "preset.json").read_bytes() == before
+    SSMClassifier.from_preset(tmp_path / "mine")

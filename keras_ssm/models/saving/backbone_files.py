@@ -10,6 +10,7 @@ from keras_ssm.models.saving.adapted_files import (
     merged,
     what_trains,
 )
+from keras_ssm.models.saving.finite_weights import check_finite
 from keras_ssm.models.saving.half_weights import rounded_weights, write_halved
 from keras_ssm.models.saving.model_files import ModelFiles
 from keras_ssm.models.saving.preset_loading import load, with_saved_policy
@@ -95,6 +96,7 @@ class BackboneFiles(Adapters, ModelFiles):
             info: dict or `None`. Facts for `preset.json`; see `SSMClassifier.save_to_preset`.
             weights_dtype: str or `None`. `"float16"` halves the files; see there.
         """
+        check_finite(self)
         rounded = rounded_weights(self, weights_dtype)
         with presets.writing(preset_dir) as directory, merged(), rounded:
             super().save_to_preset(str(directory), max_shard_size=max_shard_size)
