@@ -6,7 +6,8 @@ from keras import ops
 from keras_ssm.checks import check_choice, check_flags, check_number, check_positive
 from keras_ssm.layers.exact_layers import Dense
 from keras_ssm.layers.mixer_checks import check_samples
-from keras_ssm.layers.norms import make_norm, normalize
+from keras_ssm.layers.norms import make_norm, normalize, normalize_sum
+from keras_ssm.ops import backend
 
 GATES = (None, "linear", "glu", "full_glu", "half_glu1", "half_glu2", "wide")
 GATES_OF_EQUAL_SIZE = (None, "half_glu1", "half_glu2")
@@ -101,8 +102,13 @@ class BlockBranch:
             g = apply(self.output_dense, self._drop_inner(g, training))
         else:
             g = self._gated(y, apply, training)
-        y = x + ops.cast(self._drop(self.outer_dropout, g, training), x.dtype)
-        return y if self.prenorm else ops.cast(normalize(self.norm, y, apply), x.dtype)
+        return self._summed(self.norm, x, self._drop(self.outer_dropout, g, training), apply)
+
+    def _summed(self, norm, x, y, apply):
+        """The residual sum, after its norm where that comes last."""
+        if self.prenorm:
+            return x + ops.cast(y, x.dtype)
+        return ops.cast(normalize_sum(norm, x, y, apply), x.dtype)
 
     def _gated(self, y, apply, training):
         g = self._drop_inner(self._activate(y), training)
@@ -110,11 +116,10 @@ class BlockBranch:
             return g
         z = apply(self.output_dense, g)
         if self.gate in ("glu", "full_glu"):
-            first, second = ops.split(z, 2, axis=-1)
-            return first * ops.sigmoid(second)
+            return backend.glu(z)
         if self.gate == "linear":
             return z
-        return (g if self.gate == "half_glu1" else y) * ops.sigmoid(z)
+        return backend.sigmoid_gated(g if self.gate == "half_glu1" else y, z)
 
     def _drop_inner(self, x, training):
         alone = self.intermediate_dim is None

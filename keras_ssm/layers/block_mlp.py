@@ -47,5 +47,4 @@ class BlockMLP:
         y = ops.cast(x, self.compute_dtype)
         y = normalize(self.mlp_norm, x, apply) if self.prenorm else y
         y = apply(self.mlp_output_dense, self._activate_mlp(apply(self.mlp_dense, y)))
-        y = x + ops.cast(self._drop(self.mlp_dropout, y, training), x.dtype)
-        return y if self.prenorm else ops.cast(normalize(self.mlp_norm, y, apply), x.dtype)
+        return self._summed(self.mlp_norm, x, self._drop(self.mlp_dropout, y, training), apply)

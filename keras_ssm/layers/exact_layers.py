@@ -60,25 +60,47 @@ class Embedding(keras.layers.ReversibleEmbedding):
         return super().quantize(mode, type_check=False, config=config)
 
 
+class OnePassNorm:
+    """A norm over the last axis that a backend may compute in one pass, with a sum before it.
+
+    A subclass has its `norm_weights`, gamma and beta or `None`, and its norm of float32 as a
+    function `norm_of` of x and these.
+    """
+
+    def of_sum(self, x, y=None):
+        """The norm of x + y, or of x, if the backend has a kernel for that, else `None`."""
+        found = backend.fused_norm(
+            x, y, *self.norm_weights(), self.epsilon, self.compute_dtype, self._portable
+        )
+        return found if found is None or y is None else found[1]
+
+    def _portable(self, x, *weights):
+        return ops.cast(self.norm_of(ops.cast(x, "float32"), *weights), self.compute_dtype)
+
+
 @keras.saving.register_keras_serializable(package="keras_ssm")
-class LayerNormalization(keras.layers.LayerNormalization):
+class LayerNormalization(OnePassNorm, keras.layers.LayerNormalization):
     """`keras.layers.LayerNormalization` over the last axis."""
+
+    def norm_weights(self):
+        return ops.cast(self.gamma, "float32"), ops.cast(self.beta, "float32")
+
+    def norm_of(self, x, gamma, beta):
+        y = backend.fused_layer_norm(x, gamma, beta, self.epsilon)
+        return _layer_norm(x, gamma, beta, self.epsilon) if y is None else y
 
     def call(self, inputs):
         if self.compute_dtype == "float64":
             x = ops.convert_to_tensor(inputs)
             y = _of_unit_square(x - backend.mean(x, axis=-1, keepdims=True), self.epsilon)
             return y * ops.convert_to_tensor(self.gamma) + ops.convert_to_tensor(self.beta)
-        x = ops.cast(ops.convert_to_tensor(inputs), "float32")
-        weights = ops.cast(self.gamma, "float32"), ops.cast(self.beta, "float32")
-        y = backend.fused_layer_norm(x, *weights, self.epsilon)
-        if y is None:
-            y = _layer_norm(x, *weights, self.epsilon)
-        return ops.cast(y, self.compute_dtype)
+        x = ops.convert_to_tensor(inputs)
+        y = self.of_sum(x)
+        return self._portable(x, *self.norm_weights()) if y is None else y
 
 
 @keras.saving.register_keras_serializable(package="keras_ssm")
-class RMSNormalization(keras.layers.RMSNormalization):
+class RMSNormalization(OnePassNorm, keras.layers.RMSNormalization):
     """`keras.layers.RMSNormalization` over the last axis, in float32 or float64 inside.
 
     The input is read as it is, so that a float32 residual stream is not rounded before its norm.
@@ -88,10 +110,17 @@ class RMSNormalization(keras.layers.RMSNormalization):
         super().__init__(autocast=False, **kwargs)
         self.supports_masking = True
 
+    def norm_weights(self):
+        return ops.cast(self.scale, "float32"), None
+
+    def norm_of(self, x, scale, none=None):
+        return rms(x, self.epsilon) * scale
+
     def call(self, x):
-        exact = "float64" if self.compute_dtype == "float64" else "float32"
-        y = rms(ops.cast(x, exact), self.epsilon) * ops.cast(self.scale, exact)
-        return ops.cast(y, self.compute_dtype)
+        if self.compute_dtype == "float64":
+            return self.norm_of(ops.cast(x, "float64"), ops.cast(self.scale, "float64"))
+        y = self.of_sum(x)
+        return self._portable(x, *self.norm_weights()) if y is None else y
 
 
 def is_product(dense):

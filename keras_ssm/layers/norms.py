@@ -4,7 +4,7 @@ import keras
 from keras import ops
 
 from keras_ssm.checks import check_choice
-from keras_ssm.layers.exact_layers import LayerNormalization, RMSNormalization
+from keras_ssm.layers.exact_layers import LayerNormalization, OnePassNorm, RMSNormalization
 from keras_ssm.layers.scalar_normalization import ScalarNormalization
 from keras_ssm.ops import backend
 
@@ -68,3 +68,11 @@ def normalize(norm, x, apply):
     if len(x.shape) == 2:  # batch norm insists on sequences
         return apply(norm, x[:, None])[:, 0]
     return apply(norm, x)
+
+
+def normalize_sum(norm, x, y, apply):
+    """`normalize` of x + y, which has the dtype of x."""
+    found = None
+    if isinstance(norm, OnePassNorm) and "call" not in vars(norm):
+        found = norm.of_sum(x, y)
+    return normalize(norm, x + ops.cast(y, x.dtype), apply) if found is None else found

@@ -1,11 +1,13 @@
 """The Triton kernels around recurrences, against float64 of their portable forms."""
 
+import numpy as np
 import pytest
 import torch
 from keras import ops
 from torch.nn import functional
 
 from keras_ssm import layers
+from keras_ssm.layers.exact_layers import LayerNormalization, RMSNormalization
 from keras_ssm.ops import backend
 from keras_ssm.ops.backend.torch import bank as torch_bank
 from keras_ssm.ops.backend.torch import selective_gpu
@@ -13,10 +15,10 @@ from keras_ssm.ops.causal_conv import _conv_silu
 from tests.backend_tools import gradients, relative_error
 from tests.kernel_tools import GPU, import_kernels, use_kernels
 
-triton_conv, triton_gates, triton_mamba, triton_check = import_kernels(
-    "conv", "gates", "mamba", "check"
+triton_conv, triton_gates, triton_norms, triton_mamba, triton_check = import_kernels(
+    "conv", "gates", "norms", "mamba", "check"
 )
-FUNCTIONS = triton_conv.ConvSilu, triton_gates.Gated
+FUNCTIONS = triton_conv.ConvSilu, triton_gates.Gated, triton_gates.Glu, triton_norms.Norm
 
 
 @pytest.fixture(autouse=True)
@@ -25,7 +27,7 @@ def kernels(monkeypatch):
     monkeypatch.setattr(selective_gpu, "LARGEST_STATE", 0)  # what is around the scan alone
     if GPU:
         device = torch.device("cuda", torch.cuda.current_device())
-        for name in ("conv", "gate"):
+        for name in ("conv", "gate", "norm"):
             assert torch_bank._known_right(device, torch.float32, name)
 
 
@@ -138,6 +140,110 @@ def test_a_gate_of_16_bits_or_of_another_order_of_axes(rng, counted):
     assert counted == ["Gated"] * 5
 
 
+@pytest.mark.parametrize("shape", [(1, 3), (2, 17, 5)])
+def test_other_gates(shape, rng, counted):
+    y, z, both = (drawn(rng, *shape[:-1], n * shape[-1], beside=n - 1) for n in (1, 1, 2))
+    by_sigmoid = lambda y, z: y * torch.sigmoid(z)
+    assert max(compared(backend.sigmoid_gated, by_sigmoid, [y, z], rng)) < 2e-6
+    assert max(compared(backend.glu, functional.glu, [both], rng)) < 2e-6
+    assert counted == ["Gated", "Glu"]
+
+
+def layer_norm(x, gamma, beta):
+    return functional.layer_norm(x, gamma.shape, gamma, beta, 1e-5)
+
+
+def rms_norm(x, gamma, beta=None):
+    return x * torch.rsqrt((x * x).mean(-1, keepdim=True) + 1e-5) * gamma
+
+
+@pytest.mark.parametrize("form", [layer_norm, rms_norm])
+@pytest.mark.parametrize("shape", [(1, 1, 3), (2, 17, 5), (100, 33)])
+def test_norm_of_a_sum(shape, form, rng, counted, monkeypatch):
+    """The sum and its norm, each with a gradient of its own, and the norm of one tensor."""
+    monkeypatch.setattr(triton_norms, "PROGRAMS", 3)
+    monkeypatch.setattr(triton_norms, "TOGETHER", 256)
+    weights = [drawn(rng, shape[-1]), drawn(rng, shape[-1]) if form is layer_norm else None]
+
+    def norm(x, *tensors):
+        y = tensors[0] if len(tensors) == 3 else None
+        found = backend.fused_norm(x, y, *tensors[-2:], 1e-5, "float32", form)
+        return found if y is None else torch.stack(found)
+
+    def of_sum(x, y, *weights):
+        return torch.stack([x + y, form(x + y, *weights)])
+
+    x, y = drawn(rng, *shape), drawn(rng, *shape, beside=2)
+    assert max(compared(norm, of_sum, [x, y, *weights], rng)) < 2e-6
+    assert max(compared(norm, form, [y, *weights], rng)) < 2e-6
+    assert counted == ["Norm"] * 2
+
+
+def test_a_norm_reads_and_writes_16_bits(rng, counted):
+    weights = [drawn(rng, 5), drawn(rng, 5)]
+
+    def norm(x, y, gamma, beta):
+        total, normed = backend.fused_norm(x, y, gamma, beta, 1e-5, "bfloat16", layer_norm)
+        assert total.dtype == x.dtype and normed.dtype == torch.bfloat16
+        return normed
+
+    of_sum = lambda x, y, *weights: layer_norm(x + y, *weights)
+    x, y = drawn(rng, 3, 7, 5), drawn(rng, 3, 7, 5, dtype="bfloat16")
+    normed, *errors = compared(norm, of_sum, [x, y, *weights], rng)
+    assert max(normed, errors[1]) < 2**-8 * (1 if GPU else 2)
+    assert max(errors[0], *errors[2:]) < 2e-6 and counted == ["Norm"]
+
+
+@pytest.mark.parametrize("layer", [LayerNormalization, RMSNormalization])
+def test_norm_layers_of_numbers_whose_squares_are_none(layer, rng, counted, monkeypatch):
+    layer = layer(epsilon=1e-5)
+    layer.build((None, 6))
+    x = rng.standard_normal((4, 6)) * 10.0 ** np.array([[0.0], [13.0], [30.0], [-9.0]])
+    x = ops.convert_to_tensor(np.concatenate([x, np.full((1, 6), 1e20)]), "float32")
+    x.requires_grad_()
+    upstream, found = ops.convert_to_tensor(rng.standard_normal((5, 6)), "float32"), []
+    for switch in ("1", "0"):
+        monkeypatch.setenv("KERAS_SSM_FAST_PATHS", switch)
+        y = layer(x)
+        slope = torch.autograd.grad(y, x, upstream)[0]
+        found.append([y[:4], *slope[:4]])
+        assert float(y[4].detach().abs().max()) < 2.0
+    assert counted == ["Norm"]
+    for a, b in zip(*found, strict=True):
+        assert relative_error(a.detach(), b.detach()) < 1e-5
+
+
+BLOCKS = {  # arguments, then the functions that run
+    "glu": ({}, ["Glu", "Norm"]),
+    "half_glu2": ({"gate": "half_glu2", "norm": "rms"}, ["Gated", "Norm"]),
+    "prenorm": ({"prenorm": True, "gate": None}, ["Norm"]),
+    "mlp": ({"intermediate_dim": 3, "gate": None}, ["Norm", "Norm"]),
+    "mixed": ({"dtype": "mixed_bfloat16", "residual_dtype": "float32"}, ["Glu", "Norm"]),
+}
+
+
+@pytest.mark.parametrize("case", BLOCKS)
+def test_block(case, rng, counted, monkeypatch):
+    arguments, expected = BLOCKS[case]
+    block = layers.SSMBlock(layers.LongConv(5, kernel_dropout=0.0, seed=0), **arguments)
+    block.build((None, None, 4))
+    x = rng.standard_normal((2, 5, 4)).astype("float32")
+
+    def loss(x):
+        y = block(x)
+        return ops.sum(ops.cast(y, "float32") ** 3), y
+
+    y, weights, (dx,) = gradients(loss, block, x)
+    assert counted == expected
+    monkeypatch.setenv("KERAS_SSM_FAST_PATHS", "0")
+    plain, slopes, (slope,) = gradients(loss, block, x)
+    assert counted == expected
+    close = 3e-2 if case == "mixed" else 1e-5
+    assert relative_error(y, plain) < close and relative_error(dx, slope) < close
+    for key, value in slopes.items():
+        assert relative_error(weights[key], value) < 10 * close, key
+
+
 @pytest.mark.parametrize("case", ["float32", "mixed_bfloat16", "masked"])
 def test_mamba(case, rng, counted, monkeypatch):
     """The layer takes the kernels by itself, unless they are switched off."""
@@ -192,9 +298,15 @@ def test_what_a_mamba_layer_keeps_for_its_gradient(rng, monkeypatch):
 def test_gradients_of_gradients(rng):
     tensors = [drawn(rng, 2, 5, 3), *weights_of_conv(rng, 4, 3)]
     gate = [drawn(rng, 2, 5, 3), drawn(rng, 2, 5, 3)]
+    norm = lambda x, y, *weights: sum(
+        backend.fused_norm(x, y, *weights, 1e-5, "float32", layer_norm)
+    )
+    of_sum = lambda x, y, *weights: x + y + layer_norm(x + y, *weights)
     for form, exact, given in (
         (conv_silu, _conv_silu, tensors),
         (backend.gated, silu_gate, gate),
+        (backend.glu, functional.glu, [drawn(rng, 5, 4)]),
+        (norm, of_sum, [*gate, drawn(rng, 3), drawn(rng, 3)]),
     ):
         found = []
         for function in (form, exact):
@@ -215,7 +327,9 @@ def test_transforms_and_traces_take_the_portable_form(rng, counted):
     assert counted == []
 
 
-@pytest.mark.parametrize("name, function", [("conv", "ConvSilu"), ("gate", "Gated")])
+@pytest.mark.parametrize(
+    "name, function", [("conv", "ConvSilu"), ("gate", "Glu"), ("norm", "Norm")]
+)
 def test_a_wrong_kernel_is_not_used(name, function, monkeypatch):
     device = torch.device("cuda" if GPU else "cpu")
     monkeypatch.setattr(triton_check, "LENGTH", 10)
@@ -223,8 +337,8 @@ def test_a_wrong_kernel_is_not_used(name, function, monkeypatch):
     function = {f.__name__: f for f in FUNCTIONS}[function]
     right = function.backward
 
-    def wrong(ctx, upstream):
-        return tuple(None if g is None else 1.01 * g for g in right(ctx, upstream))
+    def wrong(ctx, *upstream):
+        return tuple(None if g is None else 1.01 * g for g in right(ctx, *upstream))
 
     monkeypatch.setattr(function, "backward", staticmethod(wrong))
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda _: "a card")

@@ -27,6 +27,7 @@ from keras_ssm.ops.backend.default_fused import (
     fused_dual,
     fused_layer_norm,
     fused_mimo,
+    fused_norm,
     fused_scan,
     fused_selective,
     fused_zoh,
@@ -36,6 +37,7 @@ from keras_ssm.ops.backend.default_fused import (
     toeplitz,
     writes_in_place,
 )
+from keras_ssm.ops.backend.default_gates import gated, glu, sigmoid_gated
 from keras_ssm.ops.backend.default_programs import (
     program,
     step_program,
@@ -72,10 +74,12 @@ __all__ = [
     "fused_dual",
     "fused_layer_norm",
     "fused_mimo",
+    "fused_norm",
     "fused_scan",
     "fused_selective",
     "fused_zoh",
     "gated",
+    "glu",
     "is_stateless",
     "keras_writes_onnx",
     "largest",
@@ -94,6 +98,7 @@ __all__ = [
     "runs_in_blocks",
     "scan_states",
     "sequential",
+    "sigmoid_gated",
     "sin",
     "split",
     "static_value",
@@ -171,11 +176,6 @@ def dense(x, matrix):
 def contiguous(x):
     """x laid out so that a batched matmul need not copy it; most backends copy by themselves."""
     return x
-
-
-def gated(y, gate):
-    """y silu(gate)."""
-    return y * ops.silu(gate)
 
 
 def transposed(x):

@@ -11,9 +11,9 @@ from keras_ssm.ops.backend.torch.bank import fused_bank, fused_dplr, fused_zoh, 
 from keras_ssm.ops.backend.torch.chunks import chunk_outputs
 from keras_ssm.ops.backend.torch.dual import dual_outputs
 from keras_ssm.ops.backend.torch.fourier import circular
-from keras_ssm.ops.backend.torch.gate import gated
+from keras_ssm.ops.backend.torch.gate import gated, glu, sigmoid_gated
 from keras_ssm.ops.backend.torch.mimo import mimo_outputs
-from keras_ssm.ops.backend.torch.norms import fused_layer_norm
+from keras_ssm.ops.backend.torch.norms import fused_layer_norm, fused_norm
 from keras_ssm.ops.backend.torch.numbers import (
     arctan2,
     complex_of,
@@ -66,10 +66,12 @@ __all__ = [
     "fused_dual",
     "fused_layer_norm",
     "fused_mimo",
+    "fused_norm",
     "fused_scan",
     "fused_selective",
     "fused_zoh",
     "gated",
+    "glu",
     "keras_writes_onnx",
     "largest",
     "loops_over_unknown_steps",
@@ -83,6 +85,7 @@ __all__ = [
     "reads_short",
     "scan_states",
     "sequential",
+    "sigmoid_gated",
     "sin",
     "split",
     "static_value",

@@ -1,11 +1,20 @@
-"""Layer norm on PyTorch."""
+"""Norms on PyTorch."""
 
 import torch
 
+from keras_ssm.ops.backend.torch.pointwise_gpu import norm_by_kernels
 from keras_ssm.ops.backend.torch.tensors import all_true
+from keras_ssm.ops.exporting import is_exporting
 
 # Up to here squares, and the power of three in a gradient, stay within float32.
 LARGEST_SQUARED = 1e12
+
+
+def fused_norm(x, y, gamma, beta, epsilon, dtype, portable):
+    """x + y and its norm by a GPU kernel, or `None`."""
+    if is_exporting():
+        return None
+    return norm_by_kernels(x, y, gamma, beta, epsilon, getattr(torch, dtype), portable)
 
 
 def fused_layer_norm(x, gamma, beta, epsilon):

@@ -11,6 +11,9 @@ SEQUENCES = (torch.float32, torch.bfloat16, torch.float16)
 # The longest kernel of a convolution: its entries are written out.
 MOST_TAPS = 4
 
+# The most features of a norm: a program has whole rows in its registers.
+WIDEST_ROW = 4096
+
 
 def conv_silu_by_kernels(x, kernel, bias, before, portable):
     """`backend.fused_conv_silu` by GPU kernels, or `None` where they do not apply.
@@ -32,6 +35,27 @@ def gated_by_kernels(y, z, kind, portable):
     if not torch_bank.has_kernel(y, "gate"):
         return None
     return _function("gates", "Gated").apply(portable, kind, y, z)
+
+
+def glu_by_kernels(z, portable):
+    """`backend.glu` by GPU kernels, or `None` where they do not apply."""
+    if not _readable(z) or not torch_bank.has_kernel(z, "gate"):
+        return None
+    return _function("gates", "Glu").apply(portable, z)
+
+
+def norm_by_kernels(x, y, gamma, beta, epsilon, dtype, portable):
+    """`backend.fused_norm` by GPU kernels, or `None` where they do not apply."""
+    if x.shape[-1] > WIDEST_ROW or not _readable(x) or dtype not in SEQUENCES:
+        return None
+    if y is not None and not (_readable(y) and y.shape == x.shape and y.device == x.device):
+        return None
+    weights = [gamma] if beta is None else [gamma, beta]
+    if any(t.dtype != torch.float32 or t.device != x.device for t in weights):
+        return None
+    if not torch_bank.has_kernel(x, "norm"):
+        return None
+    return _function("norms", "Norm").apply(portable, epsilon, dtype, x, y, gamma, beta)
 
 
 def _readable(x):

@@ -1,5 +1,7 @@
 """Comparisons of the kernels with float64, small enough for a first call."""
 
+import functools
+
 import torch
 
 from keras_ssm.ops.backend.torch.triton.conv import ConvSilu
@@ -7,8 +9,9 @@ from keras_ssm.ops.backend.torch.triton.dense import dense_states
 from keras_ssm.ops.backend.torch.triton.discretize import Hold
 from keras_ssm.ops.backend.torch.triton.dplr import Bilinear
 from keras_ssm.ops.backend.torch.triton.functions import Outputs
-from keras_ssm.ops.backend.torch.triton.gates import Gated
+from keras_ssm.ops.backend.torch.triton.gates import Gated, Glu
 from keras_ssm.ops.backend.torch.triton.mamba import SelectiveScan
+from keras_ssm.ops.backend.torch.triton.norms import Norm
 from keras_ssm.ops.backend.torch.triton.scan import DiagonalScan
 
 BATCH, LENGTH, FEATURES, MODES = 2, 150, 3, 5
@@ -125,6 +128,26 @@ def error_of_gates(device):
             return y * function(z[..., FEATURES:])
 
         worst.append(_largest_error(kernels, exact, tensors))
+    kernels, exact = functools.partial(Glu.apply, None), torch.nn.functional.glu
+    return max(*worst, _largest_error(kernels, exact, [draw(BATCH, LENGTH, 2 * FEATURES)]))
+
+
+def error_of_norms(device):
+    """The same of layer and RMS norms of a sum, together with the sum."""
+    draw, worst, shape = _random(device), [], (BATCH, LENGTH, 4 * FEATURES)
+    for centred in (True, False):
+        weights = [draw(shape[-1]) for _ in range(2 if centred else 1)]
+
+        def kernels(x, y, gamma, beta=None):
+            return torch.cat(Norm.apply(None, 1e-5, x.dtype, x, y, gamma, beta))
+
+        def exact(x, y, gamma, beta=0.0):
+            total = x + y
+            s = total - total.mean(-1, keepdim=True) if torch.is_tensor(beta) else total
+            norm = s * torch.rsqrt((s * s).mean(-1, keepdim=True) + 1e-5)
+            return torch.cat([total, norm * gamma + beta])
+
+        worst.append(_largest_error(kernels, exact, [draw(*shape), draw(*shape), *weights]))
     return max(worst)
 
 
@@ -226,4 +249,5 @@ ERRORS = {
     "selective": error_of_selective_scan,
     "conv": error_of_conv,
     "gate": error_of_gates,
+    "norm": error_of_norms,
 }

@@ -80,6 +80,28 @@ def slopes(
     tl.store(dz + r * dz_step + h, of_z.to(dz.dtype.element_ty), mask=inside)
 
 
+class Glu(torch.autograd.Function):
+    """`apply(plain, z)`: the first half of the last axis times the sigmoid of the second.
+
+    `plain` is the same function, for gradients of gradients.
+    """
+
+    @staticmethod
+    def forward(ctx, plain, z):
+        ctx.plain = plain
+        ctx.save_for_backward(z)
+        return _outputs(*z.chunk(2, -1), "sigmoid")
+
+    @staticmethod
+    def backward(ctx, upstream):
+        (z,) = ctx.saved_tensors
+        if needs_autograd(upstream):
+            return None, *by_autograd(ctx.plain, (z,), upstream)
+        dz = torch.empty(z.shape, dtype=z.dtype, device=z.device)
+        _slopes(*z.chunk(2, -1), upstream, *dz.chunk(2, -1), "sigmoid")
+        return None, dz
+
+
 class Gated(torch.autograd.Function):
     """`apply(plain, kind, y, z)`: y f(z) in the dtype of y, with f `"silu"` or `"sigmoid"`.
 
@@ -105,14 +127,14 @@ class Gated(torch.autograd.Function):
 
 def _outputs(y, z, kind):
     out = torch.empty(y.shape, dtype=y.dtype, device=y.device)
-    (y, y_step), (z, z_step) = _in_rows(y), _in_rows(z)
+    (y, y_step), (z, z_step) = in_rows(y), in_rows(z)
     _launch(outputs, (y, z, out), (y_step, z_step), kind)
     return out
 
 
 def _slopes(y, z, upstream, dy, dz, kind):
     """Writes the gradients of y and z to dy and dz."""
-    tensors, steps = zip(*map(_in_rows, (y, z, upstream, dy, dz)), strict=True)
+    tensors, steps = zip(*map(in_rows, (y, z, upstream, dy, dz)), strict=True)
     _launch(slopes, tensors, steps, kind)
 
 
@@ -126,7 +148,7 @@ def _launch(kernel, tensors, steps, kind):
         kernel[grid](*tensors, rows, features, *steps, **options)
 
 
-def _in_rows(x):
+def in_rows(x):
     """x and the step from row to row, with a copy if there is no such step."""
     step, rows = None, 1
     for size, stride in zip(reversed(x.shape[:-1]), reversed(x.stride()[:-1]), strict=True):
