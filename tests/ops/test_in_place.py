@@ -140,17 +140,22 @@ else:
 
 
 @pytest.mark.cpu
-def test_a_training_pass_of_the_whole_layer_takes_few_activations():
-    """In a process of its own: what TensorFlow keeps of others it hands out in larger pieces.
+def test_a_training_pass_of_the_whole_layer_takes_few_activations(capsys):
+    """On TensorFlow in a process of its own: what it keeps of others it hands out in larger pieces.
 
     In blocks side by side it took 48 activations and more there. It takes 8.4 to 9.4 on two cores,
     and up to 11.2 where the gradient of the last matrix may come after that of the gate.
     """
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
-    command = [sys.executable, "-c", LAYER]
-    run = subprocess.run(command, env=environment, capture_output=True, text=True)
-    assert run.returncode == 0, run.stderr
-    activations = int(run.stdout.split()[-1]) / (4 * 2 * 1024 * 256)
+    if BACKEND == "jax":
+        exec(LAYER, {})
+        printed = capsys.readouterr().out
+    else:
+        environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+        command = [sys.executable, "-c", LAYER]
+        run = subprocess.run(command, env=environment, capture_output=True, text=True)
+        assert run.returncode == 0, run.stderr
+        printed = run.stdout
+    activations = int(printed.split()[-1]) / (4 * 2 * 1024 * 256)
     assert activations < 10
 
 
@@ -169,9 +174,9 @@ def test_a_convolution_in_bfloat16_sums_its_gradients_in_float32(in_short_segmen
 
 @pytest.mark.usefixtures("in_short_segments")
 def test_a_model_trains_and_comes_back_as_without_loops(rng, monkeypatch, tmp_path):
-    x, y = rng.standard_normal((6, 11, 2)).astype("float32"), np.arange(6) % 2
-    mask = np.arange(11) < rng.integers(5, 12, size=(6, 1))
-    results = []
+    x, y = rng.standard_normal((4, 11, 2)).astype("float32"), np.arange(4) % 2
+    mask = np.arange(11) < rng.integers(5, 12, size=(4, 1))
+    inputs, results = {"inputs": x, "padding_mask": mask}, []
     for loops in (True, False):
         if not loops:
             for name in ("fused_selective", "fused_conv_silu", "gated"):
@@ -181,13 +186,11 @@ def test_a_model_trains_and_comes_back_as_without_loops(rng, monkeypatch, tmp_pa
         model = SSMClassifier(SSMBackbone(mixer, 1, 4, input_dim=2), num_classes=2)
         # The portable loops of TensorFlow trace slowly.
         model.run_eagerly = not loops and BACKEND == "tensorflow"
-        inputs = {"inputs": x, "padding_mask": mask}
-        losses = model.fit(inputs, y, epochs=2, batch_size=4, shuffle=False, verbose=0).history
-        model.save(tmp_path / "model.keras")
-        loaded = keras.models.load_model(tmp_path / "model.keras")
-        again = loaded.evaluate(inputs, y, verbose=0)
-        assert again == model.evaluate(inputs, y, verbose=0)
-        results.append([*losses["loss"], *again, loaded.predict(inputs, verbose=0)])
+        losses = model.fit(inputs, y, epochs=2, batch_size=2, shuffle=False, verbose=0).history
+        if loops:
+            model.save(tmp_path / "model.keras")
+            model = keras.models.load_model(tmp_path / "model.keras")
+        results.append([*losses["loss"], model.predict(inputs, batch_size=2, verbose=0)])
     for a, b in zip(*results, strict=True):
         assert relative_error(np.asarray(a), np.asarray(b)) < 1e-5
 
