@@ -183,7 +183,7 @@ def test_a_program_without_loops_computes_the_same(n, gated, rng):
 
 
 @pytest.mark.only("torch", "jax")
-@pytest.mark.parametrize("n, gated", [(1, False), (3, True)])
+@pytest.mark.parametrize("n, gated", [pytest.param(1, False, marks=ONCE), (3, True)])
 def test_a_loop_over_chunks_computes_the_same(n, gated, rng, monkeypatch):
     from keras_ssm.ops import delta
 
