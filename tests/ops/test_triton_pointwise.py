@@ -158,7 +158,7 @@ def rms_norm(x, gamma, beta=None):
 
 
 @pytest.mark.parametrize("form", [layer_norm, rms_norm])
-@pytest.mark.parametrize("shape", [(1, 1, 3), (2, 17, 5), (100, 33)])
+@pytest.mark.parametrize("shape", [(1, 1, 3), (2, 17, 5), (20, 33)])
 def test_norm_of_a_sum(shape, form, rng, counted, monkeypatch):
     """The sum and its norm, each with a gradient of its own, and the norm of one tensor."""
     monkeypatch.setattr(triton_norms, "PROGRAMS", 3)
