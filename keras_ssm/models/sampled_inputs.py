@@ -1,4 +1,5 @@
 import os
+import warnings
 
 import numpy as np
 
@@ -209,6 +210,18 @@ class SampledInputs:
     def _filled(self, x):
         """Zeros in the place of missing values."""
         return np.where(np.isnan(x), np.zeros((), x.dtype), x) if self.allow_nan else x
+
+    def warn_of_full_scale(self, x: np.ndarray) -> None:
+        """Warns of samples around 1 where `scale` is for integers and leaves next to nothing."""
+        if self.sampling_rate is None or abs(self.scale) > 1 / 127 or x.dtype.kind != "f":
+            return
+        sizes = np.abs(x[np.isfinite(x)])
+        if sizes.size and 0 < sizes.max() <= 10 and (sizes % 1 > 0).any():
+            warnings.warn(
+                f"Samples up to {sizes.max():.3g} are multiplied by scale={self.scale:g}, which is "
+                f"for integers: multiply them by {1 / self.scale:g} before, or pass integers",
+                stacklevel=2,
+            )
 
     def sampling_config(self):
         """What the configuration says of all this, where it is not the default."""

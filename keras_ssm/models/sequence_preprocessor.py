@@ -26,8 +26,8 @@ class SequencePreprocessor(SampledInputs, TensorFlowInputs, ScaledPreprocessor):
         scale: float. Factor on float inputs: `1 / 255` for pixels, `1 / 32768` for 16-bit
             audio. Integers are accepted and become floats. Defaults to `1.0`. With a
             `sampling_rate` 1.0 stands for the full range: int16, int32 and uint8 samples, and those
-            of files, then lie from -1 to 1. Another scale is the factor on integers as they are,
-            and samples of files count as 16-bit integers.
+            of files, then lie from -1 to 1. Another scale is the factor on arrays as they are,
+            floats among them, and samples of files count as 16-bit integers.
         sequence_length: int or `None`. If set, longer sequences are cut and shorter ones
             padded to it; otherwise a batch is as long as its longest sequence.
         allow_nan: bool. Whether NaN marks missing values, which are read as zero. Defaults to
@@ -277,6 +277,7 @@ class SequencePreprocessor(SampledInputs, TensorFlowInputs, ScaledPreprocessor):
             return x.astype("int64").clip(-1, 2**31 - 1).astype("int32")
         if self.sampling_rate is not None and self.scale == 1.0:
             x = full_scale(x)
+        self.warn_of_full_scale(x)
         with np.errstate(over="ignore", invalid="ignore"):  # padding may overflow
             x = x.astype(self._float_dtype()) * np.asarray(self.scale, self._float_dtype())
         return x if self.normalize == "standard" else self._filled(x)

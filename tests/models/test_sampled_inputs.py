@@ -274,3 +274,15 @@ def test_pairs_of_files(files):
     found = preprocessor([(files["int16"], files["fast"]), (tone(8000), files["float"])])
     assert found["inputs"].shape == (2, 2, 400, 1)
     assert keras.ops.max(np.abs(found["inputs"][0, 0] - found["inputs"][0, 1])) < 0.01
+
+
+@pytest.mark.filterwarnings("error")
+def test_floats_where_the_scale_is_for_integers_are_warned_of(rng):
+    preprocessor = SequencePreprocessor(scale=1 / 32768, sampling_rate=8000)
+    samples = rng.integers(-9000, 9000, 50).astype("int16")
+    for fine in (samples, samples.astype("float32"), np.zeros(9), np.ones(9)):
+        preprocessor([fine])
+    for x in ([samples / 32768], samples[None] / np.float32(32768)):
+        with pytest.warns(UserWarning, match="multiply them by 32768"):
+            preprocessor(x)
+    SequencePreprocessor(sampling_rate=8000)([samples / 32768])
