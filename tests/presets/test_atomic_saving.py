@@ -231,3 +231,10 @@ def test_weights_that_are_not_finite_leave_the_old_preset(tmp_path):
             part.save_to_preset(tmp_path / "mine")
     assert (tmp_path / "mine" / "preset.json").read_bytes() == before
     SSMClassifier.from_preset(tmp_path / "mine")
+
+
+def test_a_model_goes_into_a_file_that_loads(tmp_path):
+    for name in ("model.h5", "model.hdf5", "model"):
+        with pytest.raises(ValueError, match=rf"must end in '.keras'.*Received: .*{name}'"):
+            make_model().save(tmp_path / name)
+    assert not os.listdir(tmp_path)

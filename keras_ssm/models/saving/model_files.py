@@ -21,9 +21,20 @@ class ModelFiles:
             overwrite: bool. Whether a file that is there is replaced without a question.
             zipped: bool or `None`. `False` for a directory. Defaults to a file.
             **kwargs: Further arguments of `keras.Model.save`.
+
+        Raises:
+            ValueError: for a name with another ending. Keras would write one that ends in `.h5`,
+                and could not load it.
         """
+        elsewhere = _is_elsewhere(filepath)
+        if not elsewhere and zipped is not False and not str(filepath).endswith(".keras"):
+            raise ValueError(
+                "`filepath` of a model must end in '.keras', or `zipped=False` make a directory; "
+                "`save_weights` writes '.weights.h5', and `save_to_preset` a preset. "
+                f"Received: filepath='{filepath}'"
+            )
         with apart():
-            if _is_elsewhere(filepath) or (not overwrite and os.path.exists(filepath)):
+            if elsewhere or (not overwrite and os.path.exists(filepath)):
                 super().save(filepath, overwrite=overwrite, zipped=zipped, **kwargs)
             elif zipped is False:
                 with writing_directory(filepath) as directory:
