@@ -31,9 +31,9 @@ def kernels(monkeypatch):
 def counted(monkeypatch):
     calls, forward = [], triton_mamba.SelectiveScan.forward
 
-    def counting(ctx, plain, x, raw, bias, mask, *system):
+    def counting(ctx, plain, x, low, kernel, bias, mask, *system):
         calls.append((x.dtype, bias is not None, mask is not None))
-        return forward(ctx, plain, x, raw, bias, mask, *system)
+        return forward(ctx, plain, x, low, kernel, bias, mask, *system)
 
     monkeypatch.setattr(triton_mamba.SelectiveScan, "forward", staticmethod(counting))
     return calls

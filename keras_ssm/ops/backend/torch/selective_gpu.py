@@ -19,27 +19,22 @@ MOST_ROWS = 65535
 def selective_by_kernels(x, dt, A, B, C, D, initial, portable, projection=()):
     """`selective_outputs` by GPU kernels, or `None` where they do not apply.
 
-    Sequences may be bfloat16, the system is float32. The projection of the step sizes is a product,
-    and its bias, softplus and mask are parts of the kernels.
+    Sequences may be bfloat16, the system is float32. The projection of the step sizes is a product
+    that the gradient computes anew, and its bias, softplus and mask are parts of the kernels.
     """
     if not _applies(x, dt, A, B, C, D, initial, projection):
         return None
-    kernel, bias, mask = projection or (None, None, None)
-    raw = dt if kernel is None else torch.matmul(dt, kernel)
+    projection = projection or (None, None, None)
 
-    def plain(x, raw, bias, mask, A, *others):
+    def plain(x, low, kernel, bias, mask, A, *others):
         others = [t if t is None else t.to(A.dtype) for t in others]
-        x, raw = x.to(A.dtype), raw.to(A.dtype)
-        if bias is None:
-            y, last = portable(x, raw, A, *others)
-        else:
-            one = torch.eye(len(bias), dtype=A.dtype, device=A.device)
-            y, last = portable(x, raw, A, *others, one, bias, mask)
+        projection = () if kernel is None else (kernel, bias, mask)
+        y, last = portable(x.to(A.dtype), low.to(A.dtype), A, *others, *projection)
         return y.to(dtype), last
 
     dtype = x.dtype
     scan = importlib.import_module("keras_ssm.ops.backend.torch.triton.mamba").SelectiveScan
-    return scan.apply(plain, x, raw, bias, mask, A, B, C, D, initial)
+    return scan.apply(plain, x, dt, *projection, A, B, C, D, initial)
 
 
 def _applies(x, dt, A, B, C, D, initial, projection):

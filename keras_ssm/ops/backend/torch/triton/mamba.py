@@ -17,18 +17,19 @@ SHORTEST_SEGMENT = 128
 
 
 class SelectiveScan(torch.autograd.Function):
-    """`apply(plain, x, raw, bias, mask, A, B, C, D, initial)`: outputs and last state.
+    """`apply(plain, x, low, kernel, bias, mask, A, B, C, D, initial)`: outputs and last state.
 
-    `raw` are step sizes or, with a bias, what softplus makes sizes of; where the mask is False a
-    size is 0. Bias, mask, D and initial may be `None`. `plain` is a function of the same tensors
-    with the same results, for gradients of gradients.
+    `low` are step sizes or, with a bias, what softplus makes sizes of, after a product with the
+    kernel if there is one; where the mask is False a size is 0. Kernel, bias, mask, D and initial
+    may be `None`. `plain` is a function of the same tensors with the same results, for gradients of
+    gradients.
     """
 
     @staticmethod
     def forward(ctx, plain, *tensors):
         ctx.plain = plain
-        x, raw, bias, mask, A, B, C, D, initial = (_whole(t) for t in tensors)
-        walk = _Walk(x, A, bias, mask)
+        x, low, kernel, bias, mask, A, B, C, D, initial = (_whole(t) for t in tensors)
+        raw, walk = _projected(low, kernel), _Walk(x, A, bias, mask)
         start = None if initial is None else initial.mT.contiguous()
         if walk.G > 1:
             start = walk.starts(x, raw, bias, mask, A, B, start, ADJOINT=False)
@@ -63,8 +64,9 @@ class SelectiveScan(torch.autograd.Function):
         *tensors, kept = ctx.saved_tensors
         if needs_autograd(dy, d_last):
             return None, *by_autograd(ctx.plain, tensors, (dy, d_last))
-        x, raw, bias, mask, A, B, C, D, initial = (_whole(t) for t in tensors)
-        walk, dy, later = _Walk(x, A, bias, mask), dy.contiguous(), d_last.mT.contiguous()
+        x, low, kernel, bias, mask, A, B, C, D, initial = (_whole(t) for t in tensors)
+        raw, walk = _projected(low, kernel), _Walk(x, A, bias, mask)
+        dy, later = dy.contiguous(), d_last.mT.contiguous()
         if walk.G > 1:
             later = walk.starts(dy, raw, bias, mask, A, C, later, ADJOINT=True)
         dx, d_raw, d_initial = torch.empty_like(x), torch.empty_like(raw), walk.states(walk.batch)
@@ -100,7 +102,11 @@ class SelectiveScan(torch.autograd.Function):
         dB, dC = (d.sum(0).to(B.dtype) for d in (dB, dC))
         d_initial = None if initial is None else d_initial.mT
         dD = None if D is None else dD.sum(0)
-        return None, dx, d_raw, d_bias, None, dA.sum(0).mT, dB, dC, dD, d_initial
+        d_low, d_kernel = d_raw, None
+        if kernel is not None:
+            d_low = torch.matmul(d_raw, kernel.mT)
+            d_kernel = torch.matmul(low.flatten(0, 1).mT, d_raw.flatten(0, 1))
+        return None, dx, d_low, d_kernel, d_bias, None, dA.sum(0).mT, dB, dC, dD, d_initial
 
 
 class _Walk:
@@ -163,6 +169,10 @@ def _segments(programs, length):
     while programs * G < PROGRAMS and length // (2 * G) >= SHORTEST_SEGMENT:
         G *= 2
     return G
+
+
+def _projected(low, kernel):
+    return low if kernel is None else torch.matmul(low, kernel)
 
 
 def _whole(x):
