@@ -7,10 +7,10 @@ graph (PyTorch), `jit` (JAX). Forward and training, the gradients of the input a
 for a given gradient of the output, are medians in milliseconds; `floor` is two and five passes over
 the sequence at the bandwidth that a copy reached just before, and memory is that of the training
 pass in sequences. A layer by another method than its own has it in brackets, `S4 (fft)`:
-`tools/method_table.py` reads that. On JAX `S4D, portable` is the layer without its GPU kernels.
-Rows of the form `fit` have the milliseconds of a training step of a classifier of four blocks, and
-rows `step ...` those of a streamed step of six layers. The file begins with the machine, the
-command and the day. What fails, such as for want of memory, is said and left out.
+`tools/method_table.py` reads that. `block of S4D` is the layer in an `SSMBlock`. On JAX
+`S4D, portable` is the layer without its GPU kernels. Rows of the form `fit` have the milliseconds of a
+training step of a classifier of four blocks, and rows `step ...` those of a streamed step of six
+layers. The file begins with the machine, the command and the day. What fails, such as for want of memory, is said and left out.
 
 On a machine without a GPU the same runs on the processor, which shows that nothing fails.
 """
@@ -39,7 +39,8 @@ STATE, STATE_OF_MAMBA = 64, 16
 FITS = [(32, 1024, width, 4, STATE) for width in (128, 512)]
 STREAM = 6, 128
 SECONDS = 0.12  # for each time
-NAMES = ["S4D", "S4", "DSS", "S5", "S4PTD", "Mamba"]
+BLOCK = "block of "
+NAMES = ["S4D", "S4", "DSS", "S5", "S4PTD", "Mamba", f"{BLOCK}S4D"]
 BY_OTHER_METHODS = [("S4D", "fft"), ("S4", "fft")]
 TRAINED, STREAMED = ["S4D", "S4", "DSS", "S5"], ["S4D", "S4", "S5"]
 COLUMNS = ["card", "backend", "layer", "dtype", "form", "batch", "length", "features", "state"]
@@ -50,7 +51,10 @@ BACKEND = keras.config.backend()
 def made(name, features, dtype="float32", **options):
     options |= {"variant": "exp"} if name == "DSS" else {}
     state = STATE_OF_MAMBA if name == "Mamba" else STATE
-    layer = getattr(layers, name)(state_dim=state, seed=0, dtype=dtype, **options)
+    kind = getattr(layers, name.removeprefix(BLOCK))
+    layer = kind(state_dim=state, seed=0, dtype=dtype, **options)
+    if name.startswith(BLOCK):
+        layer = layers.SSMBlock(layer, dtype=dtype)
     layer.build((None, None, features))
     return layer
 

@@ -30,7 +30,14 @@ def test_every_row_is_measured(tool, tmp_path, capsys):
     assert [line.split(":")[0] for line in text[:3]] == ["# machine", "# command", "# date"]
     rows = list(csv.DictReader(text[3:]))
     names = {"S4D", "S4", "DSS", "S5"}
-    expected = names | {"S4PTD", "Mamba", "S4D (fft)", "S4 (fft)", "attention, 8 heads"}
+    expected = names | {
+        "S4PTD",
+        "Mamba",
+        "block of S4D",
+        "S4D (fft)",
+        "S4 (fft)",
+        "attention, 8 heads",
+    }
     expected |= {f"{name} as published" for name in names} | {"cuDNN LSTM"}
     for length in ("6", "7"):
         assert {r["layer"] for r in rows if r["length"] == length} == expected
