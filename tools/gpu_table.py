@@ -7,10 +7,11 @@ graph (PyTorch), `jit` (JAX). Forward and training, the gradients of the input a
 for a given gradient of the output, are medians in milliseconds; `floor` is two and five passes over
 the sequence at the bandwidth that a copy reached just before, and memory is that of the training
 pass in sequences. A layer by another method than its own has it in brackets, `S4 (fft)`:
-`tools/method_table.py` reads that. `block of S4D` is the layer in an `SSMBlock`. On JAX
-`S4D, portable` is the layer without its GPU kernels. Rows of the form `fit` have the milliseconds of a
+`tools/method_table.py` reads that. `block of S4D` is the layer in an `SSMBlock`. On JAX `S4D,
+portable` is the layer without its GPU kernels. Rows of the form `fit` have the milliseconds of a
 training step of a classifier of four blocks, and rows `step ...` those of a streamed step of six
-layers. The file begins with the machine, the command and the day. What fails, such as for want of memory, is said and left out.
+layers. The file begins with the machine, the command and the day. What fails, such as for want of
+memory, is said and left out.
 
 On a machine without a GPU the same runs on the processor, which shows that nothing fails.
 """
