@@ -70,7 +70,7 @@ class OnePassNorm:
     def of_sum(self, x, y=None):
         """The norm of x + y, or of x, if the backend has a kernel for that, else `None`."""
         found = backend.fused_norm(
-            x, y, *self.norm_weights(), self.epsilon, self.compute_dtype, self._portable
+            x, y, self.norm_weights, self.epsilon, self.compute_dtype, self._portable
         )
         return found if found is None or y is None else found[1]
 

@@ -86,12 +86,13 @@ def fused_layer_norm(x, gamma, beta, epsilon):
     return None
 
 
-def fused_norm(x, y, gamma, beta, epsilon, dtype, portable):
+def fused_norm(x, y, weights, epsilon, dtype, portable):
     """The sum of x and y in the dtype of x, and its norm, in one pass, or `None`.
 
     Args:
         x, y: tensors of one shape, y perhaps shorter, or `None`: then the norm of x alone.
-        gamma, beta: float32 tensors `(features,)`. Without a beta it is the RMS norm.
+        weights: function without arguments that returns gamma and beta, float32 tensors
+            `(features,)`. Without a beta, `None`, it is the RMS norm.
         epsilon: float.
         dtype: str. The dtype of the norm.
         portable: function of the sum, gamma and beta: the norm, for gradients of gradients.

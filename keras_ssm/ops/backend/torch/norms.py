@@ -10,11 +10,11 @@ from keras_ssm.ops.exporting import is_exporting
 LARGEST_SQUARED = 1e12
 
 
-def fused_norm(x, y, gamma, beta, epsilon, dtype, portable):
+def fused_norm(x, y, weights, epsilon, dtype, portable):
     """x + y and its norm by a GPU kernel, or `None`."""
     if is_exporting():
         return None
-    return norm_by_kernels(x, y, gamma, beta, epsilon, getattr(torch, dtype), portable)
+    return norm_by_kernels(x, y, weights, epsilon, getattr(torch, dtype), portable)
 
 
 def fused_layer_norm(x, gamma, beta, epsilon):

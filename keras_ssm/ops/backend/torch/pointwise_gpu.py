@@ -44,16 +44,16 @@ def glu_by_kernels(z, portable):
     return _function("gates", "Glu").apply(portable, z)
 
 
-def norm_by_kernels(x, y, gamma, beta, epsilon, dtype, portable):
+def norm_by_kernels(x, y, weights, epsilon, dtype, portable):
     """`backend.fused_norm` by GPU kernels, or `None` where they do not apply."""
+    if not torch_bank.has_kernel(x, "norm"):
+        return None
     if x.shape[-1] > WIDEST_ROW or not _readable(x) or dtype not in SEQUENCES:
         return None
     if y is not None and not (_readable(y) and y.shape == x.shape and y.device == x.device):
         return None
-    weights = [gamma] if beta is None else [gamma, beta]
-    if any(t.dtype != torch.float32 or t.device != x.device for t in weights):
-        return None
-    if not torch_bank.has_kernel(x, "norm"):
+    gamma, beta = weights()
+    if any(t is not None and t.device != x.device for t in (gamma, beta)):
         return None
     return _function("norms", "Norm").apply(portable, epsilon, dtype, x, y, gamma, beta)
 
