@@ -31,12 +31,15 @@ def test_a_full_mask_is_as_none_in_every_layer(x, mixer):
     layer = type(mixer).from_config(mixer.get_config())
     layer.build(x.shape)
     call = lambda x, **given: layer(x, return_state=True, **given)
-    forms = with_cheap_loops(lambda x: (call(x), call(x, mask=FULL), layer(x, mask=PART)))
-    (y, state), (masked, after), covered = forms(ops.convert_to_tensor(x))
+    forms = lambda x: (call(x), call(x, mask=FULL), call(x, mask=PART), call(x[2:3, :9]))
+    found = with_cheap_loops(forms)(ops.convert_to_tensor(x))
+    (y, state), (masked, after), (covered, ended), (_, trimmed) = found
     assert relative_error(masked, y) < 1e-6
-    for part, other in zip(keras.tree.flatten(state), keras.tree.flatten(after), strict=True):
-        assert relative_error(other, part) < 1e-5
     np.testing.assert_allclose(to_numpy(covered)[:2], to_numpy(y)[:2], rtol=1e-5, atol=1e-6)
+    state, after, ended, trimmed = map(keras.tree.flatten, (state, after, ended, trimmed))
+    ended = [part[2:3] for part in ended]
+    for ours, expected in zip(after + ended, state + trimmed, strict=True):
+        assert relative_error(ours, expected) < 1e-5
     with pytest.raises(ValueError, match=r"mask\.shape"):
         layer(x, mask=FULL[:, :9])
 
