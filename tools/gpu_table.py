@@ -182,7 +182,7 @@ def layer_rows(shapes):
             form = functools.partial(of_layer, name, dtype="bfloat16")
             yield known(name, form, "bfloat16")
         if BACKEND != "torch":
-            for name in ("S4D", "DSS"):
+            for name in ("S4D", "DSS", "Mamba"):
                 form = functools.partial(_without_kernels, functools.partial(of_layer, name))
                 yield known(f"{name}, portable", form)
             continue
@@ -323,7 +323,7 @@ def _columns(card, layer, dtype, shape, bandwidth, form, forward, training, memo
     floors = [f"{passes * size / bandwidth:.4f}" if bandwidth else "" for passes in (2, 5)]
     text = lambda value, digits: "" if value is None else f"{value:.{digits}f}"
     times = text(forward, 4), text(training, 4)
-    state = STATE_OF_MAMBA if layer == "Mamba" else STATE
+    state = STATE_OF_MAMBA if layer.startswith("Mamba") else STATE
     values = card, BACKEND, layer, dtype, form, *shape, state, *times, *floors, text(memory, 2)
     return dict(zip(COLUMNS, values, strict=True))
 

@@ -16,6 +16,7 @@ from keras_ssm.ops.backend import walk_plan
 from keras_ssm.ops.backend.jax import bank as jax_bank
 from keras_ssm.ops.chunked import chunked
 from tests.backend_tools import gradients, relative_error
+from tests.pallas_tools import forgetting
 
 pytestmark = pytest.mark.only("jax")
 
@@ -44,16 +45,10 @@ MORE = {
 
 @pytest.fixture
 def traced_anew():
-    """Programs of kernels of other tiles, or in the interpreter, are not taken for others."""
     from keras_ssm.ops.backend.jax.pallas import functions
 
-    def forget():
-        for program in ("outputs", "slopes", "last_state", "slopes_of_last_state"):
-            getattr(functions, program).clear_cache()
-
-    forget()
-    yield forget
-    forget()
+    names = "outputs", "slopes", "last_state", "slopes_of_last_state"
+    yield from forgetting(*(getattr(functions, name) for name in names))
 
 
 @pytest.fixture
@@ -74,7 +69,9 @@ def card(monkeypatch, traced_anew):
     """What an NVIDIA GPU would be asked for, without one: programs are made, and not run."""
     monkeypatch.delenv("KERAS_SSM_FAST_PATHS", raising=False)
     monkeypatch.setattr(jax_bank, "_found_card", lambda: True)
-    monkeypatch.setattr(jax_bank, "_right", {("float32", 16): True, ("bfloat16", 16): True})
+    monkeypatch.setattr(
+        jax_bank, "_right", {("error_of_bank", name, 16): True for name in ("float32", "bfloat16")}
+    )
 
 
 def make_bank(rng, batch, length, features, modes, channels=1, **options):
@@ -150,8 +147,8 @@ def test_outputs_states_and_gradients(name, rng, kernels, monkeypatch):
     both = "lengths" in options or options.get("return_state", False)
     used = []
     with monkeypatch.context() as patch:
-        right = jax_bank._with_kernels
-        patch.setattr(jax_bank, "_with_kernels", lambda *a: used.append(a) or right(*a))
+        right = jax_bank.with_kernels
+        patch.setattr(jax_bank, "with_kernels", lambda *a: used.append(a) or right(*a))
         found = with_gradients(
             lambda *t: by_kernels(*t, return_state=both, **given)[: 1 + both], arrays
         )

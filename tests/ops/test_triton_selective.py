@@ -5,12 +5,14 @@ import torch
 from keras import ops, tree
 
 from keras_ssm import layers
+from keras_ssm.ops.backend import scan_plan
 from keras_ssm.ops.backend.torch import bank as torch_bank
 from keras_ssm.ops.backend.torch import selective_gpu
 from keras_ssm.ops.naive import naive_selective
 from keras_ssm.ops.selective_scan import projected_scan, selective_scan
 from tests.backend_tools import gradients, relative_error
 from tests.kernel_tools import GPU, import_kernels, use_kernels
+from tests.scan_operands import scan_operands
 
 triton_mamba, triton_check = import_kernels("mamba", "check")
 
@@ -22,9 +24,9 @@ def kernels(monkeypatch):
         device = torch.device("cuda", torch.cuda.current_device())
         assert torch_bank._known_right(device, torch.float32, "selective")
     else:  # the interpreter takes its time
-        monkeypatch.setattr(triton_mamba, "T", 2)
-        monkeypatch.setattr(triton_mamba, "EVERY", 2)
-    monkeypatch.setattr(triton_mamba, "SHORTEST_SEGMENT", 8)
+        monkeypatch.setattr(scan_plan, "T", 2)
+        monkeypatch.setattr(scan_plan, "EVERY", 2)
+    monkeypatch.setattr(scan_plan, "SHORTEST_SEGMENT", 8)
 
 
 @pytest.fixture
@@ -40,22 +42,8 @@ def counted(monkeypatch):
 
 
 def operands(rng, batch, length, features, states, rank=None):
-    """Arguments of `projected_scan` by name or, without a rank, those of `selective_scan`."""
-    draw = lambda *shape: torch.from_numpy(rng.standard_normal(shape).astype("float32"))
-    sizes = {"dt": torch.exp(draw(batch, length, features) - 2.0)}
-    if rank:
-        sizes = {"low": draw(batch, length, rank), "kernel": draw(rank, features)}
-        sizes["bias"] = draw(features) - 2.0
-    tensors = {
-        "x": draw(batch, length, features),
-        **sizes,
-        "A": -torch.exp(draw(features, states)),
-        "B": draw(batch, length, states),
-        "C": draw(batch, length, states),
-        "D": draw(features),
-        "initial_state": draw(batch, features, states),
-    }
-    return {name: ops.convert_to_tensor(t) for name, t in tensors.items()}
+    drawn = scan_operands(rng, batch, length, features, states, rank)
+    return {name: ops.convert_to_tensor(t) for name, t in drawn.items()}
 
 
 def by_definition(x, A, B, C, D=None, initial_state=None, dt=None, mask=None, **projection):
@@ -168,7 +156,7 @@ def test_out_of_use_for_others(rng, counted, monkeypatch):
 def test_a_launch_has_as_many_programs_as_it_may(length):
     """Of each number of rows that the kernels take."""
     for rows in (1, 2, 33, 1000, 1056, 5000, selective_gpu.MOST_ROWS):
-        assert rows * triton_mamba._segments(rows, length) <= 65535
+        assert rows * scan_plan.segments(rows, length) <= 65535
 
 
 def test_many_short_rows(rng, counted):
@@ -190,7 +178,7 @@ def test_a_wrong_kernel_is_not_used(monkeypatch):
     monkeypatch.setattr(triton_check, "LENGTH", 10)
     assert triton_check.ERRORS["selective"](device) < 1e-5
     right = triton_mamba._Walk.starts
-    monkeypatch.setattr(triton_mamba, "SHORTEST_SEGMENT", 4)
+    monkeypatch.setattr(scan_plan, "SHORTEST_SEGMENT", 4)
     monkeypatch.setattr(triton_mamba._Walk, "starts", lambda *a, **k: 0.5 * right(*a, **k))
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda _: "a card")
     with pytest.warns(UserWarning, match=r"do not work on a card.* Found: 0\.\d*[1-9]"):

@@ -10,8 +10,8 @@ import numpy as np
 from jax import lax
 
 from keras_ssm.ops.backend import xla
+from keras_ssm.ops.backend.in_place import selective as in_place_selective
 from keras_ssm.ops.backend.in_place.gate import gated
-from keras_ssm.ops.backend.in_place.selective import fused_selective
 from keras_ssm.ops.backend.in_place.short_conv import fused_conv_silu
 from keras_ssm.ops.backend.jax import tree as jax_tree
 from keras_ssm.ops.backend.jax.bank import fused_bank, reads_short
@@ -35,6 +35,7 @@ from keras_ssm.ops.backend.jax.numbers import (
     tanh,
 )
 from keras_ssm.ops.backend.jax.programs import program, step_program, were_given_away
+from keras_ssm.ops.backend.jax.selective_gpu import selective_by_kernels
 from keras_ssm.ops.exporting import loops_allowed
 
 __all__ = [
@@ -197,6 +198,13 @@ def recomputed(forward, backward, portable):
         return outputs, (tensors, kept)
 
     return with_gradient(keeping, lambda residuals, upstream: backward(*residuals, upstream))
+
+
+def fused_selective(x, dt, A, B, C, D, initial, portable, projection=()):
+    """`ops.selective_scan` or `ops.projected_scan` by GPU kernels, or in place on a CPU."""
+    tensors = x, dt, A, B, C, D, initial, portable, projection
+    outputs = selective_by_kernels(*tensors)
+    return in_place_selective.fused_selective(*tensors) if outputs is None else outputs
 
 
 def fused_dual(x, dt, A, B, C, initial, chunk_size, portable):

@@ -39,7 +39,7 @@ def fused_bank(u, bank, initial, lengths, bidirectional, return_state, D, portab
     """
     if not _applies(u, bank, initial, D):
         return None
-    functions = _kernels("functions")
+    functions = kernels("functions")
     numbers = [tuple(pair) if pair is not None else None for pair in (bank.log_dA, bank.C, bank.dB)]
 
     def outputs(u, log_dA, C, dB, D, initial):
@@ -47,7 +47,7 @@ def fused_bank(u, bank, initial, lengths, bidirectional, return_state, D, portab
         return portable(wide, system, initial, D, lengths=None, return_state=False)[0]
 
     channels = bank.C[0].shape[0] // (1 + bidirectional)
-    y = _with_kernels(
+    y = with_kernels(
         functools.partial(functions.outputs, bidirectional=bidirectional),
         functools.partial(functions.slopes, bidirectional=bidirectional),
         lambda *tensors: outputs(*tensors).astype(u.dtype),
@@ -63,7 +63,7 @@ def fused_bank(u, bank, initial, lengths, bidirectional, return_state, D, portab
 
     steps = None if lengths is None else lengths.astype("float32")
     shape = u.shape[0], u.shape[2], 2 * bank.log_dA[0].shape[1]
-    last_state = _with_kernels(
+    last_state = with_kernels(
         functions.last_state,
         functions.slopes_of_last_state,
         last,
@@ -77,33 +77,58 @@ def reads_short(x):
     return x.dtype in (jnp.bfloat16, jnp.float16) and fast_paths_enabled() and has_kernels()
 
 
-def _with_kernels(kernel, slopes, plain, result):
-    """`kernel(*tensors)` with the gradient `slopes(tensors, upstream)`, of which nothing is kept.
+def with_kernels(kernel, slopes, plain, result, keeping=None, kept=None):
+    """`kernel(*tensors)` with the gradient `slopes(tensors, upstream)`.
 
     `plain` is the same function in portable operations: it runs where a program runs on another
     device, and gives the gradients of the gradients. `result` has the shape of what they return.
+    With `keeping`, which returns this and an array like `kept`, the gradient is
+    `slopes(tensors, upstream, kept)`. Without it nothing is kept but the tensors.
     """
 
-    def plain_slopes(tensors, upstream):
+    def plain_slopes(tensors, upstream, *kept):
         return jax.vjp(plain, *tensors)[1](upstream)
+
+    def plain_keeping(*tensors):
+        return plain(*tensors), jnp.zeros(kept.shape, kept.dtype)
 
     def on_device(*arguments):
         if INTERPRETED:
             return arguments[0](*arguments[3:])
-        return _kernels("choice").by_kernel(*arguments)
+        return kernels("choice").by_kernel(*arguments)
 
     @jax.custom_vjp
     def evaluated(*tensors):
         return on_device(kernel, plain, result, *tensors)
 
     @jax.custom_vjp
-    def gradient(tensors, upstream):
-        return on_device(slopes, plain_slopes, tensors, tensors, upstream)
+    def with_kept(*tensors):
+        return on_device(keeping, plain_keeping, (result, kept), *tensors)
+
+    @jax.custom_vjp
+    def gradient(tensors, upstream, *kept):
+        return on_device(slopes, plain_slopes, tensors, tensors, upstream, *kept)
+
+    def forward(*tensors):
+        if keeping is None:
+            return evaluated(*tensors), (tensors,)
+        outputs, kept = with_kept(*tensors)
+        return outputs, (tensors, kept)
+
+    def forward_with_kept(*tensors):
+        outputs, kept = with_kept(*tensors)
+        return (outputs, kept), (tensors, kept)
+
+    def backward(residuals, upstream):
+        return gradient(residuals[0], upstream, *residuals[1:])
 
     def gradient_of_gradient(residuals, upstream):
-        return jax.vjp(plain_slopes, *residuals)[1](upstream)
+        tensors, of_outputs, *kept = residuals
+        slopes = jax.vjp(plain_slopes, tensors, of_outputs)[1](upstream)
+        return *slopes, *map(jnp.zeros_like, kept)
 
-    evaluated.defvjp(lambda *tensors: (evaluated(*tensors), tensors), gradient)
+    evaluated.defvjp(forward, backward)
+    with_kept.defvjp(forward_with_kept, lambda kept, upstream: backward(kept, upstream[0]))
     gradient.defvjp(lambda *operands: (gradient(*operands), operands), gradient_of_gradient)
     return evaluated
 
@@ -118,7 +143,7 @@ def _applies(u, bank, initial, D):
         return False
     if not all(isinstance(n, int) and n > 0 for n in u.shape):
         return False
-    if _is_cut(u):
+    if is_cut(u):
         return False
     modes = bank.log_dA[0].shape[-1]
     if u.size * bank.C[0].shape[0] > LARGEST or states_of(*u.shape, modes) > LARGEST:
@@ -126,7 +151,7 @@ def _applies(u, bank, initial, D):
     return ready(u.dtype.name, modes)
 
 
-def _is_cut(u):
+def is_cut(u):
     """Whether an array may lie on several devices, which XLA would gather for a kernel."""
     if keras.distribution.distribution() is not None or jax.process_count() > 1:
         return True
@@ -151,12 +176,22 @@ def has_kernels():
 
 
 def ready(dtype, modes):
-    """Whether the kernels for so many modes are right; found out at the first call.
+    """Whether the kernels of banks of so many modes are right."""
+    return known_right("error_of_bank", dtype, min(MOST_MODES, padded(modes)))
+
+
+def known_right(comparison, dtype, size):
+    """Whether kernels are right by a function of `check`; found out at the first call.
 
     A program may be traced then, so the comparison runs in a thread of its own, to which no trace
     belongs.
+
+    Args:
+        comparison: string. The name of the function, of `(dtype, size)`.
+        dtype: string. Data type of the sequences.
+        size: int. Modes or states, filled up.
     """
-    case = dtype, min(MOST_MODES, padded(modes))
+    case = comparison, dtype, size
     if case not in _right:
         if INTERPRETED:
             return True
@@ -168,12 +203,12 @@ def ready(dtype, modes):
     return _right[case]
 
 
-def _is_right(dtype, modes):
+def _is_right(comparison, dtype, size):
     def error():
-        return _kernels("check").error_of_bank(dtype, modes)
+        return getattr(kernels("check"), comparison)(dtype, size)
 
     return is_right(error, TOLERANCE[dtype], lambda: jax.devices()[0].device_kind)
 
 
-def _kernels(name):
+def kernels(name):
     return importlib.import_module(f"keras_ssm.ops.backend.jax.pallas.{name}")

@@ -4,10 +4,8 @@ import importlib
 
 import torch
 
+from keras_ssm.ops.backend.scan_plan import LARGEST_STATE
 from keras_ssm.ops.backend.torch import bank as torch_bank
-
-# The largest state of a feature, which a thread has in its registers.
-LARGEST_STATE = 16
 
 SEQUENCES = (torch.float32, torch.bfloat16)
 

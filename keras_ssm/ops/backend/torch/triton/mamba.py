@@ -2,18 +2,10 @@
 
 import torch
 
-from keras_ssm.ops.backend.kernel_support import padded
+from keras_ssm.ops.backend.scan_plan import ScanPlan
 from keras_ssm.ops.backend.torch.tensors import by_autograd, needs_autograd
 from keras_ssm.ops.backend.torch.triton import selective as kernels
 from keras_ssm.ops.backend.torch.triton.selective_slopes import slopes
-
-# Features of a program, a thread each; steps that are unrolled; and groups of them between states
-# that are kept for the gradient.
-FEATURES, T, EVERY = 32, 4, 8
-
-# Programs that fill a card, and steps of a segment below which it is not worth while.
-PROGRAMS = 1056
-SHORTEST_SEGMENT = 128
 
 
 class SelectiveScan(torch.autograd.Function):
@@ -31,11 +23,12 @@ class SelectiveScan(torch.autograd.Function):
         x, low, kernel, bias, mask, A, B, C, D, initial = (_whole(t) for t in tensors)
         raw, walk = _projected(low, kernel), _Walk(x, A, bias, mask)
         start = None if initial is None else initial.mT.contiguous()
-        if walk.G > 1:
+        plan = walk.plan
+        if plan.G > 1:
             start = walk.starts(x, raw, bias, mask, A, B, start, ADJOINT=False)
         needed = any(ctx.needs_input_grad)
-        y, last = torch.empty_like(x), walk.states(walk.batch)
-        kept = walk.states(walk.batch * walk.G * walk.S // (T * EVERY)) if needed else last
+        y, last = torch.empty_like(x), walk.states(plan.batch)
+        kept = walk.states(plan.kept) if needed else last
         walk.launch(
             kernels.outputs,
             x,
@@ -53,7 +46,7 @@ class SelectiveScan(torch.autograd.Function):
             DIRECT=D is not None,
             STARTED=start is not None,
             KEEP=needed,
-            EVERY=EVERY,
+            EVERY=plan.every,
             **walk.options,
         )
         ctx.save_for_backward(*tensors, kept if needed else None)
@@ -67,12 +60,12 @@ class SelectiveScan(torch.autograd.Function):
         x, low, kernel, bias, mask, A, B, C, D, initial = (_whole(t) for t in tensors)
         raw, walk = _projected(low, kernel), _Walk(x, A, bias, mask)
         dy, later = dy.contiguous(), d_last.mT.contiguous()
-        if walk.G > 1:
+        plan = walk.plan
+        if plan.G > 1:
             later = walk.starts(dy, raw, bias, mask, A, C, later, ADJOINT=True)
-        dx, d_raw, d_initial = torch.empty_like(x), torch.empty_like(raw), walk.states(walk.batch)
-        programs = walk.batch * walk.G
-        dA, dD = walk.states(programs), A.new_empty((programs, x.shape[2]))
-        dB, dC = (A.new_empty((walk.grid[0], *B.shape)) for _ in "BC")
+        dx, d_raw, d_initial = torch.empty_like(x), torch.empty_like(raw), walk.states(plan.batch)
+        dA, dD = walk.states(plan.rows), A.new_empty((plan.rows, plan.features))
+        dB, dC = (A.new_empty((plan.blocks, *B.shape)) for _ in "BC")
         walk.launch(
             slopes,
             x,
@@ -85,7 +78,7 @@ class SelectiveScan(torch.autograd.Function):
             dy,
             kept,
             later,
-            walk.states(programs * EVERY),
+            walk.states(plan.rows * plan.every),
             dx,
             d_raw,
             dA,
@@ -95,7 +88,7 @@ class SelectiveScan(torch.autograd.Function):
             d_initial,
             *walk.sizes,
             DIRECT=D is not None,
-            EVERY=EVERY,
+            EVERY=plan.every,
             **walk.options,
         )
         d_bias = None if bias is None else d_raw.float().sum((0, 1)).to(bias.dtype)
@@ -113,18 +106,12 @@ class _Walk:
     """The kernels on sequences of one shape."""
 
     def __init__(self, x, A, bias, mask):
-        self.batch, length, features = x.shape
-        states = A.shape[1]
-        self._like, self._shape = A, (states, features)
-        block = min(FEATURES, padded(features, 1))
-        blocks = -(-features // block)
-        self.G = _segments(blocks * self.batch, length)
-        steps = T * EVERY
-        self.S = -(-length // (self.G * steps)) * steps
-        self.grid = blocks, self.batch * self.G
-        self.sizes = length, features, states, self.G, self.S
-        self.tile = {"NM": padded(states, 1), "BH": block, "num_warps": -(-block // 32)}
-        self.options = {**self.tile, "T": T}
+        self.plan = plan = ScanPlan(*x.shape, A.shape[1])
+        self._like, self._shape = A, (plan.states, plan.features)
+        self.grid = plan.blocks, plan.rows
+        self.sizes = plan.length, plan.features, plan.states, plan.G, plan.S
+        self.tile = {"NM": plan.NM, "BH": plan.block, "num_warps": -(-plan.block // 32)}
+        self.options = {**self.tile, "T": plan.T}
         self.options.update(PROJECTED=bias is not None, MASKED=mask is not None)
 
     def launch(self, kernel, *arguments, **options):
@@ -142,14 +129,14 @@ class _Walk:
 
     def starts(self, x, raw, bias, mask, A, W, initial, ADJOINT):
         """The states before each segment, in the way of the walk."""
-        programs = self.batch * self.G
-        end, start = self.states(programs), self.states(programs)
-        total = A.new_empty((programs, x.shape[2]))
+        plan = self.plan
+        end, start = self.states(plan.rows), self.states(plan.rows)
+        total = A.new_empty((plan.rows, plan.features))
         given = self.given(bias, mask)
         arguments = x, raw, *given, A, W, end, total, *self.sizes
         self.launch(kernels.ends, *arguments, ADJOINT=ADJOINT, **self.options)
         with torch.cuda.device_of(A):
-            kernels.starts[(self.grid[0], self.batch)](
+            kernels.starts[(plan.blocks, plan.batch)](
                 A,
                 end,
                 total,
@@ -161,14 +148,6 @@ class _Walk:
                 **self.tile,
             )
         return start
-
-
-def _segments(programs, length):
-    """The number of segments of a sequence."""
-    G = 1
-    while programs * G < PROGRAMS and length // (2 * G) >= SHORTEST_SEGMENT:
-        G *= 2
-    return G
 
 
 def _projected(low, kernel):
