@@ -5,7 +5,7 @@ import time
 import numpy as np
 from keras import ops, tree
 
-from keras_ssm.models.language.programs import CHUNK, STOPS
+from keras_ssm.models.language.programs import CHUNK, NO_TOKEN, STOPS
 from keras_ssm.ops import backend
 
 LONGEST_READ = 2048  # tokens of a prompt that are read at once
@@ -79,7 +79,7 @@ class Decoding:
             ids, emitted, left = decode(remaining)
             seconds = time.monotonic() - start
             self._stopped_at = {}
-            yield [row[:n] for row, n in zip(ids, emitted, strict=True)]
+            yield _checked([row[:n] for row, n in zip(ids, emitted, strict=True)])
             for row in self._stopped_at:
                 left[row] = 0
             if self._stopped_at and (self.keep_state or not left.any()):
@@ -156,7 +156,7 @@ class Decoding:
         sampled, self.seeds = self.programs.sample(
             self.stops, self.seeds, layers, prompt, mask, _number(index), features
         )
-        return _array(sampled)[:, index:].astype("int32")
+        return _checked(_array(sampled)[:, index:].astype("int32"))
 
     def _features(self, rows, layers, hidden, shape, index):
         """Hidden features of the prompts where they stand in a batch of this shape."""
@@ -199,6 +199,17 @@ def read_width(count, longest=LONGEST_READ):
 def largest_chunk():
     """Tokens that one call of the decoding program can give."""
     return CHUNK
+
+
+def _checked(rows):
+    """Chosen tokens, of which none may be `NO_TOKEN`."""
+    for i, row in enumerate(rows):
+        if (row == NO_TOKEN).any():
+            raise ValueError(
+                "The logits of the model must be numbers: its weights may hold NaN, as after "
+                f"training that diverged. Received: NaN in row {i}"
+            )
+    return rows
 
 
 def _number(n):

@@ -10,6 +10,7 @@ from keras_hub.samplers import BeamSampler, GreedySampler, Sampler
 from keras_ssm.ops import backend
 
 CHUNK = 256  # tokens that one call of the decoding program can give
+NO_TOKEN = -1  # what is chosen where logits are NaN
 STOPS = 8  # stop tokens are padded to a multiple of this, or each number needs a program
 
 
@@ -136,13 +137,14 @@ class Programs:
             result, _, following = self._next(tokens, layers, systems)
         if self._greedy:
             # The largest logit: as probabilities, close logits would round to the same number.
-            result = ops.cast(ops.argmax(result, axis=-1), "int32")
+            result = _unless_nan(result, ops.argmax(result, axis=-1))
         return result, tree.map_structure(_like, following, layers)
 
     def _token(self, weights, seeds, logits):
         with self._values(weights, seeds) as scope:
-            probabilities = self.sampler.compute_probabilities(logits)
-            chosen = ops.cast(self.sampler.get_next_token(probabilities), "int32")
+            numbers = ops.where(ops.isnan(logits), ops.zeros_like(logits), logits)
+            probabilities = self.sampler.compute_probabilities(numbers)
+            chosen = _unless_nan(logits, self.sampler.get_next_token(probabilities))
         if self.seeds:
             seeds = [scope.get_current_value(v) for v in self.seeds]
         return chosen, seeds
@@ -194,6 +196,8 @@ class Programs:
                 hidden_states=hidden,
                 model=self.model,
             )
+            first = following(prompt, layers, index)[0]
+            sampled = _unless_nan(ops.expand_dims(first, 1), sampled)
             seeds = [scope.get_current_value(v) if stateless else v.value for v in self.seeds]
         return sampled, seeds
 
@@ -227,8 +231,16 @@ def _noted(chosen, notes, stops, count):
         "emitted": notes["emitted"] + ops.cast(active, "int32"),
         "tokens": tokens,
         "remaining": left,
-        "going": ops.logical_and(place < count, ops.any(left > 0)),
+        "going": ops.logical_and(
+            place < count, ops.logical_and(ops.any(left > 0), ops.all(tokens >= 0))
+        ),
     }
+
+
+def _unless_nan(logits, chosen):
+    """Tokens, and `NO_TOKEN` where they were chosen by logits that are no numbers."""
+    chosen = ops.cast(chosen, "int32")
+    return ops.where(ops.any(ops.isnan(logits), axis=-1), NO_TOKEN * ops.ones_like(chosen), chosen)
 
 
 def _settings(sampler):

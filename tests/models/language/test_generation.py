@@ -164,6 +164,19 @@ def test_samplers_that_look_ahead_treat_each_row_as_if_alone(name):
     ]
 
 
+NAMES = ["greedy", "top_p", "beam", "contrastive"]
+
+
+@pytest.mark.parametrize("name", NAMES if BACKEND == "torch" else slow_but(["greedy"], NAMES))
+def test_logits_that_are_no_numbers_choose_no_token(name):
+    model = language_model(sampler=name)
+    model.generate(PROMPTS, max_new_tokens=3)
+    weight = model.backbone.blocks[0].mixer.out_proj.kernel
+    weight.assign(weight * np.nan)
+    with pytest.raises(ValueError, match=r"must be numbers.*Received: NaN in row"):
+        model.generate(PROMPTS, max_new_tokens=3)
+
+
 @pytest.mark.once("torch")
 def test_beam_search_finds_the_likeliest_of_all():
     model = language_model(vocabulary_size=5)
