@@ -30,7 +30,12 @@ OWN = {
     "ops/test_torch_functions.py": ("torch",),
     "ops/test_torch_precision.py": ("torch",),
     **dict.fromkeys(
-        ("ops/test_triton.py", "ops/test_triton_dense.py", "ops/test_triton_selective.py"),
+        (
+            "ops/test_triton.py",
+            "ops/test_triton_dense.py",
+            "ops/test_triton_pointwise.py",
+            "ops/test_triton_selective.py",
+        ),
         ("torch",) if importlib.util.find_spec("triton") else (),
     ),
     "ops/test_xla_scan.py": ("jax", "tensorflow"),

@@ -105,7 +105,7 @@ class BlockBranch:
         return self._summed(self.norm, x, self._drop(self.outer_dropout, g, training), apply)
 
     def _summed(self, norm, x, y, apply):
-        """The residual sum, after its norm where that comes last."""
+        """x + y, or the norm of it where norms come last."""
         if self.prenorm:
             return x + ops.cast(y, x.dtype)
         return ops.cast(normalize_sum(norm, x, y, apply), x.dtype)

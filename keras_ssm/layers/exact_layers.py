@@ -24,7 +24,10 @@ class Dense(keras.layers.Dense):
     def call(self, inputs, training=None):
         if self.compute_dtype not in EXACT:
             return super().call(inputs, training=training)
-        y = backend.dense(ops.convert_to_tensor(inputs), ops.convert_to_tensor(self.kernel))
+        # A gradient that nobody asks for costs nothing in a plain product.
+        learns = getattr(self.kernel, "trainable", True)
+        multiply = backend.dense if learns else backend.matmul
+        y = multiply(ops.convert_to_tensor(inputs), ops.convert_to_tensor(self.kernel))
         y = y if self.bias is None else y + ops.convert_to_tensor(self.bias)
         return y if self.activation is None else self.activation(y)
 
@@ -63,8 +66,8 @@ class Embedding(keras.layers.ReversibleEmbedding):
 class OnePassNorm:
     """A norm over the last axis that a backend may compute in one pass, with a sum before it.
 
-    A subclass has its `norm_weights`, gamma and beta or `None`, and its norm of float32 as a
-    function `norm_of` of x and these.
+    A subclass has two methods: `norm_weights` gives gamma and beta, or `None` for the second, and
+    `norm_of` is the norm of a float32 x by these.
     """
 
     def of_sum(self, x, y=None):

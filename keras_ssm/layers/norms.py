@@ -73,6 +73,7 @@ def normalize(norm, x, apply):
 def normalize_sum(norm, x, y, apply):
     """`normalize` of x + y, which has the dtype of x."""
     found = None
-    if isinstance(norm, OnePassNorm) and "call" not in vars(norm):
+    watched = "call" in vars(norm) or getattr(norm, "_forward_hooks", None)
+    if isinstance(norm, OnePassNorm) and not watched:
         found = norm.of_sum(x, y)
     return normalize(norm, x + ops.cast(y, x.dtype), apply) if found is None else found

@@ -84,6 +84,7 @@ class SampledInputs:
             rows = list(rows)
         if isinstance(rows, (os.PathLike, str)):
             raise ValueError(f"`x` must be a batch: a list of paths. Received: x={rows!r}")
+        self._warn_of_full_scale(rows)
         listed = isinstance(rows, (list, tuple))
         files = listed and any(isinstance(row, (str, os.PathLike)) for row in rows)
         if rates is None and not files:
@@ -211,17 +212,22 @@ class SampledInputs:
         """Zeros in the place of missing values."""
         return np.where(np.isnan(x), np.zeros((), x.dtype), x) if self.allow_nan else x
 
-    def warn_of_full_scale(self, x: np.ndarray) -> None:
-        """Warns of samples around 1 where `scale` is for integers and leaves next to nothing."""
-        if self.sampling_rate is None or abs(self.scale) > 1 / 127 or x.dtype.kind != "f":
+    def _warn_of_full_scale(self, rows):
+        """Warns of floats around 1 where `scale` is for integers and leaves next to nothing."""
+        if self.sampling_rate is None or self.normalize or abs(self.scale) > 1 / 127:
             return
-        sizes = np.abs(x[np.isfinite(x)])
-        if sizes.size and 0 < sizes.max() <= 10 and (sizes % 1 > 0).any():
-            warnings.warn(
-                f"Samples up to {sizes.max():.3g} are multiplied by scale={self.scale:g}, which is "
-                f"for integers: multiply them by {1 / self.scale:g} before, or pass integers",
-                stacklevel=2,
-            )
+        for row in rows if isinstance(rows, (list, tuple)) else [rows]:
+            if row is None or isinstance(row, (str, os.PathLike)) or is_tensorflow(row):
+                continue
+            row = to_numpy(row)
+            sizes = np.abs(row[np.isfinite(row)]) if row.dtype.kind == "f" else row[:0]
+            if sizes.size and 0 < sizes.max() <= 2 and (sizes % 1 > 0).any():
+                warnings.warn(
+                    f"Samples around 1 are multiplied by scale={self.scale:g}, which is for "
+                    f"integers: multiply them by {1 / self.scale:g} before, or pass integers",
+                    stacklevel=2,
+                )
+                return
 
     def sampling_config(self):
         """What the configuration says of all this, where it is not the default."""

@@ -277,7 +277,6 @@ class SequencePreprocessor(SampledInputs, TensorFlowInputs, ScaledPreprocessor):
             return x.astype("int64").clip(-1, 2**31 - 1).astype("int32")
         if self.sampling_rate is not None and self.scale == 1.0:
             x = full_scale(x)
-        self.warn_of_full_scale(x)
         with np.errstate(over="ignore", invalid="ignore"):  # padding may overflow
             x = x.astype(self._float_dtype()) * np.asarray(self.scale, self._float_dtype())
         return x if self.normalize == "standard" else self._filled(x)

@@ -286,3 +286,7 @@ def test_floats_where_the_scale_is_for_integers_are_warned_of(rng):
         with pytest.warns(UserWarning, match="multiply them by 32768"):
             preprocessor(x)
     SequencePreprocessor(sampling_rate=8000)([samples / 32768])
+    quiet = {"inputs": [(samples / 3000).astype("int16")], "sampling_rate": 16000}
+    preprocessor(quiet)  # resampled to fractions
+    preprocessor.normalize = "peak"
+    preprocessor([samples / 32768])

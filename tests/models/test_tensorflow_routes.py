@@ -10,6 +10,7 @@ import pytest
 import tensorflow as tf
 
 from keras_ssm.layers import S4D
+from keras_ssm.layers.exact_layers import Dense
 from keras_ssm.models import SSMBackbone, SSMCausalLM, SSMClassifier
 from keras_ssm.optimizers import ssm_optimizer
 
@@ -122,3 +123,29 @@ def test_the_first_fit_traces_its_step_once(make):
     history = model.fit(*data, verbose=0).history
     assert any("accuracy" in name for name in history)
     assert len(traced) == 1
+
+
+@pytest.mark.parametrize("trainable", [True, False])
+def test_a_dense_layer_of_features_that_a_graph_does_not_know(trainable):
+    """Nothing waits for the gradient of frozen weights, which then is no part of what runs."""
+    layer = Dense(3)
+    layer.build((None, None, 2))
+    layer.trainable = trainable
+
+    @tf.function(input_signature=[tf.TensorSpec([None, None, None]), tf.TensorSpec([None] * 3)])
+    def slopes(x, upstream):
+        with tf.GradientTape() as tape:
+            tape.watch(x)
+            y = layer(tf.ensure_shape(x, [None, None, None]))
+        return tape.gradient(y, [x, *layer.trainable_variables], upstream)
+
+    rng = np.random.default_rng(0)
+    x, upstream = rng.standard_normal((4, 5, 2)), rng.standard_normal((4, 5, 3))
+    wanted = [upstream @ np.transpose(layer.kernel), np.einsum("bti,bto->io", x, upstream)]
+    wanted = [*wanted, upstream.sum((0, 1))] if trainable else wanted[:1]
+    found = slopes(x.astype("float32"), upstream.astype("float32"))
+    for a, b in zip(found, wanted, strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-5)
+    operations = slopes.get_concrete_function().graph.get_operations()
+    waiting = [o for o in operations if any("MatMul" in before.type for before in o.control_inputs)]
+    assert bool(waiting) == trainable

@@ -132,7 +132,7 @@ class Decoding:
         for limit in sorted(set(self.limits.tolist()) - {0}):
             group = np.flatnonzero(self.limits == limit)
             chosen = self._sample([self.rows[i] for i in group], limit, _take(start, group))
-            for i, ids in zip(group, chosen, strict=True):
+            for i, ids in zip(group, _checked(chosen, group), strict=True):
                 ends = np.flatnonzero(np.isin(ids, self.stops))
                 continuations[i] = ids[: ends[0] + 1] if len(ends) else ids
         self._keep_seeds()
@@ -156,7 +156,7 @@ class Decoding:
         sampled, self.seeds = self.programs.sample(
             self.stops, self.seeds, layers, prompt, mask, _number(index), features
         )
-        return _checked(_array(sampled)[:, index:].astype("int32"))
+        return _array(sampled)[:, index:].astype("int32")
 
     def _features(self, rows, layers, hidden, shape, index):
         """Hidden features of the prompts where they stand in a batch of this shape."""
@@ -201,9 +201,9 @@ def largest_chunk():
     return CHUNK
 
 
-def _checked(rows):
-    """Chosen tokens, of which none may be `NO_TOKEN`."""
-    for i, row in enumerate(rows):
+def _checked(rows, numbers=None):
+    """Chosen tokens of rows with these numbers, of which none may be `NO_TOKEN`."""
+    for i, row in zip(range(len(rows)) if numbers is None else numbers, rows, strict=True):
         if (row == NO_TOKEN).any():
             raise ValueError(
                 "The logits of the model must be numbers: its weights may hold NaN, as after "

@@ -77,8 +77,9 @@ class Generation:
 
         Raises:
             ValueError: for an empty prompt, one that is longer than `max_length`, ids outside of
-                the vocabulary, texts without a preprocessor, a state of another model or batch, or
-                a sampler that needs what there is not.
+                the vocabulary, texts without a preprocessor, a state of another model or batch,
+                a sampler that needs what there is not, or logits that are NaN; with beam and
+                contrastive search only the first logits after the prompts are looked at.
 
         Example:
             ```python

@@ -27,7 +27,7 @@ class ModelFiles:
                 and could not load it.
         """
         elsewhere = _is_elsewhere(filepath)
-        if not elsewhere and zipped is not False and not str(filepath).endswith(".keras"):
+        if not elsewhere and zipped is not False and not os.fspath(filepath).endswith(".keras"):
             raise ValueError(
                 "`filepath` of a model must end in '.keras', or `zipped=False` make a directory; "
                 "`save_weights` writes '.weights.h5', and `save_to_preset` a preset. "

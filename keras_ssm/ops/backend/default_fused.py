@@ -90,7 +90,7 @@ def fused_norm(x, y, weights, epsilon, dtype, portable):
     """The sum of x and y in the dtype of x, and its norm, in one pass, or `None`.
 
     Args:
-        x, y: tensors of one shape, y perhaps shorter, or `None`: then the norm of x alone.
+        x, y: tensors of one shape, y perhaps of fewer bits, or `None`: then the norm of x alone.
         weights: function without arguments that returns gamma and beta, float32 tensors
             `(features,)`. Without a beta, `None`, it is the RMS norm.
         epsilon: float.

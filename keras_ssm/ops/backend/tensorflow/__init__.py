@@ -168,8 +168,9 @@ def dense(x, matrix):
 @tf.custom_gradient
 def _dense(x, matrix):
     def gradient(upstream):
-        flat = lambda z: tf.reshape(z, (-1, z.shape[-1]))
-        d_matrix = matmul(tf.transpose(flat(x)), flat(upstream))
+        inputs, outputs = matrix.shape
+        rows = tf.reshape(x, (-1, inputs))
+        d_matrix = matmul(tf.transpose(rows), tf.reshape(upstream, (-1, outputs)))
         with tf.control_dependencies([d_matrix]):
             upstream = tf.identity(upstream)
         return matmul(upstream, tf.transpose(matrix)), d_matrix

@@ -30,7 +30,8 @@ def conv_silu_by_kernels(x, kernel, bias, before, portable):
 
 def gated_by_kernels(y, z, kind, portable):
     """y f(z), f named by `kind`, by GPU kernels, or `None` where they do not apply."""
-    if y.shape != z.shape or y.device != z.device or not (_readable(y) and _readable(z)):
+    alike = (y.shape, y.dtype, y.device) == (z.shape, z.dtype, z.device)
+    if not alike or not _readable(y):
         return None
     if not torch_bank.has_kernel(y, "gate"):
         return None

@@ -15,7 +15,7 @@ def fused_conv_silu(x, kernel, bias, before, portable):
     """The SiLU of a causal convolution, by GPU kernels or on a CPU; `None` while a graph is made.
 
     Args:
-        x: tensor `(batch, length, features)`, perhaps shorter than the kernel.
+        x: tensor `(batch, length, features)`, perhaps of fewer bits than the kernel.
         kernel: tensor `(K, features)`. The last entry multiplies the current sample.
         bias: tensor `(features,)` or `None`.
         before: tensor `(batch, K - 1, features)` or `None` (zero).

@@ -61,7 +61,7 @@ def slopes(tensors, upstream, kept):
     if kernel is not None:
         d_kernel, d_bias = einsum("blr,blh->rh", given, d_given), jnp.sum(d_given, axis=(0, 1))
         d_given = einsum("blh,rh->blr", d_given, kernel)
-    dB, dC = (jnp.sum(part, axis=0).astype(B.dtype) for part in (dB, dC))
+    dB, dC = (jnp.sum(d, axis=0).astype(z.dtype) for d, z in ((dB, B), (dC, C)))
     dD = None if D is None else jnp.sum(dD, axis=0)
     d_initial = None if initial is None else d_initial.mT
     d_mask = None if mask is None else jnp.zeros_like(mask)

@@ -32,7 +32,8 @@ class Program:
         self.plan = plan
         self.A, self.raw, self.mask = given["A"], given["raw"], given.get("mask")
         self.row = pl.program_id(1)
-        self.b, self.g = lax.div(self.row, plan.G), lax.rem(self.row, plan.G)
+        G = jnp.full_like(self.row, plan.G)  # a number alone has 64 bits where JAX has them
+        self.b, self.g = lax.div(self.row, G), lax.rem(self.row, G)
         self.h = pl.program_id(0) * plan.block + jnp.arange(plan.block)
         self.n = jnp.arange(plan.NM)
         self.in_h, self.in_n = self.h < plan.features, self.n < plan.states

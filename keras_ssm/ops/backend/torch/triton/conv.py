@@ -204,7 +204,7 @@ def slopes(
 class ConvSilu(torch.autograd.Function):
     """`apply(portable, x, kernel, bias, before)`, as `backend.fused_conv_silu`.
 
-    x may be shorter than the kernel, in whose dtype the result is. It is read where it lies.
+    x may have fewer bits than the kernel, in whose dtype the result is. It is read where it lies.
     """
 
     @staticmethod

@@ -45,7 +45,8 @@ def _normed(s, inside, features, epsilon, CENTRED: tl.constexpr):
     if CENTRED:
         s = tl.where(inside, s - total_of(s, 1)[:, None] / features, 0.0)
     power = 1.0 / tl.sqrt(total_of(s * s, 1)[:, None] / features + added)
-    return s * power, power / scale
+    # Rows beyond the last are zero, and 1 / 0 without an epsilon.
+    return tl.where(inside, s * power, 0.0), power / scale
 
 
 @triton.jit(do_not_specialize=["rows"])
