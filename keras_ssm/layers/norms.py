@@ -73,7 +73,11 @@ def normalize(norm, x, apply):
 def normalize_sum(norm, x, y, apply):
     """`normalize` of x + y, which has the dtype of x."""
     found = None
-    watched = "call" in vars(norm) or getattr(norm, "_forward_hooks", None)
-    if isinstance(norm, OnePassNorm) and not watched:
+    if isinstance(norm, OnePassNorm) and not _is_watched(norm):
         found = norm.of_sum(x, y)
     return normalize(norm, x + ops.cast(y, x.dtype), apply) if found is None else found
+
+
+def _is_watched(norm):
+    """Whether somebody has put a `call` in place of its own, or waits for it on PyTorch."""
+    return "call" in vars(norm) or bool(getattr(norm, "_forward_hooks", None))
